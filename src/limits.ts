@@ -1,0 +1,167 @@
+/**
+ * Every bound of a node, in one place, with the relations between them asserted. Components take a
+ * `Limits` value and never import a constant, so that the simulator can set strange bounds.
+ * Sizes are in bytes, times in milliseconds unless the name says ticks.
+ */
+
+export interface Limits {
+  /** One clock tick of every group. */
+  readonly tickMs: number;
+  readonly heartbeatTicks: number;
+  /** An election time-out is drawn uniformly from [min, max), anew for each wait. */
+  readonly electionTicksMin: number;
+  readonly electionTicksMax: number;
+  /** A leader that heard no quorum for this long steps down (check-quorum). */
+  readonly checkQuorumTicks: number;
+
+  /** Longest frame accepted once a connection is known. */
+  readonly frameBytesMax: number;
+  /** Longest frame accepted before the hello. */
+  readonly helloBytesMax: number;
+  /** A section of several commands; one larger command travels alone. */
+  readonly sectionBytesMax: number;
+  /** A batch is sealed at or below this body size, unless one section alone is larger. */
+  readonly batchBytesMax: number;
+  /** While a sync runs, a batch is sealed once the inbox holds this much [7]. */
+  readonly sealBytes: number;
+  /** Bodies of appends in one frame; a single larger batch travels alone. */
+  readonly appendBytesMax: number;
+
+  /** In flight to one peer, unacknowledged. */
+  readonly inflightBytesMax: number;
+  readonly inflightFramesMax: number;
+  /** Appended on the leader and not yet known durable there. */
+  readonly unsyncedBytesMax: number;
+  /** Proposed on the leader and not yet applied there. */
+  readonly unappliedBytesMax: number;
+  /** Sections that wait to be sealed, per group. */
+  readonly inboxBytesMax: number;
+  /** Bodies of the log's tail kept in memory per group, so that sending rarely reads the store. */
+  readonly tailCacheBytes: number;
+  /** Requests that wait for their index, per group. */
+  readonly waitersMax: number;
+  readonly readWaitersMax: number;
+  /** Sections passed on to the leader and not yet answered, per group. */
+  readonly forwardsMax: number;
+
+  /** Unsent bytes of one connection: above it, reading from that socket stops. */
+  readonly sendQueueBytesMax: number;
+  /** Unsent bytes of one connection at which a client that does not read is cut off. */
+  readonly sendQueueBytesCut: number;
+  readonly connectionsMax: number;
+  readonly helloTimeoutMs: number;
+  readonly frameTimeoutMs: number;
+  readonly idleTimeoutMs: number;
+  /** Requests of one connection that await their reply. */
+  readonly connectionRequestsMax: number;
+
+  /** WAL bytes of one segment before the log rotates. */
+  readonly segmentBytes: number;
+  /** Records of one segment before the log rotates; for strange simulated bounds. */
+  readonly segmentRecordsMax: number;
+  /** Live log of one group; above it the leader refuses writes. */
+  readonly groupLogBytesMax: number;
+  /** The watermark file is made durable at least this often. */
+  readonly watermarkSyncMs: number;
+
+  readonly keyBytesMax: number;
+  readonly valueBytesMax: number;
+  readonly rangeItemsMax: number;
+  readonly rangeBytesMax: number;
+  /** Commands of one section; results of one section are bounded too. */
+  readonly sectionCommandsMax: number;
+  readonly resultBytesMax: number;
+  /** kv memtable: keys and values not yet flushed, per group. */
+  readonly memtableBytes: number;
+  readonly memtableFlushMs: number;
+  /** Work of one flush slice within its transaction. */
+  readonly flushSliceMs: number;
+
+  readonly requestTimeoutMs: number;
+  readonly requestTimeoutMsMax: number;
+}
+
+const KiB = 1024;
+const MiB = 1024 * KiB;
+
+export const defaultLimits: Limits = checkLimits({
+  tickMs: 25,
+  heartbeatTicks: 4,
+  electionTicksMin: 16,
+  electionTicksMax: 32,
+  checkQuorumTicks: 32,
+
+  frameBytesMax: 8 * MiB,
+  helloBytesMax: 64 * KiB,
+  sectionBytesMax: 256 * KiB,
+  batchBytesMax: 256 * KiB,
+  sealBytes: 64 * KiB,
+  appendBytesMax: 512 * KiB,
+
+  inflightBytesMax: 1 * MiB,
+  inflightFramesMax: 8,
+  unsyncedBytesMax: 8 * MiB,
+  unappliedBytesMax: 64 * MiB,
+  inboxBytesMax: 16 * MiB,
+  tailCacheBytes: 16 * MiB,
+  waitersMax: 65_536,
+  readWaitersMax: 65_536,
+  forwardsMax: 65_536,
+
+  sendQueueBytesMax: 4 * MiB,
+  sendQueueBytesCut: 64 * MiB,
+  connectionsMax: 4_096,
+  helloTimeoutMs: 5_000,
+  frameTimeoutMs: 10_000,
+  idleTimeoutMs: 60_000,
+  connectionRequestsMax: 65_536,
+
+  segmentBytes: 64 * MiB,
+  segmentRecordsMax: 1_000_000,
+  groupLogBytesMax: 8 * 1024 * MiB,
+  watermarkSyncMs: 100,
+
+  keyBytesMax: 4_096,
+  valueBytesMax: 1 * MiB,
+  rangeItemsMax: 1_000,
+  rangeBytesMax: 1 * MiB,
+  sectionCommandsMax: 65_536,
+  resultBytesMax: 1 * MiB,
+  memtableBytes: 64 * MiB,
+  memtableFlushMs: 30_000,
+  flushSliceMs: 2,
+
+  requestTimeoutMs: 5_000,
+  requestTimeoutMsMax: 60_000,
+});
+
+/** Largest fixed overhead of a batch, an append and a frame around a section; see wire/. */
+const OVERHEAD = 1 * KiB;
+
+/** Throws when the relations that the code relies on do not hold. Returns its argument. */
+export function checkLimits(limits: Limits): Limits {
+  const must = (ok: boolean, what: string): void => {
+    if (!ok) throw new Error(`limits: ${what}`);
+  };
+  for (const [name, value] of Object.entries(limits)) {
+    must(Number.isSafeInteger(value) && value > 0, `${name} must be a positive integer`);
+  }
+  const l = limits;
+  must(l.heartbeatTicks * 2 <= l.electionTicksMin, "heartbeatTicks * 2 <= electionTicksMin");
+  must(l.electionTicksMin < l.electionTicksMax, "electionTicksMin < electionTicksMax");
+  must(l.checkQuorumTicks >= l.electionTicksMin, "checkQuorumTicks >= electionTicksMin");
+  // A section may hold one largest command; a batch one such section; an append frame one such batch.
+  const largest = l.keyBytesMax + l.valueBytesMax + OVERHEAD;
+  must(largest + OVERHEAD <= l.frameBytesMax, "key + value + overhead <= frameBytesMax");
+  must(l.sectionBytesMax + OVERHEAD <= l.frameBytesMax, "sectionBytesMax <= frameBytesMax");
+  must(l.batchBytesMax + OVERHEAD <= l.frameBytesMax, "batchBytesMax <= frameBytesMax");
+  must(l.appendBytesMax + OVERHEAD <= l.frameBytesMax, "appendBytesMax <= frameBytesMax");
+  must(l.rangeBytesMax + largest + OVERHEAD <= l.frameBytesMax, "rangeBytesMax <= frameBytesMax");
+  must(l.resultBytesMax + OVERHEAD <= l.frameBytesMax, "resultBytesMax <= frameBytesMax");
+  must(l.helloBytesMax <= l.frameBytesMax, "helloBytesMax <= frameBytesMax");
+  must(l.sendQueueBytesMax < l.sendQueueBytesCut, "sendQueueBytesMax < sendQueueBytesCut");
+  must(l.frameBytesMax < l.sendQueueBytesCut, "frameBytesMax < sendQueueBytesCut");
+  must(l.segmentBytes <= l.groupLogBytesMax, "segmentBytes <= groupLogBytesMax");
+  must(l.requestTimeoutMs <= l.requestTimeoutMsMax, "requestTimeoutMs <= requestTimeoutMsMax");
+  return limits;
+}

@@ -1,0 +1,22 @@
+/** Messages to and from the other nodes. The TCP one is tcp-transport.ts; the simulated twin is in test/sim. Types only. */
+import type { Batch } from "../wire/batch.ts";
+import type { PeerMessage } from "../wire/messages.ts";
+
+/** A message as it arrives, with the epoch of the connection that carried it [33]. */
+export interface TransportEvents {
+  message(message: PeerMessage): void;
+  /** Both connections to the peer are up (again): whatever was in flight may be lost; go to probe [C5]. */
+  peerUp(nodeId: number): void;
+  peerDown(nodeId: number): void;
+}
+
+export interface Transport {
+  /**
+   * Encodes and queues a message; dropped where the peer is not connected (Raft sends again). For an append, `batches` are the bodies,
+   * sent verbatim. Votes, heartbeats, replies and read indexes travel on the control connection; appends and forwards on the bulk one.
+   */
+  send(message: PeerMessage, batches?: readonly Batch[]): void;
+  connected(nodeId: number): boolean;
+  /** Hands all queued bytes to the sockets: once per turn. */
+  flush(): void;
+}

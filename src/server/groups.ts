@@ -1,0 +1,90 @@
+/** What the front doors need of the node: declared here, implemented by node/ [45]. Types only. */
+import type { BargeError } from "../errors.ts";
+import type { Consistency } from "../wire/messages.ts";
+import type { SectionHeader } from "../wire/section.ts";
+
+/** One write section that waits for its result. Exactly one of the two is called, once. */
+export interface WriteWaiter {
+  /** Applied on this node, beginning at `firstIndex`. `results` as in wire/section-results.ts; a view, valid during the call. */
+  applied(firstIndex: number, results: Uint8Array): void;
+  failed(error: BargeError): void;
+}
+
+export interface ReadSource {
+  /** Reads at the applied index of this node; `answer` is called once per query. */
+  read(query: Uint8Array, sink: ReadSink): void;
+}
+
+export interface ReadSink {
+  answer(code: number, bytes: Uint8Array | undefined): void;
+}
+
+/** One read request that waits for its read index. Exactly one of the two is called, once. */
+export interface ReadWaiter {
+  /** The moment to read has come: call `source.read` for each query now, within the call. */
+  ready(source: ReadSource, appliedIndex: number): void;
+  failed(error: BargeError): void;
+}
+
+export interface MemberStatus {
+  readonly id: number;
+  readonly address: string;
+  readonly voter: boolean;
+  readonly connected: boolean;
+  /** Known on the leader only. */
+  readonly matchIndex?: number;
+}
+
+export interface GroupStatus {
+  readonly id: number;
+  readonly role: string;
+  readonly leader: number;
+  readonly term: number;
+  readonly commitIndex: number;
+  readonly appliedIndex: number;
+  readonly durableIndex: number;
+  readonly machineDurableIndex: number;
+  readonly firstIndex: number;
+  readonly lastIndex: number;
+  readonly logBytes: number;
+  /** Eight hex digits: equal on all nodes at equal appliedIndex. */
+  readonly stateHash: string;
+  readonly members: readonly MemberStatus[];
+}
+
+export interface NodeStatus {
+  readonly nodeId: number;
+  readonly clusterId: string;
+  readonly version: string;
+  readonly uptimeSeconds: number;
+  readonly diskBytes: number;
+  readonly health: "ok" | "no_leader" | "stopping" | "read_only";
+  readonly groups: readonly GroupStatus[];
+  /** Log syncs since the start, for benchmarks: count, and milliseconds at percentiles. */
+  readonly syncs: { readonly count: number; readonly p50Ms: number; readonly p99Ms: number };
+  readonly cpuSeconds: number;
+  readonly peakRssBytes: number;
+}
+
+export interface Groups {
+  /** `section` is one whole section, well formed and with its crc checked; it is kept until the waiter is called, never copied. */
+  write(
+    group: number,
+    section: Uint8Array,
+    header: SectionHeader,
+    timeoutMs: number,
+    waiter: WriteWaiter,
+  ): void;
+  read(
+    group: number,
+    consistency: Consistency,
+    maxStalenessMs: number,
+    timeoutMs: number,
+    waiter: ReadWaiter,
+  ): void;
+  status(): NodeStatus;
+  /** What is missing before this node serves, as text; empty when it is ready. */
+  notReady(): string[];
+  /** `host:port` by node id, and the leader of group 0 (0 = unknown), for the hello reply. */
+  members(): { readonly addresses: Record<string, string>; readonly leader: number };
+}

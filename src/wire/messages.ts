@@ -1,0 +1,270 @@
+/**
+ * What frames mean: the messages between nodes and between clients and nodes. Types only; peer-messages.ts and
+ * client-messages.ts encode and decode them.
+ */
+import type { Batch } from "./batch.ts";
+
+/**
+ * Frame types, append-only. 1 to 15 open a connection, 16 to 63 only on peer connections, 64 to 127 only on client
+ * connections: a client can never carry a peer's message [38].
+ */
+export const FrameType = {
+  hello: 1,
+  helloReply: 2,
+  ping: 3,
+  pong: 4,
+
+  preVote: 16,
+  preVoteReply: 17,
+  vote: 18,
+  voteReply: 19,
+  append: 20,
+  appendReply: 21,
+  heartbeat: 22,
+  heartbeatReply: 23,
+  readIndex: 24,
+  readIndexReply: 25,
+  forward: 26,
+  forwardReply: 27,
+
+  write: 64,
+  writeReply: 65,
+  read: 66,
+  readReply: 67,
+  errorReply: 68,
+  control: 69,
+  controlReply: 70,
+} as const;
+export type FrameType = (typeof FrameType)[keyof typeof FrameType];
+
+/* ------------------------------------------------------------------ between the Raft cores of two nodes */
+
+interface Peer {
+  readonly group: number;
+  readonly from: number;
+  readonly to: number;
+  /** Term of the sender (for a pre-vote: the term it would campaign in). */
+  readonly term: number;
+}
+
+export interface VoteMessage extends Peer {
+  readonly type: "preVote" | "vote";
+  readonly lastIndex: number;
+  readonly lastTerm: number;
+}
+
+export interface VoteReplyMessage extends Peer {
+  readonly type: "preVoteReply" | "voteReply";
+  readonly granted: boolean;
+}
+
+/**
+ * AppendEntries. `prevIndex` is a batch end; `prevCrc` is the crc of the batch that ends there (0 at the log's start is
+ * the cluster's seed crc). Without batches it is a probe. As an outgoing effect of the core the bodies are absent and
+ * [fromIndex, toIndex] says which batches the shell attaches [8].
+ */
+export interface AppendMessage extends Peer {
+  readonly type: "append";
+  readonly prevIndex: number;
+  readonly prevTerm: number;
+  readonly prevCrc: number;
+  /** The leader's commit index; the receiver takes min(commit, last verified). */
+  readonly commit: number;
+  /** First and last index of the attached batches; fromIndex > toIndex when there is none. */
+  readonly fromIndex: number;
+  readonly toIndex: number;
+  /** Present on arrival, in order, contiguous; each one whole and with its crc checked. */
+  readonly batches: readonly Batch[];
+}
+
+/**
+ * Answer to an append. Accepted: `index` is the highest index that is durable here and verified to match the leader of `term` [D4].
+ * Rejected: `index` echoes the refused prevIndex, and (hintIndex, hintTerm) say where to go on: the receiver's log may match at
+ * or before hintIndex, whose term there is hintTerm.
+ */
+export interface AppendReplyMessage extends Peer {
+  readonly type: "appendReply";
+  readonly accepted: boolean;
+  readonly index: number;
+  readonly hintIndex: number;
+  readonly hintTerm: number;
+}
+
+export interface HeartbeatMessage extends Peer {
+  readonly type: "heartbeat";
+  /** min(leader's commit, receiver's match): never beyond what the leader knows to match [C2]. */
+  readonly commit: number;
+  /** Newest read round; an answer confirms all rounds up to it [34]. */
+  readonly readSeq: number;
+  /** Ticks since the leader last heard a quorum, for bounded staleness [35]. */
+  readonly quorumAgeTicks: number;
+}
+
+export interface HeartbeatReplyMessage extends Peer {
+  readonly type: "heartbeatReply";
+  readonly readSeq: number;
+}
+
+/** A follower asks the leader for a read index on behalf of all its waiting reads. */
+export interface ReadIndexMessage extends Peer {
+  readonly type: "readIndex";
+  readonly context: number;
+}
+
+/** `index` is safe to read at once applied; `ok` false: not the leader, ask again later. */
+export interface ReadIndexReplyMessage extends Peer {
+  readonly type: "readIndexReply";
+  readonly context: number;
+  readonly index: number;
+  readonly ok: boolean;
+}
+
+export type RaftMessage =
+  | VoteMessage
+  | VoteReplyMessage
+  | AppendMessage
+  | AppendReplyMessage
+  | HeartbeatMessage
+  | HeartbeatReplyMessage
+  | ReadIndexMessage
+  | ReadIndexReplyMessage;
+
+/* ------------------------------------------------------------------ between the shells of two nodes */
+
+/** A section that a follower passes on to the leader [14]. Travels on the bulk connection. */
+export interface ForwardMessage {
+  readonly type: "forward";
+  readonly group: number;
+  readonly from: number;
+  readonly to: number;
+  readonly request: number;
+  readonly section: Uint8Array;
+}
+
+/**
+ * The leader's answer as soon as the section is appended, on the bulk connection before the append itself. `error` 0: the section
+ * begins at (firstIndex, term), and the follower completes the request from its own apply; else an error number.
+ */
+export interface ForwardReplyMessage {
+  readonly type: "forwardReply";
+  readonly group: number;
+  readonly from: number;
+  readonly to: number;
+  readonly request: number;
+  readonly error: number;
+  readonly firstIndex: number;
+  readonly term: number;
+}
+
+export type PeerMessage = RaftMessage | ForwardMessage | ForwardReplyMessage;
+
+/* ------------------------------------------------------------------ hello (msgpack) */
+
+export interface Hello {
+  readonly role: "peer-control" | "peer-bulk" | "client";
+  readonly versionMin: number;
+  readonly versionMax: number;
+  readonly features: number;
+  /** Software version, for people. */
+  readonly software: string;
+  /** Peers only. */
+  readonly clusterId?: string;
+  readonly nodeId?: number;
+  readonly incarnation?: string;
+  /** The id that the dialler expects at the other end. */
+  readonly expectNodeId?: number;
+}
+
+export interface HelloReply {
+  readonly version: number;
+  readonly features: number;
+  readonly software: string;
+  readonly clusterId: string;
+  readonly nodeId: number;
+  readonly incarnation: string;
+  /** Bounds that a client must keep. */
+  readonly frameBytesMax: number;
+  readonly sectionBytesMax: number;
+  /** Members as `host:port` by node id, so that a client given one endpoint learns all. */
+  readonly members: Record<string, string>;
+  /** Leader of group 0 if known, else 0. */
+  readonly leader: number;
+  /** A refusal: the connection is closed after it. */
+  readonly error?: { readonly code: string; readonly message: string };
+}
+
+/* ------------------------------------------------------------------ between a client and a node */
+
+export const Consistency = { linearizable: 0, lease: 1, local: 2 } as const;
+export type Consistency = (typeof Consistency)[keyof typeof Consistency];
+
+export interface WriteRequest {
+  readonly type: "write";
+  readonly request: number;
+  readonly group: number;
+  readonly timeoutMs: number;
+  /** One section, verbatim; its header is well formed and its crc checked on arrival. */
+  readonly section: Uint8Array;
+}
+
+/**
+ * All commands of the section were applied, beginning at `firstIndex`. `results` lists the exceptions: commands whose result is not
+ * the plain ok without bytes, by position; see section-results.ts for the layout [32].
+ */
+export interface WriteReply {
+  readonly type: "writeReply";
+  readonly request: number;
+  readonly firstIndex: number;
+  readonly results: Uint8Array;
+}
+
+/** Queries of one turn of a client: count × (length u32, bytes). */
+export interface ReadRequest {
+  readonly type: "read";
+  readonly request: number;
+  readonly group: number;
+  readonly timeoutMs: number;
+  readonly consistency: Consistency;
+  /** For local reads: refuse rather than answer older than this; 0 = any. */
+  readonly maxStalenessMs: number;
+  readonly count: number;
+  readonly queries: Uint8Array;
+}
+
+/** Answers in the order of the queries: count × (length u32, bytes), all read at `appliedIndex`. */
+export interface ReadReply {
+  readonly type: "readReply";
+  readonly request: number;
+  readonly appliedIndex: number;
+  readonly count: number;
+  readonly answers: Uint8Array;
+}
+
+/** A whole request failed. Layout: fixed numbers, then the message as UTF-8. */
+export interface ErrorReply {
+  readonly type: "errorReply";
+  readonly request: number;
+  /** Number in errors.ts. */
+  readonly error: number;
+  readonly outcome: "applied" | "not-applied" | "unknown";
+  readonly message: string;
+  /** `host:port` of the leader, or empty. */
+  readonly leaderHint: string;
+}
+
+/** Rare requests as msgpack maps: `status`, and later members and administration. */
+export interface ControlRequest {
+  readonly type: "control";
+  readonly request: number;
+  readonly operation: string;
+  readonly body: unknown;
+}
+
+export interface ControlReply {
+  readonly type: "controlReply";
+  readonly request: number;
+  readonly body: unknown;
+}
+
+export type ClientRequest = WriteRequest | ReadRequest | ControlRequest;
+export type ServerReply = WriteReply | ReadReply | ErrorReply | ControlReply;
