@@ -98,6 +98,11 @@ export interface HeartbeatMessage extends Peer {
   readonly readSeq: number;
   /** Ticks since the leader last heard a quorum, for bounded staleness [35]. */
   readonly quorumAgeTicks: number;
+  /**
+   * Lowest durable match over all members as the leader knows it: every member holds the log up to here, so a follower may retire
+   * its own log below. Never falls within a term; 0 = not known.
+   */
+  readonly minMatch: number;
 }
 
 export interface HeartbeatReplyMessage extends Peer {
