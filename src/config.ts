@@ -1,0 +1,521 @@
+/**
+ * The options of a node: one table gives flag, environment names, file key, type, default, bounds and help. The parser, `serve --help`
+ * and the Markdown table in the documents all come from it, so they cannot drift apart. Precedence: flag, environment, file, default.
+ * Anything unknown or invalid is a `UsageError` that names the option, the value and what would be right; nothing was touched by then.
+ */
+import { readFileSync } from "node:fs";
+import { resolve } from "node:path";
+import { parseArgs } from "node:util";
+import * as v from "valibot";
+
+export interface Address {
+  /** Without the brackets of an IPv6 address. */
+  readonly host: string;
+  readonly port: number;
+}
+
+export const logLevels = ["trace", "debug", "info", "warn", "error", "silent"] as const;
+export type LogLevel = (typeof logLevels)[number];
+
+export const machines = ["kv", "null"] as const;
+export type MachineName = (typeof machines)[number];
+
+export interface NodeConfig {
+  readonly nodeId: number;
+  /** Absolute. */
+  readonly dataDir: string;
+  /** Port 0 = any free one. */
+  readonly listen: Address;
+  /** `host:port` under which peers and clients reach this node. Its port is 0 only when that of `listen` is. */
+  readonly advertise: string;
+  readonly httpListen: Address;
+  /** Undefined: metrics are on the HTTP port only. */
+  readonly metricsListen: Address | undefined;
+  /** `host:port` by node id; this node is always among them. */
+  readonly initialMembers: ReadonlyMap<number, string>;
+  readonly machine: MachineName;
+  /** Undefined: no members were given either, so the node draws a random one and keeps it in its folder. */
+  readonly clusterToken: string | undefined;
+  readonly insecure: boolean;
+  readonly logLevel: LogLevel;
+  /** For children of `demo` and `bench`: end when standard input closes, so that none is ever left behind. */
+  readonly exitWithParent: boolean;
+}
+
+/** Wrong usage: the process ends with status 2 and has touched nothing. */
+export class UsageError extends Error {
+  override readonly name: string = "UsageError";
+}
+
+/* ------------------------------------------------------------------ values */
+
+const nodeIdMax = 0xffff_fffe;
+const clusterTokenMax = 256;
+
+const nodeIdSchema = v.pipe(
+  v.string(),
+  v.regex(/^[0-9]{1,10}$/),
+  v.transform(Number),
+  v.minValue(1),
+  v.maxValue(nodeIdMax),
+);
+
+const flagSchema = v.pipe(
+  v.picklist(["true", "false", "1", "0"]),
+  v.transform((text) => text === "true" || text === "1"),
+);
+
+/** Reads `host:port`, `[v6]:port` or `:port` (all interfaces, as Go programs write it); undefined where it is none of them. */
+export function parseAddress(text: string): Address | undefined {
+  const match = /^(?:\[([0-9a-fA-F:.]+)\]|([A-Za-z0-9._-]*)):([0-9]{1,5})$/.exec(text);
+  if (match === null) return undefined;
+  const port = Number(match[3]);
+  const host = (match[1] ?? match[2] ?? "").toLowerCase();
+  return port > 65_535 ? undefined : { host: host === "" ? "0.0.0.0" : host, port };
+}
+
+export function formatAddress(address: Address): string {
+  const host = address.host.includes(":") ? `[${address.host}]` : address.host;
+  return `${host}:${address.port}`;
+}
+
+const addressSchema = v.pipe(
+  v.string(),
+  v.rawTransform(({ dataset, addIssue, NEVER }): Address => {
+    const address = parseAddress(dataset.value);
+    if (address !== undefined) return address;
+    addIssue({});
+    return NEVER;
+  }),
+);
+
+/** An address that others can dial: a host of its own and a port. */
+const reachableSchema = v.pipe(
+  addressSchema,
+  v.check(({ host, port }) => port > 0 && !isWildcard(host)),
+  v.transform(formatAddress),
+);
+
+const membersSchema = v.pipe(
+  v.string(),
+  v.rawTransform(({ dataset, addIssue, NEVER }): ReadonlyMap<number, string> => {
+    const members = parseMembers(dataset.value);
+    if (typeof members !== "string") return members;
+    addIssue({ message: members });
+    return NEVER;
+  }),
+);
+
+/** The members, or what is wrong with the list. */
+function parseMembers(text: string): ReadonlyMap<number, string> | string {
+  const members = new Map<number, string>();
+  const addresses = new Set<string>();
+  for (const part of text.split(",")) {
+    const member = part.trim();
+    const at = member.indexOf("=");
+    const id = v.safeParse(nodeIdSchema, member.slice(0, Math.max(at, 0)));
+    const address = v.safeParse(reachableSchema, member.slice(at + 1));
+    if (!id.success || !address.success) return `"${member}" is not ID=HOST:PORT`;
+    if (members.has(id.output)) return `node id ${id.output} is there twice`;
+    if (addresses.has(address.output)) return `address ${address.output} is there twice`;
+    members.set(id.output, address.output);
+    addresses.add(address.output);
+  }
+  return members;
+}
+
+function isWildcard(host: string): boolean {
+  return host === "0.0.0.0" || /^[0:]+$/.test(host);
+}
+
+function isLoopback(host: string): boolean {
+  return host === "localhost" || host === "::1" || /^127(\.\d{1,3}){3}$/.test(host);
+}
+
+/* ------------------------------------------------------------------ the table */
+
+interface OptionRow {
+  /** The flag without its dashes; also the key in the file. */
+  readonly flag: string;
+  /** Placeholder of the value; none for a switch. */
+  readonly value?: string;
+  /** First Barge's own name, then aliases; the first one that is set wins. */
+  readonly environment: readonly string[];
+  /** What applies when nothing is given, for people. */
+  readonly fallback: string;
+  readonly schema: v.GenericSchema<string, unknown>;
+  /** What a right value is, after "must be". */
+  readonly right: string;
+  readonly help: string;
+  /** Left out of help and documents. */
+  readonly hidden?: true;
+}
+
+export const optionTable = {
+  nodeId: {
+    flag: "node-id",
+    value: "ID",
+    environment: ["BARGE_NODE_ID", "NODE_ID", "REPLICA_ID"],
+    fallback: "1 when no members are given",
+    schema: nodeIdSchema,
+    right: `a whole number from 1 to ${nodeIdMax}`,
+    help: "Number of this node, the same for the whole life of its data folder.",
+  },
+  dataDir: {
+    flag: "data-dir",
+    value: "DIR",
+    environment: ["BARGE_DATA_DIR", "RAFT_DIR"],
+    fallback: "./barge-data",
+    schema: v.pipe(v.string(), v.nonEmpty()),
+    right: "the path of a folder",
+    help: "Folder that holds everything this node keeps. Created when absent.",
+  },
+  listen: {
+    flag: "listen",
+    value: "HOST:PORT",
+    environment: ["BARGE_LISTEN", "RAFT_LISTEN_ADDR"],
+    fallback: "127.0.0.1:9091",
+    schema: addressSchema,
+    right: "HOST:PORT, for example 127.0.0.1:9091",
+    help: "Binary port for peers and clients. Port 0 takes any free one.",
+  },
+  advertise: {
+    flag: "advertise",
+    value: "HOST:PORT",
+    environment: ["BARGE_ADVERTISE"],
+    fallback: "this node's address among the members, else the listen address",
+    schema: reachableSchema,
+    right: "HOST:PORT that others can reach; a wildcard host or port 0 is not",
+    help: "Address under which peers and clients reach this node.",
+  },
+  httpListen: {
+    flag: "http-listen",
+    value: "HOST:PORT",
+    environment: ["BARGE_HTTP_LISTEN", "HTTP_LISTEN_ADDR"],
+    fallback: "127.0.0.1:9090",
+    schema: addressSchema,
+    right: "HOST:PORT, for example 127.0.0.1:9090",
+    help: "HTTP port: keys and values, status, health, metrics.",
+  },
+  metricsListen: {
+    flag: "metrics-listen",
+    value: "HOST:PORT",
+    environment: ["BARGE_METRICS_LISTEN", "METRICS_LISTEN_ADDR"],
+    fallback: "on the HTTP port",
+    schema: addressSchema,
+    right: "HOST:PORT, for example 127.0.0.1:9092",
+    help: "A port of its own for /metrics, besides the HTTP port.",
+  },
+  initialMembers: {
+    flag: "initial-members",
+    value: "LIST",
+    environment: ["BARGE_INITIAL_MEMBERS", "RAFT_INITIAL_MEMBERS"],
+    fallback: "this node alone",
+    schema: membersSchema,
+    right:
+      "ID=HOST:PORT,… with each id and each address once, for example 1=10.0.0.1:9091,2=10.0.0.2:9091,3=10.0.0.3:9091",
+    help: "All nodes that the cluster begins with; the same list on each of them.",
+  },
+  machine: {
+    flag: "machine",
+    value: "NAME",
+    environment: ["BARGE_MACHINE"],
+    fallback: "kv",
+    schema: v.picklist(machines),
+    right: machines.join(" or "),
+    help: "State machine: kv stores keys and values; null counts and forgets, to measure the log alone.",
+  },
+  config: {
+    flag: "config",
+    value: "FILE",
+    environment: ["BARGE_CONFIG"],
+    fallback: "none",
+    schema: v.pipe(v.string(), v.nonEmpty()),
+    right: "the path of a TOML file",
+    help: "TOML file; its keys are the names of these flags without the dashes in front.",
+  },
+  clusterToken: {
+    flag: "cluster-token",
+    value: "TEXT",
+    environment: ["BARGE_CLUSTER_TOKEN"],
+    fallback: "empty; random when no members are given",
+    schema: v.pipe(v.string(), v.maxBytes(clusterTokenMax)),
+    right: `at most ${clusterTokenMax} bytes`,
+    help: "Keeps clusters with equal member lists apart. The same on each node.",
+  },
+  logLevel: {
+    flag: "log-level",
+    value: "LEVEL",
+    environment: ["BARGE_LOG_LEVEL"],
+    fallback: "info",
+    schema: v.picklist(logLevels),
+    right: logLevels.join(", "),
+    help: "Lowest level that is logged, on standard error.",
+  },
+  insecure: {
+    flag: "insecure",
+    environment: ["BARGE_INSECURE"],
+    fallback: "off",
+    schema: flagSchema,
+    right: "true or false",
+    help: "Accepts to listen beyond the loopback addresses although nobody is authenticated.",
+  },
+  exitWithParent: {
+    flag: "exit-with-parent",
+    environment: [],
+    fallback: "off",
+    schema: flagSchema,
+    right: "true or false",
+    help: "Ends when standard input closes.",
+    hidden: true,
+  },
+} as const satisfies Record<string, OptionRow>;
+
+type OptionKey = keyof typeof optionTable;
+type Options = {
+  readonly [Key in OptionKey]?: v.InferOutput<(typeof optionTable)[Key]["schema"]>;
+};
+
+const rows = Object.entries(optionTable) as readonly (readonly [OptionKey, OptionRow])[];
+
+/** Names that begin with BARGE_ and belong to clients, tests and benchmarks, or that Kubernetes makes for a service named "barge". */
+const foreignEnvironment =
+  /^BARGE_(ENDPOINTS|TEST_.*|BENCH_.*|(.*_)?SERVICE_(HOST|PORT.*)|(.*_)?PORT(_\d+_.*)?)$/;
+
+/* ------------------------------------------------------------------ reading */
+
+/** A value as text, with the words that name its origin in an error. */
+interface Given {
+  readonly text: string;
+  readonly origin: string;
+}
+
+type Environment = Readonly<Record<string, string | undefined>>;
+
+/** `argv`: what follows `serve` on the command line. Throws UsageError. */
+export function parseConfig(argv: readonly string[], environment: Environment): NodeConfig {
+  const given = new Map<OptionKey, Given>();
+  readFlags(argv, given);
+  readEnvironment(environment, given);
+  const file = given.get("config");
+  if (file !== undefined) readFile(file, given);
+
+  const options: Partial<Record<OptionKey, unknown>> = {};
+  for (const [key, { text, origin }] of given) {
+    const { schema, right } = optionTable[key] as OptionRow;
+    const result = v.safeParse(schema, text);
+    if (!result.success) {
+      const why = key === "initialMembers" ? `${result.issues[0].message}; ` : "";
+      throw new UsageError(`${origin} "${text}": ${why}it must be ${right}`);
+    }
+    options[key] = result.output;
+  }
+  return complete(options as Options);
+}
+
+function readFlags(argv: readonly string[], given: Map<OptionKey, Given>): void {
+  const byFlag = new Map(rows.map(([key, row]) => [row.flag, key]));
+  const { tokens } = parseArgs({
+    args: [...argv],
+    strict: false,
+    tokens: true,
+    options: Object.fromEntries(
+      rows.map(([, row]) => [row.flag, { type: row.value === undefined ? "boolean" : "string" }]),
+    ),
+  });
+  for (const token of tokens) {
+    if (token.kind === "option-terminator") continue;
+    if (token.kind === "positional")
+      throw new UsageError(`"${token.value}" is not an option; serve takes no arguments`);
+    const key = byFlag.get(token.name);
+    if (key === undefined) throw unknownOption(token.rawName, [...byFlag.keys()], "--");
+    if (given.has(key)) throw new UsageError(`--${token.name} is given twice`);
+    const row: OptionRow = optionTable[key];
+    if (row.value !== undefined && (token.value === undefined || !isValue(token)))
+      throw new UsageError(`--${token.name} needs a value: ${row.right}`);
+    given.set(key, { text: token.value ?? "true", origin: `--${token.name}` });
+  }
+}
+
+/** `--listen --insecure` means a forgotten value; `--cluster-token=--x` is meant as it stands. */
+function isValue(token: { readonly value?: string; readonly inlineValue?: boolean }): boolean {
+  return token.inlineValue === true || !token.value!.startsWith("-");
+}
+
+function readEnvironment(environment: Environment, given: Map<OptionKey, Given>): void {
+  const known = new Set<string>();
+  for (const [key, { environment: names }] of rows) {
+    for (const name of names) {
+      known.add(name);
+      const text = environment[name];
+      // An empty variable counts as unset: compose files and charts pass them through that way.
+      if (text === undefined || text === "" || given.has(key)) continue;
+      given.set(key, { text, origin: `environment ${name}` });
+    }
+  }
+  for (const name of Object.keys(environment)) {
+    if (!name.startsWith("BARGE_") || known.has(name) || foreignEnvironment.test(name)) continue;
+    throw unknownOption(`environment ${name}`, [...known], "");
+  }
+}
+
+function readFile(file: Given, given: Map<OptionKey, Given>): void {
+  const content = parseFile(file);
+  const byFlag = new Map(rows.map(([key, row]) => [row.flag, key]));
+  byFlag.delete(optionTable.config.flag);
+  for (const [name, value] of Object.entries(content)) {
+    const key = byFlag.get(name);
+    const origin = `${name} in ${file.text}`;
+    if (key === undefined) throw unknownOption(origin, [...byFlag.keys()], "");
+    const row: OptionRow = optionTable[key];
+    const fits =
+      row.value === undefined
+        ? typeof value === "boolean"
+        : typeof value === "string" || (key === "nodeId" && typeof value === "number");
+    if (!fits) throw new UsageError(`${origin} must be ${row.right}`);
+    if (!given.has(key)) given.set(key, { text: String(value), origin });
+  }
+}
+
+function parseFile({ text: path, origin }: Given): object {
+  let text: string;
+  try {
+    text = readFileSync(path, "utf8");
+  } catch (error) {
+    throw new UsageError(`${origin} "${path}" cannot be read: ${(error as Error).message}`);
+  }
+  try {
+    return Bun.TOML.parse(text);
+  } catch (error) {
+    throw new UsageError(`${origin} "${path}" is not TOML: ${(error as Error).message}`);
+  }
+}
+
+function unknownOption(name: string, known: readonly string[], prefix: string): UsageError {
+  const bare = name.replace(/^-+|^environment | in .*$/g, "");
+  const near = known.find((other) => editDistance(bare, other) <= 2);
+  const hint = near === undefined ? "see barge serve --help" : `did you mean ${prefix}${near}?`;
+  return new UsageError(`unknown option ${name}; ${hint}`);
+}
+
+function editDistance(a: string, b: string): number {
+  let row = Array.from({ length: b.length + 1 }, (_, i) => i);
+  for (let i = 1; i <= a.length; i++) {
+    const next = [i];
+    for (let j = 1; j <= b.length; j++) {
+      const replace = row[j - 1]! + (a[i - 1] === b[j - 1] ? 0 : 1);
+      next.push(Math.min(replace, row[j]! + 1, next[j - 1]! + 1));
+    }
+    row = next;
+  }
+  return row[b.length]!;
+}
+
+/* ------------------------------------------------------------------ defaults and cross checks */
+
+function complete(options: Options): NodeConfig {
+  const listen = options.listen ?? { host: "127.0.0.1", port: 9091 };
+  const httpListen = options.httpListen ?? { host: "127.0.0.1", port: 9090 };
+  checkListening(options.insecure ?? false, [
+    ["listen", listen],
+    ["http-listen", httpListen],
+    ["metrics-listen", options.metricsListen],
+  ]);
+  const nodeId = nodeIdOf(options);
+  const advertise = advertiseOf(options, nodeId, listen);
+  return {
+    nodeId,
+    dataDir: resolve(options.dataDir ?? "barge-data"),
+    listen,
+    advertise,
+    httpListen,
+    metricsListen: options.metricsListen,
+    initialMembers: options.initialMembers ?? new Map([[nodeId, advertise]]),
+    machine: options.machine ?? "kv",
+    clusterToken: options.clusterToken ?? (options.initialMembers === undefined ? undefined : ""),
+    insecure: options.insecure ?? false,
+    logLevel: options.logLevel ?? "info",
+    exitWithParent: options.exitWithParent ?? false,
+  };
+}
+
+function nodeIdOf({ nodeId, initialMembers: members }: Options): number {
+  if (members === undefined) return nodeId ?? 1;
+  const ids = [...members.keys()].join(", ");
+  if (nodeId === undefined)
+    throw new UsageError(`--initial-members needs --node-id: which of ${ids} is this node?`);
+  if (!members.has(nodeId))
+    throw new UsageError(`--node-id ${nodeId} is not among the ids of --initial-members: ${ids}`);
+  return nodeId;
+}
+
+function advertiseOf(options: Options, nodeId: number, listen: Address): string {
+  const { advertise, initialMembers: members } = options;
+  const member = members?.get(nodeId);
+  if (advertise !== undefined && member !== undefined && advertise !== member) {
+    throw new UsageError(
+      `--advertise ${advertise} differs from this node's address in --initial-members, ${member}; they must be the same`,
+    );
+  }
+  const address = advertise ?? member;
+  if (address === undefined) {
+    if (!isWildcard(listen.host)) return formatAddress(listen);
+    throw new UsageError(
+      `--listen ${formatAddress(listen)} is a wildcard, which others cannot dial: give --advertise HOST:PORT`,
+    );
+  }
+  // Loopback to loopback there is no forwarding in between: another port is a slip, most often a forgotten --listen.
+  const { host, port } = parseAddress(address)!;
+  if (isLoopback(host) && isLoopback(listen.host) && port !== listen.port) {
+    throw new UsageError(
+      `node ${nodeId} is to be reached at ${address}, but listens on ${formatAddress(listen)}: give --listen ${address}`,
+    );
+  }
+  return address;
+}
+
+function checkListening(
+  insecure: boolean,
+  addresses: readonly (readonly [flag: string, address: Address | undefined])[],
+): void {
+  const taken = new Map<string, string>();
+  for (const [flag, address] of addresses) {
+    if (address === undefined) continue;
+    const text = formatAddress(address);
+    const other = taken.get(text);
+    if (other !== undefined && address.port !== 0)
+      throw new UsageError(`--${flag} ${text} is the address of --${other} too; give another port`);
+    taken.set(text, flag);
+    if (isLoopback(address.host) || insecure) continue;
+    throw new UsageError(
+      `--${flag} ${text} can be reached from other machines, and nobody who connects is authenticated: ` +
+        `add --insecure to accept that, or listen on 127.0.0.1`,
+    );
+  }
+}
+
+/* ------------------------------------------------------------------ documents */
+
+const visibleRows = rows.map(([, row]) => row).filter((row) => row.hidden !== true);
+
+/** The options as aligned text for `serve --help`. */
+export function optionsHelp(): string {
+  const lines: string[] = [];
+  for (const row of visibleRows) {
+    const flag = row.value === undefined ? `--${row.flag}` : `--${row.flag} ${row.value}`;
+    lines.push(`  ${flag.padEnd(28)}${row.help}`);
+    lines.push(`${" ".repeat(30)}${row.environment[0]}; default: ${row.fallback}`);
+  }
+  return lines.join("\n");
+}
+
+/** The options as a Markdown table, for the documents. */
+export function optionsMarkdown(): string {
+  const lines = ["| flag | environment | default | meaning |", "| --- | --- | --- | --- |"];
+  for (const { flag, environment, fallback, help } of visibleRows) {
+    const [name, ...aliases] = environment.map((one) => `\`${one}\``);
+    const names = aliases.length === 0 ? name : `${name} (${aliases.join(", ")})`;
+    lines.push(`| \`--${flag}\` | ${names} | ${fallback} | ${help} |`);
+  }
+  return lines.join("\n");
+}
