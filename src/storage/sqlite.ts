@@ -1,0 +1,216 @@
+/**
+ * The one place that opens and leaves SQLite databases [17]. Elsewhere nobody opens, closes, reads or copies a database's files: closing any
+ * descriptor of the main file or the `-shm` drops the locks that SQLite holds in this process.
+ *
+ * A database is never closed in SQLite's sense: the last connection that closes would checkpoint, sync and unlink the `-wal`, and the log
+ * lives in the `-wal` alone. So each has a read-only *guard* connection that outlives the writer; it cannot checkpoint, and while it is
+ * there the writer does not try.
+ */
+
+import { Database } from "bun:sqlite";
+import type { SQLQueryBindings, Statement } from "bun:sqlite";
+import { closeSync, openSync, statSync } from "node:fs";
+import { isMainThread } from "node:worker_threads";
+import { fatal, onFatal } from "../fatal.ts";
+import { DiskFullError } from "./disk.ts";
+import { tripLatch } from "./sync-latch.ts";
+
+export const pageBytes = 4_096;
+
+/** Older ones can lose a WAL when it restarts. */
+const sqliteVersionMin = [3, 51, 3] as const;
+
+export interface DatabaseOptions {
+  /** Page cache of each of the two connections. */
+  readonly cacheKiB: number;
+  /** Statements that create what is missing (`CREATE … IF NOT EXISTS`), run at each open. */
+  readonly schema?: string;
+}
+
+const open = new Set<OwnedDatabase>();
+let leaveInstalled = false;
+
+/** Opens a database, creating it where it is missing. Blocks: up to 6 syncs for a new one, none for one that exists. */
+export function openDatabase(path: string, options: DatabaseOptions): OwnedDatabase {
+  installLeave();
+  return new OwnedDatabase(path, options);
+}
+
+/** Leaves every database of this thread: no sync, no checkpoint. Safe to call twice. */
+export function closeAll(): void {
+  for (const database of open) database.leave();
+}
+
+/** A database with its writer, its guard, which serves reads too, and a descriptor of its `-wal` to sync. */
+export class OwnedDatabase {
+  readonly path: string;
+  /** The writer. Make statements with `prepare`, never with `db.query` or `db.transaction`: those are never finalized. */
+  readonly db: Database;
+  /** What to fdatasync after a transaction. It stays valid until `leave`; never leave while a sync of it is in flight. */
+  readonly walDescriptor: number;
+
+  readonly #guard: Database;
+  readonly #statements: { finalize(): void }[] = [];
+  readonly #begin: Statement<unknown, []>;
+  readonly #commit: Statement<unknown, []>;
+  readonly #rollback: Statement<unknown, []>;
+  #left = false;
+
+  /** Use `openDatabase`. */
+  constructor(path: string, options: DatabaseOptions) {
+    this.path = path;
+    // Where the file exists the guard comes first, so that not even a failure below ends in a checkpoint.
+    let guard = openGuard(path, options);
+    this.db = new Database(path, { readwrite: true, create: true, strict: true });
+    try {
+      checkVersion(this.db);
+      // The page size must be set before the file has its first page.
+      setPragma(this.db, "page_size", pageBytes);
+      setPragma(this.db, "journal_mode", "wal");
+      // NORMAL orders the header of a new WAL before its frames; OFF loses data, FULL would sync on the event loop.
+      setPragma(this.db, "synchronous", 1);
+      setPragma(this.db, "wal_autocheckpoint", 0);
+      setPragma(this.db, "cache_size", -options.cacheKiB);
+      setPragma(this.db, "temp_store", 2);
+      guard ??= openGuard(path, options);
+      if (guard === undefined) throw new Error(`${path} cannot be opened a second time`);
+      // A connection takes its lock and opens the WAL at its first read, not when it is made.
+      readPragma(guard, "schema_version");
+      if (options.schema !== undefined) this.db.run(options.schema);
+      this.walDescriptor = openSync(`${path}-wal`, "r");
+    } catch (error) {
+      this.db.close();
+      guard?.close();
+      throw error;
+    }
+    this.#guard = guard;
+    this.#begin = this.prepare("BEGIN IMMEDIATE");
+    this.#commit = this.prepare("COMMIT");
+    this.#rollback = this.prepare("ROLLBACK");
+    open.add(this);
+  }
+
+  /** A statement of the writer, finalized by `leave`. */
+  prepare<Row, Params extends SQLQueryBindings[]>(sql: string): Statement<Row, Params> {
+    const statement = this.db.prepare<Row, Params>(sql) as Statement<Row, Params>;
+    this.#statements.push(statement);
+    return statement;
+  }
+
+  /** A statement of the read-only connection: it sees what is committed. Finish every iteration, or the WAL is pinned. */
+  prepareRead<Row, Params extends SQLQueryBindings[]>(sql: string): Statement<Row, Params> {
+    const statement = this.#guard.prepare<Row, Params>(sql) as Statement<Row, Params>;
+    this.#statements.push(statement);
+    return statement;
+  }
+
+  begin(): void {
+    this.#begin.run();
+  }
+
+  commit(): void {
+    this.#commit.run();
+  }
+
+  /** SQLite rolls back by itself after some errors; then there is nothing left to do. */
+  rollback(): void {
+    if (this.db.inTransaction) this.#rollback.run();
+  }
+
+  /** Closes all, leaving the files exactly as they are. The order is what prevents a checkpoint: statements, writer, guard. */
+  leave(): void {
+    if (this.#left) return;
+    this.#left = true;
+    for (const statement of this.#statements) statement.finalize();
+    this.db.close(true);
+    this.#guard.close(true);
+    closeSync(this.walDescriptor);
+    open.delete(this);
+  }
+}
+
+/**
+ * The end of every failed write. A full disk is the caller's to handle, once rolled back; after anything else what SQLite holds in memory
+ * and what is on the disk may differ, and only a restart can tell.
+ */
+export function writeFailed(database: OwnedDatabase, error: unknown): never {
+  const code = sqliteCode(error);
+  if (code === "SQLITE_FULL" || code === "SQLITE_IOERR_SHMSIZE") {
+    try {
+      database.rollback();
+    } catch (rollbackError) {
+      tripLatch();
+      fatal("sync_failed", `${database.path}: rollback on a full disk: ${String(rollbackError)}`);
+    }
+    throw new DiskFullError(`no space left to write ${database.path}`);
+  }
+  tripLatch();
+  fatal("sync_failed", `${database.path}: ${String(error)} (${code ?? "not from SQLite"})`);
+}
+
+function sqliteCode(error: unknown): string | undefined {
+  if (!(error instanceof Error) || !("code" in error)) return undefined;
+  return typeof error.code === "string" ? error.code : undefined;
+}
+
+/** The guard of a database that exists and is whole, or undefined: a read-only connection can neither create nor roll back a journal. */
+function openGuard(path: string, options: DatabaseOptions): Database | undefined {
+  const size = statSync(path, { throwIfNoEntry: false })?.size ?? 0;
+  if (size === 0) return undefined;
+  const guard = new Database(path, { readonly: true, strict: true });
+  try {
+    setPragma(guard, "cache_size", -options.cacheKiB);
+    readPragma(guard, "schema_version");
+    return guard;
+  } catch {
+    guard.close();
+    return undefined;
+  }
+}
+
+function checkVersion(db: Database): void {
+  const statement = db.prepare<{ version: string }, []>("SELECT sqlite_version() AS version");
+  const version = statement.get()?.version ?? "";
+  statement.finalize();
+  const parts = version.split(".").map(Number);
+  for (const [position, min] of sqliteVersionMin.entries()) {
+    const part = parts[position] ?? 0;
+    if (part > min) return;
+    if (part < min) {
+      throw new Error(`SQLite ${version} is too old, ${sqliteVersionMin.join(".")} is needed`);
+    }
+  }
+}
+
+/** Sets a pragma and reads it back: SQLite ignores what it does not like without a word. */
+function setPragma(db: Database, name: string, value: number | string): void {
+  db.run(`PRAGMA ${name} = ${value}`);
+  const got = readPragma(db, name);
+  if (got !== value) {
+    throw new Error(`${db.filename}: PRAGMA ${name} is ${String(got)}, not ${value}`);
+  }
+}
+
+function readPragma(db: Database, name: string): unknown {
+  const statement = db.prepare<Record<string, unknown>, []>(`PRAGMA ${name}`);
+  try {
+    return Object.values(statement.get() ?? {})[0];
+  } finally {
+    statement.finalize();
+  }
+}
+
+/** From the first open on, every way out of the process goes through `closeAll`. */
+function installLeave(): void {
+  if (leaveInstalled) return;
+  leaveInstalled = true;
+  process.on("exit", () => {
+    try {
+      closeAll();
+    } catch {
+      // What is not left properly would be checkpointed by the exit, which takes the log out of its `-wal`.
+      process.kill(process.pid, "SIGKILL");
+    }
+  });
+  if (isMainThread) onFatal(closeAll);
+}

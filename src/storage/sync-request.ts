@@ -1,0 +1,18 @@
+/** What file-syncer.ts and its Worker, sync-worker.ts, say to each other. */
+
+export interface SyncWorkerData {
+  readonly control: SharedArrayBuffer;
+  readonly latch: SharedArrayBuffer;
+}
+
+/** Positions in the control memory, as 32-bit words. */
+export const SyncWord = {
+  /** Counts requests; the Worker sleeps while it has not changed. */
+  request: 0,
+  /** Descriptors of the request, from `descriptors` on. */
+  count: 1,
+  descriptors: 2,
+} as const;
+
+/** The Worker's answer to a request: its milliseconds, or why it failed. */
+export type SyncReply = number | string;
