@@ -1,0 +1,367 @@
+/**
+ * What a node tells Prometheus. Figures that the node holds anyway are gathered when somebody asks; what happens often is counted in
+ * plain fields, once per batch, section or frame and never per command; only durations are observed as they occur. Names begin
+ * with `barge_`, in base units. Two tables say what there is.
+ */
+import { Counter, Gauge, Histogram, Registry } from "prom-client";
+
+/** What a scrape needs of one group; `GroupStatus` of server/groups.ts has it all. */
+export interface GroupFigures {
+  readonly id: number;
+  readonly role: string;
+  readonly leader: number;
+  readonly term: number;
+  readonly commitIndex: number;
+  readonly appliedIndex: number;
+  readonly durableIndex: number;
+  readonly machineDurableIndex: number;
+  readonly firstIndex: number;
+  readonly lastIndex: number;
+  readonly logBytes: number;
+}
+
+/** What a scrape needs of the node; `NodeStatus` of server/groups.ts has it all. */
+export interface NodeFigures {
+  readonly version: string;
+  readonly uptimeSeconds: number;
+  readonly diskBytes: number;
+  readonly health: string;
+  readonly groups: readonly GroupFigures[];
+}
+
+/** Counted in place by whoever does the thing; plain fields, because a metric object costs a microsecond. */
+export class Tallies {
+  clientConnections = 0;
+  clientConnectionsTotal = 0;
+  clientConnectionsCut = 0;
+  framesReceived = 0;
+  framesSent = 0;
+  writeRequests = 0;
+  writeCommands = 0;
+  readRequests = 0;
+  readQueries = 0;
+  httpRequests = 0;
+  /** Requests in flight over all binary connections. */
+  requestsWaiting = 0;
+  /** Refused or failed requests by error code. */
+  readonly refused = new Map<string, number>();
+
+  refuse(code: string): void {
+    this.refused.set(code, (this.refused.get(code) ?? 0) + 1);
+  }
+}
+
+interface NodeRow {
+  readonly name: string;
+  readonly help: string;
+  readonly value: (node: NodeFigures) => number;
+}
+
+interface GroupRow {
+  readonly name: string;
+  readonly help: string;
+  readonly value: (group: GroupFigures) => number;
+}
+
+interface TallyRow {
+  readonly name: string;
+  readonly help: string;
+  readonly type: "counter" | "gauge";
+  readonly value: (tallies: Tallies) => number;
+}
+
+const nodeRows: readonly NodeRow[] = [
+  {
+    name: "barge_uptime_seconds",
+    help: "Time since the node began to serve.",
+    value: (node) => node.uptimeSeconds,
+  },
+  {
+    name: "barge_disk_bytes",
+    help: "Size of the data folder.",
+    value: (node) => node.diskBytes,
+  },
+  {
+    name: "barge_healthy",
+    help: "1 while the node is well, 0 while it has no leader, is read-only or stops.",
+    value: (node) => (node.health === "ok" ? 1 : 0),
+  },
+  {
+    name: "barge_resident_memory_bytes",
+    help: "Resident memory of the process.",
+    value: () => process.memoryUsage.rss(),
+  },
+];
+
+const groupRows: readonly GroupRow[] = [
+  {
+    name: "barge_group_is_leader",
+    help: "1 where this node leads the group.",
+    value: (group) => (group.role === "leader" ? 1 : 0),
+  },
+  {
+    name: "barge_group_leader",
+    help: "Node id of the leader that this node knows; 0 = none.",
+    value: (group) => group.leader,
+  },
+  { name: "barge_group_term", help: "Raft term.", value: (group) => group.term },
+  {
+    name: "barge_group_commit_index",
+    help: "Last index known to be committed.",
+    value: (group) => group.commitIndex,
+  },
+  {
+    name: "barge_group_applied_index",
+    help: "Last index applied to the state machine.",
+    value: (group) => group.appliedIndex,
+  },
+  {
+    name: "barge_group_durable_index",
+    help: "Last index of the log that is durable on this node.",
+    value: (group) => group.durableIndex,
+  },
+  {
+    name: "barge_group_machine_durable_index",
+    help: "Last index that the state machine has made durable.",
+    value: (group) => group.machineDurableIndex,
+  },
+  {
+    name: "barge_group_first_index",
+    help: "First index that the log still holds.",
+    value: (group) => group.firstIndex,
+  },
+  {
+    name: "barge_group_last_index",
+    help: "Last index of the log.",
+    value: (group) => group.lastIndex,
+  },
+  {
+    name: "barge_group_log_bytes",
+    help: "Size of the group's live log.",
+    value: (group) => group.logBytes,
+  },
+];
+
+const tallyRows: readonly TallyRow[] = [
+  {
+    name: "barge_client_connections",
+    help: "Open connections of clients.",
+    type: "gauge",
+    value: (tallies) => tallies.clientConnections,
+  },
+  {
+    name: "barge_client_connections_total",
+    help: "Connections of clients accepted.",
+    type: "counter",
+    value: (tallies) => tallies.clientConnectionsTotal,
+  },
+  {
+    name: "barge_client_connections_cut_total",
+    help: "Connections of clients cut for breaking the protocol or not reading.",
+    type: "counter",
+    value: (tallies) => tallies.clientConnectionsCut,
+  },
+  {
+    name: "barge_client_frames_received_total",
+    help: "Frames received from clients.",
+    type: "counter",
+    value: (tallies) => tallies.framesReceived,
+  },
+  {
+    name: "barge_client_frames_sent_total",
+    help: "Frames sent to clients.",
+    type: "counter",
+    value: (tallies) => tallies.framesSent,
+  },
+  {
+    name: "barge_write_requests_total",
+    help: "Sections of commands received.",
+    type: "counter",
+    value: (tallies) => tallies.writeRequests,
+  },
+  {
+    name: "barge_write_commands_total",
+    help: "Commands received, in all sections.",
+    type: "counter",
+    value: (tallies) => tallies.writeCommands,
+  },
+  {
+    name: "barge_read_requests_total",
+    help: "Read requests received.",
+    type: "counter",
+    value: (tallies) => tallies.readRequests,
+  },
+  {
+    name: "barge_read_queries_total",
+    help: "Queries received, in all read requests.",
+    type: "counter",
+    value: (tallies) => tallies.readQueries,
+  },
+  {
+    name: "barge_http_requests_total",
+    help: "HTTP requests received.",
+    type: "counter",
+    value: (tallies) => tallies.httpRequests,
+  },
+  {
+    name: "barge_requests_waiting",
+    help: "Requests of binary connections that await their reply.",
+    type: "gauge",
+    value: (tallies) => tallies.requestsWaiting,
+  },
+];
+
+/** From a tenth of a millisecond, doubling: what syncs and stalls of the loop take. */
+const durationBuckets = Array.from({ length: 15 }, (_, i) => 0.0001 * 2 ** i);
+
+export class Metrics {
+  readonly tallies = new Tallies();
+  readonly #registry = new Registry();
+  readonly #syncSeconds: Histogram;
+  readonly #loopGapSeconds: Histogram;
+  #figures: (() => NodeFigures) | undefined;
+  /** Gathered once per scrape. */
+  #node: NodeFigures | undefined;
+
+  constructor() {
+    const registers = [this.#registry];
+    this.#syncSeconds = new Histogram({
+      name: "barge_log_sync_duration_seconds",
+      help: "Duration of one sync of the log, which covers everything appended before it.",
+      buckets: durationBuckets,
+      registers,
+    });
+    this.#loopGapSeconds = new Histogram({
+      name: "barge_loop_gap_seconds",
+      help: "How much later than due the clock of the event loop ticked.",
+      buckets: durationBuckets,
+      registers,
+    });
+    this.#addNode();
+    this.#addGroups();
+    this.#addTallies();
+  }
+
+  /** From where the figures of the node come; before that a scrape has none of them. */
+  observe(figures: () => NodeFigures): void {
+    this.#figures = figures;
+  }
+
+  syncTook(seconds: number): void {
+    this.#syncSeconds.observe(seconds);
+  }
+
+  loopGap(seconds: number): void {
+    this.#loopGapSeconds.observe(seconds);
+  }
+
+  /** All of it in the text format of Prometheus. */
+  text(): Promise<string> {
+    this.#node = this.#figures?.();
+    return this.#registry.metrics();
+  }
+
+  get contentType(): string {
+    return this.#registry.contentType;
+  }
+
+  #addNode(): void {
+    const registers = [this.#registry];
+    const current = (): NodeFigures | undefined => this.#node;
+    for (const { name, help, value } of nodeRows) {
+      new Gauge({
+        name,
+        help,
+        registers,
+        collect(): void {
+          const node = current();
+          if (node !== undefined) this.set(value(node));
+        },
+      });
+    }
+    new Counter({
+      name: "barge_cpu_seconds_total",
+      help: "Processor time of the process, user and system.",
+      registers,
+      collect(): void {
+        const { user, system } = process.cpuUsage();
+        this.reset();
+        this.inc((user + system) / 1e6);
+      },
+    });
+    new Gauge({
+      name: "barge_build_info",
+      help: "Always 1; the labels say what runs.",
+      labelNames: ["version", "bun"],
+      registers,
+      collect(): void {
+        const node = current();
+        if (node !== undefined) this.set({ version: node.version, bun: Bun.version }, 1);
+      },
+    });
+  }
+
+  #addGroups(): void {
+    const current = (): NodeFigures | undefined => this.#node;
+    for (const { name, help, value } of groupRows) {
+      new Gauge({
+        name,
+        help,
+        labelNames: ["group"],
+        registers: [this.#registry],
+        collect(): void {
+          this.reset();
+          for (const group of current()?.groups ?? []) this.set({ group: group.id }, value(group));
+        },
+      });
+    }
+  }
+
+  #addTallies(): void {
+    const registers = [this.#registry];
+    const tallies = this.tallies;
+    for (const { name, help, type, value } of tallyRows) {
+      if (type === "gauge") {
+        new Gauge({
+          name,
+          help,
+          registers,
+          collect(): void {
+            this.set(value(tallies));
+          },
+        });
+      } else {
+        new Counter({
+          name,
+          help,
+          registers,
+          collect(): void {
+            this.reset();
+            this.inc(value(tallies));
+          },
+        });
+      }
+    }
+    new Counter({
+      name: "barge_requests_refused_total",
+      help: "Requests that were refused or failed, by error code.",
+      labelNames: ["code"],
+      registers,
+      collect(): void {
+        this.reset();
+        for (const [code, count] of tallies.refused) this.inc({ code }, count);
+      },
+    });
+  }
+}
+
+/** The metrics as a Markdown table, for the documents. */
+export async function metricsMarkdown(metrics: Metrics): Promise<string> {
+  const lines = ["| metric | type | meaning |", "| --- | --- | --- |"];
+  const text = await metrics.text();
+  for (const [, name, help] of text.matchAll(/^# HELP (\S+) (.*)$/gm)) {
+    const type = new RegExp(`^# TYPE ${name} (\\S+)$`, "m").exec(text)?.[1] ?? "";
+    lines.push(`| \`${name}\` | ${type} | ${help} |`);
+  }
+  return lines.join("\n");
+}
