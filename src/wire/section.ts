@@ -115,3 +115,11 @@ export function plainSection(commands: readonly Uint8Array[]): Uint8Array {
   });
   return bytes;
 }
+
+/** True when `bytes` are exactly one section, well formed and intact: what every section must be on arrival. */
+export function wholeSection(bytes: Uint8Array): boolean {
+  const header = readSectionHeader(bytes, 0);
+  if (header === undefined) return false;
+  const exact = sectionHeaderBytes + header.bodyBytes === bytes.byteLength;
+  return exact && sectionIntact(bytes, 0, header);
+}
