@@ -34,6 +34,8 @@ export interface Limits {
   readonly unsyncedBytesMax: number;
   /** Proposed on the leader and not yet applied there. */
   readonly unappliedBytesMax: number;
+  /** Batches applied in one turn of the loop, per group. */
+  readonly applyBytesPerTurn: number;
   /** Sections that wait to be sealed, per group. */
   readonly inboxBytesMax: number;
   /** Bodies of the log's tail kept in memory per group, so that sending rarely reads the store. */
@@ -102,6 +104,7 @@ export const defaultLimits: Limits = checkLimits({
   inflightFramesMax: 8,
   unsyncedBytesMax: 8 * MiB,
   unappliedBytesMax: 64 * MiB,
+  applyBytesPerTurn: 1 * MiB,
   inboxBytesMax: 16 * MiB,
   tailCacheBytes: 16 * MiB,
   waitersMax: 65_536,

@@ -1,0 +1,57 @@
+/**
+ * Gives committed batches to the state machine, in order, and hands the results to whoever waits for them, by position.
+ * Nothing here is per command except a result that is not plain ok [39].
+ */
+import { BargeError } from "../errors.ts";
+import type { Limits } from "../limits.ts";
+import type { ResultSink, StateMachine } from "../machine/machine.ts";
+import { lastIndexOf, type Batch } from "../wire/batch.ts";
+import { SectionResults } from "../wire/section-results.ts";
+import type { Pending } from "./pending.ts";
+
+export class Applier implements ResultSink {
+  readonly #machine: StateMachine;
+  readonly #pending: Pending;
+  readonly #resultBytesMax: number;
+  /** Results of the section at the head of `pending`. */
+  readonly #results = new SectionResults();
+
+  constructor(machine: StateMachine, pending: Pending, limits: Limits) {
+    this.#machine = machine;
+    this.#pending = pending;
+    this.#resultBytesMax = limits.resultBytesMax;
+  }
+
+  /** Applies committed batches; returns how many the machine took. Fewer means: call again after the machine's `work`. */
+  apply(batches: readonly Batch[]): number {
+    this.#pending.failSuperseded(batches);
+    const taken = this.#machine.apply(batches, this);
+    if (taken > 0) this.#completeThrough(lastIndexOf(batches[taken - 1]!));
+    return taken;
+  }
+
+  result(index: number, code: number, bytes: Uint8Array | undefined): void {
+    this.#completeThrough(index - 1);
+    const section = this.#pending.first();
+    if (section === undefined || index < section.firstIndex) return;
+    if (this.#results.byteLength <= this.#resultBytesMax) {
+      this.#results.add(index - section.firstIndex, code, bytes);
+    }
+  }
+
+  #completeThrough(index: number): void {
+    while (this.#pending.firstIndex <= index) {
+      const { firstIndex, count, waiter } = this.#pending.first()!;
+      if (firstIndex + count - 1 > index) return;
+      this.#pending.shift();
+      if (waiter !== undefined) {
+        if (this.#results.byteLength <= this.#resultBytesMax) {
+          waiter.applied(firstIndex, this.#results.view());
+        } else {
+          waiter.failed(new BargeError("result_too_large", "Applied; its results are too large."));
+        }
+      }
+      this.#results.reset();
+    }
+  }
+}

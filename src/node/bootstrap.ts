@@ -1,0 +1,126 @@
+/**
+ * The first moments of a replica: the identity of a cluster, the first batch of a log, and a core out of what recovery found [26, 36].
+ */
+import { createHash } from "node:crypto";
+import { crc32 } from "node:zlib";
+import type { Limits } from "../limits.ts";
+import {
+  decodeConfiguration,
+  encodeConfiguration,
+  type Configuration,
+} from "../raft/configuration.ts";
+import { Raft } from "../raft/raft.ts";
+import type { LogStore, RecoveredGroup } from "../storage/log-store.ts";
+import { BatchKind, batchHeaderBytes, sealBatch, type Batch } from "../wire/batch.ts";
+
+/** Term of the first batch, which no leader proposed: every initial member writes the same bytes. */
+const bootstrapTerm = 1;
+
+/** 32 hex digits: equal on all nodes that were given the same token and the same initial members. */
+export function clusterIdOf(token: string, members: ReadonlyMap<number, string>): string {
+  const list = [...members].sort(([a], [b]) => a - b).map(([id, address]) => `${id}=${address}`);
+  return createHash("sha256")
+    .update(JSON.stringify([token, ...list]))
+    .digest("hex")
+    .slice(0, 32);
+}
+
+/** Start of every crc chain of the cluster: logs of two clusters can never be taken for one another. */
+export function seedCrcOf(clusterId: string): number {
+  return crc32(clusterId);
+}
+
+export function initialConfiguration(members: ReadonlyMap<number, string>): Configuration {
+  const voters = [...members.keys()].sort((a, b) => a - b);
+  return {
+    voters,
+    outgoing: [],
+    learners: [],
+    addresses: Object.fromEntries(members),
+  };
+}
+
+/** Batch 1 of a group: its initial configuration, byte-identical on all members. */
+export function firstBatch(group: number, configuration: Configuration, seedCrc: number): Batch {
+  const body = encodeConfiguration(configuration);
+  const bytes = new Uint8Array(batchHeaderBytes + body.byteLength);
+  bytes.set(body, batchHeaderBytes);
+  return sealBatch(
+    {
+      group,
+      kind: BatchKind.configuration,
+      firstIndex: 1,
+      count: 1,
+      term: bootstrapTerm,
+      timeMs: 0,
+      prevCrc: seedCrc,
+    },
+    bytes,
+  );
+}
+
+/**
+ * Writes the first batch of a group that has no log yet. The caller makes it durable (one sync of the store) before the group's core acts;
+ * until then nothing may leave this node.
+ */
+export function bootstrapGroup(
+  store: LogStore,
+  group: number,
+  configuration: Configuration,
+  seedCrc: number,
+): RecoveredGroup {
+  const batch = firstBatch(group, configuration, seedCrc);
+  const hardState = { term: bootstrapTerm, votedFor: 0, commit: 1 };
+  store.append([{ group, hardState, append: [batch] }]);
+  return {
+    hardState,
+    start: { index: 0, term: 0, crc: seedCrc, timeMs: 0 },
+    startConfiguration: new Uint8Array(0),
+    batches: [
+      {
+        firstIndex: 1,
+        count: 1,
+        term: bootstrapTerm,
+        bytes: batch.bytes.byteLength,
+        timeMs: 0,
+        crc: batch.crc,
+      },
+    ],
+    configurations: [batch],
+  };
+}
+
+export interface CoreOptions {
+  readonly group: number;
+  readonly nodeId: number;
+  readonly limits: Limits;
+  readonly random: () => number;
+  readonly recovered: RecoveredGroup;
+  readonly appliedIndex: number;
+}
+
+/** The Raft core of a replica as its log says. Throws InvariantError or FatalError where the log cannot be used. */
+export function createCore(options: CoreOptions): Raft {
+  const { recovered } = options;
+  return new Raft({
+    group: options.group,
+    nodeId: options.nodeId,
+    limits: options.limits,
+    random: options.random,
+    hardState: recovered.hardState,
+    start: recovered.start,
+    startConfiguration: startConfigurationOf(recovered),
+    batches: recovered.batches,
+    configurations: recovered.configurations,
+    appliedIndex: options.appliedIndex,
+  });
+}
+
+function startConfigurationOf(recovered: RecoveredGroup): Configuration {
+  const none: Configuration = { voters: [], outgoing: [], learners: [], addresses: {} };
+  if (recovered.startConfiguration.byteLength === 0) return none;
+  const configuration = decodeConfiguration(recovered.startConfiguration);
+  if (configuration === undefined)
+    throw new Error("the configuration at the log's start is damaged");
+  return configuration;
+}

@@ -1,0 +1,228 @@
+/**
+ * One event loop's worth of groups: one log, one sync in flight, one turn [43, 44]. `turn` is a plain function of queues and time, so that
+ * the simulator drives whole shards; nothing in here awaits, reads a clock or touches a socket.
+ *
+ * A turn, in this order: what has arrived (messages, finished syncs), ticks, new requests into batches, effects of all groups in one
+ * transaction, then messages, then apply, then the next sync.
+ */
+import { BargeError } from "../errors.ts";
+import type { Limits } from "../limits.ts";
+import type { Transport } from "../net/transport.ts";
+import type { Ready } from "../raft/ready.ts";
+import type { GroupStatus, ReadWaiter, WriteWaiter } from "../server/groups.ts";
+import type { GroupWrite, LogStore } from "../storage/log-store.ts";
+import type { Consistency, PeerMessage } from "../wire/messages.ts";
+import { readSectionHeader, type SectionHeader } from "../wire/section.ts";
+import type { Group } from "./group.ts";
+
+export interface ShardOptions {
+  readonly limits: Limits;
+  readonly store: LogStore;
+  readonly transport: Transport;
+  readonly groups: readonly Group[];
+  /** Asks for a turn soon; may be called any number of times. */
+  readonly wake: () => void;
+}
+
+/** Effects cause effects (an answer to a read, an own acknowledgement); they settle within a few rounds. */
+const roundsPerTurnMax = 4;
+/** Ticks between two rounds of time-outs and log retirement. */
+const housekeepTicks = 4;
+
+export class Shard {
+  readonly #limits: Limits;
+  readonly #store: LogStore;
+  readonly #transport: Transport;
+  readonly #groups: ReadonlyMap<number, Group>;
+  readonly #wake: () => void;
+
+  #arrived: PeerMessage[] = [];
+  #syncedSeq = 0;
+  #syncEnded = false;
+  #nowMs: number;
+  #tickedMs: number;
+  #ticks = 0;
+
+  constructor(options: ShardOptions, nowMs: number) {
+    this.#limits = options.limits;
+    this.#store = options.store;
+    this.#transport = options.transport;
+    this.#groups = new Map(options.groups.map((group) => [group.id, group]));
+    this.#wake = options.wake;
+    this.#nowMs = nowMs;
+    this.#tickedMs = nowMs;
+  }
+
+  /* ---------------------------------------------------------------- what comes in */
+
+  deliver(message: PeerMessage): void {
+    this.#arrived.push(message);
+    this.#wake();
+  }
+
+  peerUp(nodeId: number): void {
+    for (const group of this.#groups.values()) group.peerUp(nodeId);
+    this.#wake();
+  }
+
+  peerDown(nodeId: number): void {
+    for (const group of this.#groups.values()) group.peerDown(nodeId);
+  }
+
+  write(
+    groupId: number,
+    section: Uint8Array,
+    header: SectionHeader,
+    timeoutMs: number,
+    waiter: WriteWaiter,
+  ): void {
+    const group = this.#groups.get(groupId);
+    if (group === undefined) return waiter.failed(unknownGroup(groupId));
+    group.write(section, header, this.#deadline(timeoutMs), waiter);
+    this.#wake();
+  }
+
+  read(
+    groupId: number,
+    consistency: Consistency,
+    maxStalenessMs: number,
+    timeoutMs: number,
+    waiter: ReadWaiter,
+  ): void {
+    const group = this.#groups.get(groupId);
+    if (group === undefined) return waiter.failed(unknownGroup(groupId));
+    group.read(consistency, maxStalenessMs, this.#deadline(timeoutMs), waiter);
+    this.#wake();
+  }
+
+  /** Time of the last turn is near enough for a deadline, and costs no clock. */
+  #deadline(timeoutMs: number): number {
+    const bounded = timeoutMs > 0 ? timeoutMs : this.#limits.requestTimeoutMs;
+    return this.#nowMs + Math.min(bounded, this.#limits.requestTimeoutMsMax);
+  }
+
+  /* ---------------------------------------------------------------- the turn */
+
+  /** `nowMs` is monotonic. Returns true when there is more to do at once. */
+  turn(nowMs: number): boolean {
+    this.#nowMs = nowMs;
+    this.#receive(nowMs);
+    if (this.#syncEnded) {
+      this.#syncEnded = false;
+      for (const group of this.#groups.values()) group.synced(this.#syncedSeq);
+    }
+    this.#tick(nowMs);
+
+    let more = false;
+    for (let round = 0; round < roundsPerTurnMax; round++) {
+      for (const group of this.#groups.values()) group.propose(nowMs, this.#store.syncing);
+      const performed = this.#perform(nowMs);
+      more = this.#apply();
+      if (!performed) break;
+    }
+    for (const group of this.#groups.values()) {
+      group.answerReads();
+      if (group.work(nowMs)) more = true;
+      if (group.raft.hasReady() && group.stopped === undefined) more = true;
+    }
+
+    this.#startSync();
+    this.#transport.flush();
+    return more;
+  }
+
+  #receive(nowMs: number): void {
+    const arrived = this.#arrived;
+    if (arrived.length === 0) return;
+    this.#arrived = [];
+    for (const message of arrived) {
+      const group = this.#groups.get(message.group);
+      // A message for a group that is not here never creates state.
+      if (group === undefined) continue;
+      if (message.type === "forward") {
+        const header = readSectionHeader(message.section, 0);
+        if (header !== undefined) group.forwarded(message, header, nowMs);
+      } else if (message.type === "forwardReply") group.forwardReplied(message);
+      else group.step(message);
+    }
+  }
+
+  /**
+   * Ticks that are due, but never more than a heartbeat's worth: after a pause of the process the input is drained first, and timers that
+   * ran out meanwhile must not all fire at once [E6].
+   */
+  #tick(nowMs: number): void {
+    const { tickMs, heartbeatTicks } = this.#limits;
+    let due = Math.floor((nowMs - this.#tickedMs) / tickMs);
+    if (due <= 0) return;
+    this.#tickedMs += due * tickMs;
+    due = Math.min(due, heartbeatTicks);
+    for (let i = 0; i < due; i++) {
+      for (const group of this.#groups.values()) group.tick();
+      if (++this.#ticks % housekeepTicks === 0) {
+        for (const group of this.#groups.values()) group.housekeep(nowMs);
+      }
+    }
+    this.#store.tick(nowMs);
+  }
+
+  /** One transaction for all groups, then their messages. False when no group had effects. */
+  #perform(nowMs: number): boolean {
+    const writes: GroupWrite[] = [];
+    const effects: { readonly group: Group; readonly ready: Ready }[] = [];
+    for (const group of this.#groups.values()) {
+      const ready = group.collect(nowMs, writes);
+      if (ready !== undefined) effects.push({ group, ready });
+    }
+    if (effects.length === 0) return false;
+    const appendSeq = writes.length === 0 ? 0 : this.#store.append(writes);
+    for (const { group, ready } of effects) group.perform(ready, appendSeq);
+    return true;
+  }
+
+  #apply(): boolean {
+    let more = false;
+    for (const group of this.#groups.values()) {
+      if (group.apply()) more = true;
+    }
+    return more;
+  }
+
+  #startSync(): void {
+    if (this.#store.syncing) return;
+    this.#store.sync((syncedSeq) => {
+      this.#syncedSeq = syncedSeq;
+      this.#syncEnded = true;
+      this.#wake();
+    });
+  }
+
+  /* ---------------------------------------------------------------- the end */
+
+  /** Stops intake in all groups; what is in flight goes on. */
+  drain(): void {
+    for (const group of this.#groups.values()) group.drain();
+  }
+
+  get idle(): boolean {
+    for (const group of this.#groups.values()) if (!group.idle) return false;
+    return true;
+  }
+
+  /** Tells everybody who still waits that the node stops. */
+  stop(): void {
+    for (const group of this.#groups.values()) group.failAll("shutting_down");
+  }
+
+  group(id: number): Group | undefined {
+    return this.#groups.get(id);
+  }
+
+  status(): GroupStatus[] {
+    return [...this.#groups.values()].map((group) => group.status());
+  }
+}
+
+function unknownGroup(id: number): BargeError {
+  return new BargeError("unknown_group", `This node has no group ${id}.`);
+}

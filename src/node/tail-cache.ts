@@ -1,0 +1,80 @@
+/**
+ * The newest batches of one group's log, with bodies, bounded in bytes: sending and applying take them from here and only fall back to
+ * the store for what is older [8].
+ */
+import { lastIndexOf, type Batch } from "../wire/batch.ts";
+
+export class TailCache {
+  #batches: Batch[] = [];
+  #head = 0;
+  #bytes = 0;
+  readonly #bytesMax: number;
+
+  constructor(bytesMax: number) {
+    this.#bytesMax = bytesMax;
+  }
+
+  get bytes(): number {
+    return this.#bytes;
+  }
+
+  /** Adds batches in order; the first may supersede what is here from its first index on. Returns the bytes superseded. */
+  append(batches: readonly Batch[]): number {
+    const first = batches[0];
+    if (first === undefined) return 0;
+    const superseded = this.#truncate(first.firstIndex);
+    for (const batch of batches) {
+      this.#batches.push(batch);
+      this.#bytes += batch.bytes.byteLength;
+    }
+    while (this.#bytes > this.#bytesMax && this.#head < this.#batches.length - 1) {
+      this.#bytes -= this.#batches[this.#head++]!.bytes.byteLength;
+    }
+    if (this.#head > 64 && this.#head * 2 > this.#batches.length) {
+      this.#batches = this.#batches.slice(this.#head);
+      this.#head = 0;
+    }
+    return superseded;
+  }
+
+  /**
+   * Whole batches from the one that begins at `fromIndex` (or spans it) through `toIndex`, at most `bytesMax` but at least one;
+   * undefined when the first is no longer, or not yet, here.
+   */
+  take(fromIndex: number, toIndex: number, bytesMax: number): Batch[] | undefined {
+    let at = this.#find(fromIndex);
+    if (at < 0) return undefined;
+    const taken: Batch[] = [];
+    let bytes = 0;
+    for (; at < this.#batches.length; at++) {
+      const batch = this.#batches[at]!;
+      bytes += batch.bytes.byteLength;
+      if (lastIndexOf(batch) > toIndex || (taken.length > 0 && bytes > bytesMax)) break;
+      taken.push(batch);
+    }
+    return taken;
+  }
+
+  #truncate(fromIndex: number): number {
+    let bytes = 0;
+    while (this.#batches.length > this.#head && this.#batches.at(-1)!.firstIndex >= fromIndex) {
+      bytes += this.#batches.pop()!.bytes.byteLength;
+    }
+    this.#bytes -= bytes;
+    return bytes;
+  }
+
+  /** Position of the batch that spans `index`, or -1. */
+  #find(index: number): number {
+    let low = this.#head;
+    let high = this.#batches.length - 1;
+    while (low <= high) {
+      const middle = (low + high) >>> 1;
+      const batch = this.#batches[middle]!;
+      if (index < batch.firstIndex) high = middle - 1;
+      else if (index > lastIndexOf(batch)) low = middle + 1;
+      else return middle;
+    }
+    return -1;
+  }
+}
