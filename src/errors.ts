@@ -77,6 +77,8 @@ export const errorTable = {
   /** The caller gave up. */
   aborted: row(20, 499, false, "unknown", "The caller aborted the request after it was sent."),
   internal: row(21, 500, false, "unknown", "A bug; the message says more. Please report it."),
+  /** Only ever made by a client: no connection, so nothing was sent. */
+  unreachable: row(22, 503, true, "not-applied", "No node answered; check endpoints and nodes."),
 } as const satisfies Record<string, ErrorRow>;
 
 export type ErrorCode = keyof typeof errorTable;
