@@ -236,7 +236,7 @@ export interface ReadRequest {
   readonly queries: Uint8Array;
 }
 
-/** Answers in the order of the queries: count × (length u32, bytes), all read at `appliedIndex`. */
+/** Answers in the order of the queries: count × (code u32, length u32, bytes), all read at `appliedIndex`. */
 export interface ReadReply {
   readonly type: "readReply";
   readonly request: number;

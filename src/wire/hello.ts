@@ -1,0 +1,107 @@
+/**
+ * The hello that opens a connection and its reply: msgpack maps, checked field by field. Unknown keys are ignored, so that later
+ * versions may add some; what is there must have the right type and be within bounds. Pure.
+ */
+import { isRecord, packControl, unpackControl } from "./control-codec.ts";
+import { FrameType, type Hello, type HelloReply } from "./messages.ts";
+import type { SendBuffer } from "./send-buffer.ts";
+
+const roles: readonly Hello["role"][] = ["peer-control", "peer-bulk", "client"];
+const textCharactersMax = 1_024;
+const membersMax = 1_024;
+const u32Max = 0xffff_ffff;
+
+export function encodeHello(out: SendBuffer, hello: Hello): void {
+  encodeMap(out, FrameType.hello, hello);
+}
+
+export function encodeHelloReply(out: SendBuffer, reply: HelloReply): void {
+  encodeMap(out, FrameType.helloReply, reply);
+}
+
+/** Undefined where the payload is no hello. A peer's has its cluster, node id and incarnation. */
+export function decodeHello(payload: Uint8Array, fieldsBytes: number): Hello | undefined {
+  const map = decodeMap(payload, fieldsBytes);
+  if (map === undefined) return undefined;
+  const { versionMin, versionMax, features, software } = map;
+  const role = roles.find((each) => each === map["role"]);
+  if (role === undefined) return undefined;
+  if (!isNumber(versionMin, 1, 255) || !isNumber(versionMax, versionMin, 255)) return undefined;
+  if (!isNumber(features, 0, u32Max) || !isText(software)) return undefined;
+  const base = { role, versionMin, versionMax, features, software };
+  if (role === "client") return base;
+  const { clusterId, nodeId, incarnation, expectNodeId } = map;
+  if (!isText(clusterId) || !isNumber(nodeId, 1, u32Max) || !isText(incarnation)) return undefined;
+  const peer = { ...base, clusterId, nodeId, incarnation };
+  if (expectNodeId === undefined) return peer;
+  return isNumber(expectNodeId, 1, u32Max) ? { ...peer, expectNodeId } : undefined;
+}
+
+/** Undefined where the payload is no reply to a hello. */
+export function decodeHelloReply(payload: Uint8Array, fieldsBytes: number): HelloReply | undefined {
+  const map = decodeMap(payload, fieldsBytes);
+  if (map === undefined) return undefined;
+  const { version, features, software, clusterId, nodeId, incarnation } = map;
+  const { frameBytesMax, sectionBytesMax, leader, error } = map;
+  const wellFormed =
+    isNumber(version, 0, 255) &&
+    isNumber(features, 0, u32Max) &&
+    isText(software) &&
+    isText(clusterId) &&
+    isNumber(nodeId, 1, u32Max) &&
+    isText(incarnation) &&
+    isNumber(frameBytesMax, 1, u32Max) &&
+    isNumber(sectionBytesMax, 1, u32Max) &&
+    isNumber(leader, 0, u32Max);
+  const members = membersOf(map["members"]);
+  if (!wellFormed || members === undefined) return undefined;
+  const reply = {
+    version,
+    features,
+    software,
+    clusterId,
+    nodeId,
+    incarnation,
+    frameBytesMax,
+    sectionBytesMax,
+    members,
+    leader,
+  };
+  if (error === undefined) return reply;
+  if (!isRecord(error)) return undefined;
+  const { code, message } = error;
+  return isText(code) && isText(message) ? { ...reply, error: { code, message } } : undefined;
+}
+
+function encodeMap(out: SendBuffer, type: FrameType, map: Hello | HelloReply): void {
+  const packed = packControl(map);
+  out.begin(type, packed.byteLength);
+  out.setFields(0, packed);
+  out.end();
+}
+
+function decodeMap(payload: Uint8Array, fieldsBytes: number): Record<string, unknown> | undefined {
+  if (payload.byteLength !== fieldsBytes) return undefined;
+  const map = unpackControl(payload);
+  return isRecord(map) ? map : undefined;
+}
+
+function membersOf(value: unknown): Record<string, string> | undefined {
+  if (!isRecord(value)) return undefined;
+  const entries = Object.entries(value);
+  if (entries.length > membersMax) return undefined;
+  const members: Record<string, string> = {};
+  for (const [id, address] of entries) {
+    if (!/^[1-9][0-9]{0,9}$/.test(id) || !isText(address)) return undefined;
+    members[id] = address;
+  }
+  return members;
+}
+
+function isNumber(value: unknown, min: number, max: number): value is number {
+  return Number.isInteger(value) && (value as number) >= min && (value as number) <= max;
+}
+
+function isText(value: unknown): value is string {
+  return typeof value === "string" && value.length <= textCharactersMax;
+}
