@@ -1,0 +1,43 @@
+/** Answers of the HTTP door: JSON, and errors in the one shape that interface.md names, with the status of errors.ts. */
+import { type BargeError, errorTable } from "../errors.ts";
+
+export function jsonAnswer(
+  body: unknown,
+  status = 200,
+  headers?: Record<string, string>,
+): Response {
+  return new Response(`${JSON.stringify(body)}\n`, {
+    status,
+    headers: { "content-type": "application/json", ...headers },
+  });
+}
+
+export function textAnswer(text: string, status = 200): Response {
+  return new Response(`${text}\n`, {
+    status,
+    headers: { "content-type": "text/plain; charset=utf-8" },
+  });
+}
+
+export function errorAnswer(error: BargeError): Response {
+  const { code, message, outcome, retryable, leaderHint } = error;
+  const leader = leaderHint === undefined ? {} : { leader: leaderHint };
+  return jsonAnswer(
+    { error: { code, message, outcome, retryable, ...leader } },
+    errorTable[code].httpStatus,
+  );
+}
+
+/** An answer that is no, and has no number of its own on the wire: nothing there, compared and differs, no such path or method. */
+export function refusal(
+  status: number,
+  code: string,
+  message: string,
+  more: { readonly body?: object; readonly headers?: Record<string, string> } = {},
+): Response {
+  return jsonAnswer(
+    { error: { code, message, outcome: "not-applied", retryable: false }, ...more.body },
+    status,
+    more.headers,
+  );
+}

@@ -1,0 +1,262 @@
+/**
+ * The HTTP door: keys and values, status, health and metrics. For people, scripts and probes; bulk goes through the binary port.
+ * Bounded like everything else: the body of one request, the bodies of all together, and the time that a body may take.
+ */
+import { BargeError } from "../errors.ts";
+import type { Limits } from "../limits.ts";
+import type { Tallies } from "../telemetry/metrics.ts";
+import type { Groups } from "./groups.ts";
+import { errorAnswer, jsonAnswer, refusal, textAnswer } from "./http-answers.ts";
+import { ByteBudget, withBody } from "./http-body.ts";
+import { HttpKv } from "./http-kv.ts";
+import { HttpParameters } from "./http-parameters.ts";
+import { decodeEscapes, type RequestTarget, splitTarget } from "./request-target.ts";
+
+export interface HttpAddress {
+  readonly host: string;
+  readonly port: number;
+}
+
+export interface HttpServerOptions {
+  readonly groups: Groups;
+  readonly listen: HttpAddress;
+  /** A listener of its own for /metrics, besides the one above. */
+  readonly metricsListen?: HttpAddress | undefined;
+  readonly metricsText: () => Promise<string>;
+  readonly limits: Limits;
+  readonly tallies: Tallies;
+}
+
+export interface HttpServer {
+  /** The port that was bound. */
+  readonly port: number;
+  readonly metricsPort: number | undefined;
+  /** Refuses new requests, lets those under way finish for at most `graceMs`, then closes. */
+  stop(graceMs?: number): Promise<void>;
+}
+
+/** The address is taken or cannot be bound. */
+export class HttpListenError extends Error {
+  override readonly name: string = "HttpListenError";
+}
+
+/** A connection without a request under way, or whose request does not get on. */
+const idleSeconds = 15;
+/** Beyond the time-out of a request, so that its own answer comes first. */
+const answerSlackSeconds = 10;
+const idleSecondsMax = 255;
+const metricsType = "text/plain; version=0.0.4; charset=utf-8";
+
+type BunServer = Bun.Server<undefined>;
+
+/** Throws HttpListenError. */
+export function startHttpServer(options: HttpServerOptions): HttpServer {
+  const door = new HttpDoor(options);
+  const server = listen(options.listen, options.limits, (request, bun) =>
+    door.handle(request, bun),
+  );
+  let metrics: BunServer | undefined;
+  try {
+    if (options.metricsListen !== undefined) {
+      metrics = listen(options.metricsListen, options.limits, (request) =>
+        door.handleMetrics(request),
+      );
+    }
+  } catch (error) {
+    void server.stop(true);
+    throw error;
+  }
+  return {
+    port: server.port!,
+    metricsPort: metrics?.port,
+    async stop(graceMs = 1_000): Promise<void> {
+      door.stopping = true;
+      await Promise.all([stopServer(server, graceMs), metrics && stopServer(metrics, graceMs)]);
+    },
+  };
+}
+
+function listen(
+  { host, port }: HttpAddress,
+  limits: Limits,
+  handle: (request: Request, server: BunServer) => Promise<Response>,
+): BunServer {
+  try {
+    return Bun.serve({
+      hostname: host,
+      port,
+      idleTimeout: idleSeconds,
+      development: false,
+      // Said aloud: without development mode Bun shares the port with whoever else asks for it.
+      reusePort: false,
+      // A little more than is accepted, so that the refusal is ours and says why.
+      maxRequestBodySize: limits.valueBytesMax * 2,
+      fetch: handle,
+      error: (error) => errorAnswer(new BargeError("internal", error.message)),
+    });
+  } catch (error) {
+    const { code, message } = error as { readonly code?: string; readonly message: string };
+    const why = code === "EADDRINUSE" ? "is in use by another process" : `failed: ${message}`;
+    throw new HttpListenError(`http ${host}:${port} ${why}`, { cause: error });
+  }
+}
+
+async function stopServer(server: BunServer, graceMs: number): Promise<void> {
+  const finished = server.stop(false);
+  server.closeIdleConnections();
+  const grace = Promise.withResolvers<void>();
+  const timer = setTimeout(grace.resolve, graceMs);
+  await Promise.race([finished, grace.promise]);
+  clearTimeout(timer);
+  await server.stop(true);
+}
+
+const kvPath = "/v1/kv";
+const common = ["group", "timeoutMs"];
+const reading = [...common, "consistency", "maxStalenessMs"];
+const keyMethods = "GET, HEAD, PUT, DELETE";
+
+class HttpDoor {
+  readonly #groups: Groups;
+  readonly #limits: Limits;
+  readonly #tallies: Tallies;
+  readonly #metricsText: () => Promise<string>;
+  readonly #kv: HttpKv;
+  /** Bodies being received or waiting for their write. */
+  readonly #bodies: ByteBudget;
+  stopping = false;
+
+  constructor({ groups, limits, tallies, metricsText }: HttpServerOptions) {
+    this.#groups = groups;
+    this.#limits = limits;
+    this.#tallies = tallies;
+    this.#metricsText = metricsText;
+    this.#kv = new HttpKv(groups, limits);
+    this.#bodies = new ByteBudget(limits.inboxBytesMax);
+  }
+
+  async handle(request: Request, server: BunServer): Promise<Response> {
+    this.#tallies.httpRequests++;
+    try {
+      const target = splitTarget(request.url);
+      if (target === undefined) throw new BargeError("bad_request", "A parameter is there twice.");
+      const fixed = this.#fixed(request, target);
+      if (fixed !== undefined) return await fixed;
+      if (this.stopping) throw new BargeError("shutting_down", "This node is stopping.");
+      return await this.#route(request, target, server);
+    } catch (error) {
+      return this.#failed(error);
+    }
+  }
+
+  /** The listener that serves metrics alone. */
+  async handleMetrics(request: Request): Promise<Response> {
+    const target = splitTarget(request.url);
+    if (target?.path !== "/metrics") return noSuchPath(target?.path ?? "");
+    return wrongMethod(request, "GET, HEAD") ?? (await this.#metrics());
+  }
+
+  #failed(error: unknown): Response {
+    const known =
+      error instanceof BargeError
+        ? error
+        : new BargeError("internal", error instanceof Error ? error.message : String(error));
+    this.#tallies.refuse(known.code);
+    return errorAnswer(known);
+  }
+
+  /** What is answered also while the node stops. */
+  #fixed(request: Request, { path }: RequestTarget): Response | Promise<Response> | undefined {
+    switch (path) {
+      case "/livez":
+      case "/hc":
+        return wrongMethod(request, "GET, HEAD") ?? textAnswer("ok");
+      case "/readyz":
+      case "/rc":
+        return wrongMethod(request, "GET, HEAD") ?? this.#readiness();
+      case "/metrics":
+        return wrongMethod(request, "GET, HEAD") ?? this.#metrics();
+      case "/v1/status":
+        return wrongMethod(request, "GET, HEAD") ?? jsonAnswer(this.#groups.status());
+      default:
+        return undefined;
+    }
+  }
+
+  #readiness(): Response {
+    const missing = this.#groups.notReady();
+    if (this.stopping) missing.push("the node is stopping");
+    return missing.length === 0 ? textAnswer("ok") : textAnswer(missing.join("\n"), 503);
+  }
+
+  async #metrics(): Promise<Response> {
+    return new Response(await this.#metricsText(), { headers: { "content-type": metricsType } });
+  }
+
+  async #route(request: Request, target: RequestTarget, server: BunServer): Promise<Response> {
+    const { path, parameters } = target;
+    if (path === kvPath && !parameters.has("key")) {
+      const refused = wrongMethod(request, "GET, HEAD");
+      if (refused !== undefined) return refused;
+      const checked = new HttpParameters(parameters, [...reading, "prefix", "after", "limit"]);
+      this.#allowTime(request, checked, server);
+      return this.#kv.range(checked);
+    }
+    if (path === kvPath) return this.#key(request, undefined, parameters, server);
+    if (path.startsWith(`${kvPath}/`)) {
+      const escaped = path.slice(kvPath.length + 1);
+      return this.#key(request, escaped, parameters, server);
+    }
+    if (path === "/v1/" || path === "/v1") this.#kv.checkKey(new Uint8Array(0));
+    return noSuchPath(path);
+  }
+
+  /** A request for one key, which is in the path, or in `?key=` where `escaped` is undefined. */
+  async #key(
+    request: Request,
+    escaped: string | undefined,
+    parameters: ReadonlyMap<string, string>,
+    server: BunServer,
+  ): Promise<Response> {
+    const refused = wrongMethod(request, keyMethods);
+    if (refused !== undefined) return refused;
+    const reads = request.method === "GET" || request.method === "HEAD";
+    const allowed = reads ? [...reading] : [...common, "prevRevision"];
+    if (escaped === undefined) allowed.push("key");
+    const checked = new HttpParameters(parameters, allowed);
+    const bytes = escaped === undefined ? checked.bytes("key") : decodeEscapes(escaped, false);
+    if (bytes === undefined)
+      throw new BargeError("bad_request", "The key has a broken percent escape.");
+    const key = this.#kv.checkKey(bytes);
+    this.#allowTime(request, checked, server);
+    if (reads) return this.#kv.get(key, checked);
+    if (request.method === "DELETE") return this.#kv.delete(key, checked);
+    return this.#put(request, key, checked);
+  }
+
+  #put(request: Request, key: Uint8Array, parameters: HttpParameters): Promise<Response> {
+    const bounds = {
+      bytesMax: this.#limits.valueBytesMax,
+      durationMsMax: this.#limits.requestTimeoutMsMax,
+    };
+    return withBody(request, bounds, this.#bodies, (value) => this.#kv.put(key, value, parameters));
+  }
+
+  /** A request may wait for its answer longer than a silent connection may stay. */
+  #allowTime(request: Request, parameters: HttpParameters, server: BunServer): void {
+    const timeoutMs = parameters.integer("timeoutMs") ?? this.#limits.requestTimeoutMs;
+    const seconds = Math.ceil(timeoutMs / 1_000) + answerSlackSeconds;
+    if (seconds > idleSeconds) server.timeout(request, Math.min(seconds, idleSecondsMax));
+  }
+}
+
+function wrongMethod(request: Request, allowed: string): Response | undefined {
+  if (allowed.split(", ").includes(request.method)) return undefined;
+  return refusal(405, "method_not_allowed", `Not ${request.method} here, but ${allowed}.`, {
+    headers: { allow: allowed },
+  });
+}
+
+function noSuchPath(path: string): Response {
+  return refusal(404, "no_such_path", `There is nothing at ${path}; see /v1/kv and /v1/status.`);
+}
