@@ -78,6 +78,12 @@ export interface Limits {
   readonly memtableFlushMs: number;
   /** Work of one flush slice within its transaction. */
   readonly flushSliceMs: number;
+  /** Log applied since the last flush that makes one due, however few keys it wrote: what is flushed the log can drop. */
+  readonly flushLogBytes: number;
+  /** Write-ahead log of one kv file; above it a checkpoint is due [29]. */
+  readonly kvWalBytesMax: number;
+  /** kv files that are open at once [28]. */
+  readonly kvOpenFilesMax: number;
 
   readonly requestTimeoutMs: number;
   readonly requestTimeoutMsMax: number;
@@ -133,6 +139,9 @@ export const defaultLimits: Limits = checkLimits({
   memtableBytes: 64 * MiB,
   memtableFlushMs: 30_000,
   flushSliceMs: 2,
+  flushLogBytes: 256 * MiB,
+  kvWalBytesMax: 256 * MiB,
+  kvOpenFilesMax: 256,
 
   requestTimeoutMs: 5_000,
   requestTimeoutMsMax: 60_000,

@@ -23,11 +23,11 @@ export type ResultCode = number;
  * nobody; the state hash takes the codes and bytes all the same, hence `result` is always called for what is not plain ok.
  */
 export interface ResultSink {
-  /** A result other than plain ok without bytes, for the command at `index`. Called in index order. */
+  /** A result other than plain ok without bytes, for the command at `index`. Called in index order. `bytes` is valid during the call. */
   result(index: number, code: ResultCode, bytes: Uint8Array | undefined): void;
 }
 
-/** Where `read` puts its answer: one call per query. */
+/** Where `read` puts its answer: one call per query, within `read`. `bytes` is valid during the call. */
 export interface AnswerSink {
   answer(code: ResultCode, bytes: Uint8Array | undefined): void;
 }

@@ -18,9 +18,11 @@ const arrows: Record<string, readonly string[]> = {
   storage: ["wire", "fatal.ts", "telemetry"],
   machine: [
     "wire",
-    "storage/sqlite.ts",
-    "storage/syncer.ts",
+    "storage/disk.ts",
     "storage/file-syncer.ts",
+    "storage/sqlite.ts",
+    "storage/sync-latch.ts",
+    "storage/syncer.ts",
     "telemetry",
   ],
   server: ["wire", "net", "telemetry"],
