@@ -1,0 +1,118 @@
+/**
+ * Applies the commands of a batch to the memtable, in place: nothing is allocated per command [39], except where a compare or a delete has to
+ * ask the file. Total: whatever the bytes are, each command gets a result, the same on all nodes [C9].
+ */
+import type { Limits } from "../limits.ts";
+import { batchHeaderBytes, lastIndexOf, writeSafe, type Batch } from "../wire/batch.ts";
+import { KvCommandReader, KvOp } from "../wire/kv.ts";
+import { readSectionHeader, sectionHeaderBytes } from "../wire/section.ts";
+import type { KvLayers } from "./kv-layers.ts";
+import { ResultCode, type ResultSink } from "./machine.ts";
+
+export class KvApply {
+  readonly #layers: KvLayers;
+  readonly #keyBytesMax: number;
+  readonly #valueBytesMax: number;
+  readonly #command = new KvCommandReader();
+  readonly #revision = new Uint8Array(8);
+  readonly #revisionView = new DataView(this.#revision.buffer);
+
+  constructor(layers: KvLayers, limits: Limits) {
+    this.#layers = layers;
+    this.#keyBytesMax = limits.keyBytesMax;
+    this.#valueBytesMax = limits.valueBytesMax;
+  }
+
+  /** Applies the commands of `batch` from index `from` on. */
+  apply(batch: Batch, from: number, results: ResultSink): void {
+    const { bytes } = batch;
+    const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+    // A command takes four bytes and more, so a larger count is a lie, and the work stays bounded by the bytes that came.
+    const last = Math.min(lastIndexOf(batch), batch.firstIndex + bytes.byteLength);
+    let index = batch.firstIndex;
+    let at = batchHeaderBytes;
+    while (index <= last) {
+      const section = readSectionHeader(bytes, at);
+      if (section === undefined || section.count > last - index + 1) {
+        refuse(index, last, from, results);
+        return;
+      }
+      const bodyAt = at + sectionHeaderBytes;
+      const sectionLast = index + section.count - 1;
+      at = bodyAt + section.bodyBytes;
+      if (lengthsFit(view, bodyAt, section.count, at)) {
+        this.#applySection(bytes, view, bodyAt, index, sectionLast, from, results);
+      } else {
+        refuse(index, sectionLast, from, results);
+      }
+      index = sectionLast + 1;
+    }
+  }
+
+  #applySection(
+    bytes: Uint8Array,
+    view: DataView,
+    bodyAt: number,
+    first: number,
+    last: number,
+    from: number,
+    results: ResultSink,
+  ): void {
+    let at = bodyAt;
+    for (let index = first; index <= last; index++) {
+      const length = view.getUint32(at, true);
+      if (index >= from) this.#applyCommand(bytes, view, at + 4, length, index, results);
+      at += 4 + length;
+    }
+  }
+
+  #applyCommand(
+    bytes: Uint8Array,
+    view: DataView,
+    at: number,
+    length: number,
+    index: number,
+    results: ResultSink,
+  ): void {
+    const command = this.#command;
+    if (!command.read(view, at, length)) {
+      results.result(index, ResultCode.malformed, undefined);
+      return;
+    }
+    const { op, keyAt, keyLength, valueAt, valueLength } = command;
+    if (keyLength > this.#keyBytesMax || valueLength > this.#valueBytesMax) {
+      results.result(index, ResultCode.tooLarge, undefined);
+      return;
+    }
+    if (op !== KvOp.put) {
+      const revision = this.#layers.revision(bytes, view, keyAt, keyLength);
+      if (op !== KvOp.delete && revision !== command.prevRevision) {
+        writeSafe(this.#revisionView, 0, revision);
+        results.result(index, ResultCode.compareFailed, this.#revision);
+        return;
+      }
+      if (op !== KvOp.compareAndPut) {
+        if (revision === 0) results.result(index, ResultCode.notFound, undefined);
+        else this.#layers.active.remove(bytes, view, keyAt, keyLength, index);
+        return;
+      }
+    }
+    this.#layers.active.put(bytes, view, keyAt, keyLength, valueAt, valueLength, index);
+  }
+}
+
+/** True when `count` commands with the lengths before them fill the bytes up to `end` exactly. */
+function lengthsFit(view: DataView, bodyAt: number, count: number, end: number): boolean {
+  let at = bodyAt;
+  for (let i = 0; i < count; i++) {
+    if (at + 4 > end) return false;
+    at += 4 + view.getUint32(at, true);
+  }
+  return at === end;
+}
+
+function refuse(first: number, last: number, from: number, results: ResultSink): void {
+  for (let index = Math.max(first, from); index <= last; index++) {
+    results.result(index, ResultCode.malformed, undefined);
+  }
+}

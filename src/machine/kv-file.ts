@@ -1,0 +1,63 @@
+/**
+ * The seam between the key-value machine and the file that keeps its flushed state [43]: SQLite (sqlite-kv-file.ts) or the simulated
+ * twin of test/sim. Types only, but for one error.
+ *
+ * The contract that both keep, and that kv.ts relies on:
+ * - A transaction (`begin`, `upsert` and `remove`, `commit`) is atomic and may stay open over many turns of the loop. Reads do not
+ *   see it before `commit`, and all of it at once after.
+ * - `commit` makes it visible, not durable. After a crash the file holds a prefix of its transactions, which includes all that were
+ *   committed before a `sync` that completed was called.
+ * - Any failure other than a full disk ends the process.
+ */
+
+/** What is saved with the data, in the same transaction [C7]: where in the log the data stands. */
+export interface KvMeta {
+  readonly appliedIndex: number;
+  readonly stateHash: number;
+  /** Cluster time of the last batch applied [5]. */
+  readonly timeMs: number;
+}
+
+export interface KvRow {
+  readonly key: Uint8Array;
+  readonly revision: number;
+  readonly value: Uint8Array;
+}
+
+export interface KvFile {
+  /**
+   * Reads what the last life left, makes it durable (it may have been visible only) and returns its meta; undefined where there is
+   * no file yet. Creates nothing. Blocks.
+   */
+  open(): KvMeta | undefined;
+
+  /** Creates the file where there is none. Never while one is open, nor while `checkpointing`. */
+  begin(): void;
+  /**
+   * The arrays are read within the call. These three throw DiskFullError when the disk is full; the transaction is rolled back then, and
+   * a later one may succeed.
+   */
+  upsert(key: Uint8Array, revision: number, value: Uint8Array): void;
+  remove(key: Uint8Array): void;
+  commit(meta: KvMeta): void;
+
+  /** Revision of a key, 0 where it is absent. */
+  revision(key: Uint8Array): number;
+  get(key: Uint8Array): Omit<KvRow, "key"> | undefined;
+  /**
+   * Visits rows by rising key from `from` on (from the start without it), until `visit` returns false. The rows' arrays are the
+   * visitor's to keep.
+   */
+  scan(from: Uint8Array | undefined, visit: (row: KvRow) => boolean): void;
+
+  /** Makes what was committed before the call durable, then runs `done`, later, never within the call. One at a time. */
+  sync(done: () => void): void;
+
+  /** Bytes of the write-ahead log that a checkpoint would move into the main file. */
+  readonly walBytes: number;
+  /** Moves the write-ahead log into the main file, off the event loop, then runs `done`. Never while a transaction is open. */
+  checkpoint(done: () => void): void;
+
+  /** Leaves everything as it is: no sync, no checkpoint. An open transaction is lost. */
+  close(): void;
+}

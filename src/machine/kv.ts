@@ -1,0 +1,153 @@
+/**
+ * The embedded key-value state machine: a memtable of writes over a file [28]. `apply` works in memory. The active memtable is frozen when it
+ * is full or old; the frozen one is written into the file by key, in slices, in one transaction that carries the applied index of the
+ * freeze point, and then synced. Reads look into active, frozen, file, in this order.
+ *
+ *     apply → active ──freeze──▶ frozen ──slices──▶ transaction ──commit──▶ sync ──▶ durableIndex
+ *                                                       └ waits until the node's own log is durable up to the freeze point [23]
+ *
+ * What a command answers depends on the commands before it and on nothing else: not on when a flush happens, nor on a restart.
+ */
+import type { Limits } from "../limits.ts";
+import { BatchKind, lastIndexOf, type Batch } from "../wire/batch.ts";
+import { KvApply } from "./kv-apply.ts";
+import type { KvFile, KvMeta } from "./kv-file.ts";
+import { KvFlush } from "./kv-flush.ts";
+import { KvLayers } from "./kv-layers.ts";
+import { KvRead } from "./kv-read.ts";
+import type { AnswerSink, ResultSink, StateMachine } from "./machine.ts";
+import { StateHash } from "./state-hash.ts";
+
+export interface KvMachineOptions {
+  readonly file: KvFile;
+  readonly limits: Limits;
+  /** Monotonic; measures slices of work. */
+  readonly nowMs: () => number;
+}
+
+export class KvMachine implements StateMachine {
+  readonly #limits: Limits;
+  readonly #layers: KvLayers;
+  readonly #apply: KvApply;
+  readonly #read: KvRead;
+  readonly #flush: KvFlush;
+  readonly #hash = new StateHash();
+
+  #appliedIndex = 0;
+  /** Cluster time of the last batch [5]. */
+  #timeMs = 0;
+  #allowedIndex = 0;
+  /** Applied up to here when the last memtable was frozen, and bytes of log applied since. */
+  #frozenIndex = 0;
+  #logBytes = 0;
+  /** When `work` first saw something applied since the freeze. */
+  #dirtySinceMs: number | undefined;
+  /** The frozen memtable was full, so the next one will be large as well. */
+  #keepMemory = false;
+
+  constructor({ file, limits, nowMs }: KvMachineOptions) {
+    this.#limits = limits;
+    this.#layers = new KvLayers(file);
+    this.#apply = new KvApply(this.#layers, limits);
+    this.#read = new KvRead(this.#layers, limits);
+    const committed = (): void => this.#layers.dropFrozen(this.#keepMemory);
+    this.#flush = new KvFlush({ file, limits, nowMs, committed });
+  }
+
+  get appliedIndex(): number {
+    return this.#appliedIndex;
+  }
+
+  get durableIndex(): number {
+    return this.#flush.durableIndex;
+  }
+
+  get stateHash(): number {
+    return this.#hash.value;
+  }
+
+  open(): number {
+    const meta = this.#layers.file.open();
+    if (meta === undefined) return 0;
+    this.#flush.opened(meta);
+    this.#hash.value = meta.stateHash;
+    this.#timeMs = meta.timeMs;
+    this.#frozenIndex = meta.appliedIndex;
+    // It was allowed in the last life.
+    this.#allowedIndex = meta.appliedIndex;
+    this.#appliedIndex = meta.appliedIndex;
+    return this.#appliedIndex;
+  }
+
+  apply(batches: readonly Batch[], results: ResultSink): number {
+    for (const [taken, batch] of batches.entries()) {
+      const last = lastIndexOf(batch);
+      const next = this.#appliedIndex + 1;
+      if (last < next) continue;
+      if (batch.firstIndex > next) {
+        throw new Error(`kv: batch at ${batch.firstIndex} where ${next} was due`);
+      }
+      const { active } = this.#layers;
+      const full = active.count > 0 && active.bytes >= this.#limits.memtableBytes;
+      if (full && !this.#freeze(true)) return taken;
+      this.#hash.begin(batch, results);
+      if (batch.kind === BatchKind.commands) this.#apply.apply(batch, next, this.#hash);
+      this.#hash.end();
+      this.#appliedIndex = last;
+      this.#timeMs = batch.timeMs;
+      this.#logBytes += batch.bytes.byteLength;
+    }
+    return batches.length;
+  }
+
+  read(query: Uint8Array, answers: AnswerSink): void {
+    this.#read.read(query, this.#appliedIndex, answers);
+  }
+
+  allowDurable(index: number): void {
+    this.#allowedIndex = Math.max(this.#allowedIndex, index);
+  }
+
+  work(nowMs: number): boolean {
+    if (this.#appliedIndex > this.#frozenIndex) {
+      this.#dirtySinceMs ??= nowMs;
+      const old = nowMs - this.#dirtySinceMs >= this.#limits.memtableFlushMs;
+      // Also where few keys are written again and again: the log below must be able to go.
+      if (old || this.#logBytes >= this.#limits.flushLogBytes) this.#freeze(false);
+    }
+    if (this.#flush.work(nowMs, this.#allowedIndex)) return true;
+    const { runs } = this.#layers.active;
+    runs.sortSome();
+    return runs.unsortedBlocks > 0;
+  }
+
+  figures(): Record<string, number> {
+    const { active, frozen } = this.#layers;
+    return {
+      memtableKeys: active.count + (frozen?.count ?? 0),
+      memtableBytes: active.bytes + (frozen?.bytes ?? 0),
+      clusterTimeMs: this.#timeMs,
+      ...this.#flush.figures(),
+    };
+  }
+
+  close(): void {
+    this.#layers.file.close();
+  }
+
+  /** Freezes the active memtable; false while another one is still being written. Always at a batch's end. */
+  #freeze(full: boolean): boolean {
+    if (!this.#flush.idle) return false;
+    const meta: KvMeta = {
+      appliedIndex: this.#appliedIndex,
+      stateHash: this.#hash.value,
+      timeMs: this.#timeMs,
+    };
+    this.#keepMemory = full;
+    this.#flush.start(this.#layers.freeze(), meta);
+    this.#frozenIndex = this.#appliedIndex;
+    this.#logBytes = 0;
+    this.#dirtySinceMs = undefined;
+    return true;
+  }
+}

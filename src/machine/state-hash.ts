@@ -1,0 +1,41 @@
+/**
+ * The chain over everything applied [32]: crc(previous, crc of the batch, results that are not plain ok). Two nodes that applied the
+ * same log have equal values at equal indexes, so a machine that is not deterministic, or bytes that differ, are seen.
+ *
+ * It stands between a machine and the shell's sink while a batch is applied. A batch of which only the rest is applied, after a restart in its
+ * midst, would hash only the results of the rest; kv never makes an index durable that is no batch end.
+ */
+import { crc32 } from "node:zlib";
+import type { Batch } from "../wire/batch.ts";
+import { SectionResults } from "../wire/section-results.ts";
+import type { ResultSink } from "./machine.ts";
+
+const nobody: ResultSink = { result: () => undefined };
+
+export class StateHash implements ResultSink {
+  value = 0;
+  readonly #head = new Uint8Array(8);
+  readonly #view = new DataView(this.#head.buffer);
+  readonly #results = new SectionResults();
+  #batch: Pick<Batch, "crc" | "firstIndex"> = { crc: 0, firstIndex: 0 };
+  #sink = nobody;
+
+  begin(batch: Batch, sink: ResultSink): void {
+    this.#batch = batch;
+    this.#sink = sink;
+  }
+
+  result(index: number, code: number, bytes: Uint8Array | undefined): void {
+    this.#results.add(index - this.#batch.firstIndex, code, bytes);
+    this.#sink.result(index, code, bytes);
+  }
+
+  end(): void {
+    this.#view.setUint32(0, this.value, true);
+    this.#view.setUint32(4, this.#batch.crc, true);
+    this.value = crc32(this.#head);
+    if (this.#results.byteLength > 0) this.value = crc32(this.#results.view(), this.value);
+    this.#results.reset();
+    this.#sink = nobody;
+  }
+}
