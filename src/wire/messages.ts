@@ -96,7 +96,10 @@ export interface HeartbeatMessage extends Peer {
   readonly commit: number;
   /** Newest read round; an answer confirms all rounds up to it [34]. */
   readonly readSeq: number;
-  /** Ticks since the leader last heard a quorum, for bounded staleness [35]. */
+  /**
+   * Ticks since a moment at which the leader surely led and had committed nothing above `commit`, for bounded staleness [35];
+   * 4294967295 = not known.
+   */
   readonly quorumAgeTicks: number;
   /**
    * Lowest durable match over all members as the leader knows it: every member holds the log up to here, so a follower may retire

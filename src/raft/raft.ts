@@ -1,0 +1,1288 @@
+/**
+ * The Raft algorithm for one group: a deterministic state machine. Events go in (`tick`, `step`, `propose`, `readIndex`, `synced`…), effects
+ * come out of `ready()`. It knows no clock, randomness, file or socket, and no bodies: those of the current turn only pass through.
+ *
+ * References are to the Raft paper (§), to decisions.md ([n]) and to correctness.md (D, E, C, R). Three things differ from the paper:
+ *
+ * - The unit is the batch, a run of indexes that one leader sealed in one go. Every position is a batch end [1].
+ * - Appending and syncing are two phases. What must be durable before it counts (a vote, an acknowledgement, the leader's own match)
+ *   is held back here until `synced` says so; the shell may send every message that `ready()` returns.
+ * - Batches are chained by crc. Logs that agree on (index, term) but not on the crc are corrupt: the core throws rather than truncate [4].
+ *
+ * No message, however wrong, makes it throw, with one exception: a peer that speaks as the leader of the current term and
+ * contradicts what is committed here. Then safety is lost already, and the group stops.
+ */
+import type { Limits } from "../limits.ts";
+import { BatchKind, batchHeaderBytes, lastIndexOf, sealBatch } from "../wire/batch.ts";
+import type { Batch, BatchInfo, HardState, LogStart } from "../wire/batch.ts";
+import type {
+  AppendMessage,
+  AppendReplyMessage,
+  HeartbeatMessage,
+  HeartbeatReplyMessage,
+  RaftMessage,
+  ReadIndexMessage,
+  ReadIndexReplyMessage,
+  VoteMessage,
+  VoteReplyMessage,
+} from "../wire/messages.ts";
+import { ConfigurationStack, isVoter, membersOf } from "./configuration.ts";
+import { InvariantError, brokenRule } from "./invariants.ts";
+import type { CoreState } from "./invariants.ts";
+import { Log } from "./log.ts";
+import { Progress } from "./progress.ts";
+import type { ProgressState } from "./progress.ts";
+import { quorumValue, voteResult } from "./quorum.ts";
+import { ReadQuestions, ReadRounds } from "./reads.ts";
+import type { LeaderRead } from "./reads.ts";
+import type { Configuration, ReadState, Ready, Role, SoftState } from "./ready.ts";
+
+export interface RaftOptions {
+  readonly group: number;
+  readonly nodeId: number;
+  readonly limits: Limits;
+  /** Uniform in [0, 1), seeded: the only source of chance. */
+  readonly random: () => number;
+  /** What the store recovered; all of it is durable. */
+  readonly hardState: HardState;
+  readonly start: LogStart;
+  /** In force at `start`. */
+  readonly startConfiguration: Configuration;
+  readonly batches: readonly BatchInfo[];
+  /** The configuration batches among `batches`, with their bodies, in order. */
+  readonly configurations: readonly Batch[];
+  /** What the state machine has; at most the end of the log [23]. */
+  readonly appliedIndex: number;
+}
+
+/** Where the next batch goes: what the shell seals it with. */
+export interface Seal {
+  readonly firstIndex: number;
+  readonly term: number;
+  readonly prevCrc: number;
+  readonly prevTimeMs: number;
+}
+
+/** A member as the leader sees it, for status. */
+export interface MemberProgress {
+  readonly id: number;
+  readonly match: number;
+  readonly next: number;
+  readonly state: ProgressState;
+  readonly inflightBytes: number;
+  /** Heard within the check-quorum time. */
+  readonly active: boolean;
+}
+
+/** Something handed to the shell that is not yet known to be durable. */
+interface Write {
+  readonly token: number;
+  readonly term: number;
+  readonly votedFor: number;
+  readonly bytes: number;
+  /** The log's end at that time, lowered when what it covered is truncated (D5). */
+  lastIndex: number;
+}
+
+/** In a heartbeat: the leader cannot say how old the receiver's state is. */
+const ageUnknownTicks = 0xffff_ffff;
+/** Questions of a life begin at random below this, so that answers to an earlier life's do not count. */
+const firstQuestionMax = 2 ** 48;
+
+const noBatches: readonly Batch[] = Object.freeze([]);
+const noMessages: readonly RaftMessage[] = Object.freeze([]);
+const noReads: readonly ReadState[] = Object.freeze([]);
+
+export class Raft implements CoreState {
+  readonly group: number;
+  readonly nodeId: number;
+  readonly #limits: Limits;
+  readonly #random: () => number;
+
+  // Persistent (§5.1), and what of it is durable.
+  #term: number;
+  #votedFor: number;
+  #durableTerm: number;
+  #durableVote: number;
+  #hardStateDirty = false;
+  readonly #log: Log;
+  readonly #configurations: ConfigurationStack;
+  /** The log up to here is on this node's disk. */
+  #durableIndex: number;
+
+  // Volatile.
+  #role: Role = "follower";
+  #leader = 0;
+  #commit: number;
+  #applied: number;
+  #nowTick = 0;
+  #electionElapsedTicks = 0;
+  #electionTimeoutTicks = 0;
+  #stepDownReason = "";
+
+  // Candidates.
+  readonly #votes = new Map<number, boolean>();
+  /** The vote requests of this candidacy have left, and the own vote counts. */
+  #voteRequested = false;
+
+  // Voters and followers.
+  #leaderHeardTick = -Infinity;
+  /** The log is known to equal that of this term's leader up to here. */
+  #verified = 0;
+  /** Highest index acknowledged to this term's leader. */
+  #acked = 0;
+  #ackDue = false;
+  /** A granted vote that waits for its sync: to whom; 0 = none. */
+  #voteReplyTo = 0;
+  /** An answer to a heartbeat that waits for the term's sync: its round; -1 = none. */
+  #heartbeatReplySeq = -1;
+  readonly #questions: ReadQuestions;
+  /** At this tick, some leader led, and all that it had committed is applied here [35]. */
+  #freshTick = -Infinity;
+  /** The same, but true only once #freshIndex is applied. */
+  #freshTickNext = -Infinity;
+  #freshIndex = Infinity;
+  /** Every member has the log durably up to here, as far as this node was told. */
+  #minMatch = 0;
+
+  // Leaders.
+  #peers: Progress[] = [];
+  #rounds: ReadRounds;
+  #heartbeatElapsedTicks = 0;
+  /** A batch of this term is committed, so commit covers all that earlier leaders committed (§8, R1). */
+  #commitIsOwn = false;
+  /** Something happened that may allow an append to leave. */
+  #sendDue = false;
+
+  // Effects of the turn.
+  #unstable: Batch[] = [];
+  #unstableBytes = 0;
+  #messages: RaftMessage[] = [];
+  #reads: ReadState[] = [];
+  #lastToken = 0;
+  #writes: Write[] = [];
+  #unsyncedBytes = 0;
+  #readyCommit: number;
+  #readyRole: Role = "follower";
+  #readyLeader = 0;
+
+  constructor(options: RaftOptions) {
+    this.group = options.group;
+    this.nodeId = options.nodeId;
+    this.#limits = options.limits;
+    this.#random = options.random;
+    this.#term = this.#durableTerm = options.hardState.term;
+    this.#votedFor = this.#durableVote = options.hardState.votedFor;
+    this.#log = new Log(options.start);
+    this.#configurations = new ConfigurationStack(options.start.index, options.startConfiguration);
+    this.#commit = this.#applied = options.start.index;
+    this.#rounds = new ReadRounds(0);
+    this.#questions = new ReadQuestions(1 + Math.floor(this.#random() * firstQuestionMax));
+
+    for (const info of options.batches) {
+      if (info.firstIndex !== this.#log.lastIndex + 1) this.#broken("recovered log has a gap");
+      if (info.term < this.#log.lastTerm) this.#broken("recovered log has a falling term");
+      this.#log.append(info);
+    }
+    for (const batch of options.configurations)
+      if (!this.#configurations.push(batch)) this.#broken("recovered configuration is malformed");
+    this.#durableIndex = this.#log.lastIndex;
+    if (options.appliedIndex > this.#log.lastIndex)
+      this.#broken("the state machine is ahead of the log");
+    // An application may have stopped within a batch; the batch is committed as a whole.
+    const hint = this.#log.floorToEnd(Math.max(options.start.index, options.hardState.commit));
+    const ordinal = this.#log.find(options.appliedIndex);
+    this.#commit = Math.max(hint, ordinal < 0 ? 0 : this.#log.lastIndexAt(ordinal));
+    this.#applied = Math.max(options.appliedIndex, options.start.index);
+    this.#readyCommit = this.#commit;
+    // The term of the log is a lower bound of the core's: it must have been known when the batch came.
+    if (this.#log.lastTerm > this.#term) this.#startTerm(this.#log.lastTerm);
+    this.#resetElectionTimer();
+    this.#check();
+  }
+
+  /* ---------------------------------------------------------------- state, for the shell and for status */
+
+  get role(): Role {
+    return this.#role;
+  }
+  get term(): number {
+    return this.#term;
+  }
+  /** 0 = unknown. */
+  get leader(): number {
+    return this.#leader;
+  }
+  get votedFor(): number {
+    return this.#votedFor;
+  }
+  get commit(): number {
+    return this.#commit;
+  }
+  get appliedIndex(): number {
+    return this.#applied;
+  }
+  get startIndex(): number {
+    return this.#log.start.index;
+  }
+  get firstIndex(): number {
+    return this.#log.start.index + 1;
+  }
+  get lastIndex(): number {
+    return this.#log.lastIndex;
+  }
+  get lastTerm(): number {
+    return this.#log.lastTerm;
+  }
+  /** Bytes of all batches that the log holds. */
+  get logBytes(): number {
+    return this.#log.bytes;
+  }
+  get durableIndex(): number {
+    return this.#durableIndex;
+  }
+  get verifiedIndex(): number {
+    return this.#verified;
+  }
+  /** Appended here, on any role, and not yet known to be durable. */
+  get unsyncedBytes(): number {
+    return this.#unsyncedBytes;
+  }
+  /** The configuration in force: the latest in the log, committed or not. */
+  get configuration(): Configuration {
+    return this.#configurations.current;
+  }
+  get configurationCommitted(): boolean {
+    return this.#configurations.currentIndex <= this.#commit;
+  }
+  /** As of `index`: what the store keeps beside a log start there. */
+  configurationAt(index: number): Configuration {
+    return this.#configurations.at(index);
+  }
+  /** Why leadership was last given up; empty = never. */
+  get stepDownReason(): string {
+    return this.#stepDownReason;
+  }
+  /** Reads that wait for their index. */
+  get readsWaiting(): number {
+    return this.#rounds.count + this.#questions.count;
+  }
+  /**
+   * How old a local read may be, in ticks: since a moment at which a leader surely led, and all that was committed then is applied here [35].
+   * Infinity = not known.
+   */
+  get stalenessTicks(): number {
+    const rounds = this.#role === "leader" ? this.#rounds.freshTick(this.#applied) : -Infinity;
+    return this.#nowTick - Math.max(this.#freshTick, rounds);
+  }
+  /** The other members as this leader sees them; empty on other roles. */
+  get progress(): MemberProgress[] {
+    return this.#peers.map((peer) => ({
+      id: peer.id,
+      match: peer.match,
+      next: peer.next,
+      state: peer.state,
+      inflightBytes: peer.inflightBytes,
+      active: this.#nowTick - peer.heardTick < this.#limits.checkQuorumTicks,
+    }));
+  }
+  /** Every member has the log durably up to here: below, no member will ever ask for it. For retiring the log. */
+  minMatch(): number {
+    if (this.#role === "leader") {
+      let lowest = this.#durableIndex;
+      for (const peer of this.#peers) lowest = Math.min(lowest, peer.match);
+      this.#minMatch = Math.max(this.#minMatch, lowest);
+    }
+    return Math.min(this.#minMatch, this.#durableIndex);
+  }
+
+  /* ---------------------------------------------------------------- events */
+
+  /** `limits.tickMs` went by. */
+  tick(): void {
+    this.#nowTick++;
+    if (this.#role === "leader") this.#tickLeader();
+    else this.#tickFollower();
+  }
+
+  /** A message from a peer's core, well formed on the wire; what makes no sense here is dropped. */
+  step(message: RaftMessage): void {
+    if (!this.#plausible(message)) return;
+    if (message.term > this.#term) {
+      if (!this.#meetHigherTerm(message)) return;
+    } else if (message.term < this.#term) {
+      this.#answerLowerTerm(message);
+      return;
+    }
+    switch (message.type) {
+      case "preVote":
+        return this.#stepPreVote(message);
+      case "preVoteReply":
+      case "voteReply":
+        return this.#stepVoteReply(message);
+      case "vote":
+        return this.#stepVote(message);
+      case "append":
+        return this.#stepAppend(message);
+      case "appendReply":
+        return this.#stepAppendReply(message);
+      case "heartbeat":
+        return this.#stepHeartbeat(message);
+      case "heartbeatReply":
+        return this.#stepHeartbeatReply(message);
+      case "readIndex":
+        return this.#stepReadIndex(message);
+      case "readIndexReply":
+        return this.#stepReadIndexReply(message);
+    }
+  }
+
+  /** Where the next batch goes; undefined where this node does not lead. */
+  nextSeal(): Seal | undefined {
+    if (this.#role !== "leader") return undefined;
+    return {
+      firstIndex: this.#log.lastIndex + 1,
+      term: this.#term,
+      prevCrc: this.#log.lastCrc,
+      prevTimeMs: this.#log.lastTimeMs,
+    };
+  }
+
+  /** Appends a batch that was sealed with `nextSeal()`, in the same turn. A configuration is in force at once [37]. */
+  propose(batch: Batch): void {
+    if (this.#role !== "leader") this.#broken("only a leader proposes");
+    if (batch.firstIndex !== this.#log.lastIndex + 1) this.#broken("a proposal follows the log");
+    if (batch.term !== this.#term) this.#broken("a proposal is of the current term");
+    if (batch.prevCrc !== this.#log.lastCrc) this.#broken("a proposal is chained to the log");
+    if (batch.timeMs < this.#log.lastTimeMs) this.#broken("cluster time never falls");
+    if (batch.count < 1 || batch.group !== this.group) this.#broken("a proposal is well formed");
+    if (batch.kind === BatchKind.configuration && !this.configurationCommitted)
+      this.#broken("one configuration change at a time");
+    this.#appendToLog(batch);
+    this.#sendDue = true;
+  }
+
+  /**
+   * Asks for an index from which on a read is linearizable; the answer comes in `ready().reads` with the same `context`. Any role: a follower
+   * asks the leader. `ok` is false when leadership could not be confirmed in time, or too many reads wait.
+   */
+  readIndex(context: number): void {
+    if (this.readsWaiting >= this.#limits.readWaitersMax) this.#failRead(context);
+    else if (this.#role === "leader") this.#rounds.add({ context, from: 0 });
+    else this.#questions.add(context, this.#nowTick);
+  }
+
+  /** All writes up to that of this token are durable. */
+  synced(token: number): void {
+    if (token > this.#lastToken) this.#broken("only what was handed out is synced");
+    let count = 0;
+    for (const write of this.#writes) {
+      if (write.token > token) break;
+      count++;
+      this.#durableIndex = Math.max(this.#durableIndex, write.lastIndex);
+      this.#durableTerm = write.term;
+      this.#durableVote = write.votedFor;
+      this.#unsyncedBytes -= write.bytes;
+    }
+    if (count === 0) return;
+    this.#writes.splice(0, count);
+    this.#releaseAfterSync();
+  }
+
+  /** The state machine has everything up to here. */
+  applied(index: number): void {
+    if (index > this.#commit) this.#broken("only committed batches are applied");
+    this.#applied = Math.max(this.#applied, index);
+    this.#refresh();
+  }
+
+  /** The connection to a peer came up anew: what was in flight may be lost (C5). */
+  peerReset(nodeId: number): void {
+    if (nodeId === this.#leader) this.#questions.askAgain();
+    const peer = this.#peer(nodeId);
+    if (peer === undefined || peer.state === "snapshot") return;
+    peer.becomeProbe();
+    this.#sendDue = true;
+  }
+
+  /** Gives up leadership or a candidacy now. This node never leads in the current term again: a new election raises the term [20]. */
+  stepDown(reason: string): void {
+    if (this.#role === "follower") return;
+    this.#stepDownReason = reason;
+    this.#becomeFollower(this.#term, 0);
+    this.#resetElectionTimer();
+  }
+
+  /** The store no longer holds the log up to `start`. */
+  compact(start: LogStart): void {
+    if (start.index <= this.#log.start.index) return;
+    if (start.index > this.#applied) this.#broken("only applied batches are compacted");
+    if (this.#log.termOfEnd(start.index) !== start.term) this.#broken("compaction ends at a batch");
+    if (this.#log.crcOfEnd(start.index) !== start.crc) this.#broken("compaction keeps the chain");
+    this.#log.compactTo(start);
+    this.#configurations.compactTo(start.index);
+  }
+
+  /* ---------------------------------------------------------------- effects */
+
+  hasReady(): boolean {
+    return (
+      this.#sendDue ||
+      this.#hardStateDirty ||
+      this.#unstable.length > 0 ||
+      this.#messages.length > 0 ||
+      this.#reads.length > 0 ||
+      this.#commit !== this.#readyCommit ||
+      this.#role !== this.#readyRole ||
+      this.#leader !== this.#readyLeader ||
+      this.#ackReady() ||
+      this.#roundReady() ||
+      this.#questionReady()
+    );
+  }
+
+  /** The effects since the last call; to be performed as `Ready` says. */
+  ready(): Ready {
+    // Decided here and not at each event, so that the events of a turn share a round, a frame, an acknowledgement.
+    if (this.#roundReady()) this.#sendHeartbeats();
+    if (this.#sendDue) this.#sendAppends();
+    if (this.#ackReady()) this.#sendAck();
+    if (this.#questionReady()) this.#sendQuestion();
+    this.#check();
+
+    const append = this.#unstable.length > 0 ? this.#unstable : noBatches;
+    const messages = this.#messages.length > 0 ? this.#messages : noMessages;
+    const reads = this.#reads.length > 0 ? this.#reads : noReads;
+    const hardState: HardState | undefined = this.#hardStateDirty
+      ? { term: this.#term, votedFor: this.#votedFor, commit: this.#commit }
+      : undefined;
+    let token: number | undefined;
+    if (hardState !== undefined || append.length > 0) {
+      token = ++this.#lastToken;
+      this.#writes.push({
+        token,
+        term: this.#term,
+        votedFor: this.#votedFor,
+        bytes: this.#unstableBytes,
+        lastIndex: this.#log.lastIndex,
+      });
+    }
+    let softState: SoftState | undefined;
+    if (this.#role !== this.#readyRole || this.#leader !== this.#readyLeader)
+      softState = { role: this.#role, leader: this.#leader };
+
+    this.#readyRole = this.#role;
+    this.#readyLeader = this.#leader;
+    this.#readyCommit = this.#commit;
+    this.#hardStateDirty = false;
+    if (append.length > 0) this.#unstable = [];
+    this.#unstableBytes = 0;
+    if (messages.length > 0) this.#messages = [];
+    if (reads.length > 0) this.#reads = [];
+    return { token, hardState, append, messages, commit: this.#commit, reads, softState };
+  }
+
+  /* ---------------------------------------------------------------- terms and roles */
+
+  /** Shape and addressee. A peer may be hostile, but a dropped message is always safe in Raft. */
+  #plausible(message: RaftMessage): boolean {
+    if (message.group !== this.group || message.to !== this.nodeId) return false;
+    if (message.from === this.nodeId || message.from === 0) return false;
+    if (!isIndex(message.term) || message.term === 0) return false;
+    switch (message.type) {
+      case "preVote":
+      case "vote":
+        return isIndex(message.lastIndex) && isIndex(message.lastTerm);
+      case "append":
+        return (
+          isIndex(message.prevIndex) &&
+          isIndex(message.prevTerm) &&
+          isIndex(message.commit) &&
+          message.prevTerm <= message.term
+        );
+      case "appendReply":
+        return isIndex(message.index) && isIndex(message.hintIndex) && isIndex(message.hintTerm);
+      case "heartbeat":
+        return (
+          isIndex(message.commit) &&
+          isIndex(message.readSeq) &&
+          isIndex(message.minMatch) &&
+          isIndex(message.quorumAgeTicks)
+        );
+      case "heartbeatReply":
+        return isIndex(message.readSeq);
+      case "readIndex":
+        return isIndex(message.context);
+      case "readIndexReply":
+        return isIndex(message.context) && isIndex(message.index);
+      case "preVoteReply":
+      case "voteReply":
+        return true;
+    }
+  }
+
+  /** §5.1: a higher term makes a follower of any role. False when the message is to be ignored. */
+  #meetHigherTerm(message: RaftMessage): boolean {
+    switch (message.type) {
+      case "preVote":
+        // The term of a candidacy that may never be (E3).
+        return true;
+      case "preVoteReply":
+        if (message.granted) return true;
+        break;
+      case "vote":
+        // While a leader is alive, nobody can depose it by campaigning (§6; E2).
+        if (this.#hearsLeader()) return false;
+        break;
+      case "append":
+      case "heartbeat":
+        this.#becomeFollower(message.term, message.from);
+        return true;
+      case "voteReply":
+      case "appendReply":
+      case "heartbeatReply":
+      case "readIndex":
+      case "readIndexReply":
+        break;
+    }
+    this.#becomeFollower(message.term, 0);
+    return true;
+  }
+
+  /** The sender is behind; a request is refused with the higher term, so that it can catch up (E3). */
+  #answerLowerTerm(message: RaftMessage): void {
+    const { from } = message;
+    switch (message.type) {
+      case "preVote":
+        return this.#sendVoteReply("preVoteReply", from, this.#term, false);
+      case "vote":
+        return this.#sendVoteReply("voteReply", from, this.#term, false);
+      case "append":
+        return this.#sendAppendReply(from, false, message.prevIndex, 0, 0);
+      case "heartbeat":
+        return this.#sendHeartbeatReply(from, 0);
+      case "readIndex":
+        return this.#sendReadIndexReply(from, message.context, 0, false);
+      case "preVoteReply":
+      case "voteReply":
+      case "appendReply":
+      case "heartbeatReply":
+      case "readIndexReply":
+        // C3: a reply of an older term says nothing any more.
+        return;
+    }
+  }
+
+  /** Adopts a higher term: nothing that was known of the old term's leader or votes holds. */
+  #startTerm(term: number): void {
+    if (term <= this.#term) this.#broken("terms only grow");
+    this.#term = term;
+    this.#votedFor = 0;
+    this.#hardStateDirty = true;
+    this.#verified = 0;
+    this.#acked = 0;
+    this.#ackDue = false;
+    this.#voteReplyTo = 0;
+    this.#heartbeatReplySeq = -1;
+  }
+
+  #becomeFollower(term: number, leader: number): void {
+    const led = this.#role === "leader";
+    if (term > this.#term) this.#startTerm(term);
+    this.#role = "follower";
+    if (leader !== this.#leader) this.#questions.askAgain();
+    this.#leader = leader;
+    if (!led) return;
+    // Only here, and on a message of the leader or a granted vote, does the wait begin anew (E5).
+    this.#resetElectionTimer();
+    for (const read of this.#rounds.drain()) this.#finishRead(read, 0, false);
+    this.#peers = [];
+    this.#sendDue = false;
+    this.#verified = 0;
+  }
+
+  /** Asks whether a candidacy could succeed, without raising the term (dissertation 9.6). */
+  #preCampaign(): void {
+    this.#role = "preCandidate";
+    this.#leader = 0;
+    this.#resetElectionTimer();
+    this.#votes.clear();
+    this.#votes.set(this.nodeId, true);
+    this.#requestVotes("preVote", this.#term + 1);
+    this.#countVotes();
+  }
+
+  /**
+   * Raises the term and votes for itself. The requests leave, and the own vote counts, only when both are durable together with the log that they
+   * speak of (D2): after a crash this node could otherwise collect, for the same term but with a shorter log, votes that were meant for the longer.
+   */
+  #campaign(): void {
+    this.#startTerm(this.#term + 1);
+    this.#votedFor = this.nodeId;
+    this.#role = "candidate";
+    this.#leader = 0;
+    this.#resetElectionTimer();
+    this.#votes.clear();
+    this.#voteRequested = false;
+  }
+
+  #requestVotes(type: VoteMessage["type"], term: number): void {
+    for (const to of membersOf(this.configuration)) {
+      if (to === this.nodeId || !isVoter(this.configuration, to)) continue;
+      this.#messages.push({
+        type,
+        group: this.group,
+        from: this.nodeId,
+        to,
+        term,
+        lastIndex: this.#log.lastIndex,
+        lastTerm: this.#log.lastTerm,
+      });
+    }
+  }
+
+  #countVotes(): void {
+    const result = voteResult(this.configuration, (nodeId) => this.#votes.get(nodeId));
+    if (result === "lost") this.#becomeFollower(this.#term, 0);
+    else if (result === "won" && this.#role === "preCandidate") this.#campaign();
+    else if (result === "won" && this.#role === "candidate") this.#becomeLeader();
+  }
+
+  #becomeLeader(): void {
+    if (this.#durableTerm !== this.#term || this.#durableVote !== this.nodeId)
+      this.#broken("a leader's own vote is durable");
+    this.#role = "leader";
+    this.#leader = this.nodeId;
+    this.#rounds = new ReadRounds(this.#nowTick);
+    this.#heartbeatElapsedTicks = 0;
+    this.#commitIsOwn = false;
+    this.#verified = 0;
+    this.#ackDue = false;
+    this.#peers = [];
+    this.#setPeers();
+    // Reads that were to be asked of another leader are now this one's.
+    this.#questions.drain((context) => this.#rounds.add({ context, from: 0 }));
+    this.#appendNoop();
+    this.#sendHeartbeats();
+  }
+
+  /** §8: the first batch of the term; with it, all that earlier leaders left is committed too. */
+  #appendNoop(): void {
+    const header = {
+      group: this.group,
+      kind: BatchKind.noop,
+      firstIndex: this.#log.lastIndex + 1,
+      count: 1,
+      term: this.#term,
+      timeMs: this.#log.lastTimeMs,
+      prevCrc: this.#log.lastCrc,
+    };
+    this.propose(sealBatch(header, new Uint8Array(batchHeaderBytes)));
+  }
+
+  #resetElectionTimer(): void {
+    const { electionTicksMin, electionTicksMax } = this.#limits;
+    this.#electionElapsedTicks = 0;
+    this.#electionTimeoutTicks =
+      electionTicksMin + Math.floor(this.#random() * (electionTicksMax - electionTicksMin));
+  }
+
+  /** A leader is alive, as far as this node can tell: it heard from it, or leads and heard from a quorum, within the shortest time-out. */
+  #hearsLeader(): boolean {
+    const heardTick = this.#role === "leader" ? this.#rounds.confirmedTick : this.#leaderHeardTick;
+    return this.#leader !== 0 && this.#nowTick - heardTick < this.#limits.electionTicksMin;
+  }
+
+  #tickFollower(): void {
+    this.#electionElapsedTicks++;
+    this.#questions.expire(this.#nowTick - this.#limits.electionTicksMax, (context) =>
+      this.#failRead(context),
+    );
+    if (!isVoter(this.configuration, this.nodeId) || this.#term >= Number.MAX_SAFE_INTEGER - 1)
+      return;
+    // A single voter has nobody to wait for (E4).
+    const alone = this.#role === "follower" && this.#isSingleVoter();
+    if (alone || this.#electionElapsedTicks >= this.#electionTimeoutTicks) this.#preCampaign();
+  }
+
+  #isSingleVoter(): boolean {
+    const { voters, outgoing } = this.configuration;
+    return voters.length === 1 && voters[0] === this.nodeId && outgoing.length === 0;
+  }
+
+  #tickLeader(): void {
+    if (this.#nowTick - this.#rounds.confirmedTick >= this.#limits.checkQuorumTicks) {
+      this.stepDown("no quorum was heard within the check-quorum time");
+      return;
+    }
+    for (const peer of this.#peers) {
+      // Appends or their answers were lost without a sign: start over from what is known (etcd waits for a connection event here).
+      const idleTicks = this.#nowTick - peer.movedTick;
+      if (peer.inflightFrames > 0 && idleTicks >= this.#limits.electionTicksMin) {
+        peer.becomeProbe();
+        this.#sendDue = true;
+      }
+    }
+    if (++this.#heartbeatElapsedTicks < this.#limits.heartbeatTicks) return;
+    this.#sendHeartbeats();
+    for (const peer of this.#peers) {
+      if (!peer.probeSent) continue;
+      peer.probeSent = false;
+      this.#sendDue = true;
+    }
+  }
+
+  /* ---------------------------------------------------------------- votes */
+
+  /** §5.4.1: the log of the candidate is at least as complete as this one's, durable or not (E1). */
+  #isUpToDate(message: VoteMessage): boolean {
+    const { lastTerm, lastIndex } = this.#log;
+    if (message.lastTerm !== lastTerm) return message.lastTerm > lastTerm;
+    return message.lastIndex >= lastIndex;
+  }
+
+  /** Promises nothing and changes nothing: no timer, no vote, no term. */
+  #stepPreVote(message: VoteMessage): void {
+    const mayVote =
+      message.term > this.#term ||
+      this.#votedFor === message.from ||
+      (this.#votedFor === 0 && this.#leader === 0);
+    const granted = mayVote && !this.#hearsLeader() && this.#isUpToDate(message);
+    const term = granted ? message.term : this.#term;
+    this.#sendVoteReply("preVoteReply", message.from, term, granted);
+  }
+
+  #stepVote(message: VoteMessage): void {
+    const mayVote = this.#votedFor === message.from || (this.#votedFor === 0 && this.#leader === 0);
+    if (!mayVote || !this.#isUpToDate(message)) {
+      this.#sendVoteReply("voteReply", message.from, this.#term, false);
+      return;
+    }
+    if (this.#votedFor === 0) {
+      this.#votedFor = message.from;
+      this.#hardStateDirty = true;
+    }
+    // A pre-candidate that votes for another gives way to it.
+    if (this.#role !== "follower") this.#becomeFollower(this.#term, this.#leader);
+    this.#resetElectionTimer();
+    this.#voteReplyTo = message.from;
+    this.#releaseVote();
+  }
+
+  #releaseVote(): void {
+    if (this.#voteReplyTo === 0 || !this.#voteIsDurable(this.#voteReplyTo)) return;
+    this.#sendVoteReply("voteReply", this.#voteReplyTo, this.#term, true);
+    this.#voteReplyTo = 0;
+  }
+
+  #voteIsDurable(nodeId: number): boolean {
+    return this.#durableTerm === this.#term && this.#durableVote === nodeId;
+  }
+
+  #stepVoteReply(message: VoteReplyMessage): void {
+    const expected = message.type === "preVoteReply" ? "preCandidate" : "candidate";
+    if (this.#role !== expected || !isVoter(this.configuration, message.from)) return;
+    if (message.type === "preVoteReply" && message.granted && message.term !== this.#term + 1)
+      return;
+    if (message.type === "voteReply" && !this.#voteRequested) return;
+    if (!this.#votes.has(message.from)) this.#votes.set(message.from, message.granted);
+    this.#countVotes();
+  }
+
+  #sendVoteReply(type: VoteReplyMessage["type"], to: number, term: number, granted: boolean): void {
+    this.#messages.push({ type, group: this.group, from: this.nodeId, to, term, granted });
+  }
+
+  /** A sync is done: what waited for it may leave, or count (D1 to D4). */
+  #releaseAfterSync(): void {
+    this.#releaseVote();
+    if (this.#heartbeatReplySeq >= 0 && this.#leader !== 0 && this.#durableTerm === this.#term) {
+      this.#sendHeartbeatReply(this.#leader, this.#heartbeatReplySeq);
+      this.#heartbeatReplySeq = -1;
+    }
+    if (this.#role === "candidate" && !this.#voteRequested && this.#voteIsDurable(this.nodeId)) {
+      this.#voteRequested = true;
+      this.#votes.set(this.nodeId, true);
+      this.#requestVotes("vote", this.#term);
+      this.#countVotes();
+    } else if (this.#role === "leader") {
+      this.#advanceCommit();
+    }
+  }
+
+  /* ---------------------------------------------------------------- the log */
+
+  #appendToLog(batch: Batch): void {
+    const bytes = batch.bytes.byteLength;
+    const { firstIndex, count, term, crc, timeMs } = batch;
+    this.#log.append({ firstIndex, count, term, crc, timeMs, bytes });
+    this.#unstable.push(batch);
+    this.#unstableBytes += bytes;
+    this.#unsyncedBytes += bytes;
+    if (batch.kind !== BatchKind.configuration) return;
+    if (!this.#configurations.push(batch)) this.#broken("a configuration batch is well formed");
+    this.#configurationChanged();
+  }
+
+  /**
+   * Drops the log from `firstIndex` on; a new suffix follows in the same turn, so the store needs no other sign [18]. What of the old one
+   * is being synced must never count for the new one (D5).
+   */
+  #truncateFrom(firstIndex: number): void {
+    if (firstIndex <= this.#commit) this.#broken("nothing committed is truncated");
+    this.#log.truncateFrom(firstIndex);
+    const last = this.#log.lastIndex;
+    this.#durableIndex = Math.min(this.#durableIndex, last);
+    for (const write of this.#writes) write.lastIndex = Math.min(write.lastIndex, last);
+    while (this.#unstable.length > 0 && this.#unstable.at(-1)!.firstIndex >= firstIndex) {
+      const bytes = this.#unstable.pop()!.bytes.byteLength;
+      this.#unstableBytes -= bytes;
+      this.#unsyncedBytes -= bytes;
+    }
+    if (this.#configurations.truncateFrom(firstIndex)) this.#configurationChanged();
+  }
+
+  #configurationChanged(): void {
+    // A new member has nothing yet, whatever the others have.
+    this.#minMatch = 0;
+    if (this.#role === "leader") this.#setPeers();
+  }
+
+  /* ---------------------------------------------------------------- follower: appends and heartbeats */
+
+  /** A message of this term's leader. False when it cannot be: this node leads, or follows another. */
+  #hearLeader(from: number): boolean {
+    if (this.#role === "leader" || (this.#leader !== 0 && this.#leader !== from)) return false;
+    if (this.#role !== "follower" || this.#leader === 0) this.#becomeFollower(this.#term, from);
+    this.#leaderHeardTick = this.#nowTick;
+    this.#resetElectionTimer();
+    return true;
+  }
+
+  #stepAppend(message: AppendMessage): void {
+    if (!this.#isChained(message) || !this.#hearLeader(message.from)) return;
+    if (!this.#matchesAtPrev(message)) return;
+    if (!this.#takeBatches(message)) return;
+    this.#ackDue ||= message.batches.length > 0 || this.#verified > this.#acked;
+    this.#commitTo(Math.min(message.commit, this.#verified));
+  }
+
+  /** The batches are whole, in order, and each is chained to the one before. */
+  #isChained(message: AppendMessage): boolean {
+    let { prevIndex, prevTerm, prevCrc } = message;
+    let timeMs = 0;
+    for (const batch of message.batches) {
+      const ok =
+        batch.group === this.group &&
+        batch.firstIndex === prevIndex + 1 &&
+        batch.prevCrc === prevCrc &&
+        batch.term >= prevTerm &&
+        batch.term <= message.term &&
+        batch.timeMs >= timeMs &&
+        batch.count >= 1 &&
+        isIndex(lastIndexOf(batch)) &&
+        (batch.kind !== BatchKind.configuration || ConfigurationStack.accepts(batch));
+      if (!ok) return false;
+      prevIndex = lastIndexOf(batch);
+      prevTerm = batch.term;
+      prevCrc = batch.crc;
+      timeMs = batch.timeMs;
+    }
+    return true;
+  }
+
+  /** §5.3, consistency check; answers a rejection with a hint where to go on. */
+  #matchesAtPrev({ from, prevIndex, prevTerm, prevCrc }: AppendMessage): boolean {
+    // Below the log's start all is committed, so this term's leader has it too; #takeBatches checks the seam.
+    if (prevIndex < this.#log.start.index) return true;
+    const termHere = this.#log.termOfEnd(prevIndex);
+    if (termHere === prevTerm) {
+      if (this.#log.crcOfEnd(prevIndex) !== prevCrc)
+        this.#broken(`corruption: equal term but other bytes up to index ${prevIndex}`);
+      return true;
+    }
+    if (prevIndex <= this.#commit)
+      this.#broken(`the leader's log differs from what is committed, at index ${prevIndex}`);
+    const hintIndex = this.#log.floorToTerm(prevIndex, prevTerm);
+    this.#sendAppendReply(from, false, prevIndex, hintIndex, this.#log.termOfEnd(hintIndex));
+    return false;
+  }
+
+  /**
+   * Appends what is new, truncating only at a real conflict: a shorter or older append never cuts the log (C4). The log matches up to
+   * the first batch, so boundaries agree, and each batch is either held already, in conflict, or new. False: the message is nonsense.
+   */
+  #takeBatches(message: AppendMessage): boolean {
+    const { start } = this.#log;
+    let last = message.prevIndex;
+    for (const batch of message.batches) {
+      const { firstIndex } = batch;
+      last = lastIndexOf(batch);
+      if (firstIndex <= start.index) {
+        if (last > start.index) return false;
+        if (last === start.index && batch.crc !== start.crc)
+          this.#broken(`corruption: other bytes up to the log's start at index ${last}`);
+        continue;
+      }
+      if (firstIndex <= this.#log.lastIndex) {
+        const held = this.#log.find(firstIndex);
+        if (this.#log.termAt(held) === batch.term) {
+          if (this.#log.crcAt(held) !== batch.crc)
+            this.#broken(`corruption: equal term but other bytes at index ${firstIndex}`);
+          continue;
+        }
+        if (firstIndex <= this.#verified)
+          this.#broken(`a leader never rewrites its log, as it did at index ${firstIndex}`);
+        this.#truncateFrom(firstIndex);
+      }
+      this.#appendToLog(batch);
+    }
+    this.#verified = Math.max(this.#verified, last, start.index);
+    return true;
+  }
+
+  /** Follower's commit, bounded by what is verified (C2); a hostile index is rounded down to a batch end. */
+  #commitTo(index: number): void {
+    if (index > this.#commit) this.#commit = Math.max(this.#commit, this.#log.floorToEnd(index));
+  }
+
+  /** An acknowledgement can say something: all that is verified is durable, or more is than was said. */
+  #ackReady(): boolean {
+    if (!this.#ackDue || this.#role !== "follower" || this.#leader === 0) return false;
+    if (this.#durableTerm !== this.#term) return false;
+    return this.#verified <= this.#durableIndex || this.#durableIndex > this.#acked;
+  }
+
+  /** D4: the highest index that is durable and verified in this term; one answer for all appends since the last. */
+  #sendAck(): void {
+    const index = Math.min(this.#verified, this.#durableIndex);
+    this.#acked = Math.max(this.#acked, index);
+    this.#ackDue = index < this.#verified;
+    this.#sendAppendReply(this.#leader, true, index, 0, 0);
+  }
+
+  #sendAppendReply(
+    to: number,
+    accepted: boolean,
+    index: number,
+    hintIndex: number,
+    hintTerm: number,
+  ): void {
+    this.#messages.push({
+      type: "appendReply",
+      group: this.group,
+      from: this.nodeId,
+      to,
+      term: this.#term,
+      accepted,
+      index,
+      hintIndex,
+      hintTerm,
+    });
+  }
+
+  #stepHeartbeat(message: HeartbeatMessage): void {
+    if (!this.#hearLeader(message.from)) return;
+    this.#commitTo(Math.min(message.commit, this.#verified));
+    this.#minMatch = Math.max(this.#minMatch, message.minMatch);
+    if (message.quorumAgeTicks !== ageUnknownTicks && this.#freshIndex === Infinity) {
+      this.#freshIndex = message.commit;
+      this.#freshTickNext = this.#nowTick - message.quorumAgeTicks;
+      this.#refresh();
+    }
+    // In a term that a crash could make this node forget, an answer would be a promise that it cannot keep [34].
+    if (this.#durableTerm === this.#term) this.#sendHeartbeatReply(message.from, message.readSeq);
+    else this.#heartbeatReplySeq = Math.max(this.#heartbeatReplySeq, message.readSeq);
+  }
+
+  #refresh(): void {
+    if (this.#applied < this.#freshIndex) return;
+    this.#freshTick = Math.max(this.#freshTick, this.#freshTickNext);
+    this.#freshIndex = Infinity;
+  }
+
+  #sendHeartbeatReply(to: number, readSeq: number): void {
+    const { group, nodeId: from } = this;
+    this.#messages.push({ type: "heartbeatReply", group, from, to, term: this.#term, readSeq });
+  }
+
+  /* ---------------------------------------------------------------- leader: replication */
+
+  #peer(nodeId: number): Progress | undefined {
+    for (const peer of this.#peers) if (peer.id === nodeId) return peer;
+    return undefined;
+  }
+
+  /** One progress per other member; those that stay keep theirs. A new one begins at the log's end, and is asked back from there. */
+  #setPeers(): void {
+    this.#peers = membersOf(this.configuration)
+      .filter((id) => id !== this.nodeId)
+      .map(
+        (id) =>
+          this.#peer(id) ?? new Progress(id, this.#log.lastIndex + 1, this.#nowTick, this.#limits),
+      );
+    this.#sendDue = true;
+  }
+
+  #sendAppends(): void {
+    this.#sendDue = false;
+    for (const peer of this.#peers) {
+      // The batch before `next` must still be known, for the consistency check.
+      if (peer.state !== "snapshot" && peer.next <= this.#log.start.index) peer.becomeSnapshot();
+      if (peer.state === "replicate") this.#replicate(peer);
+      else if (peer.state === "probe") this.#probe(peer);
+    }
+  }
+
+  #replicate(peer: Progress): void {
+    let sent = false;
+    while (peer.next <= this.#log.lastIndex) {
+      const windowBytes = peer.windowBytes;
+      const lastIndex = this.#frameEnd(peer.next, windowBytes);
+      if (lastIndex < peer.next) return;
+      const bytes = this.#sendAppend(peer, lastIndex);
+      peer.sent(lastIndex, bytes, this.#nowTick);
+      sent = true;
+    }
+    // With nothing to send along with, news of the commit travels alone: clients of the follower wait for it [14].
+    if (!sent && peer.commitSent < this.#commit) this.#sendAppend(peer, peer.next - 1);
+  }
+
+  /** An append from `next` without moving it: a guess where the logs meet. Nothing, when they are known to meet at the log's end. */
+  #probe(peer: Progress): void {
+    if (peer.probeSent) return;
+    if (peer.next > this.#log.lastIndex && peer.next === peer.match + 1) return;
+    this.#sendAppend(peer, this.#frameEnd(peer.next, Infinity));
+    peer.probeSent = true;
+  }
+
+  /**
+   * Last index of the batches from `next` on that fit one frame and the window; below `next` when none does. One batch over the frame's bound
+   * travels alone; one over the window waits until nothing is in flight.
+   */
+  #frameEnd(next: number, windowBytes: number): number {
+    let last = next - 1;
+    let bytes = 0;
+    const ordinal = this.#log.find(next);
+    if (ordinal < 0) return last;
+    for (let at = ordinal; at < this.#log.length; at++) {
+      bytes += this.#log.bytesAt(at);
+      if (bytes > windowBytes || (at > ordinal && bytes > this.#limits.appendBytesMax)) break;
+      last = this.#log.lastIndexAt(at);
+    }
+    return last;
+  }
+
+  /** Returns the bytes of the batches from the peer's `next` to `lastIndex`. */
+  #sendAppend(peer: Progress, lastIndex: number): number {
+    const prevIndex = peer.next - 1;
+    const prevTerm = this.#log.termOfEnd(prevIndex);
+    if (prevTerm < 0) this.#broken("next follows on the end of a batch");
+    this.#messages.push({
+      type: "append",
+      group: this.group,
+      from: this.nodeId,
+      to: peer.id,
+      term: this.#term,
+      prevIndex,
+      prevTerm,
+      prevCrc: this.#log.crcOfEnd(prevIndex),
+      commit: this.#commit,
+      fromIndex: peer.next,
+      toIndex: lastIndex,
+      batches: noBatches,
+    });
+    peer.commitSent = this.#commit;
+    let bytes = 0;
+    for (let at = this.#log.find(peer.next); at >= 0 && at < this.#log.length; at++) {
+      if (this.#log.firstIndexAt(at) > lastIndex) break;
+      bytes += this.#log.bytesAt(at);
+    }
+    return bytes;
+  }
+
+  #stepAppendReply(message: AppendReplyMessage): void {
+    const peer = this.#role === "leader" ? this.#peer(message.from) : undefined;
+    if (peer === undefined) return;
+    peer.heardTick = this.#nowTick;
+    if (message.accepted) this.#acknowledge(peer, message.index);
+    else this.#backOff(peer, message);
+  }
+
+  #acknowledge(peer: Progress, index: number): void {
+    // Below the log's start nothing can be checked, and nothing depends on it.
+    if (index > this.#log.start.index && this.#log.termOfEnd(index) < 0) {
+      // No batch ends there [2]: a protocol error. Nothing of it is believed.
+      peer.becomeProbe();
+      this.#sendDue = true;
+      return;
+    }
+    const moved = peer.acknowledged(index, this.#nowTick);
+    if (peer.state === "probe" && index === peer.match) peer.becomeReplicate();
+    else if (peer.state === "snapshot" && peer.match >= this.#log.start.index) {
+      peer.becomeProbe();
+    }
+    this.#sendDue = true;
+    if (moved) this.#advanceCommit();
+  }
+
+  /** §5.3 with a hint: continue at the highest position where the logs can meet. `match` never moves for a rejection (C3). */
+  #backOff(peer: Progress, { index, hintIndex, hintTerm }: AppendReplyMessage): void {
+    if (peer.state === "replicate") {
+      if (index <= peer.match) return;
+      peer.becomeProbe();
+    } else if (peer.state === "probe") {
+      // An answer to an older probe says nothing about this one.
+      if (index !== peer.next - 1 || index <= peer.match) return;
+      const meet = this.#log.floorToTerm(Math.min(hintIndex, index - 1), hintTerm);
+      peer.next = Math.max(meet, peer.match) + 1;
+      if (hintIndex < this.#log.start.index && peer.match < this.#log.start.index)
+        peer.becomeSnapshot();
+      peer.probeSent = false;
+    }
+    this.#sendDue = true;
+  }
+
+  readonly #matchOf = (nodeId: number): number =>
+    nodeId === this.nodeId ? this.#durableIndex : (this.#peer(nodeId)?.match ?? 0);
+
+  /** §5.4.2: a quorum has it durably, and it is of this term; what is before it is committed with it (C1). */
+  #advanceCommit(): void {
+    const index = quorumValue(this.configuration, this.#matchOf);
+    if (index <= this.#commit || this.#log.termOfEnd(index) !== this.#term) return;
+    this.#commit = index;
+    this.#commitIsOwn = true;
+    this.#sendDue = true;
+    if (this.configurationCommitted && !isVoter(this.configuration, this.nodeId))
+      this.stepDown("this node is no longer a voter");
+  }
+
+  /* ---------------------------------------------------------------- leader: heartbeats and reads */
+
+  /** To all members, on their own, never waiting for a disk (E7). Each is a round that can confirm reads. */
+  #sendHeartbeats(): void {
+    this.#heartbeatElapsedTicks = 0;
+    const readSeq = this.#rounds.open(this.#nowTick, this.#commit, this.#commitIsOwn);
+    const minMatch = this.minMatch();
+    for (const peer of this.#peers) {
+      const ageTicks = this.#nowTick - this.#rounds.freshTick(peer.match);
+      this.#messages.push({
+        type: "heartbeat",
+        group: this.group,
+        from: this.nodeId,
+        to: peer.id,
+        term: this.#term,
+        commit: Math.min(this.#commit, peer.match),
+        readSeq,
+        quorumAgeTicks: Math.min(ageTicks, ageUnknownTicks),
+        minMatch,
+      });
+    }
+    this.#confirmRounds();
+  }
+
+  #stepHeartbeatReply(message: HeartbeatReplyMessage): void {
+    const peer = this.#role === "leader" ? this.#peer(message.from) : undefined;
+    if (peer === undefined || message.readSeq > this.#rounds.lastSeq) return;
+    peer.heardTick = this.#nowTick;
+    if (message.readSeq <= peer.readSeq) return;
+    peer.readSeq = message.readSeq;
+    this.#confirmRounds();
+  }
+
+  readonly #readSeqOf = (nodeId: number): number =>
+    nodeId === this.nodeId ? this.#rounds.lastSeq : (this.#peer(nodeId)?.readSeq ?? 0);
+
+  #confirmRounds(): void {
+    const seq = quorumValue(this.configuration, this.#readSeqOf);
+    this.#rounds.confirm(seq, (read, index) => this.#finishRead(read, index, true));
+  }
+
+  #roundReady(): boolean {
+    return this.#role === "leader" && this.#commitIsOwn && this.#rounds.roundDue;
+  }
+
+  #finishRead({ context, from }: LeaderRead, index: number, ok: boolean): void {
+    if (from === 0) this.#reads.push({ context, index, ok });
+    else this.#sendReadIndexReply(from, context, index, ok);
+  }
+
+  #failRead(context: number): void {
+    this.#reads.push({ context, index: 0, ok: false });
+  }
+
+  #stepReadIndex(message: ReadIndexMessage): void {
+    const { from, context } = message;
+    const full = this.readsWaiting >= this.#limits.readWaitersMax;
+    if (this.#role === "leader" && !full) this.#rounds.add({ context, from });
+    else this.#sendReadIndexReply(from, context, 0, false);
+  }
+
+  #sendReadIndexReply(to: number, context: number, index: number, ok: boolean): void {
+    this.#messages.push({
+      type: "readIndexReply",
+      group: this.group,
+      from: this.nodeId,
+      to,
+      term: this.#term,
+      context,
+      index,
+      ok,
+    });
+  }
+
+  /* ---------------------------------------------------------------- follower: reads */
+
+  #questionReady(): boolean {
+    if (this.#role !== "follower" || this.#leader === 0) return false;
+    return this.#questions.due(this.#nowTick, this.#limits.heartbeatTicks);
+  }
+
+  #sendQuestion(): void {
+    this.#messages.push({
+      type: "readIndex",
+      group: this.group,
+      from: this.nodeId,
+      to: this.#leader,
+      term: this.#term,
+      context: this.#questions.ask(this.#nowTick),
+    });
+  }
+
+  #stepReadIndexReply({ from, context, index, ok }: ReadIndexReplyMessage): void {
+    if (from !== this.#leader) return;
+    this.#questions.answer(context, ok, (read) =>
+      this.#reads.push({ context: read, index, ok: true }),
+    );
+  }
+
+  /* ---------------------------------------------------------------- invariants */
+
+  #check(): void {
+    const rule = brokenRule(this);
+    if (rule !== undefined) this.#broken(rule);
+  }
+
+  #broken(reason: string): never {
+    throw new InvariantError(reason, {
+      group: this.group,
+      nodeId: this.nodeId,
+      role: this.role,
+      term: this.term,
+      votedFor: this.votedFor,
+      leader: this.leader,
+      commit: this.commit,
+      appliedIndex: this.appliedIndex,
+      durableIndex: this.durableIndex,
+      verifiedIndex: this.verifiedIndex,
+      startIndex: this.startIndex,
+      lastIndex: this.lastIndex,
+      lastTerm: this.lastTerm,
+    });
+  }
+}
+
+/** A safe integer from 0 up. */
+function isIndex(value: number): boolean {
+  return Number.isSafeInteger(value) && value >= 0;
+}
