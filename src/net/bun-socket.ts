@@ -1,0 +1,100 @@
+/** Bun's sockets under connections: the one place in net that names `Bun`. */
+import type { Socket, SocketHandler, TCPSocketListener } from "bun";
+import type { Connection } from "./connection.ts";
+import type { ByteSocket } from "./socket.ts";
+
+export interface Address {
+  readonly host: string;
+  readonly port: number;
+}
+
+/** Parses `host:port`, with brackets around an IPv6 host; undefined where it is not one. */
+export function parseAddress(text: string): Address | undefined {
+  const match = /^(?:\[([0-9a-fA-F:.]+)\]|([^:[\]\s]+)):([0-9]{1,5})$/.exec(text);
+  if (match === null) return undefined;
+  const port = Number(match[3]);
+  return port <= 65_535 ? { host: (match[1] ?? match[2])!, port } : undefined;
+}
+
+export interface DialEvents {
+  /** Connected: returns what takes the socket's events, or nothing when the socket is not wanted any more. */
+  open(socket: ByteSocket): Connection | undefined;
+  failed(message: string): void;
+}
+
+/** Connects; exactly one of the events follows. It cannot be cancelled: a socket not wanted any more is closed when it opens. */
+export function dialSocket(address: Address, events: DialEvents): void {
+  const socket = handlerOf((opened) => events.open(opened));
+  let reported = false;
+  const failed = (error: Error): void => {
+    if (!reported) events.failed(error.message);
+    reported = true;
+  };
+  Bun.connect<Attached>({
+    hostname: address.host,
+    port: address.port,
+    data: { connection: undefined },
+    socket: { ...socket, connectError: (_socket, error) => failed(error) },
+  }).catch(failed);
+}
+
+export interface BoundSocket {
+  readonly port: number;
+  /** Accepts no more; connections stay. */
+  stop(): void;
+}
+
+/** Throws where the address cannot be bound. */
+export function listenSocket(
+  address: Address,
+  accept: (socket: ByteSocket) => Connection | undefined,
+): BoundSocket {
+  const listener: TCPSocketListener<Attached> = Bun.listen<Attached>({
+    hostname: address.host,
+    port: address.port,
+    data: { connection: undefined },
+    socket: handlerOf(accept),
+  });
+  return { port: listener.port, stop: () => listener.stop(false) };
+}
+
+interface Attached {
+  connection: Connection | undefined;
+}
+
+function handlerOf(open: (socket: ByteSocket) => Connection | undefined): SocketHandler<Attached> {
+  return {
+    binaryType: "uint8array",
+    open: (socket) => guard(() => attach(socket, open(socket))),
+    data: (socket, chunk) => guard(() => socket.data.connection?.received(chunk)),
+    drain: (socket) => guard(() => socket.data.connection?.drained()),
+    error: (socket) => guard(() => socket.data.connection?.socketClosed("socket failed")),
+    close: (socket, error) =>
+      guard(() =>
+        socket.data.connection?.socketClosed(
+          error === undefined ? "closed by the other side" : "socket failed",
+        ),
+      ),
+  };
+}
+
+function attach(socket: Socket<Attached>, connection: Connection | undefined): void {
+  // A data object of its own: the listener's is shared by all its sockets.
+  socket.data = { connection };
+  if (connection === undefined) socket.terminate();
+  else socket.setKeepAlive(true, 10_000);
+}
+
+/**
+ * Bun takes what a handler throws for an error of the socket. An assertion that failed must not end as a closed connection, so it is
+ * thrown again where the process sees it.
+ */
+function guard(handle: () => void): void {
+  try {
+    handle();
+  } catch (error) {
+    queueMicrotask(() => {
+      throw error;
+    });
+  }
+}
