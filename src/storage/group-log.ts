@@ -1,0 +1,240 @@
+/**
+ * One group's log as the store knows it: where each live batch lies and how it chains, without any body. A ring of typed arrays, some
+ * 44 bytes per batch, searched by index. Knows neither segments nor the disk.
+ */
+import {
+  lastIndexOf,
+  type Batch,
+  type BatchInfo,
+  type HardState,
+  type LogStart,
+} from "../wire/batch.ts";
+
+export const noHardState: HardState = { term: 0, votedFor: 0, commit: 0 };
+
+/** Told of each batch that leaves the log, whether compacted or superseded. */
+export type DropHandler = (seq: number, bytes: number) => void;
+
+export class GroupLog {
+  readonly group: number;
+  hardState: HardState = noHardState;
+  start: LogStart;
+  /** Body of the configuration in force at `start`. */
+  startConfiguration: Uint8Array = new Uint8Array(0);
+  /** The next start record says that everything before it is void. */
+  startResets = false;
+  /** Of live batches. */
+  bytes = 0;
+
+  /** Known durable; never above what the log holds. */
+  durableIndex: number;
+  durableTerm: number;
+  /** What the sync round under way will make durable, unless it is superseded meanwhile [D5]. */
+  #roundIndex: number;
+  #roundTerm: number;
+
+  /** Batches are at ring positions #head … #head + length - 1, modulo the capacity, which is a power of two. */
+  length = 0;
+  #head = 0;
+  #mask = 7;
+  #firstIndex = new Float64Array(8);
+  #count = new Uint32Array(8);
+  #bytesOf = new Uint32Array(8);
+  #term = new Float64Array(8);
+  #crc = new Uint32Array(8);
+  #timeMs = new Float64Array(8);
+  #seq = new Float64Array(8);
+
+  constructor(group: number, start: LogStart) {
+    this.group = group;
+    this.start = start;
+    this.durableIndex = this.#roundIndex = start.index;
+    this.durableTerm = this.#roundTerm = start.term;
+  }
+
+  get lastIndex(): number {
+    return this.length === 0 ? this.start.index : this.lastIndexAt(this.length - 1);
+  }
+
+  firstIndexAt(position: number): number {
+    return this.#firstIndex[(this.#head + position) & this.#mask]!;
+  }
+
+  lastIndexAt(position: number): number {
+    const slot = (this.#head + position) & this.#mask;
+    return this.#firstIndex[slot]! + this.#count[slot]! - 1;
+  }
+
+  bytesAt(position: number): number {
+    return this.#bytesOf[(this.#head + position) & this.#mask]!;
+  }
+
+  crcAt(position: number): number {
+    return this.#crc[(this.#head + position) & this.#mask]!;
+  }
+
+  seqAt(position: number): number {
+    return this.#seq[(this.#head + position) & this.#mask]!;
+  }
+
+  /** Position of the batch that spans `index`; -1 where the log has none. */
+  find(index: number): number {
+    if (index <= this.start.index || index > this.lastIndex) return -1;
+    let low = 0;
+    let high = this.length - 1;
+    while (low < high) {
+      const middle = (low + high + 1) >>> 1;
+      if (this.firstIndexAt(middle) <= index) low = middle;
+      else high = middle - 1;
+    }
+    return low;
+  }
+
+  /** Position of the batch that ends at `index`, the start being position -1; undefined where no batch ends there. */
+  #positionEndingAt(index: number): number | undefined {
+    if (index === this.start.index) return -1;
+    const position = this.find(index);
+    return position >= 0 && this.lastIndexAt(position) === index ? position : undefined;
+  }
+
+  #chainCrc(position: number): number {
+    return position < 0 ? this.start.crc : this.crcAt(position);
+  }
+
+  #chainTerm(position: number): number {
+    return position < 0 ? this.start.term : this.#term[(this.#head + position) & this.#mask]!;
+  }
+
+  /** Why this batch cannot be appended, or undefined. */
+  refusal(batch: Batch): string | undefined {
+    const { firstIndex } = batch;
+    if (batch.group !== this.group) return `a batch of group ${batch.group}`;
+    if (firstIndex <= this.start.index) return `at or below the log start ${this.start.index}`;
+    if (firstIndex > this.lastIndex + 1) return `beyond the last index ${this.lastIndex}`;
+    const before = this.#positionEndingAt(firstIndex - 1);
+    if (before === undefined) return "within a batch of the log";
+    if (this.#chainCrc(before) !== batch.prevCrc) return "its prevCrc is not the predecessor's crc";
+    return undefined;
+  }
+
+  append(batch: Batch, seq: number, onDrop: DropHandler): void {
+    if (batch.firstIndex <= this.lastIndex) this.#supersede(batch.firstIndex, onDrop);
+    this.push(batch, batch.bytes.byteLength, seq);
+  }
+
+  push(info: Omit<BatchInfo, "bytes">, bytes: number, seq: number): void {
+    if (this.length > this.#mask) this.#grow();
+    const slot = (this.#head + this.length) & this.#mask;
+    this.#firstIndex[slot] = info.firstIndex;
+    this.#count[slot] = info.count;
+    this.#bytesOf[slot] = bytes;
+    this.#term[slot] = info.term;
+    this.#crc[slot] = info.crc;
+    this.#timeMs[slot] = info.timeMs;
+    this.#seq[slot] = seq;
+    this.length += 1;
+    this.bytes += bytes;
+  }
+
+  /** Drops everything from `firstIndex` on, a batch's first index; it counts as durable no longer [21]. */
+  #supersede(firstIndex: number, onDrop: DropHandler): void {
+    while (this.length > 0 && this.firstIndexAt(this.length - 1) >= firstIndex) this.#pop(onDrop);
+    const term = this.#chainTerm(this.length - 1);
+    if (this.durableIndex >= firstIndex) {
+      this.durableIndex = firstIndex - 1;
+      this.durableTerm = term;
+    }
+    if (this.#roundIndex >= firstIndex) {
+      this.#roundIndex = firstIndex - 1;
+      this.#roundTerm = term;
+    }
+  }
+
+  /** Moves the start. What lies above it stays if the log has exactly this start's batch; else the log begins anew there. */
+  compactTo(start: LogStart, configuration: Uint8Array, onDrop: DropHandler): void {
+    const position = this.#positionEndingAt(start.index);
+    const matches =
+      position !== undefined &&
+      this.#chainCrc(position) === start.crc &&
+      this.#chainTerm(position) === start.term;
+    const keep = matches ? this.length - 1 - position : 0;
+    while (this.length > keep) this.#shift(onDrop);
+    if (!matches) this.startResets = true;
+    this.start = start;
+    this.startConfiguration = configuration;
+    if (!matches) {
+      this.durableIndex = this.#roundIndex = 0;
+      this.durableTerm = this.#roundTerm = 0;
+    }
+  }
+
+  /** A batch has been copied to another record. */
+  relocate(position: number, seq: number): void {
+    this.#seq[(this.#head + position) & this.#mask] = seq;
+  }
+
+  beginRound(): void {
+    const last = this.length - 1;
+    this.#roundIndex = this.lastIndex;
+    this.#roundTerm = this.#chainTerm(last);
+  }
+
+  endRound(): void {
+    this.durableIndex = this.#roundIndex;
+    this.durableTerm = this.#roundTerm;
+  }
+
+  infoAt(position: number): BatchInfo {
+    const slot = (this.#head + position) & this.#mask;
+    return {
+      firstIndex: this.#firstIndex[slot]!,
+      count: this.#count[slot]!,
+      term: this.#term[slot]!,
+      bytes: this.#bytesOf[slot]!,
+      timeMs: this.#timeMs[slot]!,
+      crc: this.#crc[slot]!,
+    };
+  }
+
+  #pop(onDrop: DropHandler): void {
+    this.length -= 1;
+    this.#dropped((this.#head + this.length) & this.#mask, onDrop);
+  }
+
+  #shift(onDrop: DropHandler): void {
+    const slot = this.#head;
+    this.#head = (slot + 1) & this.#mask;
+    this.length -= 1;
+    this.#dropped(slot, onDrop);
+  }
+
+  #dropped(slot: number, onDrop: DropHandler): void {
+    this.bytes -= this.#bytesOf[slot]!;
+    onDrop(this.#seq[slot]!, this.#bytesOf[slot]!);
+  }
+
+  #grow(): void {
+    const from = this.#head;
+    const grow = <A extends Float64Array | Uint32Array>(old: A, made: A): A => {
+      const tail = old.length - from;
+      made.set(old.subarray(from));
+      made.set(old.subarray(0, from), tail);
+      return made;
+    };
+    const size = (this.#mask + 1) * 2;
+    this.#firstIndex = grow(this.#firstIndex, new Float64Array(size));
+    this.#count = grow(this.#count, new Uint32Array(size));
+    this.#bytesOf = grow(this.#bytesOf, new Uint32Array(size));
+    this.#term = grow(this.#term, new Float64Array(size));
+    this.#crc = grow(this.#crc, new Uint32Array(size));
+    this.#timeMs = grow(this.#timeMs, new Float64Array(size));
+    this.#seq = grow(this.#seq, new Float64Array(size));
+    this.#head = 0;
+    this.#mask = size - 1;
+  }
+}
+
+/** Asserted where a batch enters the store, so that a caller's mistake is not first met at the next start. */
+export function spanIsSafe(batch: Batch): boolean {
+  return batch.firstIndex >= 1 && batch.count >= 1 && Number.isSafeInteger(lastIndexOf(batch));
+}

@@ -1,0 +1,660 @@
+/**
+ * The log of all groups of a shard: one append-only stream of records over segments [18]. Holds in memory where each live batch lies,
+ * never a body. Knows batches and hard states, not Raft; reaches the disk through the seam `Disk` alone, so the simulator can crash it.
+ *
+ * Appending and syncing are two phases: `append` makes visible and returns a sequence number; `sync` makes durable what was appended
+ * before it. A batch at an index that exists supersedes all from there; there is no other truncation [18]. Sequence numbers never go back.
+ *
+ * Retiring: each segment begins with hard state, start and configuration of every group, and names the oldest segment that is still
+ * needed. Once that is durable, all older ones go, oldest first. A group that stands still while others move on would pin an old
+ * segment for ever, so its batches are copied forward, a bounded run per tick [19].
+ *
+ * A broken assertion throws `Error("log-store: …")`; the caller ends the process.
+ */
+import type { Limits } from "../limits.ts";
+import {
+  batchIntact,
+  readBatch,
+  type Batch,
+  type BatchInfo,
+  type HardState,
+  type LogStart,
+} from "../wire/batch.ts";
+import { DiskFullError, RecordKind, type Disk, type LogRecord, type SegmentFile } from "./disk.ts";
+import { GroupLog, spanIsSafe } from "./group-log.ts";
+import {
+  hardStateRecord,
+  logStartRecord,
+  nextStreamCrc,
+  segmentStartRecord,
+  type SegmentStart,
+} from "./records.ts";
+import { configurationBatches, recoverLog, type ReplayedGroup } from "./recovery.ts";
+import { WatermarkBuilder } from "./watermark.ts";
+
+export interface GroupWrite {
+  readonly group: number;
+  readonly hardState: HardState | undefined;
+  /** In order; the first may supersede what the log has from its firstIndex on, the others continue it. */
+  readonly append: readonly Batch[];
+}
+
+export interface RecoveredGroup {
+  /** Zeros if it never had one. */
+  readonly hardState: HardState;
+  /** The position before the first live batch. */
+  readonly start: LogStart;
+  /** Body of the configuration in force at `start`; empty at the very beginning. */
+  readonly startConfiguration: Uint8Array;
+  /** Live, contiguous, chain-verified. */
+  readonly batches: readonly BatchInfo[];
+  /** Live configuration batches, in order, with their bodies. */
+  readonly configurations: readonly Batch[];
+}
+
+export interface LogStoreOptions {
+  readonly limits: Limits;
+  /** A random u32, another one at each start of the process. */
+  readonly bootId: number;
+  /** The crc before the first batch of each group, a property of the cluster [36]. */
+  readonly seedCrc: number;
+  /** Damage that was met and could be left alone: beyond what was known durable, or while copying forward. */
+  readonly onCorrupt?: (what: string) => void;
+}
+
+/** A live batch cannot be read back as it was written: stop serving this group's log. */
+export class CorruptBatchError extends Error {
+  override readonly name: string = "CorruptBatchError";
+  readonly group: number;
+  readonly firstIndex: number;
+  constructor(group: number, firstIndex: number, seq: number) {
+    super(
+      `the batch of group ${group} at index ${firstIndex} (record ${seq}) is not what was written`,
+    );
+    this.group = group;
+    this.firstIndex = firstIndex;
+  }
+}
+
+interface Segment {
+  readonly file: SegmentFile;
+  readonly firstSeq: number;
+  lastSeq: number;
+  liveBatches: number;
+  /** Has records that no sync round covers yet. */
+  dirty: boolean;
+}
+
+/** Copying the live batches of one segment forward: what is still to be looked at. */
+interface Forwarding {
+  readonly segment: Segment;
+  readonly groups: readonly GroupLog[];
+  readonly firstIndexes: readonly number[];
+  next: number;
+}
+
+/** Segment numbers, like all u32 in records, are bounded. 2^32 segments of 64 MiB outlast the disk. */
+const segmentNumberMax = 0xffff_ffff;
+
+function must(ok: boolean, what: string): asserts ok {
+  if (!ok) throw new Error(`log-store: ${what}`);
+}
+
+export class LogStore {
+  readonly #disk: Disk;
+  readonly #limits: Limits;
+  readonly #bootId: number;
+  readonly #seedCrc: number;
+  readonly #onCorrupt: (what: string) => void;
+
+  readonly #groups = new Map<number, GroupLog>();
+  /** Live, oldest first; the last one takes the appends. */
+  #segments: Segment[] = [];
+  /** Found at the start and no part of the log; retired before any other. */
+  #leftovers: SegmentFile[] = [];
+  /** The oldest segment that the newest one's first record names. */
+  #oldestNeeded = 0;
+  #nextNumber = 1;
+  /** Number of the segment that the disk prepares, 0 for none. */
+  #preparing = 0;
+  /** Created, but its first transaction has not succeeded: the disk was full. */
+  #unused: SegmentFile | undefined;
+
+  #appendSeq = 0;
+  #syncedSeq = 0;
+  /** Over the whole stream up to #appendSeq. */
+  #streamCrc: number;
+  #syncing = false;
+  #dirtySegments: Segment[] = [];
+  #dirtyGroups = new Set<GroupLog>();
+  /** Groups whose start has moved and is not in the stream yet. */
+  #movedStarts = new Set<GroupLog>();
+  #forwarding: Forwarding | undefined;
+  /** Segments up to this number hold a batch that cannot be read, so they cannot be emptied. */
+  #unforwardable = 0;
+
+  readonly #watermark = new WatermarkBuilder();
+  #watermarkDirty = false;
+  #watermarkSyncing = false;
+  #watermarkSyncedMs = Number.NEGATIVE_INFINITY;
+
+  #recovered = false;
+  #closed = false;
+
+  constructor(disk: Disk, options: LogStoreOptions) {
+    this.#disk = disk;
+    this.#limits = options.limits;
+    this.#bootId = options.bootId;
+    this.#seedCrc = options.seedCrc;
+    this.#streamCrc = options.seedCrc;
+    this.#onCorrupt = options.onCorrupt ?? (() => {});
+  }
+
+  /** Of the last record appended: visible, not yet durable. */
+  get appendSeq(): number {
+    return this.#appendSeq;
+  }
+
+  /** Everything up to here is durable. */
+  get syncedSeq(): number {
+    return this.#syncedSeq;
+  }
+
+  get syncing(): boolean {
+    return this.#syncing;
+  }
+
+  get diskBytes(): number {
+    let bytes = 0;
+    for (const segment of this.#segments) bytes += segment.file.bytes;
+    return bytes;
+  }
+
+  /** Bytes of the group's live batches. */
+  logBytes(group: number): number {
+    return this.#groups.get(group)?.bytes ?? 0;
+  }
+
+  /**
+   * Rebuilds memory from the disk and begins the segment of this boot, whose own first record keeps a lost tail from coming back [M19].
+   * What was read counts as durable only after the first sync, which covers every segment. Throws FatalError, with nothing changed,
+   * where something that was known durable is missing.
+   */
+  recover(): Map<number, RecoveredGroup> {
+    must(!this.#recovered, "recovered twice");
+    const log = recoverLog(this.#disk, this.#seedCrc);
+    this.#recovered = true;
+    for (const what of log.damage) this.#onCorrupt(what);
+    this.#appendSeq = log.lastSeq;
+    this.#streamCrc = log.streamCrc;
+    this.#leftovers = [...log.leftovers];
+    for (const file of this.#disk.segments) {
+      this.#nextNumber = Math.max(this.#nextNumber, file.number + 1);
+    }
+    this.#segments = log.segments.map((found) => ({ ...found, liveBatches: 0, dirty: true }));
+    this.#dirtySegments = [...this.#segments];
+
+    const groups = new Map<number, RecoveredGroup>();
+    for (const [id, found] of log.groups) {
+      this.#adopt(id, found);
+      groups.set(id, {
+        hardState: found.hardState,
+        start: found.start,
+        startConfiguration: found.startConfiguration,
+        batches: found.batches,
+        configurations: configurationBatches(found.batches, (seq) => this.#read(seq)),
+      });
+    }
+    this.#write([]);
+    return groups;
+  }
+
+  #adopt(id: number, found: ReplayedGroup): void {
+    const group = new GroupLog(id, found.start);
+    group.hardState = found.hardState;
+    group.startConfiguration = found.startConfiguration;
+    for (const batch of found.batches) {
+      group.push(batch, batch.bytes, batch.seq);
+      this.#segmentOf(batch.seq).liveBatches += 1;
+    }
+    this.#groups.set(id, group);
+    this.#dirtyGroups.add(group);
+  }
+
+  /**
+   * One transaction for all groups of a turn [20]: visible at once, durable with a sync that begins later. Each group at most once.
+   * Throws DiskFullError with nothing changed.
+   */
+  append(writes: readonly GroupWrite[]): number {
+    must(this.#recovered && !this.#closed, "append outside recover … close");
+    const logs: GroupLog[] = [];
+    let empty = true;
+    for (const write of writes) {
+      const log = this.#groups.get(write.group) ?? this.#newGroup(write.group);
+      must(!logs.includes(log), `group ${write.group} twice in one append`);
+      logs.push(log);
+      checkWrite(log, write);
+      if (write.hardState !== undefined || write.append.length > 0) empty = false;
+    }
+    if (!empty) this.#write(writes);
+    return this.#appendSeq;
+  }
+
+  #newGroup(id: number): GroupLog {
+    return new GroupLog(id, { index: 0, term: 0, crc: this.#seedCrc, timeMs: 0 });
+  }
+
+  /** The transaction: a new segment's beginning or moved starts, then the writes. */
+  #write(writes: readonly GroupWrite[]): void {
+    const created = this.#nextSegment();
+    const records: LogRecord[] = [];
+    const firstSeq = this.#appendSeq + 1;
+    let seq = this.#appendSeq;
+    const oldest = created === undefined ? this.#oldestNeeded : this.#oldestLive(created.number);
+    if (created !== undefined) {
+      const start = this.#segmentStart(created.number, oldest);
+      records.push(segmentStartRecord(++seq, start));
+      for (const group of this.#groups.values()) {
+        records.push(hardStateRecord(++seq, group.group, group.hardState));
+        records.push(this.#logStart(++seq, group));
+      }
+    } else {
+      for (const group of this.#movedStarts) records.push(this.#logStart(++seq, group));
+    }
+    for (const { group, hardState, append } of writes) {
+      if (hardState !== undefined) records.push(hardStateRecord(++seq, group, hardState));
+      for (const batch of append) {
+        records.push({ seq: ++seq, kind: RecordKind.batch, group, data: batch.bytes });
+      }
+    }
+    if (records.length === 0) return;
+    (created ?? this.#current.file).append(records);
+
+    // From here on nothing fails: memory follows what the transaction has made visible.
+    if (created !== undefined) {
+      this.#unused = undefined;
+      this.#oldestNeeded = oldest;
+      const lastSeq = this.#appendSeq;
+      const segment: Segment = {
+        file: created,
+        firstSeq,
+        lastSeq,
+        liveBatches: 0,
+        dirty: false,
+      };
+      this.#segments.push(segment);
+    }
+    for (const group of this.#movedStarts) {
+      group.startResets = false;
+      this.#dirtyGroups.add(group);
+    }
+    this.#movedStarts.clear();
+    this.#appended(records);
+    let at = records.length;
+    for (const write of writes) at -= write.append.length + (write.hardState === undefined ? 0 : 1);
+    for (const write of writes) at = this.#remember(write, records, at);
+  }
+
+  #segmentStart(number: number, oldest: number): SegmentStart {
+    const predecessor = this.#segments.at(-1);
+    return {
+      number,
+      predecessor: predecessor?.file.number ?? 0,
+      oldest,
+      predecessorFirstSeq: predecessor?.firstSeq ?? 0,
+      predecessorLastSeq: this.#appendSeq,
+      streamCrc: this.#streamCrc,
+      bootId: this.#bootId,
+      stateRecords: this.#groups.size * 2,
+    };
+  }
+
+  #logStart(seq: number, group: GroupLog): LogRecord {
+    const { start, startResets: resets, startConfiguration: configuration } = group;
+    return logStartRecord(seq, group.group, { start, resets, configuration });
+  }
+
+  /** Takes over a write whose records are visible. Returns the position after its records. */
+  #remember(write: GroupWrite, records: readonly LogRecord[], from: number): number {
+    const group = this.#groups.get(write.group) ?? this.#newGroup(write.group);
+    this.#groups.set(write.group, group);
+    let at = from;
+    if (write.hardState !== undefined) {
+      group.hardState = write.hardState;
+      at += 1;
+    }
+    for (const batch of write.append) {
+      group.append(batch, records[at]!.seq, this.#dropped);
+      this.#current.liveBatches += 1;
+      at += 1;
+    }
+    if (write.append.length > 0) this.#dirtyGroups.add(group);
+    return at;
+  }
+
+  /** The stream has grown by these records, all in the current segment. */
+  #appended(records: readonly LogRecord[]): void {
+    for (const { seq, kind, group, data } of records) {
+      this.#streamCrc = nextStreamCrc(this.#streamCrc, seq, kind, group, data);
+    }
+    this.#appendSeq += records.length;
+    const segment = this.#current;
+    segment.lastSeq = this.#appendSeq;
+    must(records.at(-1)!.seq === this.#appendSeq, "sequence numbers have a gap");
+    if (segment.dirty) return;
+    segment.dirty = true;
+    this.#dirtySegments.push(segment);
+  }
+
+  /**
+   * Makes durable what was appended before the call, in every segment that needs it, oldest first [21]; then renews the watermark and
+   * calls `done`. False where there is nothing to sync or a round is under way.
+   */
+  sync(done: (syncedSeq: number) => void): boolean {
+    must(this.#recovered && !this.#closed, "sync outside recover … close");
+    if (this.#syncing || this.#dirtySegments.length === 0) return false;
+    const seq = this.#appendSeq;
+    const streamCrc = this.#streamCrc;
+    const files: SegmentFile[] = [];
+    for (const segment of this.#dirtySegments) {
+      segment.dirty = false;
+      files.push(segment.file);
+    }
+    const groups = this.#dirtyGroups;
+    for (const group of groups) group.beginRound();
+    this.#dirtySegments = [];
+    this.#dirtyGroups = new Set();
+    this.#syncing = true;
+    this.#disk.sync(files, () => {
+      if (this.#closed) return;
+      must(seq >= this.#syncedSeq, "a sync round went back");
+      this.#syncing = false;
+      this.#syncedSeq = seq;
+      for (const group of groups) {
+        group.endRound();
+        this.#watermark.set(group.group, group.durableTerm, group.durableIndex);
+      }
+      this.#disk.writeWatermark(this.#watermark.bytes(seq, streamCrc));
+      this.#watermarkDirty = true;
+      this.#retire();
+      done(seq);
+    });
+    return true;
+  }
+
+  /** Gives up what the newest segment does not need, once that is durable. */
+  #retire(): void {
+    if (this.#current.firstSeq > this.#syncedSeq) return;
+    for (const file of this.#leftovers) this.#disk.retire(file);
+    this.#leftovers = [];
+    while (this.#segments[0]!.file.number < this.#oldestNeeded) {
+      const segment = this.#segments.shift()!;
+      must(segment.liveBatches === 0 && !segment.dirty, "a segment in use would be retired");
+      this.#disk.retire(segment.file);
+    }
+  }
+
+  /**
+   * Whole batches from the one that spans `fromIndex` up to `toIndex`, at least one, then as many as `bytesMax` allows. Empty where
+   * `fromIndex` is compacted or not there. Throws CorruptBatchError.
+   */
+  batches(group: number, fromIndex: number, toIndex: number, bytesMax: number): Batch[] {
+    const found: Batch[] = [];
+    const log = this.#groups.get(group);
+    const from = log?.find(fromIndex) ?? -1;
+    if (log === undefined || from < 0) return found;
+    let bytes = 0;
+    for (let at = from; at < log.length && log.firstIndexAt(at) <= toIndex; at++) {
+      bytes += log.bytesAt(at);
+      if (found.length > 0 && bytes > bytesMax) break;
+      found.push(this.#readBatch(log, at));
+    }
+    return found;
+  }
+
+  #readBatch(log: GroupLog, position: number): Batch {
+    const seq = log.seqAt(position);
+    const firstIndex = log.firstIndexAt(position);
+    const data = this.#read(seq);
+    const batch = data === undefined ? undefined : readBatch(data, 0);
+    const asWritten =
+      batch !== undefined &&
+      batch.group === log.group &&
+      batch.firstIndex === firstIndex &&
+      batch.crc === log.crcAt(position) &&
+      batchIntact(batch);
+    if (!asWritten) throw new CorruptBatchError(log.group, firstIndex, seq);
+    return batch;
+  }
+
+  #read(seq: number): Uint8Array | undefined {
+    return this.#segmentOf(seq).file.read(seq);
+  }
+
+  /**
+   * Everything up to and including `start.index` may go; `configuration` is the one in force there. Written with the next append or
+   * tick. A start that the log does not contain, as after a snapshot, voids the whole log of before.
+   */
+  compactTo(group: number, start: LogStart, configuration: Uint8Array): void {
+    must(this.#recovered && !this.#closed, "compactTo outside recover … close");
+    const log = this.#groups.get(group) ?? this.#newGroup(group);
+    must(start.index >= log.start.index, `group ${group}: the log start would go back`);
+    if (start.index === log.start.index && start.crc === log.start.crc) return;
+    this.#groups.set(group, log);
+    log.compactTo(start, configuration, this.#dropped);
+    this.#movedStarts.add(log);
+  }
+
+  /**
+   * Housekeeping, some milliseconds at most; `nowMs` is monotonic. May append, so the caller looks whether there is something to sync
+   * afterwards.
+   */
+  tick(nowMs: number): void {
+    if (!this.#recovered || this.#closed) return;
+    try {
+      if (this.#movedStarts.size > 0) this.#write([]);
+      this.#copyForward();
+    } catch (error) {
+      // Neither is urgent, and both are tried again: a full disk is for `append` to report.
+      if (!(error instanceof DiskFullError)) throw error;
+    }
+    this.#prepareNext();
+    const isDue = nowMs - this.#watermarkSyncedMs >= this.#limits.watermarkSyncMs;
+    if (this.#watermarkDirty && isDue && !this.#watermarkSyncing) {
+      this.#watermarkDirty = false;
+      this.#watermarkSyncing = true;
+      this.#watermarkSyncedMs = nowMs;
+      this.#disk.syncWatermark(() => {
+        this.#watermarkSyncing = false;
+      });
+    }
+  }
+
+  /** Leaves the disk as it is. */
+  close(): void {
+    if (this.#closed) return;
+    this.#closed = true;
+    this.#disk.close();
+  }
+
+  get #current(): Segment {
+    return this.#segments.at(-1)!;
+  }
+
+  #segmentOf(seq: number): Segment {
+    const segments = this.#segments;
+    let low = 0;
+    let high = segments.length - 1;
+    while (low < high) {
+      const middle = (low + high + 1) >>> 1;
+      if (segments[middle]!.firstSeq <= seq) low = middle;
+      else high = middle - 1;
+    }
+    return segments[low]!;
+  }
+
+  readonly #dropped = (seq: number): void => {
+    const segment = this.#segmentOf(seq);
+    must(segment.liveBatches > 0, "a segment has fewer live batches than none");
+    segment.liveBatches -= 1;
+  };
+
+  /** The oldest segment with a live batch in it, else the one that is about to begin. */
+  #oldestLive(beginning: number): number {
+    for (const segment of this.#segments) {
+      if (segment.liveBatches > 0) return segment.file.number;
+    }
+    return beginning;
+  }
+
+  /**
+   * The file of a new segment if the next transaction must begin one. While one is being prepared, the current takes up to twice
+   * its size, for creating one blocks [M7].
+   */
+  #nextSegment(): SegmentFile | undefined {
+    const current = this.#segments.at(-1);
+    // The segments that were found are never written again, for their lost tails could come back [M19].
+    const isOfThisBoot = this.#oldestNeeded > 0;
+    if (current !== undefined && isOfThisBoot && !this.#isFull(current, 1)) return undefined;
+    if (this.#unused !== undefined) return this.#unused;
+    if (this.#preparing !== 0) {
+      const prepared = this.#disk.takePrepared(this.#preparing);
+      if (prepared !== undefined) {
+        this.#preparing = 0;
+        return (this.#unused = prepared);
+      }
+      if (current !== undefined && !this.#isFull(current, 2)) return undefined;
+    }
+    return (this.#unused = this.#disk.create(this.#takeNumber()));
+  }
+
+  #isFull(segment: Segment, times: number): boolean {
+    return (
+      segment.file.bytes >= this.#limits.segmentBytes * times ||
+      segment.lastSeq - segment.firstSeq + 1 >= this.#limits.segmentRecordsMax * times
+    );
+  }
+
+  #takeNumber(): number {
+    must(this.#nextNumber <= segmentNumberMax, "segment numbers are used up");
+    return this.#nextNumber++;
+  }
+
+  #prepareNext(): void {
+    const current = this.#current;
+    if (this.#preparing !== 0) {
+      // It came too late and one with a higher number was created in its place.
+      if (this.#preparing > current.file.number) return;
+      const late = this.#disk.takePrepared(this.#preparing);
+      if (late === undefined) return;
+      this.#preparing = 0;
+      this.#disk.retire(late);
+    }
+    if (this.#unused !== undefined || !this.#isFull(current, 0.5)) return;
+    this.#preparing = this.#takeNumber();
+    this.#disk.prepare(this.#preparing);
+  }
+
+  /**
+   * Copies a bounded run of live batches out of the oldest segment when more than half of the disk in use is dead. Where all groups
+   * move on, as with one group, the dead part stays below that and nothing is ever copied.
+   */
+  #copyForward(): void {
+    this.#forwarding ??= this.#forwardOldest();
+    const forwarding = this.#forwarding;
+    if (forwarding === undefined) return;
+    if (this.#isFull(this.#current, 1)) this.#write([]);
+    const records: LogRecord[] = [];
+    const copied: { group: GroupLog; position: number }[] = [];
+    let budget = this.#limits.appendBytesMax;
+    let { next } = forwarding;
+    for (; next < forwarding.groups.length && budget > 0; next++) {
+      const group = forwarding.groups[next]!;
+      const position = group.find(forwarding.firstIndexes[next]!);
+      if (position < 0 || group.seqAt(position) > forwarding.segment.lastSeq) continue;
+      const data = this.#forwardable(group, position);
+      if (data === undefined) {
+        this.#unforwardable = forwarding.segment.file.number;
+        continue;
+      }
+      budget -= data.byteLength;
+      const seq = this.#appendSeq + records.length + 1;
+      records.push({ seq, kind: RecordKind.rewrite, group: group.group, data });
+      copied.push({ group, position });
+    }
+    if (records.length > 0) {
+      this.#current.file.append(records);
+      this.#appended(records);
+      this.#current.liveBatches += records.length;
+      copied.forEach(({ group, position }, at) => {
+        group.relocate(position, records[at]!.seq);
+        forwarding.segment.liveBatches -= 1;
+      });
+    }
+    forwarding.next = next;
+    if (next === forwarding.groups.length) this.#forwarding = undefined;
+  }
+
+  #forwardable(group: GroupLog, position: number): Uint8Array | undefined {
+    try {
+      return this.#readBatch(group, position).bytes;
+    } catch (error) {
+      if (!(error instanceof CorruptBatchError)) throw error;
+      this.#onCorrupt(error.message);
+      return undefined;
+    }
+  }
+
+  #forwardOldest(): Forwarding | undefined {
+    const oldest = this.#segments.findIndex((segment) => segment.liveBatches > 0);
+    if (oldest < 0 || oldest >= this.#segments.length - 1) return undefined;
+    let inUse = 0;
+    for (let at = oldest; at < this.#segments.length; at++) inUse += this.#segments[at]!.file.bytes;
+    let live = 0;
+    for (const group of this.#groups.values()) live += group.bytes;
+    if (inUse <= 2 * (live + this.#limits.segmentBytes)) return undefined;
+    const segment = this.#segments[oldest]!;
+    if (segment.file.number <= this.#unforwardable) return undefined;
+    const groups: GroupLog[] = [];
+    const firstIndexes: number[] = [];
+    for (const group of this.#groups.values()) {
+      for (let at = 0; at < group.length; at++) {
+        const seq = group.seqAt(at);
+        if (seq < segment.firstSeq || seq > segment.lastSeq) continue;
+        groups.push(group);
+        firstIndexes.push(group.firstIndexAt(at));
+      }
+    }
+    return { segment, groups, firstIndexes, next: 0 };
+  }
+}
+
+/** Throws where a write would break the log; nothing has been changed then. */
+function checkWrite(log: GroupLog, { group, hardState, append }: GroupWrite): void {
+  if (hardState !== undefined) {
+    must(hardState.term >= log.hardState.term, `group ${group}: the term would go back`);
+    const sameVote =
+      hardState.term > log.hardState.term ||
+      log.hardState.votedFor === 0 ||
+      hardState.votedFor === log.hardState.votedFor;
+    must(sameVote, `group ${group}: the vote of term ${hardState.term} would change`);
+  }
+  const first = append[0];
+  if (first === undefined) return;
+  const refusal = log.refusal(first);
+  must(refusal === undefined, `group ${group}, batch at ${first.firstIndex}: ${refusal}`);
+  let before = first;
+  for (const batch of append) {
+    must(spanIsSafe(batch), `group ${group}, batch at ${batch.firstIndex}: no safe span`);
+    if (batch === first) continue;
+    const continues =
+      batch.group === group &&
+      batch.firstIndex === before.firstIndex + before.count &&
+      batch.prevCrc === before.crc;
+    must(
+      continues,
+      `group ${group}, batch at ${batch.firstIndex}: does not continue the one before`,
+    );
+    before = batch;
+  }
+}
