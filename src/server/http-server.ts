@@ -4,6 +4,7 @@
  */
 import { BargeError } from "../errors.ts";
 import type { Limits } from "../limits.ts";
+import { ListenError } from "../net/listener.ts";
 import type { Tallies } from "../telemetry/metrics.ts";
 import type { Groups } from "./groups.ts";
 import { errorAnswer, jsonAnswer, refusal, textAnswer } from "./http-answers.ts";
@@ -35,11 +36,6 @@ export interface HttpServer {
   stop(graceMs?: number): Promise<void>;
 }
 
-/** The address is taken or cannot be bound. */
-export class HttpListenError extends Error {
-  override readonly name: string = "HttpListenError";
-}
-
 /** A connection without a request under way, or whose request does not get on. */
 const idleSeconds = 15;
 /** Beyond the time-out of a request, so that its own answer comes first. */
@@ -49,7 +45,7 @@ const metricsType = "text/plain; version=0.0.4; charset=utf-8";
 
 type BunServer = Bun.Server<undefined>;
 
-/** Throws HttpListenError. */
+/** Throws ListenError. */
 export function startHttpServer(options: HttpServerOptions): HttpServer {
   const door = new HttpDoor(options);
   const server = listen(options.listen, options.limits, (request, bun) =>
@@ -95,9 +91,7 @@ function listen(
       error: (error) => errorAnswer(new BargeError("internal", error.message)),
     });
   } catch (error) {
-    const { code, message } = error as { readonly code?: string; readonly message: string };
-    const why = code === "EADDRINUSE" ? "is in use by another process" : `failed: ${message}`;
-    throw new HttpListenError(`http ${host}:${port} ${why}`, { cause: error });
+    throw new ListenError(`${host}:${port}`, error);
   }
 }
 

@@ -2,7 +2,8 @@ import { afterEach, beforeEach, expect, test } from "bun:test";
 import { connect } from "node:net";
 import { BargeError } from "../../src/errors.ts";
 import { checkLimits, defaultLimits } from "../../src/limits.ts";
-import { HttpListenError, type HttpServer, startHttpServer } from "../../src/server/http-server.ts";
+import { ListenError } from "../../src/net/listener.ts";
+import { type HttpServer, startHttpServer } from "../../src/server/http-server.ts";
 import { Metrics } from "../../src/telemetry/metrics.ts";
 import { Consistency } from "../../src/wire/messages.ts";
 import { FakeGroups } from "./fake-groups.ts";
@@ -294,8 +295,10 @@ test("metrics can have a port of their own, which serves nothing else", async ()
 
 test("a taken port is a typed error, and nothing stays open", async () => {
   const taken = { host: "127.0.0.1", port: server.port };
-  expect(() => start({ listen: taken })).toThrow(HttpListenError);
-  expect(() => start({ metricsListen: taken })).toThrow(`127.0.0.1:${server.port} is in use`);
+  expect(() => start({ listen: taken })).toThrow(ListenError);
+  expect(() => start({ metricsListen: taken })).toThrow(
+    `127.0.0.1:${server.port} is already in use`,
+  );
 });
 
 test("stopping finishes what is under way and refuses what is new", async () => {

@@ -1,0 +1,329 @@
+import { beforeEach, expect, test } from "bun:test";
+import { BargeError, errorTable } from "../../src/errors.ts";
+import { checkLimits, defaultLimits, type Limits } from "../../src/limits.ts";
+import { type CloseReason, Connection } from "../../src/net/connection.ts";
+import type { ByteSocket } from "../../src/net/socket.ts";
+import { ClientServer } from "../../src/server/client-server.ts";
+import { Tallies } from "../../src/telemetry/metrics.ts";
+import {
+  answerHeadBytes,
+  decodeServerReply,
+  encodeControl,
+  encodeRead,
+  encodeWrite,
+} from "../../src/wire/client-messages.ts";
+import { FrameReader } from "../../src/wire/frame-reader.ts";
+import { encodeKvGet, encodeKvPut } from "../../src/wire/kv.ts";
+import { Consistency, type ReadReply, type ServerReply } from "../../src/wire/messages.ts";
+import { readSectionResults } from "../../src/wire/section-results.ts";
+import { plainSection, sealSection, SectionKind } from "../../src/wire/section.ts";
+import { SendBuffer } from "../../src/wire/send-buffer.ts";
+import { FakeGroups } from "./fake-groups.ts";
+
+const limits = checkLimits({
+  ...defaultLimits,
+  connectionRequestsMax: 4,
+  sendQueueBytesMax: 10_000,
+  requestTimeoutMs: 700,
+  requestTimeoutMsMax: 900,
+});
+
+/** A client at the other end of a socket that exists in memory only. */
+class FakeClient implements ByteSocket {
+  readonly remoteAddress = "test";
+  readonly out = new SendBuffer();
+  readonly connection: Connection;
+  readonly replies: ServerReply[] = [];
+  readonly closed: CloseReason[] = [];
+  paused = false;
+  writes = 0;
+  /** What the socket takes at most. */
+  room = Number.POSITIVE_INFINITY;
+  readonly #reader: FrameReader;
+
+  constructor(server: ClientServer, connectionLimits: Limits = limits) {
+    this.#reader = new FrameReader(connectionLimits.frameBytesMax, (type, payload, fieldsBytes) => {
+      const reply = decodeServerReply(type, payload, fieldsBytes);
+      if (reply === undefined) throw new Error(`no reply: frame type ${type}`);
+      this.replies.push(reply);
+    });
+    this.connection = new Connection(this, {
+      epoch: 1,
+      limits: connectionLimits,
+      handler: { frame: () => {}, closed: () => {} },
+      onGone: (_connection, reason) => this.closed.push(reason),
+      silenceMsMax: 1_000,
+      pingMs: 0,
+    });
+    this.connection.expect("client");
+    server.accept(this.connection);
+  }
+
+  /** Sends what was encoded into `out`. */
+  send(): void {
+    for (let chunk = this.out.chunk(); chunk !== undefined; chunk = this.out.chunk()) {
+      const bytes = chunk.slice();
+      this.out.consume(bytes.byteLength);
+      this.connection.received(bytes);
+    }
+  }
+
+  write(bytes: Uint8Array): number {
+    const taken = Math.min(this.room, bytes.byteLength);
+    this.room -= taken;
+    this.writes++;
+    this.#reader.push(bytes.slice(0, taken));
+    return taken;
+  }
+
+  pause(): void {
+    this.paused = true;
+  }
+
+  resume(): void {
+    this.paused = false;
+  }
+
+  end(): void {}
+  terminate(): void {}
+}
+
+const bytes = (text: string): Uint8Array => new TextEncoder().encode(text);
+
+let groups: FakeGroups;
+let tallies: Tallies;
+let wakes: number;
+let server: ClientServer;
+let client: FakeClient;
+
+beforeEach(() => {
+  groups = new FakeGroups();
+  tallies = new Tallies();
+  wakes = 0;
+  server = new ClientServer({ groups, limits, tallies, wake: () => wakes++ });
+  client = new FakeClient(server);
+});
+
+function put(request: number, ...values: readonly string[]): void {
+  const section = plainSection(values.map((value, i) => encodeKvPut(bytes(`k${i}`), bytes(value))));
+  encodeWrite(client.out, request, 0, 0, section);
+  client.send();
+}
+
+function get(request: number, ...keys: readonly string[]): void {
+  const queries = plainSection(keys.map((key) => encodeKvGet(bytes(key)))).subarray(40);
+  encodeRead(client.out, request, 0, 500, Consistency.local, 20, keys.length, queries);
+  client.send();
+}
+
+function answersOf(reply: ReadReply): { code: number; text: string }[] {
+  const { buffer, byteOffset, byteLength } = reply.answers;
+  const view = new DataView(buffer, byteOffset, byteLength);
+  const answers = [];
+  for (let at = 0; at < byteLength;) {
+    const end = at + answerHeadBytes + view.getUint32(at + 4, true);
+    const value = reply.answers.subarray(Math.min(at + answerHeadBytes + 8, end), end);
+    answers.push({ code: view.getUint32(at, true), text: new TextDecoder().decode(value) });
+    at = end;
+  }
+  return answers;
+}
+
+function errorReply(request: number, code: keyof typeof errorTable, outcome: string): object {
+  const error = errorTable[code].number;
+  return { type: "errorReply", request, error, outcome, message: expect.any(String) };
+}
+
+test("a section is written and answered, in one write for all replies of a turn", () => {
+  put(1, "a", "b");
+  put(2, "c");
+  expect(client.replies).toEqual([]);
+  expect(wakes).toBe(1);
+  server.flush();
+  expect(client.replies).toMatchObject([
+    { type: "writeReply", request: 1, firstIndex: 1 },
+    { type: "writeReply", request: 2, firstIndex: 3 },
+  ]);
+  expect(client.writes).toBe(1);
+  expect(tallies).toMatchObject({ writeRequests: 2, writeCommands: 3, requestsWaiting: 0 });
+});
+
+test("exceptions of a section come by position", () => {
+  const section = plainSection([encodeKvPut(bytes("k"), bytes("v")), bytes("no command")]);
+  encodeWrite(client.out, 9, 0, 0, section);
+  client.send();
+  server.flush();
+  const [reply] = client.replies;
+  if (reply?.type !== "writeReply") throw new Error("no write reply");
+  expect(readSectionResults(reply.results, 2)).toMatchObject([{ position: 1, code: 1 }]);
+});
+
+test("queries are answered in order, at one index", () => {
+  put(1, "first", "second");
+  get(2, "k1", "nothing", "k0");
+  server.flush();
+  const reply = client.replies[1] as ReadReply;
+  expect(reply).toMatchObject({ type: "readReply", request: 2, appliedIndex: 2, count: 3 });
+  expect(answersOf(reply)).toEqual([
+    { code: 0, text: "second" },
+    { code: 2, text: "" },
+    { code: 0, text: "first" },
+  ]);
+  expect(groups.consistencies).toEqual([[Consistency.local, 20]]);
+});
+
+test("answers that do not fit the frame are answered as too large, the others are there", () => {
+  const value = "x".repeat(1_000_000);
+  const small = checkLimits({ ...defaultLimits, frameBytesMax: 2_500_000 });
+  server = new ClientServer({ groups, limits: small, tallies, wake: () => wakes++ });
+  client = new FakeClient(server, small);
+  put(1, value);
+  get(2, "k0", "k0", "k0", "nothing");
+  server.flush();
+  const answers = answersOf(client.replies[1] as ReadReply);
+  expect(answers.map(({ code, text }) => [code, text.length])).toEqual([
+    [0, 1_000_000],
+    [0, 1_000_000],
+    [4, 0],
+    [2, 0],
+  ]);
+});
+
+test("time-outs are filled in and bounded", () => {
+  put(1, "a");
+  get(2, "a");
+  encodeRead(
+    client.out,
+    3,
+    0,
+    1e9,
+    Consistency.local,
+    0,
+    1,
+    plainSection([bytes("q")]).subarray(40),
+  );
+  client.send();
+  expect(groups.timeouts).toEqual([700, 500, 900]);
+});
+
+test("an error carries number, outcome, message and the leader", () => {
+  groups.fail = new BargeError("not_leader", "Ask node 2.", { leaderHint: "10.0.0.2:9091" });
+  put(1, "a");
+  groups.fail = new BargeError("timeout", "Late.", { outcome: "not-applied" });
+  get(2, "a");
+  server.flush();
+  expect(client.replies).toMatchObject([
+    {
+      ...errorReply(1, "not_leader", "not-applied"),
+      message: "Ask node 2.",
+      leaderHint: "10.0.0.2:9091",
+    },
+    errorReply(2, "timeout", "not-applied"),
+  ]);
+  expect(Object.fromEntries(tallies.refused)).toEqual({ not_leader: 1, timeout: 1 });
+});
+
+test("status is a control operation; an unknown one is refused and the connection lives on", () => {
+  encodeControl(client.out, 1, "status", undefined);
+  encodeControl(client.out, 2, "reboot", {});
+  client.send();
+  server.flush();
+  expect(client.replies).toMatchObject([
+    { type: "controlReply", request: 1, body: groups.status() },
+    errorReply(2, "bad_request", "not-applied"),
+  ]);
+  expect(client.closed).toEqual([]);
+});
+
+test("sections that this node does not take are refused", () => {
+  const session = plainSection([encodeKvPut(bytes("k"), bytes("v"))]);
+  const bodyBytes = session.byteLength - 40;
+  sealSection(session, 0, {
+    kind: SectionKind.session,
+    count: 1,
+    bodyBytes,
+    session: 5,
+    firstSeq: 1,
+    doneUpTo: 0,
+  });
+  encodeWrite(client.out, 1, 0, 0, session);
+  const half = new Uint8Array(limits.sectionBytesMax / 2);
+  encodeWrite(client.out, 2, 0, 0, plainSection([half, half]));
+  client.send();
+  server.flush();
+  expect(client.replies).toMatchObject([
+    errorReply(1, "bad_request", "not-applied"),
+    errorReply(2, "too_large", "not-applied"),
+  ]);
+  expect(groups.lastIndex).toBe(0);
+});
+
+test("too many waiting requests stop the reading of that socket, until half are answered", () => {
+  groups.hold = true;
+  for (let request = 1; request <= 3; request++) put(request, "v");
+  expect(client.paused).toBe(false);
+  put(4, "v");
+  expect(client.paused).toBe(true);
+  expect(tallies.requestsWaiting).toBe(4);
+  groups.release();
+  server.flush();
+  expect(client.paused).toBe(false);
+  expect(client.replies).toHaveLength(4);
+  expect(tallies.requestsWaiting).toBe(0);
+});
+
+test("a client that does not read is not read either, and goes on when it reads again", () => {
+  put(1, "x".repeat(8_000));
+  server.flush();
+  client.room = 0;
+  get(2, "k0");
+  get(3, "k0");
+  server.flush();
+  expect(client.paused).toBe(true);
+  client.room = Number.POSITIVE_INFINITY;
+  client.connection.drained();
+  expect(client.paused).toBe(false);
+  expect(client.replies).toHaveLength(3);
+});
+
+test("answers to a connection that is gone are dropped", () => {
+  groups.hold = true;
+  put(1, "v");
+  get(2, "k0");
+  client.connection.socketClosed("closed by the other side");
+  expect([server.connectionCount, tallies.clientConnections, tallies.requestsWaiting]).toEqual([
+    0, 0, 0,
+  ]);
+  groups.release();
+  server.flush();
+  expect(groups.lastIndex).toBe(1);
+  expect(client.writes).toBe(0);
+});
+
+test("malformed requests close the connection and touch nothing", () => {
+  const section = plainSection([encodeKvPut(bytes("k"), bytes("v"))]);
+  section[section.byteLength - 1]! ^= 1;
+  encodeWrite(client.out, 1, 0, 0, section);
+  client.send();
+  expect(client.closed).toEqual(["malformed message"]);
+  expect(groups.lastIndex).toBe(0);
+  expect(tallies.clientConnectionsCut).toBe(1);
+});
+
+test("while stopping, new requests are refused and those under way are answered", () => {
+  groups.hold = true;
+  put(1, "v");
+  server.stop();
+  put(2, "v");
+  get(3, "k0");
+  groups.release();
+  server.flush();
+  expect(client.replies).toMatchObject([
+    errorReply(2, "shutting_down", "not-applied"),
+    errorReply(3, "shutting_down", "not-applied"),
+    { type: "writeReply", request: 1 },
+  ]);
+  server.close();
+  expect(client.closed).toEqual(["closed here"]);
+  expect(server.connectionCount).toBe(0);
+});
