@@ -54,6 +54,8 @@ export interface Limits {
   readonly helloTimeoutMs: number;
   readonly frameTimeoutMs: number;
   readonly idleTimeoutMs: number;
+  /** A peer that answers no ping for so long is dialled anew, so that TCP's own patience delays nobody after a partition. */
+  readonly peerSilenceMs: number;
   /** Requests of one connection that await their reply. */
   readonly connectionRequestsMax: number;
 
@@ -123,6 +125,7 @@ export const defaultLimits: Limits = checkLimits({
   helloTimeoutMs: 5_000,
   frameTimeoutMs: 10_000,
   idleTimeoutMs: 60_000,
+  peerSilenceMs: 3_000,
   connectionRequestsMax: 65_536,
 
   segmentBytes: 64 * MiB,
@@ -173,6 +176,12 @@ export function checkLimits(limits: Limits): Limits {
   must(l.helloBytesMax <= l.frameBytesMax, "helloBytesMax <= frameBytesMax");
   must(l.sendQueueBytesMax < l.sendQueueBytesCut, "sendQueueBytesMax < sendQueueBytesCut");
   must(l.frameBytesMax < l.sendQueueBytesCut, "frameBytesMax < sendQueueBytesCut");
+  // A peer's bulk queue takes appends up to two windows and a frame; the frame on top may be as long again.
+  const bulkQueue = 2 * (l.inflightBytesMax + l.frameBytesMax);
+  must(
+    bulkQueue <= l.sendQueueBytesCut,
+    "2 (inflightBytesMax + frameBytesMax) <= sendQueueBytesCut",
+  );
   must(l.segmentBytes <= l.groupLogBytesMax, "segmentBytes <= groupLogBytesMax");
   must(l.requestTimeoutMs <= l.requestTimeoutMsMax, "requestTimeoutMs <= requestTimeoutMsMax");
   return limits;

@@ -26,8 +26,7 @@ export type CloseReason =
   | "malformed message"
   | "wrong sender"
   | "refused"
-  | "replaced"
-  | "too many connections";
+  | "replaced";
 
 export interface ConnectionHandler {
   /** `fieldsBytes` of the payload are checked by the frame's crc. The payload may be kept: its bytes are never reused. */
@@ -50,6 +49,8 @@ export interface ConnectionOptions {
   readonly epoch: number;
   readonly limits: Limits;
   readonly handler: ConnectionHandler;
+  /** For the books of whoever made the connection, besides the handler's `closed`. */
+  readonly onGone?: (connection: Connection, reason: CloseReason) => void;
   /** Closed when nothing was heard for so long. */
   readonly silenceMsMax: number;
   /** Sends a ping this often, so that a living connection is never silent; 0 = never. */
@@ -69,6 +70,7 @@ export class Connection {
   readonly out = new SendBuffer();
   /** Who is told; handed on once the hello is read. */
   handler: ConnectionHandler;
+  readonly #onGone: ((connection: Connection, reason: CloseReason) => void) | undefined;
   readonly #socket: ByteSocket;
   readonly #limits: Limits;
   readonly #silenceMsMax: number;
@@ -82,6 +84,7 @@ export class Connection {
   #pausedByOwner = false;
   #pausedByQueue = false;
   #flushWanted = false;
+  #pongAwaited = false;
 
   #bytesReceived = 0;
   #bytesSent = 0;
@@ -92,6 +95,7 @@ export class Connection {
   #bytesReceivedAtCheck = 0;
   #bytesSentAtCheck = 0;
   #framesReceivedAtCheck = 0;
+  #drainedSinceCheck = false;
   #helloMs = 0;
   #silentMs = 0;
   #frameMs = 0;
@@ -102,6 +106,7 @@ export class Connection {
     this.#socket = socket;
     this.epoch = options.epoch;
     this.handler = options.handler;
+    this.#onGone = options.onGone;
     this.#limits = options.limits;
     this.#silenceMsMax = options.silenceMsMax;
     this.#pingMs = options.pingMs;
@@ -189,8 +194,9 @@ export class Connection {
     if (reason !== undefined) return this.#finish(reason);
     this.#sincePingMs += stepMs;
     const pingDue = this.#pingMs > 0 && this.#sincePingMs >= this.#pingMs;
-    if (pingDue && this.#expectation !== "hello" && this.out.byteLength === 0) {
+    if (pingDue && this.#expectation !== "hello" && !this.#pongAwaited) {
       this.#sincePingMs = 0;
+      this.#pongAwaited = true;
       encodePing(this.out, 0);
     }
     this.flush();
@@ -211,6 +217,7 @@ export class Connection {
   /** Adapter: the socket takes bytes again. */
   drained(): void {
     this.#blocked = false;
+    this.#drainedSinceCheck = true;
     this.flush();
   }
 
@@ -232,19 +239,24 @@ export class Connection {
   #answerPing(type: number, payload: Uint8Array, fieldsBytes: number): void {
     const nonce = decodePing(payload, fieldsBytes);
     if (nonce === undefined) return this.close("malformed message");
-    if (type === FrameType.pong) return;
+    if (type === FrameType.pong) {
+      this.#pongAwaited = false;
+      return;
+    }
     encodePong(this.out, nonce);
     this.#flushWanted = true;
   }
 
   /** How long each condition has gone on; the reason to close, where one has for too long. */
   #overdue(stepMs: number): CloseReason | undefined {
-    const heard = this.#bytesReceived !== this.#bytesReceivedAtCheck;
+    // A full socket that takes bytes again has had an answer too, from the other side's kernel: a slow peer is not a silent one.
+    const heard = this.#bytesReceived !== this.#bytesReceivedAtCheck || this.#drainedSinceCheck;
     const newFrame = this.#framesReceived !== this.#framesReceivedAtCheck;
     const sent = this.#bytesSent !== this.#bytesSentAtCheck;
     this.#bytesReceivedAtCheck = this.#bytesReceived;
     this.#framesReceivedAtCheck = this.#framesReceived;
     this.#bytesSentAtCheck = this.#bytesSent;
+    this.#drainedSinceCheck = false;
 
     // Nobody is silent while we do not listen.
     const paused = this.#pausedByOwner || this.#pausedByQueue;
@@ -287,6 +299,7 @@ export class Connection {
     // What the socket did not take is lost either way; waiting for more would keep a dead connection.
     if (unsent) this.#socket.terminate();
     else this.#socket.end();
+    this.#onGone?.(this, reason);
     this.handler.closed(this, reason);
   }
 }

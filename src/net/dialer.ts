@@ -1,0 +1,160 @@
+/**
+ * Keeps one outgoing connection to an address alive: connects, says hello, checks the reply, and begins again with back-off whenever it
+ * ends. Has no timer: its owner calls `checkTimeouts`, which also dials.
+ */
+import type { Limits } from "../limits.ts";
+import { frameVersion } from "../wire/frame.ts";
+import { decodeHelloReply, encodeHello } from "../wire/hello.ts";
+import { FrameType, type Hello, type HelloReply } from "../wire/messages.ts";
+import { type Address, dialSocket } from "./bun-socket.ts";
+import { type CloseReason, Connection, type Expectation } from "./connection.ts";
+import type { ByteSocket } from "./socket.ts";
+
+export interface DialerEvents {
+  /** Connected and accepted. Set `connection.handler` to receive frames; the dialer notices the end by itself. */
+  up(connection: Connection, reply: HelloReply): void;
+  /** After each `up`, once. */
+  down(reason: CloseReason): void;
+  /** An attempt failed or was refused; for the log. The same problem is reported once until it changes or the dialer is up. */
+  problem(message: string): void;
+}
+
+export interface DialerOptions {
+  readonly address: Address;
+  readonly limits: Limits;
+  readonly hello: Hello;
+  /** Frames that the other side may send after its reply. */
+  readonly expectation: Expectation;
+  /** Why this is not whom we meant to reach; undefined when it is. */
+  readonly refuse: (reply: HelloReply) => string | undefined;
+  readonly silenceMsMax: number;
+  readonly random: () => number;
+  readonly events: DialerEvents;
+}
+
+const backOffMsMin = 50;
+const backOffMsMax = 1_000;
+/** An attempt that has not connected by then is overtaken by another. */
+const connectMsMax = 1_000;
+/** Attempts that cannot be cancelled while the kernel still tries; whichever opens first is taken. */
+const attemptsMax = 16;
+
+export class Dialer {
+  readonly #options: DialerOptions;
+  #connection: Connection | undefined;
+  #up = false;
+  #closed = false;
+  #epoch = 0;
+  #attempts = 0;
+  #failures = 0;
+  #nextDialMs = 0;
+  #nowMs = 0;
+  #lastProblem = "";
+
+  constructor(options: DialerOptions) {
+    this.#options = options;
+  }
+
+  /** The connection, once accepted by the other side. */
+  get connection(): Connection | undefined {
+    return this.#up ? this.#connection : undefined;
+  }
+
+  /** Dials when it is time to, and drives the connection's time-outs. Every 100 ms or so; `nowMs` is monotonic. */
+  checkTimeouts(nowMs: number): void {
+    this.#nowMs = nowMs;
+    if (this.#closed) return;
+    if (this.#connection !== undefined) return this.#connection.checkTimeouts(nowMs);
+    if (nowMs < this.#nextDialMs || this.#attempts >= attemptsMax) return;
+    this.#attempts++;
+    this.#nextDialMs = nowMs + connectMsMax;
+    dialSocket(this.#options.address, {
+      open: (socket) => this.#opened(socket),
+      failed: (message) => this.#failed(message),
+    });
+  }
+
+  close(): void {
+    this.#closed = true;
+    this.#connection?.close("closed here");
+  }
+
+  #opened(socket: ByteSocket): Connection | undefined {
+    this.#attempts--;
+    if (this.#closed || this.#connection !== undefined) return undefined;
+    const { limits, hello, silenceMsMax } = this.#options;
+    const connection = new Connection(socket, {
+      epoch: ++this.#epoch,
+      limits,
+      handler: {
+        frame: (_connection, type, payload, fieldsBytes) =>
+          this.#reply(connection, type, payload, fieldsBytes),
+        closed: (_connection, reason) => this.#problem(reason),
+      },
+      onGone: (gone, reason) => this.#gone(gone, reason),
+      silenceMsMax,
+      pingMs: Math.ceil(silenceMsMax / 3),
+    });
+    this.#connection = connection;
+    encodeHello(connection.out, hello);
+    connection.flush();
+    return connection;
+  }
+
+  #reply(connection: Connection, type: number, payload: Uint8Array, fieldsBytes: number): void {
+    const reply =
+      type === FrameType.helloReply ? decodeHelloReply(payload, fieldsBytes) : undefined;
+    if (reply === undefined) return connection.close("malformed message");
+    const refusal = this.#refusal(reply);
+    if (refusal !== undefined) {
+      // A refusal seldom changes within milliseconds.
+      this.#failures = Math.max(this.#failures, 5);
+      this.#problem(refusal);
+      connection.handler = silent;
+      return connection.close("refused");
+    }
+    this.#failures = 0;
+    this.#lastProblem = "";
+    this.#up = true;
+    connection.expect(this.#options.expectation);
+    connection.handler = silent;
+    this.#options.events.up(connection, reply);
+  }
+
+  #refusal(reply: HelloReply): string | undefined {
+    if (reply.error !== undefined) return `${reply.error.code}: ${reply.error.message}`;
+    if (reply.version !== frameVersion) return `speaks version ${reply.version}`;
+    return this.#options.refuse(reply);
+  }
+
+  #gone(connection: Connection, reason: CloseReason): void {
+    if (connection !== this.#connection) return;
+    this.#connection = undefined;
+    this.#backOff();
+    if (!this.#up) return;
+    this.#up = false;
+    this.#options.events.down(reason);
+  }
+
+  #failed(message: string): void {
+    this.#attempts--;
+    if (this.#connection !== undefined || this.#closed) return;
+    this.#problem(message);
+    this.#backOff();
+  }
+
+  /** Doubles from 50 ms to 1 s, less up to half by chance, so that nodes do not dial in step. */
+  #backOff(): void {
+    const span = Math.min(backOffMsMax, backOffMsMin * 2 ** Math.min(this.#failures, 16));
+    this.#failures++;
+    this.#nextDialMs = this.#nowMs + span * (1 - this.#options.random() / 2);
+  }
+
+  #problem(message: string): void {
+    if (this.#closed || message === this.#lastProblem) return;
+    this.#lastProblem = message;
+    this.#options.events.problem(message);
+  }
+}
+
+const silent = { frame: () => {}, closed: () => {} };

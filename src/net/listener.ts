@@ -1,0 +1,141 @@
+/**
+ * Accepts connections, reads the hello of each, lets the node decide about it, and hands accepted ones on. Counts them, and drives the
+ * time-outs of all, handed on or not.
+ */
+import type { Limits } from "../limits.ts";
+import { frameVersion } from "../wire/frame.ts";
+import { decodeHello, encodeHelloReply } from "../wire/hello.ts";
+import { FrameType, type Hello, type HelloReply } from "../wire/messages.ts";
+import { type Address, type BoundSocket, listenSocket } from "./bun-socket.ts";
+import { Connection } from "./connection.ts";
+import type { ByteSocket } from "./socket.ts";
+
+export interface ListenerOptions {
+  readonly host: string;
+  /** 0 = any free one, see `Listener.port`. */
+  readonly port: number;
+  readonly limits: Limits;
+  /** The reply to a hello; one with an error refuses the connection. That versions overlap is already checked. */
+  readonly decideHello: (hello: Hello, remoteAddress: string) => HelloReply;
+  /**
+   * An accepted connection, its reply already queued: set `connection.handler` within the call. It is flushed afterwards.
+   */
+  readonly onConnection: (connection: Connection, hello: Hello) => void;
+}
+
+/** The address to listen on is taken or cannot be bound. */
+export class ListenError extends Error {
+  override readonly name: string = "ListenError";
+  readonly address: string;
+  constructor(address: string, cause: unknown) {
+    const code = (cause as { code?: unknown }).code;
+    const why = code === "EADDRINUSE" ? "is already in use" : `cannot be bound: ${String(cause)}`;
+    super(`${address} ${why}`, { cause });
+    this.address = address;
+  }
+}
+
+/** Throws ListenError. */
+export function listen(options: ListenerOptions): Listener {
+  return new Listener(options);
+}
+
+/** Connections that clients leave free for peers: so many, yet at most a quarter of all. */
+const peersReserveMax = 64;
+
+export class Listener {
+  readonly #options: ListenerOptions;
+  readonly #bound: BoundSocket;
+  readonly #connections = new Map<Connection, Hello["role"] | "unknown">();
+  readonly #clientsMax: number;
+  #clients = 0;
+  #epoch = 0;
+
+  constructor(options: ListenerOptions) {
+    this.#options = options;
+    const { connectionsMax } = options.limits;
+    this.#clientsMax = connectionsMax - Math.min(peersReserveMax, Math.floor(connectionsMax / 4));
+    const address: Address = { host: options.host, port: options.port };
+    try {
+      this.#bound = listenSocket(address, (socket) => this.#accept(socket));
+    } catch (error) {
+      throw new ListenError(`${options.host}:${options.port}`, error);
+    }
+  }
+
+  get port(): number {
+    return this.#bound.port;
+  }
+
+  /** Open connections, by what is known of them. */
+  get counts(): { readonly all: number; readonly clients: number } {
+    return { all: this.#connections.size, clients: this.#clients };
+  }
+
+  checkTimeouts(nowMs: number): void {
+    for (const connection of this.#connections.keys()) connection.checkTimeouts(nowMs);
+  }
+
+  /** Accepts no more; what is open stays, so that replies still leave. */
+  stop(): void {
+    this.#bound.stop();
+  }
+
+  /** Also closes what is open. */
+  close(): void {
+    this.stop();
+    for (const connection of this.#connections.keys()) connection.close("closed here");
+  }
+
+  #accept(socket: ByteSocket): Connection | undefined {
+    const { limits } = this.#options;
+    if (this.#connections.size >= limits.connectionsMax) return undefined;
+    const connection = new Connection(socket, {
+      epoch: ++this.#epoch,
+      limits,
+      handler: {
+        frame: (_connection, type, payload, fieldsBytes) =>
+          this.#hello(connection, type, payload, fieldsBytes),
+        closed: () => {},
+      },
+      onGone: (gone) => this.#gone(gone),
+      silenceMsMax: limits.idleTimeoutMs,
+      pingMs: 0,
+    });
+    this.#connections.set(connection, "unknown");
+    return connection;
+  }
+
+  #hello(connection: Connection, type: number, payload: Uint8Array, fieldsBytes: number): void {
+    const hello = type === FrameType.hello ? decodeHello(payload, fieldsBytes) : undefined;
+    if (hello === undefined) return connection.close("malformed message");
+    const reply = this.#decide(hello, connection);
+    encodeHelloReply(connection.out, reply);
+    if (reply.error !== undefined) return connection.close("refused");
+    this.#connections.set(connection, hello.role);
+    if (hello.role === "client") this.#clients++;
+    connection.expect(hello.role === "client" ? "client" : "peer");
+    this.#options.onConnection(connection, hello);
+    connection.flush();
+  }
+
+  #decide(hello: Hello, connection: Connection): HelloReply {
+    const reply = this.#options.decideHello(hello, connection.remoteAddress);
+    if (reply.error !== undefined) return reply;
+    if (hello.versionMin > frameVersion || hello.versionMax < frameVersion) {
+      const theirs = `${hello.versionMin} to ${hello.versionMax}`;
+      const message = `This node speaks version ${frameVersion}, you speak ${theirs}.`;
+      return { ...reply, version: 0, error: { code: "version_mismatch", message } };
+    }
+    if (hello.role === "client" && this.#clients >= this.#clientsMax) {
+      const message = `This node serves at most ${this.#clientsMax} client connections.`;
+      return { ...reply, error: { code: "overloaded", message } };
+    }
+    return reply;
+  }
+
+  #gone(connection: Connection): void {
+    if (this.#connections.get(connection) === "client") this.#clients--;
+    this.#connections.delete(connection);
+  }
+}

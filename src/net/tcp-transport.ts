@@ -1,0 +1,277 @@
+/**
+ * Messages to and from the other nodes over TCP. For each peer two connections that this node dials, control and bulk [33]; they carry
+ * only what it sends. What the peer sends comes over two that the peer dialled, handed over by the listener. So neither side has to
+ * agree on which connection to keep, and a full bulk socket never delays a heartbeat.
+ */
+import type { Limits } from "../limits.ts";
+import type { Batch } from "../wire/batch.ts";
+import { frameVersion } from "../wire/frame.ts";
+import type { Hello, HelloReply, PeerMessage } from "../wire/messages.ts";
+import { decodePeerMessage, encodePeerMessage } from "../wire/peer-messages.ts";
+import { parseAddress } from "./bun-socket.ts";
+import type { CloseReason, Connection, ConnectionHandler } from "./connection.ts";
+import { Dialer } from "./dialer.ts";
+import type { Transport, TransportEvents } from "./transport.ts";
+
+export interface TcpTransportOptions {
+  readonly nodeId: number;
+  readonly clusterId: string;
+  readonly incarnation: string;
+  readonly software: string;
+  /** `host:port` by node id; this node's own is ignored. */
+  readonly members: ReadonlyMap<number, string>;
+  readonly limits: Limits;
+  readonly events: TransportEvents;
+  /** In [0, 1), for the jitter of back-off. */
+  readonly random: () => number;
+  /** A peer that cannot be reached, refuses us, or sends what it must not; for the log. */
+  readonly onProblem: (nodeId: number, message: string) => void;
+  /** Why a peer that answered must not be spoken to, e.g. because its incarnation is another; undefined when it may. */
+  readonly refusePeer?: (reply: HelloReply) => string | undefined;
+}
+
+export interface PeerFigures {
+  readonly connected: boolean;
+  readonly framesSent: number;
+  readonly framesReceived: number;
+  readonly bytesSent: number;
+  readonly bytesReceived: number;
+  /** Dropped because the peer was not connected or its queue was full. */
+  readonly framesDropped: number;
+  readonly sendQueueBytes: number;
+}
+
+type Channel = "control" | "bulk";
+
+export class TcpTransport implements Transport {
+  readonly #peers = new Map<number, Peer>();
+
+  /** Dials from the first `checkTimeouts` on. Throws where a member's address cannot be parsed. */
+  constructor(options: TcpTransportOptions) {
+    for (const [id, address] of options.members) {
+      if (id !== options.nodeId) this.#peers.set(id, new Peer(id, address, options));
+    }
+  }
+
+  send(message: PeerMessage, batches?: readonly Batch[]): void {
+    this.#peers.get(message.to)?.send(message, batches);
+  }
+
+  connected(nodeId: number): boolean {
+    return this.#peers.get(nodeId)?.up ?? false;
+  }
+
+  flush(): void {
+    for (const peer of this.#peers.values()) peer.flush();
+  }
+
+  /** Dials, pings and watches; every 100 ms or so, `nowMs` monotonic. */
+  checkTimeouts(nowMs: number): void {
+    for (const peer of this.#peers.values()) peer.checkTimeouts(nowMs);
+  }
+
+  /** Takes over a connection that a peer dialled; for the listener's `onConnection`. */
+  accept(connection: Connection, hello: Hello): void {
+    const peer = this.#peers.get(hello.nodeId ?? 0);
+    if (peer === undefined || hello.role === "client") return connection.close("refused");
+    peer.accept(connection, hello.role === "peer-control" ? "control" : "bulk");
+  }
+
+  figures(nodeId: number): PeerFigures | undefined {
+    return this.#peers.get(nodeId)?.figures;
+  }
+
+  /** Ends all connections to and from peers; no event follows. */
+  close(): void {
+    for (const peer of this.#peers.values()) peer.close();
+    this.#peers.clear();
+  }
+}
+
+/** One other node: the two connections to it, and those from it. */
+class Peer implements ConnectionHandler {
+  readonly #id: number;
+  readonly #options: TcpTransportOptions;
+  readonly #control: Dialer;
+  readonly #bulk: Dialer;
+  /** The newest that the peer dialled: an older one is dead, whatever TCP knows. */
+  readonly #incoming: Record<Channel, Connection | undefined> = {
+    control: undefined,
+    bulk: undefined,
+  };
+  readonly #bulkBytesMax: number;
+  #up = false;
+  #closed = false;
+  #framesSent = 0;
+  #framesReceived = 0;
+  #framesDropped = 0;
+  /** Bytes of connections that are gone. */
+  #bytesSent = 0;
+  #bytesReceived = 0;
+
+  constructor(id: number, address: string, options: TcpTransportOptions) {
+    this.#id = id;
+    this.#options = options;
+    const { inflightBytesMax, frameBytesMax } = options.limits;
+    this.#bulkBytesMax = inflightBytesMax * 2 + frameBytesMax;
+    this.#control = this.#dialer(address, "peer-control");
+    this.#bulk = this.#dialer(address, "peer-bulk");
+  }
+
+  get up(): boolean {
+    return this.#up;
+  }
+
+  get figures(): PeerFigures {
+    let bytesSent = this.#bytesSent;
+    let bytesReceived = this.#bytesReceived;
+    let sendQueueBytes = 0;
+    for (const connection of this.#connections()) {
+      const figures = connection.figures;
+      bytesSent += figures.bytesSent;
+      bytesReceived += figures.bytesReceived;
+      sendQueueBytes += figures.sendQueueBytes;
+    }
+    return {
+      connected: this.#up,
+      framesSent: this.#framesSent,
+      framesReceived: this.#framesReceived,
+      bytesSent,
+      bytesReceived,
+      framesDropped: this.#framesDropped,
+      sendQueueBytes,
+    };
+  }
+
+  send(message: PeerMessage, batches: readonly Batch[] | undefined): void {
+    const isBulk =
+      message.type === "append" || message.type === "forward" || message.type === "forwardReply";
+    const connection = (isBulk ? this.#bulk : this.#control).connection;
+    const bytesMax = isBulk ? this.#bulkBytesMax : this.#options.limits.sendQueueBytesMax;
+    if (connection === undefined || connection.sendQueueBytes > bytesMax) {
+      this.#framesDropped++;
+      return;
+    }
+    this.#framesSent++;
+    encodePeerMessage(connection.out, message, batches);
+  }
+
+  flush(): void {
+    this.#control.connection?.flush();
+    this.#bulk.connection?.flush();
+  }
+
+  checkTimeouts(nowMs: number): void {
+    this.#control.checkTimeouts(nowMs);
+    this.#bulk.checkTimeouts(nowMs);
+  }
+
+  accept(connection: Connection, channel: Channel): void {
+    const older = this.#incoming[channel];
+    this.#incoming[channel] = connection;
+    connection.handler = this;
+    older?.close("replaced");
+  }
+
+  close(): void {
+    this.#closed = true;
+    this.#control.close();
+    this.#bulk.close();
+    for (const connection of this.#connections()) connection.close("closed here");
+  }
+
+  frame(connection: Connection, type: number, payload: Uint8Array, fieldsBytes: number): void {
+    const message = decodePeerMessage(type, payload, fieldsBytes);
+    if (message === undefined) return connection.close("malformed message");
+    const isOurs = message.from === this.#id && message.to === this.#options.nodeId;
+    if (!isOurs) return connection.close("wrong sender");
+    this.#framesReceived++;
+    this.#options.events.message(message);
+  }
+
+  /** An incoming connection ended. */
+  closed(connection: Connection, reason: CloseReason): void {
+    this.#count(connection);
+    for (const channel of ["control", "bulk"] as const) {
+      if (this.#incoming[channel] === connection) this.#incoming[channel] = undefined;
+    }
+    if (!this.#closed && reason !== "closed by the other side" && reason !== "replaced") {
+      this.#options.onProblem(this.#id, `connection from it ended: ${reason}`);
+    }
+  }
+
+  #dialer(address: string, role: "peer-control" | "peer-bulk"): Dialer {
+    const { nodeId, clusterId, incarnation, software, limits, random } = this.#options;
+    const parsed = parseAddress(address);
+    if (parsed === undefined) {
+      throw new Error(`"${address}", the address of node ${this.#id}, is not HOST:PORT`);
+    }
+    let current: Connection | undefined;
+    return new Dialer({
+      address: parsed,
+      limits,
+      hello: {
+        role,
+        versionMin: frameVersion,
+        versionMax: frameVersion,
+        features: 0,
+        software,
+        clusterId,
+        nodeId,
+        incarnation,
+        expectNodeId: this.#id,
+      },
+      expectation: "nothing",
+      refuse: (reply) => this.#refuse(reply),
+      silenceMsMax: limits.peerSilenceMs,
+      random,
+      events: {
+        up: (connection) => {
+          current = connection;
+          this.#changed();
+        },
+        down: (reason) => {
+          if (current !== undefined) this.#count(current);
+          current = undefined;
+          this.#changed();
+          this.#problem(`${role} connection lost: ${reason}`);
+        },
+        problem: (message) => this.#problem(`${role} connection to ${address}: ${message}`),
+      },
+    });
+  }
+
+  #refuse(reply: HelloReply): string | undefined {
+    if (reply.nodeId !== this.#id) return `node ${reply.nodeId} answers there`;
+    if (reply.clusterId !== this.#options.clusterId) {
+      return `it belongs to cluster ${reply.clusterId}, we to ${this.#options.clusterId}`;
+    }
+    return this.#options.refusePeer?.(reply);
+  }
+
+  /** Up means both: only then is everything that the core sends on its way. */
+  #changed(): void {
+    const up = this.#control.connection !== undefined && this.#bulk.connection !== undefined;
+    if (up === this.#up || this.#closed) return;
+    this.#up = up;
+    if (up) this.#options.events.peerUp(this.#id);
+    else this.#options.events.peerDown(this.#id);
+  }
+
+  #problem(message: string): void {
+    if (!this.#closed) this.#options.onProblem(this.#id, message);
+  }
+
+  #count(connection: Connection): void {
+    const { bytesSent, bytesReceived } = connection.figures;
+    this.#bytesSent += bytesSent;
+    this.#bytesReceived += bytesReceived;
+  }
+
+  #connections(): Connection[] {
+    const { control, bulk } = this.#incoming;
+    return [this.#control.connection, this.#bulk.connection, control, bulk].filter(
+      (connection) => connection !== undefined,
+    );
+  }
+}
