@@ -75,6 +75,17 @@ export class Log {
     return this.#bytes[this.#head + ordinal]!;
   }
 
+  /** The position at the end of a batch, as a log that is compacted to there begins. */
+  endAt(ordinal: number): LogStart {
+    const slot = this.#head + ordinal;
+    return {
+      index: this.#lastOf(slot),
+      term: this.#term[slot]!,
+      crc: this.#crc[slot]!,
+      timeMs: this.#timeMs[slot]!,
+    };
+  }
+
   /** Ordinal of the batch that spans `index`; -1 where the log holds none. */
   find(index: number): number {
     if (index <= this.#start.index || index > this.lastIndex) return -1;

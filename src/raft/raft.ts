@@ -195,8 +195,6 @@ export class Raft implements CoreState {
     this.#commit = Math.max(hint, ordinal < 0 ? 0 : this.#log.lastIndexAt(ordinal));
     this.#applied = Math.max(options.appliedIndex, options.start.index);
     this.#readyCommit = this.#commit;
-    // The term of the log is a lower bound of the core's: it must have been known when the batch came.
-    if (this.#log.lastTerm > this.#term) this.#startTerm(this.#log.lastTerm);
     this.#resetElectionTimer();
     this.#check();
   }
@@ -233,6 +231,10 @@ export class Raft implements CoreState {
   }
   get lastTerm(): number {
     return this.#log.lastTerm;
+  }
+  /** Cluster time of the last batch [5]. */
+  get lastTimeMs(): number {
+    return this.#log.lastTimeMs;
   }
   /** Bytes of all batches that the log holds. */
   get logBytes(): number {
@@ -276,7 +278,7 @@ export class Raft implements CoreState {
     return this.#nowTick - Math.max(this.#freshTick, rounds);
   }
   /** The other members as this leader sees them; empty on other roles. */
-  get progress(): MemberProgress[] {
+  progress(): MemberProgress[] {
     return this.#peers.map((peer) => ({
       id: peer.id,
       match: peer.match,
@@ -294,6 +296,12 @@ export class Raft implements CoreState {
       this.#minMatch = Math.max(this.#minMatch, lowest);
     }
     return Math.min(this.#minMatch, this.#durableIndex);
+  }
+
+  /** The highest batch end at or below `index` that the log may be compacted to; undefined when that is where it starts already. */
+  compactionPoint(index: number): LogStart | undefined {
+    const ordinal = this.#log.find(this.#log.floorToEnd(Math.min(index, this.#applied)));
+    return ordinal < 0 ? undefined : this.#log.endAt(ordinal);
   }
 
   /* ---------------------------------------------------------------- events */
@@ -488,17 +496,20 @@ export class Raft implements CoreState {
   #plausible(message: RaftMessage): boolean {
     if (message.group !== this.group || message.to !== this.nodeId) return false;
     if (message.from === this.nodeId || message.from === 0) return false;
-    if (!isIndex(message.term) || message.term === 0) return false;
+    if (!isIndex(message.term)) return false;
     switch (message.type) {
       case "preVote":
       case "vote":
-        return isIndex(message.lastIndex) && isIndex(message.lastTerm);
+        return (
+          isIndex(message.lastIndex) && isIndex(message.lastTerm) && message.lastTerm < message.term
+        );
       case "append":
         return (
           isIndex(message.prevIndex) &&
           isIndex(message.prevTerm) &&
           isIndex(message.commit) &&
-          message.prevTerm <= message.term
+          message.prevTerm <= message.term &&
+          message.term > 0
         );
       case "appendReply":
         return isIndex(message.index) && isIndex(message.hintIndex) && isIndex(message.hintTerm);
@@ -507,7 +518,8 @@ export class Raft implements CoreState {
           isIndex(message.commit) &&
           isIndex(message.readSeq) &&
           isIndex(message.minMatch) &&
-          isIndex(message.quorumAgeTicks)
+          isIndex(message.quorumAgeTicks) &&
+          message.term > 0
         );
       case "heartbeatReply":
         return isIndex(message.readSeq);
@@ -584,6 +596,7 @@ export class Raft implements CoreState {
     this.#ackDue = false;
     this.#voteReplyTo = 0;
     this.#heartbeatReplySeq = -1;
+    this.#freshIndex = Infinity;
   }
 
   #becomeFollower(term: number, leader: number): void {
@@ -695,9 +708,10 @@ export class Raft implements CoreState {
 
   #tickFollower(): void {
     this.#electionElapsedTicks++;
-    this.#questions.expire(this.#nowTick - this.#limits.electionTicksMax, (context) =>
-      this.#failRead(context),
-    );
+    if (this.#questions.count > 0) {
+      const sinceTick = this.#nowTick - this.#limits.electionTicksMax;
+      this.#questions.expire(sinceTick, (context) => this.#failRead(context));
+    }
     if (!isVoter(this.configuration, this.nodeId) || this.#term >= Number.MAX_SAFE_INTEGER - 1)
       return;
     // A single voter has nobody to wait for (E4).
@@ -1134,11 +1148,11 @@ export class Raft implements CoreState {
     } else if (peer.state === "probe") {
       // An answer to an older probe says nothing about this one.
       if (index !== peer.next - 1 || index <= peer.match) return;
-      const meet = this.#log.floorToTerm(Math.min(hintIndex, index - 1), hintTerm);
-      peer.next = Math.max(meet, peer.match) + 1;
-      if (hintIndex < this.#log.start.index && peer.match < this.#log.start.index)
-        peer.becomeSnapshot();
+      const bound = Math.min(hintIndex, index - 1);
+      const { start } = this.#log;
+      peer.next = Math.max(this.#log.floorToTerm(bound, hintTerm), peer.match) + 1;
       peer.probeSent = false;
+      if (bound < start.index && peer.match < start.index) peer.becomeSnapshot();
     }
     this.#sendDue = true;
   }

@@ -20,7 +20,7 @@ interface Round {
 }
 
 const noReads: readonly LeaderRead[] = [];
-/** Confirmed rounds that are remembered to tell how fresh a lagging follower is. */
+/** Confirmed rounds, at most one a tick, that are remembered to tell how fresh a lagging follower is. */
 const historyMax = 32;
 
 /** A leader's rounds; made anew at each election. */
@@ -81,7 +81,9 @@ export class ReadRounds {
       this.confirmedTick = round.sentTick;
       this.#readsOpen -= round.reads.length;
       for (const read of round.reads) done(read, round.commit);
-      this.#history.push({ ...round, reads: noReads });
+      // One a tick is enough, and the first of it is the easiest for a lagging follower to reach.
+      if (round.sentTick !== this.#history.at(-1)?.sentTick)
+        this.#history.push({ ...round, reads: noReads });
     }
     this.#open.splice(0, confirmed);
     if (this.#history.length > historyMax)
