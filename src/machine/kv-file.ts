@@ -55,8 +55,11 @@ export interface KvFile {
 
   /** Bytes of the write-ahead log that a checkpoint would move into the main file. */
   readonly walBytes: number;
-  /** Moves the write-ahead log into the main file, off the event loop, then runs `done`. Never while a transaction is open. */
-  checkpoint(done: () => void): void;
+  /**
+   * Moves the write-ahead log into the main file, off the event loop, then runs `done`; `moved` is false when the disk is full. Never while a
+   * transaction is open.
+   */
+  checkpoint(done: (moved: boolean) => void): void;
 
   /** Leaves everything as it is: no sync, no checkpoint. An open transaction is lost. */
   close(): void;

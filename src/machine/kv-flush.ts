@@ -12,6 +12,7 @@ import type { RunCursor } from "./sorted-runs.ts";
 
 /** Rows between two looks at the clock. */
 const rowsPerLook = 32;
+/** How long to wait for space on a full disk before the next attempt to flush or to checkpoint. */
 const diskFullRetryMs = 1_000;
 
 export interface KvFlushOptions {
@@ -74,7 +75,7 @@ export class KvFlush {
 
   /** A slice of work. True when there is more to do at once; false when idle, or when it waits for something. */
   work(nowMs: number, allowedIndex: number): boolean {
-    if (this.#cursor === undefined && this.#startCheckpoint()) return false;
+    if (this.#cursor === undefined && this.#startCheckpoint(nowMs)) return false;
     const table = this.#table;
     if (table === undefined || this.#checkpointing || nowMs < this.#retryAtMs) return false;
     const endMs = this.#nowMs() + this.#limits.flushSliceMs;
@@ -146,13 +147,14 @@ export class KvFlush {
   }
 
   /** True when a checkpoint begins. */
-  #startCheckpoint(): boolean {
-    const due = this.#file.walBytes > this.#limits.kvWalBytesMax;
+  #startCheckpoint(nowMs: number): boolean {
+    const due = this.#file.walBytes > this.#limits.kvWalBytesMax && nowMs >= this.#retryAtMs;
     if (!due || this.#checkpointing || this.#syncing) return false;
     this.#checkpointing = true;
-    this.#checkpoints += 1;
-    this.#file.checkpoint(() => {
+    this.#file.checkpoint((moved) => {
       this.#checkpointing = false;
+      if (moved) this.#checkpoints += 1;
+      else this.#retryAtMs = nowMs + diskFullRetryMs;
     });
     return true;
   }

@@ -1,0 +1,51 @@
+/**
+ * The thread that moves a kv file's write-ahead log into its main file, with connections of its own and synchronous calls [27]. Started
+ * by kv-files.ts, which sees to it that nobody writes the file meanwhile.
+ *
+ * It then commits one row itself: the first commit after a whole checkpoint restarts the log from its beginning and syncs the new header,
+ * and that must not fall on the event loop [29].
+ */
+import { parentPort, workerData } from "node:worker_threads";
+import { isDiskFull, openDatabase } from "../storage/sqlite.ts";
+import { adoptLatch, isLatched, tripLatch } from "../storage/sync-latch.ts";
+import type { CheckpointFailure } from "./kv-files.ts";
+
+export interface CheckpointRequest {
+  readonly path: string;
+}
+
+export interface CheckpointReply {
+  readonly failure: CheckpointFailure | undefined;
+}
+
+const cacheKiB = 2_048;
+
+adoptLatch(workerData as SharedArrayBuffer);
+
+parentPort?.on("message", ({ path }: CheckpointRequest) => {
+  const reply: CheckpointReply = { failure: checkpoint(path) };
+  parentPort?.postMessage(reply);
+});
+
+function checkpoint(path: string): CheckpointFailure | undefined {
+  if (isLatched()) return { diskFull: false, reason: "an earlier sync failed" };
+  try {
+    const database = openDatabase(path, { cacheKiB });
+    try {
+      database.prepare("PRAGMA wal_checkpoint(PASSIVE)").get();
+      database.begin();
+      database
+        .prepare("INSERT INTO restart VALUES (0, 1) ON CONFLICT DO UPDATE SET count = count + 1")
+        .run();
+      database.commit();
+    } finally {
+      database.leave();
+    }
+    return undefined;
+  } catch (error) {
+    const diskFull = isDiskFull(error);
+    // A sync failed, or it cannot be told that none did [D9].
+    if (!diskFull) tripLatch();
+    return { diskFull, reason: String(error) };
+  }
+}

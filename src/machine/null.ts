@@ -1,0 +1,113 @@
+/**
+ * The machine that counts and forgets: it measures the log alone. Each command is plain ok and each query finds nothing. It still says
+ * durably how far it has applied, as the log drops what lies below: that alone is in its file, written as kv's is.
+ */
+import type { Limits } from "../limits.ts";
+import { ResultCode, type AnswerSink, type ResultSink, type StateMachine } from "./machine.ts";
+import { lastIndexOf, type Batch } from "../wire/batch.ts";
+import type { KvMachineOptions } from "./kv.ts";
+import { KvFlush } from "./kv-flush.ts";
+import { Memtable } from "./memtable.ts";
+import { StateHash } from "./state-hash.ts";
+import type { KvFile } from "./kv-file.ts";
+
+export class NullMachine implements StateMachine {
+  readonly #file: KvFile;
+  readonly #limits: Limits;
+  readonly #flush: KvFlush;
+  readonly #hash = new StateHash();
+  readonly #nothing = new Memtable();
+
+  #appliedIndex = 0;
+  #timeMs = 0;
+  #allowedIndex = 0;
+  #flushedIndex = 0;
+  #commands = 0;
+  #logBytes = 0;
+  #dirtySinceMs: number | undefined;
+
+  constructor({ file, limits, nowMs }: KvMachineOptions) {
+    this.#file = file;
+    this.#limits = limits;
+    this.#flush = new KvFlush({ file, limits, nowMs, committed: () => undefined });
+  }
+
+  get appliedIndex(): number {
+    return this.#appliedIndex;
+  }
+
+  get durableIndex(): number {
+    return this.#flush.durableIndex;
+  }
+
+  get stateHash(): number {
+    return this.#hash.value;
+  }
+
+  open(): number {
+    const meta = this.#file.open();
+    if (meta === undefined) return 0;
+    this.#flush.opened(meta);
+    this.#hash.value = meta.stateHash;
+    this.#timeMs = meta.timeMs;
+    this.#allowedIndex = meta.appliedIndex;
+    this.#flushedIndex = meta.appliedIndex;
+    this.#appliedIndex = meta.appliedIndex;
+    return this.#appliedIndex;
+  }
+
+  apply(batches: readonly Batch[], results: ResultSink): number {
+    for (const batch of batches) {
+      const last = lastIndexOf(batch);
+      const next = this.#appliedIndex + 1;
+      if (last < next) continue;
+      if (batch.firstIndex > next) {
+        throw new Error(`null: batch at ${batch.firstIndex} where ${next} was due`);
+      }
+      this.#hash.begin(batch, results);
+      this.#hash.end();
+      this.#commands += last - this.#appliedIndex;
+      this.#appliedIndex = last;
+      this.#timeMs = batch.timeMs;
+      this.#logBytes += batch.bytes.byteLength;
+    }
+    return batches.length;
+  }
+
+  read(_query: Uint8Array, answers: AnswerSink): void {
+    answers.answer(ResultCode.notFound, undefined);
+  }
+
+  allowDurable(index: number): void {
+    this.#allowedIndex = Math.max(this.#allowedIndex, index);
+  }
+
+  work(nowMs: number): boolean {
+    if (this.#appliedIndex > this.#flushedIndex) {
+      this.#dirtySinceMs ??= nowMs;
+      const old = nowMs - this.#dirtySinceMs >= this.#limits.memtableFlushMs;
+      // As often as a memtable of kv would be full, so that the log stays as short.
+      if ((old || this.#logBytes >= this.#limits.memtableBytes) && this.#flush.idle) this.#start();
+    }
+    return this.#flush.work(nowMs, this.#allowedIndex);
+  }
+
+  figures(): Record<string, number> {
+    return { commands: this.#commands, clusterTimeMs: this.#timeMs, ...this.#flush.figures() };
+  }
+
+  close(): void {
+    this.#file.close();
+  }
+
+  #start(): void {
+    this.#flush.start(this.#nothing, {
+      appliedIndex: this.#appliedIndex,
+      stateHash: this.#hash.value,
+      timeMs: this.#timeMs,
+    });
+    this.#flushedIndex = this.#appliedIndex;
+    this.#logBytes = 0;
+    this.#dirtySinceMs = undefined;
+  }
+}
