@@ -48,7 +48,7 @@ export interface SegmentFile {
 export interface Disk {
   /** What recovery found, oldest first; files without main, WAL or right stamp were dropped already [26]. */
   readonly segments: readonly SegmentFile[];
-  /** Creates a segment at once, blocking: at boot, or when the prepared one is late. */
+  /** Creates a segment at once, blocking: at boot, or when the one of this number that is being prepared is late. */
   create(number: number): SegmentFile;
   /** Prepares segment `number` off the loop, recycling a retired one if there is one. At most one at a time. */
   prepare(number: number): void;

@@ -115,7 +115,7 @@ export class LogStore {
   /** The oldest segment that the newest one's first record names. */
   #oldestNeeded = 0;
   #nextNumber = 1;
-  /** Number of the segment that the disk prepares, 0 for none. */
+  /** Number of the segment that comes next and is being prepared, 0 for none. */
   #preparing = 0;
   /** Created, but its first transaction has not succeeded: the disk was full. */
   #unused: SegmentFile | undefined;
@@ -517,15 +517,18 @@ export class LogStore {
     const isOfThisBoot = this.#oldestNeeded > 0;
     if (current !== undefined && isOfThisBoot && !this.#isFull(current, 1)) return undefined;
     if (this.#unused !== undefined) return this.#unused;
+    const number = this.#preparing === 0 ? this.#takeNumber() : this.#preparing;
+    let file: SegmentFile | undefined;
     if (this.#preparing !== 0) {
-      const prepared = this.#disk.takePrepared(this.#preparing);
-      if (prepared !== undefined) {
-        this.#preparing = 0;
-        return (this.#unused = prepared);
-      }
-      if (current !== undefined && !this.#isFull(current, 2)) return undefined;
+      file = this.#disk.takePrepared(number);
+      if (file === undefined && current !== undefined && !this.#isFull(current, 2))
+        return undefined;
     }
-    return (this.#unused = this.#disk.create(this.#takeNumber()));
+    // Kept until it has been created: then it is used, or tried again when the disk was full.
+    this.#preparing = number;
+    file ??= this.#disk.create(number);
+    this.#preparing = 0;
+    return (this.#unused = file);
   }
 
   #isFull(segment: Segment, times: number): boolean {
@@ -542,14 +545,7 @@ export class LogStore {
 
   #prepareNext(): void {
     const current = this.#current;
-    if (this.#preparing !== 0) {
-      // It came too late and one with a higher number was created in its place.
-      if (this.#preparing > current.file.number) return;
-      const late = this.#disk.takePrepared(this.#preparing);
-      if (late === undefined) return;
-      this.#preparing = 0;
-      this.#disk.retire(late);
-    }
+    if (this.#preparing !== 0) return;
     if (this.#unused !== undefined || !this.#isFull(current, 0.5)) return;
     this.#preparing = this.#takeNumber();
     this.#disk.prepare(this.#preparing);
