@@ -1,0 +1,230 @@
+/**
+ * Everything that a program sees of the SDK: options, results and the `Client`, as types. Imports nothing of the implementation,
+ * so this one page is the whole contract. Sizes are in bytes, times in milliseconds.
+ *
+ * What a client promises: a call either resolves, or rejects with a `BargeError` whose `outcome` says whether the write happened.
+ * `not-applied`: it did not and will not. `unknown`: it may have, or may still. Nothing is promised about the order of calls that
+ * are in flight together; await one to order it before the next.
+ */
+import type { NodeStatusReply } from "./status.ts";
+
+/** How values are turned into bytes and back. The server never looks inside a value. */
+export type CodecName = "bytes" | "json" | "msgpack";
+
+/** What `put` accepts: with `bytes`, bytes or a string that is stored as UTF-8; else anything that the codec can write. */
+export type ValueInput<C extends CodecName> = C extends "bytes" ? Uint8Array | string : unknown;
+
+/** What `get` returns: with `bytes` a `Uint8Array` of the caller's own, else what the codec read. */
+export type ValueOutput<C extends CodecName> = C extends "bytes" ? Uint8Array : unknown;
+
+/** A string stands for its UTF-8 bytes. 1 to 4,096 bytes. */
+export type Key = Uint8Array | string;
+
+/**
+ * How fresh a read is. `linearizable`: sees every write that was acknowledged before the read began; costs a round to a quorum,
+ * shared by all reads that wait. `lease`: as linearizable while the leader's clock keeps its promise; only where the cluster allows
+ * it. `local`: what the asked node has applied, however old; bound it with `maxStalenessMs`.
+ */
+export type ConsistencyName = "linearizable" | "lease" | "local";
+
+/** Where a client may write its diagnostics; pino's and the console's shapes fit. Nothing is printed without one. */
+export interface ClientLogger {
+  debug(message: string): void;
+  info(message: string): void;
+  warn(message: string): void;
+  error(message: string): void;
+}
+
+export interface ClientOptions<C extends CodecName = CodecName> {
+  /**
+   * Nodes to begin with: `"host:port,host:port"` or a list. One reachable node is enough, the others are learned from it.
+   * @default "127.0.0.1:9091"
+   */
+  readonly endpoints?: string | readonly string[] | undefined;
+  /** The group that all calls go to. @default 0 */
+  readonly group?: number | undefined;
+  /** Time for a whole call, retries and waiting for room included. At most 60,000. @default 5000 */
+  readonly timeoutMs?: number | undefined;
+  /**
+   * How long one try may take: to connect, or to answer a read, which is then asked elsewhere. Also how long a node may be silent,
+   * not even answering a ping, before its connection is given up. A write that was sent is never tried twice: it waits for its
+   * answer until `timeoutMs` as long as its node gives signs of life. @default 1000
+   */
+  readonly attemptTimeoutMs?: number | undefined;
+  /** Calls that await their answer; further ones wait for room, in order. @default 65536 */
+  readonly maxInFlightRequests?: number | undefined;
+  /** Bytes of commands and queries that await their answer; further calls wait for room. @default 67108864 (64 MiB) */
+  readonly maxInFlightBytes?: number | undefined;
+  /** Calls that may wait for room; further ones are refused at once with `overloaded`, not applied. @default 65536 */
+  readonly maxWaitingRequests?: number | undefined;
+  /** Connections to each node in use. One is best unless a single event loop is not the bottleneck. @default 1 */
+  readonly connectionsPerNode?: number | undefined;
+  /** @default "bytes" */
+  readonly codec?: C | undefined;
+  /** @default none: nothing is printed */
+  readonly logger?: ClientLogger | undefined;
+}
+
+export interface CallOptions {
+  /** Overrides the client's `timeoutMs` for this call. */
+  readonly timeoutMs?: number | undefined;
+  /**
+   * Gives the call up: it rejects with `aborted`, outcome `not-applied` where nothing was sent yet, else `unknown`. A call with a
+   * signal travels in a section of its own, so at high rates prefer `timeoutMs`.
+   */
+  readonly signal?: AbortSignal | undefined;
+}
+
+export interface ReadOptions extends CallOptions {
+  /** @default "linearizable" */
+  readonly consistency?: ConsistencyName | undefined;
+  /** For `local` reads: refuse rather than answer from a state older than this. @default any age */
+  readonly maxStalenessMs?: number | undefined;
+}
+
+export interface PutResult {
+  /** Log index of this write: the key's new revision, unique and rising over all keys of the group. */
+  readonly revision: number;
+}
+
+export interface DeleteResult {
+  /** Log index of this delete. */
+  readonly revision: number;
+  /** False when the key was absent. */
+  readonly deleted: boolean;
+}
+
+export interface CompareResult {
+  /** True: the revision matched and the value was written. False: nothing was changed. */
+  readonly swapped: boolean;
+  /** The key's revision now: of this write, or of what is there instead (0 = absent). */
+  readonly revision: number;
+}
+
+export interface Entry<C extends CodecName = "bytes"> {
+  readonly value: ValueOutput<C>;
+  /** Log index of the write that put this value. */
+  readonly revision: number;
+}
+
+export interface RangeItem<C extends CodecName = "bytes"> extends Entry<C> {
+  readonly key: Uint8Array;
+}
+
+/** Keys in bytewise order: all that begin with `prefix`, or all in [`from`, `to`), or all. */
+export interface RangeOptions extends ReadOptions {
+  readonly prefix?: Key | undefined;
+  readonly from?: Key | undefined;
+  readonly to?: Key | undefined;
+  /** Only keys strictly after this one: the last key of the page before. */
+  readonly after?: Key | undefined;
+  /** Items on one page, at most 1,000; a page also ends at about 1 MiB. @default 1000 */
+  readonly limit?: number | undefined;
+  /** Leave the values out. @default false */
+  readonly keysOnly?: boolean | undefined;
+}
+
+export interface RangePage<C extends CodecName = "bytes"> {
+  readonly items: readonly RangeItem<C>[];
+  /** There is more: ask again with `after` set to the last item's key. */
+  readonly more: boolean;
+  /** Log index at which the page was read. */
+  readonly revision: number;
+}
+
+/** Result of one command: `code` 0 is plain ok; the rest is the state machine's (see machine/machine.ts). */
+export interface WriteResult {
+  /** Log index of the command. */
+  readonly index: number;
+  readonly code: number;
+  readonly bytes: Uint8Array;
+}
+
+/** Result of the commands of one section, applied at `firstIndex`, `firstIndex + 1`, … in the order given. */
+export interface WriteManyResult {
+  readonly firstIndex: number;
+  readonly count: number;
+  /** Only the commands whose result is not plain ok, by rising position. Empty when all went well. */
+  readonly exceptions: readonly CommandException[];
+}
+
+export interface CommandException {
+  /** Position of the command among those given, from 0. */
+  readonly position: number;
+  readonly code: number;
+  readonly bytes: Uint8Array;
+}
+
+/**
+ * A section that the caller fills itself: the quickest way to write much. Commands are laid out straight into the buffer that is
+ * sent. Each `put`, `delete` and `command` returns false, and adds nothing, when the section is full: send it and take another.
+ * A batch is sent once; one that is never sent is merely dropped.
+ */
+export interface WriteBatch<C extends CodecName = "bytes"> {
+  readonly count: number;
+  /** Bytes laid out so far. */
+  readonly byteLength: number;
+  put(key: Key, value: ValueInput<C>): boolean;
+  delete(key: Key): boolean;
+  /** One opaque command, for a state machine of your own. */
+  command(bytes: Uint8Array): boolean;
+  /** Sends all as one section: one promise however many commands. Commands are not atomic as a whole. */
+  send(options?: CallOptions): Promise<WriteManyResult>;
+}
+
+/**
+ * A client of one group. Lazy: it connects at the first call. Calls of one turn of the event loop travel together. Use it with
+ * `await using`, or call `drain()`.
+ *
+ * Every call rejects with a `BargeError`, whatever fails; a wrong argument rejects with `bad_request` or `too_large`, not applied.
+ */
+export interface Client<C extends CodecName = "bytes"> extends AsyncDisposable {
+  /** Writes a value. */
+  put(key: Key, value: ValueInput<C>, options?: CallOptions): Promise<PutResult>;
+  /** The value of a key, or undefined when it is absent. */
+  get(key: Key, options?: ReadOptions): Promise<Entry<C> | undefined>;
+  delete(key: Key, options?: CallOptions): Promise<DeleteResult>;
+  /** Writes only if the key's revision is `prevRevision`; 0 = only if the key is absent. */
+  compareAndSet(
+    key: Key,
+    value: ValueInput<C>,
+    prevRevision: number,
+    options?: CallOptions,
+  ): Promise<CompareResult>;
+  /** Deletes only if the key's revision is `prevRevision`. */
+  compareAndDelete(key: Key, prevRevision: number, options?: CallOptions): Promise<CompareResult>;
+  /** One page of keys in order. */
+  range(options?: RangeOptions): Promise<RangePage<C>>;
+
+  /**
+   * One opaque command. A thin wrapper over a section shared with the other calls of this turn; it costs about 60 ns more than the
+   * same command in `writeMany` or a `batch` (its own promise).
+   */
+  write(command: Uint8Array, options?: CallOptions): Promise<WriteResult>;
+  /** Opaque commands as one section, with one promise. All must fit one section (256 KiB by default), or `too_large`. */
+  writeMany(commands: readonly Uint8Array[], options?: CallOptions): Promise<WriteManyResult>;
+  /** A section to fill by hand. */
+  batch(): WriteBatch<C>;
+  /** One opaque query to the state machine. */
+  read(query: Uint8Array, options?: ReadOptions): Promise<ReadAnswer>;
+
+  /** What a node says about itself: the given one, or any. */
+  status(endpoint?: string, options?: CallOptions): Promise<NodeStatusReply>;
+  /** `host:port` of the nodes known so far: those given, then those learned. */
+  endpoints(): string[];
+  /** `host:port` of the node that leads as far as this client knows. */
+  leader(): string | undefined;
+
+  /** Takes no more calls, lets those in flight finish, then closes. Idempotent. The same as disposal. */
+  drain(): Promise<void>;
+  /** Closes at once: calls not yet sent reject with `shutting_down` (not applied), sent ones with `outcome_unknown`. Idempotent. */
+  close(): void;
+}
+
+/** Answer to an opaque query: `code` 0 is ok. */
+export interface ReadAnswer {
+  readonly code: number;
+  readonly bytes: Uint8Array;
+  /** Log index at which the query was answered. */
+  readonly appliedIndex: number;
+}

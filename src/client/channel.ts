@@ -1,0 +1,168 @@
+/**
+ * One connection to a node, from the dial to its end: hello, then requests and their answers by id. Anything that is not a
+ * well-formed answer ends the connection.
+ */
+import type { Limits } from "../limits.ts";
+import { type Address, type DialEvents, parseAddress } from "../net/bun-socket.ts";
+import { type CloseReason, Connection, type ConnectionHandler } from "../net/connection.ts";
+import type { ByteSocket } from "../net/socket.ts";
+import { decodeServerReply } from "../wire/client-messages.ts";
+import { frameVersion } from "../wire/frame.ts";
+import { decodeHelloReply, encodeHello } from "../wire/hello.ts";
+import { FrameType, type HelloReply, type ServerReply } from "../wire/messages.ts";
+import { InFlight } from "./in-flight.ts";
+import type { NodeLink } from "./node-link.ts";
+import type { Outgoing } from "./outgoing.ts";
+
+/** How sockets are made: net/bun-socket.ts, or a simulated network. */
+export type Dial = (address: Address, events: DialEvents) => void;
+
+export interface ChannelOptions {
+  readonly dial: Dial;
+  readonly limits: Limits;
+  /** To connect and be greeted; and how long the node may be silent afterwards, though it is pinged. */
+  readonly attemptTimeoutMs: number;
+  readonly events: ChannelEvents;
+}
+
+export interface ChannelEvents {
+  ready(channel: Channel, hello: HelloReply): void;
+  /** Once. `sent`: their bytes left this process, and no answer came. `unsent`: not all of their bytes did. */
+  closed(
+    channel: Channel,
+    reason: string,
+    unsent: readonly Outgoing[],
+    sent: readonly Outgoing[],
+  ): void;
+  /** False where the answer makes no sense for that request. */
+  answered(channel: Channel, outgoing: Outgoing, reply: ServerReply): boolean;
+}
+
+/** Unsent bytes from which on requests wait in the router instead, where they can still go elsewhere. */
+const unsentBytesMax = 1024 * 1024;
+/** For people who look at the server's connections. */
+const software = "barge-client/0.1.0";
+
+export class Channel implements ConnectionHandler {
+  readonly node: NodeLink;
+  readonly inFlight = new InFlight();
+  readonly #options: ChannelOptions;
+  readonly #dialledMs: number;
+  #state: "opening" | "ready" | "closed" = "opening";
+  #connection: Connection | undefined;
+  #refusal: string | undefined;
+
+  constructor(node: NodeLink, options: ChannelOptions, nowMs: number) {
+    this.node = node;
+    this.#options = options;
+    this.#dialledMs = nowMs;
+    const address = parseAddress(node.endpoint);
+    if (address === undefined) throw new Error(`"${node.endpoint}" is not host:port`);
+    options.dial(address, {
+      open: (socket) => this.#opened(socket),
+      failed: (message) => this.#finish(message),
+    });
+  }
+
+  get ready(): boolean {
+    return this.#state === "ready";
+  }
+
+  get hasRoom(): boolean {
+    return (this.#connection?.sendQueueBytes ?? unsentBytesMax) < unsentBytesMax;
+  }
+
+  /** Lays the request out; `flush` sends it. False, with nothing done, when too many are in flight. */
+  send(outgoing: Outgoing, group: number, timeoutMs: number): boolean {
+    const connection = this.#connection;
+    if (connection === undefined || this.#state !== "ready") return false;
+    const request = this.inFlight.add(outgoing);
+    if (request === 0) return false;
+    outgoing.encode(connection.out, { request, group, timeoutMs });
+    outgoing.endsAt = connection.figures.bytesSent + connection.out.byteLength;
+    return true;
+  }
+
+  flush(): void {
+    if (this.#connection !== undefined && this.#connection.sendQueueBytes > 0) {
+      this.#connection.flush();
+    }
+  }
+
+  /** Coarse time-outs and pings. */
+  sweep(nowMs: number): void {
+    if (this.#connection !== undefined) return this.#connection.checkTimeouts(nowMs);
+    if (nowMs - this.#dialledMs >= this.#options.attemptTimeoutMs)
+      this.#finish("no connection in time");
+  }
+
+  close(): void {
+    if (this.#connection === undefined) this.#finish("closed here");
+    else this.#connection.close("closed here");
+  }
+
+  frame(connection: Connection, type: number, payload: Uint8Array, fieldsBytes: number): void {
+    if (this.#state === "opening") return this.#greeted(connection, type, payload, fieldsBytes);
+    const reply = decodeServerReply(type, payload, fieldsBytes);
+    if (reply === undefined) return connection.close("malformed message");
+    const outgoing = this.inFlight.get(reply.request);
+    // It was given up here, and the answer came too late.
+    if (outgoing === undefined) return;
+    if (!this.#options.events.answered(this, outgoing, reply)) {
+      return connection.close("malformed message");
+    }
+    this.inFlight.remove(reply.request);
+  }
+
+  closed(_connection: Connection, reason: CloseReason): void {
+    this.#finish(this.#refusal ?? reason);
+  }
+
+  #opened(socket: ByteSocket): Connection | undefined {
+    // Given up meanwhile.
+    if (this.#state === "closed") return undefined;
+    const { limits, attemptTimeoutMs } = this.#options;
+    const connection = new Connection(socket, {
+      epoch: 0,
+      limits,
+      handler: this,
+      silenceMsMax: attemptTimeoutMs,
+      pingMs: Math.max(1, Math.floor(attemptTimeoutMs / 4)),
+    });
+    this.#connection = connection;
+    encodeHello(connection.out, {
+      role: "client",
+      versionMin: frameVersion,
+      versionMax: frameVersion,
+      features: 0,
+      software,
+    });
+    connection.flush();
+    return connection;
+  }
+
+  #greeted(connection: Connection, type: number, payload: Uint8Array, fieldsBytes: number): void {
+    if (type !== FrameType.helloReply) return connection.close("frame not allowed");
+    const hello = decodeHelloReply(payload, fieldsBytes);
+    if (hello === undefined) return connection.close("malformed message");
+    if (hello.error !== undefined) {
+      this.#refusal = `refused: ${hello.error.code}: ${hello.error.message}`;
+      return connection.close("refused");
+    }
+    connection.expect("client");
+    this.#state = "ready";
+    this.#options.events.ready(this, hello);
+  }
+
+  #finish(reason: string): void {
+    if (this.#state === "closed") return;
+    this.#state = "closed";
+    const bytesSent = this.#connection?.figures.bytesSent ?? 0;
+    const sent: Outgoing[] = [];
+    const unsent: Outgoing[] = [];
+    for (const outgoing of this.inFlight.takeAll()) {
+      (outgoing.endsAt <= bytesSent ? sent : unsent).push(outgoing);
+    }
+    this.#options.events.closed(this, reason, unsent, sent);
+  }
+}

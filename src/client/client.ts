@@ -1,0 +1,603 @@
+/**
+ * The client: calls in, promises out. Lays the calls of one turn of the event loop into as few requests as they fit into, keeps the
+ * bounds on what is in flight, and owns the one timer. Where requests go is the router's business.
+ *
+ * Per command it makes the promise that it returns and what resolves that, nothing else [39]: commands are laid out straight into the
+ * section, whose parallel arrays hold who waits.
+ */
+import { BargeError } from "../errors.ts";
+import { defaultLimits } from "../limits.ts";
+import { KvOp } from "../wire/kv.ts";
+import { Consistency } from "../wire/messages.ts";
+import type {
+  CallOptions,
+  Client,
+  CodecName,
+  CompareResult,
+  DeleteResult,
+  Entry,
+  Key,
+  PutResult,
+  RangeOptions,
+  RangePage,
+  ReadAnswer,
+  ReadOptions,
+  ValueInput,
+  WriteBatch,
+  WriteManyResult,
+  WriteResult,
+} from "./api.ts";
+import { Batch } from "./batch.ts";
+import type { Dial } from "./channel.ts";
+import { ControlCall } from "./control-call.ts";
+import { checkEndpoint, checkTimeout, type Settings } from "./options.ts";
+import type { Outgoing, Reject, Resolve } from "./outgoing.ts";
+import { keyBytes } from "./text.ts";
+import { Ask, ReadBatch } from "./read-batch.ts";
+import { closedError, Router, type RouterEvents } from "./router.ts";
+import { checkStatus, type NodeStatusReply } from "./status.ts";
+import { Sweeper } from "./sweeper.ts";
+import { type ValueCodec, valueCodec } from "./value-codec.ts";
+import { WaitingCalls } from "./waiting-calls.ts";
+import { type SectionBounds, Want, WriteSection } from "./write-section.ts";
+
+/** Sections kept for their buffers. */
+const pooledSectionsMax = 64;
+const maxStalenessMsMax = 0xffff_ffff;
+
+/** One executor for all promises: taking the two functions out of it costs no closure per call. */
+let takenResolve: Resolve;
+let takenReject: Reject;
+function take(resolve: (value: never) => void, reject: Reject): void {
+  takenResolve = resolve;
+  takenReject = reject;
+}
+
+/** A section or a batch of reads, which notes of what kind the call is that waits for what was added last. */
+interface Waitable<K> extends Outgoing {
+  waitFor(kind: K, resolve: Resolve, reject: Reject): void;
+}
+
+export class BargeClient<C extends CodecName> implements Client<C>, RouterEvents {
+  readonly #settings: Settings;
+  readonly #codec: ValueCodec;
+  readonly #bounds: SectionBounds;
+  readonly #router: Router;
+  readonly #sweeper: Sweeper;
+  #state: "open" | "draining" | "closed" = "open";
+
+  /** The section and the reads that this turn's calls still go into, and the requests of this turn that are complete. */
+  #section: WriteSection | undefined;
+  #reads: ReadBatch[] = [];
+  #turn: Outgoing[] = [];
+  #turnEnds = false;
+  readonly #pool: WriteSection[] = [];
+
+  /** Requests of earlier turns that are not settled. */
+  #outstanding = 0;
+  #callsInFlight = 0;
+  #bytesInFlight = 0;
+  readonly #waiting: WaitingCalls;
+
+  #drained: PromiseWithResolvers<void> | undefined;
+
+  constructor(settings: Settings, dial: Dial) {
+    this.#settings = settings;
+    this.#codec = valueCodec(settings.codec);
+    const { sectionBytesMax, frameBytesMax } = defaultLimits;
+    this.#bounds = { sectionBytesMax, frameBytesMax };
+    this.#router = new Router(settings, this.#bounds, dial, this);
+    this.#waiting = new WaitingCalls(settings.maxWaitingRequests);
+    this.#sweeper = new Sweeper(settings.attemptTimeoutMs, (nowMs) => this.#sweep(nowMs));
+  }
+
+  /* ---------------------------------------------------------------- key-value */
+
+  put(key: Key, value: ValueInput<C>, options?: CallOptions): Promise<PutResult> {
+    return this.#kv(Want.put, KvOp.put, key, value, 0, options);
+  }
+
+  delete(key: Key, options?: CallOptions): Promise<DeleteResult> {
+    return this.#kv(Want.delete, KvOp.delete, key, undefined, 0, options);
+  }
+
+  compareAndSet(
+    key: Key,
+    value: ValueInput<C>,
+    prevRevision: number,
+    options?: CallOptions,
+  ): Promise<CompareResult> {
+    return this.#kv(Want.compare, KvOp.compareAndPut, key, value, prevRevision, options);
+  }
+
+  compareAndDelete(key: Key, prevRevision: number, options?: CallOptions): Promise<CompareResult> {
+    return this.#kv(Want.compare, KvOp.compareAndDelete, key, undefined, prevRevision, options);
+  }
+
+  get(key: Key, options?: ReadOptions): Promise<Entry<C> | undefined> {
+    if (this.#full) return this.#later(options, (late) => this.#get(key, late));
+    return this.#get(key, options);
+  }
+
+  range(options?: RangeOptions): Promise<RangePage<C>> {
+    if (this.#full) return this.#later(options, (late) => this.#range({ ...options, ...late }));
+    return this.#range(options ?? {});
+  }
+
+  /* ---------------------------------------------------------------- opaque commands and queries */
+
+  write(command: Uint8Array, options?: CallOptions): Promise<WriteResult> {
+    if (this.#full) return this.#later(options, (late) => this.#write(command, late));
+    return this.#write(command, options);
+  }
+
+  async writeMany(
+    commands: readonly Uint8Array[],
+    options?: CallOptions,
+  ): Promise<WriteManyResult> {
+    const batch = this.batch();
+    for (const command of commands) {
+      if (!batch.command(command)) {
+        throw new BargeError(
+          "too_large",
+          `${commands.length} commands do not fit one section of ${this.#bounds.sectionBytesMax} bytes`,
+        );
+      }
+    }
+    return batch.send(options);
+  }
+
+  batch(): WriteBatch<C> {
+    const section = this.#pool.pop() ?? new WriteSection();
+    return new Batch(section, this.#bounds, this.#codec, (filled, options) =>
+      this.#full
+        ? this.#later(options, (late) => this.#sendBatch(filled, late))
+        : this.#sendBatch(filled, options),
+    );
+  }
+
+  read(query: Uint8Array, options?: ReadOptions): Promise<ReadAnswer> {
+    if (this.#full) return this.#later(options, (late) => this.#read(query, late));
+    return this.#read(query, options);
+  }
+
+  /* ---------------------------------------------------------------- the client itself */
+
+  status(endpoint?: string, options?: CallOptions): Promise<NodeStatusReply> {
+    if (this.#state !== "open") return Promise.reject(closedError());
+    const { promise, resolve, reject } = Promise.withResolvers<NodeStatusReply>();
+    try {
+      const target = endpoint === undefined ? undefined : checkEndpoint(endpoint);
+      const taken = (body: unknown): void => {
+        const status = checkStatus(body);
+        if (status instanceof BargeError) reject(status);
+        else resolve(status);
+      };
+      this.#begin(new ControlCall("status", target, taken, reject), options);
+    } catch (error) {
+      reject(error);
+    }
+    return promise;
+  }
+
+  endpoints(): string[] {
+    return this.#router.endpoints;
+  }
+
+  leader(): string | undefined {
+    return this.#router.leader;
+  }
+
+  drain(): Promise<void> {
+    if (this.#state === "closed") return this.#drained?.promise ?? Promise.resolve();
+    this.#drained ??= Promise.withResolvers<void>();
+    this.#state = "draining";
+    this.#endTurn();
+    this.#closeIfDrained();
+    return this.#drained.promise;
+  }
+
+  close(): void {
+    if (this.#state === "closed") return;
+    this.#state = "closed";
+    this.#sweeper.stop();
+    this.#waiting.rejectAll(closedError());
+    for (const outgoing of this.#takeTurn()) {
+      if (outgoing.phase === "settled") continue;
+      outgoing.fail(closedError());
+      this.#uncount(outgoing);
+      outgoing.phase = "settled";
+    }
+    this.#router.close();
+    this.#drained?.resolve();
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.drain();
+  }
+
+  /* ---------------------------------------------------------------- what the router says */
+
+  settled(outgoing: Outgoing, reusable: boolean): void {
+    this.#outstanding--;
+    this.#uncount(outgoing);
+    if (reusable && outgoing instanceof WriteSection) this.#recycle(outgoing);
+    if (this.#waiting.length > 0 && this.#state !== "closed") this.#admit();
+    if (this.#state === "draining") this.#closeIfDrained();
+  }
+
+  pumpWanted(): void {
+    this.#scheduleTurn();
+  }
+
+  /* ---------------------------------------------------------------- calls into requests */
+
+  #kv<T>(
+    want: Want,
+    op: KvOp,
+    key: Key,
+    value: unknown,
+    prevRevision: number,
+    options: CallOptions | undefined,
+  ): Promise<T> {
+    if (this.#full) {
+      return this.#later(options, (late) => this.#kvNow(want, op, key, value, prevRevision, late));
+    }
+    return this.#kvNow(want, op, key, value, prevRevision, options);
+  }
+
+  #kvNow<T>(
+    want: Want,
+    op: KvOp,
+    key: Key,
+    value: unknown,
+    prevRevision: number,
+    options: CallOptions | undefined,
+  ): Promise<T> {
+    try {
+      const deletes = op === KvOp.delete || op === KvOp.compareAndDelete;
+      const stored = deletes ? undefined : this.#codec.encode(value);
+      let section = this.#sectionFor(options);
+      let before = section.byteLength;
+      if (!section.addKv(this.#bounds, op, key, stored, prevRevision)) {
+        section = this.#nextSection(options);
+        before = section.byteLength;
+        section.addKv(this.#bounds, op, key, stored, prevRevision);
+      }
+      return this.#wait(section, section.byteLength - before, want, options);
+    } catch (error) {
+      return Promise.reject(error);
+    }
+  }
+
+  #write(command: Uint8Array, options: CallOptions | undefined): Promise<WriteResult> {
+    try {
+      let section = this.#sectionFor(options);
+      let before = section.byteLength;
+      if (!section.addCommand(this.#bounds, command)) {
+        section = this.#nextSection(options);
+        before = section.byteLength;
+        section.addCommand(this.#bounds, command);
+      }
+      return this.#wait(section, section.byteLength - before, Want.opaque, options);
+    } catch (error) {
+      return Promise.reject(error);
+    }
+  }
+
+  #get(key: Key, options: ReadOptions | undefined): Promise<Entry<C> | undefined> {
+    try {
+      let batch = this.#readsFor(options, false);
+      let before = batch.byteLength;
+      if (!batch.addGet(key)) {
+        batch = this.#readsFor(options, true);
+        before = batch.byteLength;
+        batch.addGet(key);
+      }
+      return this.#wait(batch, batch.byteLength - before, Ask.get, options);
+    } catch (error) {
+      return Promise.reject(error);
+    }
+  }
+
+  /** A page may fill a frame, so each travels alone. */
+  #range(options: RangeOptions): Promise<RangePage<C>> {
+    try {
+      const batch = this.#newReads(options);
+      batch.addRange({
+        prefix: optionalKey(options.prefix),
+        from: optionalKey(options.from),
+        to: optionalKey(options.to),
+        after: optionalKey(options.after),
+        limit: checkLimit(options.limit),
+        keysOnly: options.keysOnly,
+      });
+      const page = this.#waitOnly<RangePage<C>, Ask>(batch, batch.byteLength, Ask.range);
+      this.#begin(batch, options);
+      return page;
+    } catch (error) {
+      return Promise.reject(error);
+    }
+  }
+
+  #read(query: Uint8Array, options: ReadOptions | undefined): Promise<ReadAnswer> {
+    try {
+      let batch = this.#readsFor(options, false);
+      let before = batch.byteLength;
+      if (!batch.addQuery(query)) {
+        batch = this.#readsFor(options, true);
+        before = batch.byteLength;
+        batch.addQuery(query);
+      }
+      return this.#wait(batch, batch.byteLength - before, Ask.opaque, options);
+    } catch (error) {
+      return Promise.reject(error);
+    }
+  }
+
+  #sendBatch(section: WriteSection, options: CallOptions | undefined): Promise<WriteManyResult> {
+    const { promise, resolve, reject } = Promise.withResolvers<WriteManyResult>();
+    try {
+      checkSignal(options);
+      section.timeoutMs = this.#timeoutMs(options);
+      section.many = { resolve: resolve as Resolve, reject };
+      this.#count(section, section.byteLength);
+      this.#begin(section, options);
+    } catch (error) {
+      reject(error);
+    }
+    return promise;
+  }
+
+  /** The promise of the call whose bytes were added last; what waits for it begins its way at the end of this turn. */
+  #wait<T, K>(
+    request: Waitable<K>,
+    bytes: number,
+    kind: K,
+    options: CallOptions | undefined,
+  ): Promise<T> {
+    const promise = this.#waitOnly<T, K>(request, bytes, kind);
+    if (options?.signal !== undefined) this.#begin(request, options);
+    else this.#scheduleTurn();
+    return promise;
+  }
+
+  #waitOnly<T, K>(request: Waitable<K>, bytes: number, kind: K): Promise<T> {
+    const promise = new Promise<T>(take);
+    request.waitFor(kind, takenResolve, takenReject);
+    this.#count(request, bytes);
+    return promise;
+  }
+
+  #count(outgoing: Outgoing, bytes: number): void {
+    outgoing.countedCalls++;
+    outgoing.countedBytes += bytes;
+    this.#callsInFlight++;
+    this.#bytesInFlight += bytes;
+  }
+
+  /** The open section, or a fresh one where that asks for another time-out or the call must travel alone. */
+  #sectionFor(options: CallOptions | undefined): WriteSection {
+    const timeoutMs = this.#timeoutMs(options);
+    if (options?.signal !== undefined) {
+      checkSignal(options);
+      return this.#newSection(timeoutMs);
+    }
+    if (this.#section?.timeoutMs === timeoutMs) return this.#section;
+    return this.#nextSection(options);
+  }
+
+  #nextSection(options: CallOptions | undefined): WriteSection {
+    if (this.#section !== undefined) this.#turn.push(this.#section);
+    this.#section = this.#newSection(this.#timeoutMs(options));
+    return this.#section;
+  }
+
+  #newSection(timeoutMs: number): WriteSection {
+    const section = this.#pool.pop() ?? new WriteSection();
+    section.timeoutMs = timeoutMs;
+    return section;
+  }
+
+  /** The open batch of reads that asks for the same, or a fresh one. */
+  #readsFor(options: ReadOptions | undefined, fresh: boolean): ReadBatch {
+    if (options?.signal !== undefined) {
+      checkSignal(options);
+      return this.#newReads(options);
+    }
+    const timeoutMs = this.#timeoutMs(options);
+    const consistency = consistencyOf(options);
+    const maxStalenessMs = stalenessOf(options);
+    for (let i = 0; i < this.#reads.length; i++) {
+      const batch = this.#reads[i]!;
+      const same =
+        batch.timeoutMs === timeoutMs &&
+        batch.consistency === consistency &&
+        batch.maxStalenessMs === maxStalenessMs;
+      if (!same) continue;
+      if (!fresh) return batch;
+      this.#turn.push(batch);
+      this.#reads.splice(i, 1);
+      break;
+    }
+    const batch = this.#newReads(options);
+    this.#reads.push(batch);
+    return batch;
+  }
+
+  #newReads(options: ReadOptions | undefined): ReadBatch {
+    const batch = new ReadBatch(this.#codec, consistencyOf(options), stalenessOf(options));
+    batch.timeoutMs = this.#timeoutMs(options);
+    return batch;
+  }
+
+  #timeoutMs(options: CallOptions | undefined): number {
+    const timeoutMs = options?.timeoutMs;
+    return timeoutMs === undefined ? this.#settings.timeoutMs : checkTimeout(timeoutMs);
+  }
+
+  /* ---------------------------------------------------------------- turns */
+
+  /** A request of its own: a batch, a control call, a call with a signal. */
+  #begin(outgoing: Outgoing, options: CallOptions | undefined): void {
+    const signal = options?.signal;
+    if (signal !== undefined) {
+      const abandon = (): void => this.#abandon(outgoing, signal.reason);
+      signal.addEventListener("abort", abandon, { once: true });
+      outgoing.whenSettled = () => signal.removeEventListener("abort", abandon);
+    }
+    this.#turn.push(outgoing);
+    this.#scheduleTurn();
+  }
+
+  #scheduleTurn(): void {
+    if (this.#turnEnds) return;
+    this.#turnEnds = true;
+    setImmediate(this.#endTurn);
+  }
+
+  /** Everything that this turn's calls laid out goes on its way. */
+  readonly #endTurn = (): void => {
+    this.#turnEnds = false;
+    if (this.#state === "closed") return;
+    const nowMs = performance.now();
+    for (const outgoing of this.#takeTurn()) {
+      if (outgoing.phase === "settled") continue;
+      outgoing.deadlineMs = nowMs + outgoing.timeoutMs;
+      if (outgoing instanceof WriteSection) outgoing.seal();
+      this.#outstanding++;
+      this.#router.submit(outgoing, nowMs);
+    }
+    this.#router.pump(nowMs);
+    this.#router.flush();
+    this.#sweeper.busy();
+  };
+
+  #takeTurn(): Outgoing[] {
+    const turn = this.#turn;
+    this.#turn = [];
+    if (this.#section !== undefined) {
+      // A command that was refused before it was laid out leaves an empty one.
+      if (this.#section.count > 0) turn.push(this.#section);
+      else this.#recycle(this.#section);
+      this.#section = undefined;
+    }
+    for (const batch of this.#reads) if (batch.count > 0) turn.push(batch);
+    this.#reads = [];
+    return turn;
+  }
+
+  #abandon(outgoing: Outgoing, reason: unknown): void {
+    if (outgoing.phase !== "filling") return this.#router.abandon(outgoing, reason);
+    outgoing.fail(abortedError(reason));
+    this.#uncount(outgoing);
+    outgoing.phase = "settled";
+  }
+
+  #uncount(outgoing: Outgoing): void {
+    this.#callsInFlight -= outgoing.countedCalls;
+    this.#bytesInFlight -= outgoing.countedBytes;
+    outgoing.countedCalls = 0;
+    outgoing.countedBytes = 0;
+    outgoing.whenSettled?.();
+    outgoing.whenSettled = undefined;
+  }
+
+  #recycle(section: WriteSection): void {
+    const kept = section.capacity <= this.#bounds.sectionBytesMax * 2;
+    if (!kept || this.#pool.length >= pooledSectionsMax) return;
+    section.reset();
+    this.#pool.push(section);
+  }
+
+  /* ---------------------------------------------------------------- bounds, time, the end */
+
+  /** A call must wait for room, or be refused. */
+  get #full(): boolean {
+    return (
+      this.#callsInFlight >= this.#settings.maxInFlightRequests ||
+      this.#bytesInFlight >= this.#settings.maxInFlightBytes ||
+      this.#waiting.length > 0 ||
+      this.#state !== "open"
+    );
+  }
+
+  /** Waits for room, in order, on the call's own time. */
+  #later<T, O extends CallOptions>(
+    options: O | undefined,
+    call: (options: O) => Promise<T>,
+  ): Promise<T> {
+    if (this.#state !== "open") return Promise.reject(closedError());
+    try {
+      checkSignal(options);
+      const timeoutMs = this.#timeoutMs(options);
+      this.#sweeper.busy();
+      return this.#waiting.add(performance.now() + timeoutMs, options?.signal, (leftMs) =>
+        call({ ...(options as O), timeoutMs: leftMs }),
+      );
+    } catch (error) {
+      return Promise.reject(error);
+    }
+  }
+
+  #admit(): void {
+    const nowMs = performance.now();
+    while (
+      this.#waiting.length > 0 &&
+      this.#callsInFlight < this.#settings.maxInFlightRequests &&
+      this.#bytesInFlight < this.#settings.maxInFlightBytes
+    ) {
+      this.#waiting.admit(nowMs);
+    }
+  }
+
+  /** True while there is something to watch. */
+  #sweep(nowMs: number): boolean {
+    this.#waiting.expire(nowMs);
+    this.#router.sweep(nowMs);
+    return this.#outstanding > 0 || this.#waiting.length > 0;
+  }
+
+  #closeIfDrained(): void {
+    if (this.#outstanding === 0 && this.#waiting.length === 0 && !this.#turnEnds) this.close();
+  }
+}
+
+function abortedError(reason: unknown): BargeError {
+  return new BargeError("aborted", "the caller gave up before anything was sent", {
+    outcome: "not-applied",
+    cause: reason,
+  });
+}
+
+function checkSignal(options: CallOptions | undefined): void {
+  if (options?.signal?.aborted === true) throw abortedError(options.signal.reason);
+}
+
+function consistencyOf(options: ReadOptions | undefined): Consistency {
+  const name = options?.consistency;
+  if (name === undefined) return Consistency.linearizable;
+  const consistency = Object.hasOwn(Consistency, name) ? Consistency[name] : undefined;
+  if (consistency !== undefined) return consistency;
+  throw new BargeError(
+    "bad_request",
+    `consistency "${String(name)}" is none of linearizable, lease, local`,
+  );
+}
+
+function stalenessOf(options: ReadOptions | undefined): number {
+  const ms = options?.maxStalenessMs;
+  if (ms === undefined) return 0;
+  if (Number.isSafeInteger(ms) && ms >= 1 && ms <= maxStalenessMsMax) return ms;
+  throw new BargeError("bad_request", "maxStalenessMs must be a positive integer");
+}
+
+function checkLimit(limit: number | undefined): number {
+  if (limit === undefined) return 0;
+  if (Number.isSafeInteger(limit) && limit >= 1 && limit <= 0xffff_ffff) return limit;
+  throw new BargeError("bad_request", "limit must be a positive integer");
+}
+
+function optionalKey(key: Key | undefined): Uint8Array | undefined {
+  return key === undefined ? undefined : keyBytes(key);
+}

@@ -1,0 +1,35 @@
+/**
+ * The SDK of Barge: all that is public.
+ *
+ *     import { connect } from "barge";
+ *     await using client = connect({ endpoints: "127.0.0.1:9091" });
+ *     const { revision } = await client.put("greeting", "hello");
+ *     const entry = await client.get("greeting");
+ */
+export { BargeError, type ErrorCode, type Outcome } from "../errors.ts";
+export type {
+  CallOptions,
+  Client,
+  ClientLogger,
+  ClientOptions,
+  CodecName,
+  CommandException,
+  CompareResult,
+  ConsistencyName,
+  DeleteResult,
+  Entry,
+  Key,
+  PutResult,
+  RangeItem,
+  RangeOptions,
+  RangePage,
+  ReadAnswer,
+  ReadOptions,
+  ValueInput,
+  ValueOutput,
+  WriteBatch,
+  WriteManyResult,
+  WriteResult,
+} from "./api.ts";
+export { connect } from "./connect.ts";
+export type { GroupStatusReply, MemberStatusReply, NodeStatusReply } from "./status.ts";

@@ -1,0 +1,57 @@
+/**
+ * One request on its way: a section of writes, a batch of reads or a control call. It knows how to lay itself out for the wire, how to
+ * take its answer and how to fail all the calls in it; where it is sent and when it is sent again is the router's business.
+ */
+import type { BargeError } from "../errors.ts";
+import type { ServerReply } from "../wire/messages.ts";
+import type { SendBuffer } from "../wire/send-buffer.ts";
+
+/** `filling` → `waiting` (for a connection, or a pause) ⇄ `sent` → `settled`, for good. */
+export type Phase = "filling" | "waiting" | "sent" | "settled";
+
+export interface RequestHead {
+  readonly request: number;
+  readonly group: number;
+  readonly timeoutMs: number;
+}
+
+export type Resolve = (value: never) => void;
+export type Reject = (error: BargeError) => void;
+
+export abstract class Outgoing {
+  phase: Phase = "filling";
+  /** What its calls asked for; only calls with the same share a request. */
+  timeoutMs = 0;
+  /** On the clock of `performance.now()`. */
+  deadlineMs = 0;
+  /** While waiting: not to be sent before, on the same clock. */
+  notBeforeMs = 0;
+  /** When the current try was sent. */
+  sentMs = 0;
+  /** Where its bytes end in the stream of the connection that it was laid out for. */
+  endsAt = 0;
+  /** Tries that were refused since the last pause, and pauses so far. */
+  hops = 0;
+  pauses = 0;
+  /** Why the last try was refused: the reason to give when time runs out. */
+  refusal: BargeError | undefined;
+  /** The node that refused, not to be asked next if another is at hand. */
+  avoid: string | undefined;
+  /** A call that must go to this very node. */
+  readonly endpoint: string | undefined = undefined;
+  /** Local reads go to the nodes in the order that the user listed them. */
+  readonly local: boolean = false;
+
+  /** What it counts against the client's bounds: promises that wait for it, and their bytes. */
+  countedCalls = 0;
+  countedBytes = 0;
+  /** Removes the listener of an AbortSignal. */
+  whenSettled: (() => void) | undefined;
+  /** True where a second execution does no harm, so that it may be sent again whatever became of the first. */
+  abstract readonly repeatable: boolean;
+
+  abstract encode(out: SendBuffer, head: RequestHead): void;
+  /** Takes the answer and settles the calls; false where the answer makes no sense, with nothing settled. */
+  abstract accept(reply: ServerReply): boolean;
+  abstract fail(error: BargeError): void;
+}

@@ -1,0 +1,452 @@
+/**
+ * Where requests go: finds and follows the leader, sends again what may be sent again, gives up what ran out of time. Any node takes any
+ * request, so a write goes to whatever node is connected while the leader is being looked for.
+ *
+ * A write is sent again only when a node refused it as not applied, or when not all of its bytes left this process. One that was
+ * sent is answered, or fails as `unknown`. Reads and control calls are sent again freely. All within the deadline of the call.
+ */
+import { BargeError, errorCodeOf } from "../errors.ts";
+import { defaultLimits } from "../limits.ts";
+import { parseAddress } from "../net/bun-socket.ts";
+import type { ErrorReply, HelloReply, ServerReply } from "../wire/messages.ts";
+import { Channel, type ChannelEvents, type ChannelOptions, type Dial } from "./channel.ts";
+import { ControlCall } from "./control-call.ts";
+import { NodeLink } from "./node-link.ts";
+import type { Settings } from "./options.ts";
+import type { Outgoing } from "./outgoing.ts";
+import type { NodeStatusReply } from "./status.ts";
+import type { SectionBounds } from "./write-section.ts";
+
+/** Refusals that are followed at once to the node in the hint, before a pause. */
+const hopsMax = 4;
+const pauseMsMin = 10;
+const pauseMsMax = 100;
+/** A node that is stopping or wounded is passed over for this long. */
+const leavingMs = 1_000;
+/** The leader may change without a refusal, since any node takes any request: ask now and then who it is. */
+const leaderProbeMs = 1_000;
+/**
+ * A connection stops reading above this much unsent. Never reached: little is laid out ahead, and a client that does not read while the
+ * node waits to be read would stand still with it.
+ */
+const clientSendQueueBytesMax = 16 * 1024 * 1024;
+/** Members that a node names beyond this are not learned. */
+const nodesMax = 64;
+
+export interface RouterEvents {
+  /** Settled, well or not. `reusable`: answered, so its bytes are no longer needed by any connection. */
+  settled(outgoing: Outgoing, reusable: boolean): void;
+  /** Something may be sent now: `pump` is wanted at the end of this turn. */
+  pumpWanted(): void;
+}
+
+export class Router implements ChannelEvents {
+  readonly #settings: Settings;
+  readonly #bounds: SectionBounds;
+  readonly #channelOptions: ChannelOptions;
+  readonly #events: RouterEvents;
+  readonly #nodes: NodeLink[] = [];
+  #leader: string | undefined;
+  /** Requests that wait for a connection or for the end of a pause, in order. */
+  #waiting: Outgoing[] = [];
+  #nextProbeMs = 0;
+  #sentSinceProbe = false;
+  #closed = false;
+
+  constructor(settings: Settings, bounds: SectionBounds, dial: Dial, events: RouterEvents) {
+    this.#settings = settings;
+    this.#bounds = bounds;
+    const { attemptTimeoutMs } = settings;
+    const limits = {
+      ...defaultLimits,
+      helloTimeoutMs: attemptTimeoutMs,
+      sendQueueBytesMax: clientSendQueueBytesMax,
+    };
+    this.#channelOptions = { dial, limits, attemptTimeoutMs, events: this };
+    this.#events = events;
+    for (const endpoint of settings.endpoints) this.#nodes.push(this.#link(endpoint));
+  }
+
+  get leader(): string | undefined {
+    return this.#leader;
+  }
+
+  get endpoints(): string[] {
+    return this.#nodes.map((node) => node.endpoint);
+  }
+
+  /** Sends it now, or when there is a way. Its bytes do not change any more. */
+  submit(outgoing: Outgoing, nowMs: number): void {
+    outgoing.phase = "waiting";
+    if (!this.#trySend(outgoing, nowMs)) this.#waiting.push(outgoing);
+  }
+
+  /** Hands what was submitted to the sockets: once per turn. */
+  flush(): void {
+    for (const node of this.#nodes) node.flush();
+  }
+
+  /** The caller gave up: fails the request as not applied, or as unknown where it was sent. */
+  abandon(outgoing: Outgoing, reason: unknown): void {
+    if (outgoing.phase === "settled") return;
+    const sent = outgoing.phase === "sent" && !outgoing.repeatable;
+    const outcome = sent ? "unknown" : "not-applied";
+    const when = sent ? "after it was sent" : "before anything was applied";
+    this.#drop(outgoing);
+    this.#fail(
+      outgoing,
+      new BargeError("aborted", `the caller gave up ${when}`, { outcome, cause: reason }),
+    );
+  }
+
+  /** Time-outs, pauses that end, silent connections, dials: called each few milliseconds while anything is under way. */
+  sweep(nowMs: number): void {
+    for (const node of this.#nodes) node.sweep(nowMs);
+    for (const node of this.#nodes) {
+      for (const channel of node.channels) {
+        channel.inFlight.sweep((outgoing) => this.#overdue(outgoing, node, nowMs));
+      }
+    }
+    this.pump(nowMs);
+    if (this.#sentSinceProbe && nowMs >= this.#nextProbeMs) this.#probeLeader(nowMs);
+    this.flush();
+  }
+
+  close(): void {
+    this.#closed = true;
+    for (const node of this.#nodes) node.close();
+    const waiting = this.#waiting;
+    this.#waiting = [];
+    for (const outgoing of waiting) this.#fail(outgoing, closedError());
+  }
+
+  /* ---------------------------------------------------------------- what connections say */
+
+  ready(channel: Channel, hello: HelloReply): void {
+    const node = channel.node;
+    const nowMs = performance.now();
+    node.connected(hello.nodeId);
+    this.#bounds.frameBytesMax = hello.frameBytesMax;
+    this.#bounds.sectionBytesMax = hello.sectionBytesMax;
+    this.#learn(hello.members);
+    // Hello knows the leader of group 0 only.
+    if (this.#settings.group === 0 && hello.leader !== 0) {
+      const leader = this.#endpointOf(hello.leader, hello.members);
+      if (this.#leader === undefined && leader !== undefined) this.#follow(leader);
+    }
+    this.#settings.logger.debug(`connected to node ${hello.nodeId} at ${node.endpoint}`);
+    node.connect(nowMs);
+    this.pump(nowMs);
+    this.flush();
+  }
+
+  /** `unsent`: not all of their bytes left. `sent`: they did, and no answer came. */
+  closed(
+    channel: Channel,
+    reason: string,
+    unsent: readonly Outgoing[],
+    sent: readonly Outgoing[],
+  ): void {
+    const nowMs = performance.now();
+    const { node } = channel;
+    node.disconnected(channel, reason, nowMs);
+    if (this.#leader === node.endpoint && !node.usable) this.#leader = undefined;
+    if (!this.#closed) this.#settings.logger.info(`lost ${node.endpoint}: ${reason}`);
+    for (const outgoing of sent) {
+      if (outgoing.repeatable) this.#again(outgoing, node, nowMs);
+      else this.#fail(outgoing, lostError(node.endpoint, reason));
+    }
+    for (const outgoing of unsent) this.#again(outgoing, node, nowMs);
+    this.#failPinned(node);
+    this.pump(nowMs);
+    this.flush();
+  }
+
+  /** False where the reply makes no sense: the connection is closed then. */
+  answered(channel: Channel, outgoing: Outgoing, reply: ServerReply): boolean {
+    if (reply.type === "errorReply") {
+      this.#refused(channel.node, outgoing, reply, performance.now());
+    } else {
+      if (!outgoing.accept(reply)) return false;
+      this.#settled(outgoing, true);
+    }
+    // What waits for room on a connection, or has just been refused, goes with the next turn.
+    if (this.#waiting.length > 0) this.#events.pumpWanted();
+    return true;
+  }
+
+  /* ---------------------------------------------------------------- sending */
+
+  /** Sends what waits and can be sent. */
+  pump(nowMs: number): void {
+    if (this.#waiting.length === 0) return;
+    const waiting = this.#waiting;
+    this.#waiting = [];
+    let kept: Outgoing[] | undefined;
+    for (const outgoing of waiting) {
+      if (outgoing.phase === "settled") continue;
+      if (nowMs >= outgoing.deadlineMs) this.#expire(outgoing);
+      else if (nowMs < outgoing.notBeforeMs || !this.#trySend(outgoing, nowMs)) {
+        (kept ??= []).push(outgoing);
+      }
+    }
+    // What was pushed meanwhile comes after.
+    if (kept !== undefined) this.#waiting = kept.concat(this.#waiting);
+  }
+
+  #trySend(outgoing: Outgoing, nowMs: number): boolean {
+    if (this.#closed) {
+      this.#fail(outgoing, closedError());
+      return true;
+    }
+    const node = this.#choose(outgoing, nowMs);
+    const channel = node?.channel();
+    if (channel === undefined) return false;
+    const leftMs = Math.max(1, Math.ceil(outgoing.deadlineMs - nowMs));
+    const timeoutMs = outgoing.repeatable
+      ? Math.min(leftMs, this.#settings.attemptTimeoutMs)
+      : leftMs;
+    if (!channel.send(outgoing, this.#settings.group, timeoutMs)) return false;
+    outgoing.phase = "sent";
+    outgoing.sentMs = nowMs;
+    this.#sentSinceProbe = true;
+    return true;
+  }
+
+  /** A node to send to now; undefined where none is ready, and then whatever helps is being dialled. */
+  #choose(outgoing: Outgoing, nowMs: number): NodeLink | undefined {
+    if (outgoing.endpoint !== undefined) return this.#chooseOne(outgoing.endpoint, nowMs);
+    if (outgoing.local) return this.#chooseInOrder(outgoing, nowMs);
+    const leader = this.#find(this.#leader);
+    if (leader !== undefined && leader.endpoint !== outgoing.avoid) {
+      if (leader.usable) return leader;
+      leader.connect(nowMs);
+    }
+    let second: NodeLink | undefined;
+    for (const node of this.#nodes) {
+      if (!node.usable) continue;
+      if (node.endpoint !== outgoing.avoid && nowMs >= node.passOverUntilMs) return node;
+      second ??= node;
+    }
+    // Others may be better than the one that has just refused.
+    if (second === undefined || outgoing.avoid !== undefined) this.#dialMore(nowMs);
+    return second;
+  }
+
+  #chooseOne(endpoint: string, nowMs: number): NodeLink | undefined {
+    let node = this.#find(endpoint);
+    if (node === undefined) {
+      node = this.#link(endpoint);
+      this.#nodes.push(node);
+    }
+    if (node.usable) return node;
+    node.connect(nowMs);
+    return undefined;
+  }
+
+  /** The first node that can be reached, in the order of the user's list. */
+  #chooseInOrder(outgoing: Outgoing, nowMs: number): NodeLink | undefined {
+    for (const node of this.#nodes) {
+      if (node.usable && node.endpoint !== outgoing.avoid) return node;
+      node.connect(nowMs);
+      if (node.dialling && !node.slow(nowMs)) return undefined;
+    }
+    return this.#nodes.find((node) => node.usable);
+  }
+
+  /** Dials the next node unless one is being dialled that is not slow about it. */
+  #dialMore(nowMs: number): void {
+    if (this.#nodes.some((node) => node.dialling && !node.slow(nowMs))) return;
+    for (const node of this.#nodes) {
+      if (!node.usable && !node.dialling && node.connect(nowMs)) return;
+    }
+  }
+
+  /* ---------------------------------------------------------------- sending again, giving up */
+
+  #refused(node: NodeLink, outgoing: Outgoing, reply: ErrorReply, nowMs: number): void {
+    const code = errorCodeOf(reply.error);
+    const leaderHint = reply.leaderHint === "" ? undefined : reply.leaderHint;
+    const error = new BargeError(code, reply.message, {
+      outcome: outgoing.repeatable ? "not-applied" : reply.outcome,
+      ...(leaderHint === undefined ? {} : { leaderHint }),
+    });
+    if (!error.retryable || error.outcome !== "not-applied") return this.#fail(outgoing, error);
+    outgoing.refusal = error;
+    if (code === "shutting_down" || code === "wounded") node.passOverUntilMs = nowMs + leavingMs;
+    if (code !== "overloaded") {
+      outgoing.avoid = node.endpoint;
+      if (this.#leader === node.endpoint) this.#leader = undefined;
+    }
+    const hinted = leaderHint !== undefined && leaderHint !== node.endpoint;
+    if (hinted) this.#follow(leaderHint);
+    outgoing.hops++;
+    if (hinted && outgoing.hops <= hopsMax) outgoing.notBeforeMs = 0;
+    else this.#pause(outgoing, nowMs);
+    outgoing.phase = "waiting";
+    this.#waiting.push(outgoing);
+  }
+
+  /** Not refused, merely not answered or not sent. */
+  #again(outgoing: Outgoing, node: NodeLink, nowMs: number): void {
+    if (this.#closed) return this.#fail(outgoing, closedError());
+    outgoing.avoid = node.endpoint;
+    outgoing.phase = "waiting";
+    outgoing.notBeforeMs = 0;
+    // A node that accepts and drops connections must not make this spin.
+    if (++outgoing.hops > 1) this.#pause(outgoing, nowMs);
+    this.#waiting.push(outgoing);
+  }
+
+  #pause(outgoing: Outgoing, nowMs: number): void {
+    outgoing.hops = 0;
+    const longest = Math.min(pauseMsMax, pauseMsMin * 2 ** Math.min(outgoing.pauses++, 10));
+    outgoing.notBeforeMs = nowMs + longest * (0.5 + Math.random() / 2);
+  }
+
+  /** True where the request in flight is over for this connection. */
+  #overdue(outgoing: Outgoing, node: NodeLink, nowMs: number): boolean {
+    if (nowMs >= outgoing.deadlineMs) {
+      const outcome = outgoing.repeatable ? "not-applied" : "unknown";
+      const text = `${node.endpoint} did not answer within ${outgoing.timeoutMs} ms`;
+      this.#fail(outgoing, new BargeError("timeout", text, { outcome }));
+      return true;
+    }
+    if (!outgoing.repeatable || nowMs - outgoing.sentMs < this.#settings.attemptTimeoutMs) {
+      return false;
+    }
+    this.#again(outgoing, node, nowMs);
+    return true;
+  }
+
+  /** Time ran out before it was sent, or after it was refused: either way it was not applied. */
+  #expire(outgoing: Outgoing): void {
+    const cause = outgoing.refusal;
+    const limit = `within ${outgoing.timeoutMs} ms`;
+    if (cause !== undefined) {
+      const text = `${cause.message} (tried again ${limit})`;
+      const { code, leaderHint } = cause;
+      const hint = leaderHint === undefined ? {} : { leaderHint };
+      return this.#fail(
+        outgoing,
+        new BargeError(code, text, { outcome: "not-applied", cause, ...hint }),
+      );
+    }
+    const reasons = this.#nodes.flatMap((node) =>
+      node.lastError === undefined ? [] : [`${node.endpoint}: ${node.lastError}`],
+    );
+    if (this.#nodes.some((node) => node.usable)) {
+      const text = `not sent ${limit}`;
+      return this.#fail(outgoing, new BargeError("timeout", text, { outcome: "not-applied" }));
+    }
+    const why = reasons.length === 0 ? "" : ` (${reasons.join("; ")})`;
+    this.#fail(outgoing, new BargeError("unreachable", `no node answered ${limit}${why}`));
+  }
+
+  /** Calls for this very node do not wait for it to come back. */
+  #failPinned(node: NodeLink): void {
+    if (node.usable || node.dialling) return;
+    for (const outgoing of this.#waiting) {
+      if (outgoing.endpoint !== node.endpoint) continue;
+      const text = `${node.endpoint}: ${node.lastError ?? "no connection"}`;
+      this.#fail(outgoing, new BargeError("unreachable", text));
+    }
+  }
+
+  #drop(outgoing: Outgoing): void {
+    if (outgoing.phase !== "sent") return;
+    for (const node of this.#nodes) {
+      for (const channel of node.channels) {
+        channel.inFlight.sweep((other) => other === outgoing);
+      }
+    }
+  }
+
+  #fail(outgoing: Outgoing, error: BargeError): void {
+    if (outgoing.phase === "settled") return;
+    outgoing.fail(error);
+    this.#settled(outgoing, false);
+  }
+
+  #settled(outgoing: Outgoing, reusable: boolean): void {
+    outgoing.phase = "settled";
+    this.#events.settled(outgoing, reusable);
+  }
+
+  /* ---------------------------------------------------------------- nodes and the leader */
+
+  #link(endpoint: string): NodeLink {
+    const { connectionsPerNode, attemptTimeoutMs } = this.#settings;
+    return new NodeLink(
+      endpoint,
+      connectionsPerNode,
+      attemptTimeoutMs,
+      (node, nowMs) => new Channel(node, this.#channelOptions, nowMs),
+    );
+  }
+
+  #find(endpoint: string | undefined): NodeLink | undefined {
+    if (endpoint === undefined) return undefined;
+    return this.#nodes.find((node) => node.endpoint === endpoint);
+  }
+
+  #follow(endpoint: string): void {
+    if (this.#leader === endpoint) return;
+    if (this.#find(endpoint) === undefined) {
+      if (this.#nodes.length >= nodesMax || parseAddress(endpoint) === undefined) return;
+      this.#nodes.push(this.#link(endpoint));
+    }
+    this.#leader = endpoint;
+    this.#settings.logger.debug(`leader is ${endpoint}`);
+  }
+
+  #learn(members: Record<string, string>): void {
+    for (const [id, endpoint] of Object.entries(members)) {
+      // The same node may be known by another name already.
+      const known = this.#nodes.some(
+        (node) => node.endpoint === endpoint || node.nodeId === Number(id),
+      );
+      if (known || this.#nodes.length >= nodesMax || parseAddress(endpoint) === undefined) continue;
+      this.#nodes.push(this.#link(endpoint));
+    }
+  }
+
+  #endpointOf(nodeId: number, members: Record<string, string>): string | undefined {
+    const node = this.#nodes.find((each) => each.nodeId === nodeId);
+    return node?.endpoint ?? members[String(nodeId)];
+  }
+
+  #probeLeader(nowMs: number): void {
+    this.#sentSinceProbe = false;
+    this.#nextProbeMs = nowMs + leaderProbeMs;
+    const take = (body: unknown): void => {
+      const groups = (body as NodeStatusReply | null)?.groups;
+      if (!Array.isArray(groups)) return;
+      const group = (groups as NodeStatusReply["groups"]).find(
+        ({ id }) => id === this.#settings.group,
+      );
+      if (group === undefined || !(group.leader > 0) || !Array.isArray(group.members)) return;
+      const member = group.members.find(({ id }) => id === group.leader);
+      const known = this.#nodes.find((each) => each.nodeId === group.leader);
+      const endpoint = known?.endpoint ?? member?.address;
+      if (typeof endpoint === "string") this.#follow(endpoint);
+    };
+    const probe = new ControlCall("status", undefined, take, () => {});
+    probe.timeoutMs = this.#settings.attemptTimeoutMs;
+    probe.deadlineMs = nowMs + probe.timeoutMs;
+    probe.phase = "waiting";
+    this.#trySend(probe, nowMs);
+    this.#sentSinceProbe = false;
+  }
+}
+
+export function closedError(): BargeError {
+  return new BargeError("shutting_down", "this client is closed; make another with connect()");
+}
+
+function lostError(endpoint: string, reason: string): BargeError {
+  return new BargeError(
+    "outcome_unknown",
+    `lost ${endpoint} after the write was sent (${reason}); read back what it wrote before trying again`,
+  );
+}
