@@ -4,7 +4,14 @@
  * checkpoints, which kv-files.ts runs in a Worker.
  */
 import { statSync } from "node:fs";
-import { openDatabase, readFailed, writeFailed, type OwnedDatabase } from "../storage/sqlite.ts";
+import { DiskFullError } from "../storage/disk.ts";
+import {
+  isDiskFull,
+  openDatabase,
+  readFailed,
+  writeFailed,
+  type OwnedDatabase,
+} from "../storage/sqlite.ts";
 import { fdatasyncFile } from "../storage/sync-latch.ts";
 import type { KvFile, KvMeta, KvRow } from "./kv-file.ts";
 import type { KvFiles } from "./kv-files.ts";
@@ -24,8 +31,6 @@ const schema = `
 const cacheKiB = 2_048;
 
 const walFrameBytes = 4_096 + 24;
-
-type Row = [key: Uint8Array, revision: number, value: Uint8Array];
 
 interface Statements {
   readonly upsert: (key: Uint8Array, revision: number, value: Uint8Array) => void;
@@ -68,7 +73,7 @@ export class SqliteKvFile implements KvFile {
     // The last life may have ended between a commit and its sync. What is believed now must not be lost later [26].
     fdatasyncFile(file.database.walDescriptor);
     this.#files.syncDirectory();
-    return this.#reading(() => file.meta());
+    return this.#reading((opened) => opened.meta());
   }
 
   begin(): void {
@@ -108,15 +113,15 @@ export class SqliteKvFile implements KvFile {
   }
 
   revision(key: Uint8Array): number {
-    return this.#exists ? this.#reading(() => this.#open().revision(key)) : 0;
+    return this.#exists ? this.#reading((file) => file.revision(key)) : 0;
   }
 
   get(key: Uint8Array): Omit<KvRow, "key"> | undefined {
-    return this.#exists ? this.#reading(() => this.#open().get(key)) : undefined;
+    return this.#exists ? this.#reading((file) => file.get(key)) : undefined;
   }
 
   scan(from: Uint8Array | undefined, visit: (row: KvRow) => boolean): void {
-    if (this.#exists) this.#reading(() => this.#open().scan(from, visit));
+    if (this.#exists) this.#reading((file) => file.scan(from, visit));
   }
 
   sync(done: () => void): void {
@@ -178,10 +183,19 @@ export class SqliteKvFile implements KvFile {
     if (this.#opened !== undefined) return this.#opened;
     if (this.#closed) throw new Error("kv file: used after close");
     this.#files.opening(this);
-    const database = openDatabase(this.path, { cacheKiB, schema });
+    const database = this.#openDatabase();
     this.#opened = { database, ...prepare(database) };
     this.#measureWal(this.#opened);
     return this.#opened;
+  }
+
+  #openDatabase(): OwnedDatabase {
+    try {
+      return openDatabase(this.path, { cacheKiB, schema });
+    } catch (error) {
+      this.#files.left(this);
+      throw isDiskFull(error) ? new DiskFullError(`no space left to create ${this.path}`) : error;
+    }
   }
 
   #current(): Opened {
@@ -206,11 +220,12 @@ export class SqliteKvFile implements KvFile {
     writeFailed(this.#current().database, error);
   }
 
-  #reading<T>(read: () => T): T {
+  #reading<T>(read: (file: Opened) => T): T {
+    const file = this.#open();
     try {
-      return read();
+      return read(file);
     } catch (error) {
-      readFailed(this.#current().database, error);
+      readFailed(file.database, error);
     }
   }
 }
