@@ -1,0 +1,301 @@
+/**
+ * Simulated clients: they lay out real sections, send them to any node through the door that the servers use, and write down what they saw.
+ * A crash of the node, or silence for too long, leaves the outcome of what was under way unknown.
+ */
+import type { BargeError } from "../../src/errors.ts";
+import { ResultCode } from "../../src/machine/machine.ts";
+import type { Groups, ReadSource } from "../../src/server/groups.ts";
+import {
+  encodeKvCompareAndPut,
+  encodeKvDelete,
+  encodeKvGet,
+  encodeKvPut,
+  readKvEntry,
+  readKvRevision,
+} from "../../src/wire/kv.ts";
+import { Consistency } from "../../src/wire/messages.ts";
+import { readSectionResults } from "../../src/wire/section-results.ts";
+import { plainSection, readSectionHeader } from "../../src/wire/section.ts";
+import type { Operation, OperationKind } from "../checker/history.ts";
+import { Violation } from "./invariants.ts";
+import type { Oracle } from "./oracle.ts";
+import type { Random } from "./random.ts";
+import type { Scheduler } from "./scheduler.ts";
+
+/** A node as its clients see it. */
+export interface ClientNode {
+  readonly id: number;
+  readonly life: number;
+  /** Undefined while it is down. */
+  readonly door: Pick<Groups, "write" | "read"> | undefined;
+  /** Runs now, or when the node is no longer paused, or never when it crashes before. */
+  deliver(request: () => void): void;
+}
+
+export interface ClientOptions {
+  readonly scheduler: Scheduler;
+  readonly random: Random;
+  readonly nodes: readonly ClientNode[];
+  readonly oracle: Oracle;
+  readonly clients: number;
+  /** Time between an answer and the next request, on average. */
+  readonly thinkMs: number;
+  readonly timeoutMs: number;
+  readonly keys: number;
+  /** Operations after which the clients go on to fresh keys. */
+  readonly keyLife: number;
+  readonly sectionCommandsMax: number;
+  /** Shares of requests: linearizable reads, local reads; the rest are writes. */
+  readonly readShare: number;
+  readonly localShare: number;
+  /** Length to which values are padded, at most. */
+  readonly valueBytes: number;
+}
+
+type Draft = { -readonly [Field in keyof Operation]: Operation[Field] };
+
+interface Request {
+  readonly node: ClientNode;
+  readonly life: number;
+  readonly drafts: readonly Draft[];
+  /** The client goes on: answered, given up or lost. */
+  settled: boolean;
+  /** The node called the waiter. */
+  answered: boolean;
+  readonly resume: () => void;
+}
+
+const encoder = new TextEncoder();
+const decoder = new TextDecoder();
+
+export class Clients {
+  /** Writes and linearizable reads. */
+  readonly history: Draft[] = [];
+  readonly localReads: Draft[] = [];
+  /** Requests that a living node has not answered. */
+  readonly #open = new Set<Request>();
+  readonly #options: ClientOptions;
+  /** Newest revision that the clients were told of, by key: what compares name. */
+  readonly #told = new Map<string, number>();
+  #moment = 0;
+  #operations = 0;
+  #stopped = false;
+
+  constructor(options: ClientOptions) {
+    this.#options = options;
+    for (let client = 0; client < options.clients; client++) this.#think(client);
+  }
+
+  /** No new requests. */
+  stop(): void {
+    this.#stopped = true;
+  }
+
+  /** Waiters that nobody has called on nodes that live. */
+  get unanswered(): number {
+    return this.#open.size;
+  }
+
+  /** The node is gone, with everything that was asked of it. */
+  crashed(node: ClientNode): void {
+    for (const request of this.#open) {
+      if (request.node !== node) continue;
+      this.#open.delete(request);
+      this.#settle(request);
+    }
+  }
+
+  /** One write to each node in turn, for the end of a run; calls `done` with whether all were acknowledged. */
+  probe(node: ClientNode, done: (ok: boolean) => void): void {
+    const drafts = [this.#draft(-1, "put")];
+    this.#write(node, drafts, () => done(drafts[0]!.outcome === "ok"));
+  }
+
+  #think(client: number): void {
+    const { scheduler, random, thinkMs } = this.#options;
+    scheduler.after(-Math.log(1 - random.float()) * thinkMs, () => this.#act(client));
+  }
+
+  #act(client: number): void {
+    if (this.#stopped) return;
+    const { random, nodes, readShare, localShare, sectionCommandsMax } = this.#options;
+    const again = (): void => this.#think(client);
+    const node = random.pick(nodes);
+    if (node.door === undefined) return again();
+    const choice = random.float();
+    const count = 1 + random.below(sectionCommandsMax);
+    if (choice < readShare + localShare) {
+      const local = choice >= readShare;
+      const drafts = Array.from({ length: Math.min(count, 3) }, () => this.#draft(client, "get"));
+      return this.#read(node, drafts, local, again);
+    }
+    const drafts = Array.from({ length: count }, () => {
+      const kind = random.chance(0.1) ? "delete" : random.chance(0.3) ? "compareAndPut" : "put";
+      return this.#draft(client, kind);
+    });
+    this.#write(node, drafts, again);
+  }
+
+  #draft(client: number, kind: OperationKind): Draft {
+    const { random, keys, keyLife, valueBytes } = this.#options;
+    const number = ++this.#operations;
+    const key = `k${Math.floor(number / keyLife)}.${random.below(keys)}`;
+    const writes = kind === "put" || kind === "compareAndPut";
+    let value = writes ? `v${number}` : "";
+    if (writes && valueBytes > 0) value = value.padEnd(random.below(valueBytes), "~");
+    const expected =
+      kind === "compareAndPut" && random.chance(0.8) ? (this.#told.get(key) ?? 0) : 0;
+    return {
+      client,
+      key,
+      kind,
+      value,
+      expected,
+      call: 0,
+      return: Infinity,
+      outcome: "unknown",
+      index: 0,
+      success: false,
+      seenValue: "",
+      seenRevision: 0,
+    };
+  }
+
+  #begin(node: ClientNode, drafts: readonly Draft[], resume: () => void): Request {
+    const request = { node, life: node.life, drafts, settled: false, answered: false, resume };
+    this.#open.add(request);
+    for (const draft of drafts) draft.call = ++this.#moment;
+    this.#options.scheduler.after(this.#options.timeoutMs * 1.5, () => this.#settle(request));
+    return request;
+  }
+
+  /** The client goes on; what the drafts do not say by now stays unknown. */
+  #settle(request: Request): boolean {
+    if (request.settled) return false;
+    request.settled = true;
+    request.resume();
+    return true;
+  }
+
+  /** The node calls the waiter: exactly once. True when the client still waits. */
+  #answered(request: Request): boolean {
+    if (request.answered) throw new Violation(`node ${request.node.id} answers a request twice`);
+    request.answered = true;
+    this.#open.delete(request);
+    return !request.settled && request.life === request.node.life;
+  }
+
+  #failed(request: Request, error: BargeError): void {
+    if (!this.#answered(request)) return;
+    for (const draft of request.drafts) {
+      if (error.outcome === "not-applied" || draft.kind === "get") draft.outcome = "refused";
+      draft.return = ++this.#moment;
+      if (draft.outcome === "unknown") draft.return = Infinity;
+    }
+    this.#settle(request);
+  }
+
+  /* ---------------------------------------------------------------- writes */
+
+  #write(node: ClientNode, drafts: readonly Draft[], resume: () => void): void {
+    const request = this.#begin(node, drafts, resume);
+    this.history.push(...drafts);
+    const section = plainSection(
+      drafts.map(({ kind, key, value, expected }) => {
+        if (kind === "put") return encodeKvPut(encoder.encode(key), encoder.encode(value));
+        if (kind === "delete") return encodeKvDelete(encoder.encode(key));
+        return encodeKvCompareAndPut(encoder.encode(key), encoder.encode(value), expected);
+      }),
+    );
+    const header = readSectionHeader(section, 0)!;
+    node.deliver(() => {
+      node.door!.write(0, section, header, this.#options.timeoutMs, {
+        applied: (firstIndex, results) => this.#applied(request, firstIndex, results),
+        failed: (error) => this.#failed(request, error),
+      });
+    });
+  }
+
+  #applied(request: Request, firstIndex: number, bytes: Uint8Array): void {
+    const { drafts, node } = request;
+    const results = readSectionResults(bytes, drafts.length);
+    if (results === undefined) throw new Violation(`node ${node.id} gives malformed results`);
+    const waits = this.#answered(request);
+    const { oracle } = this.#options;
+    for (const [position, draft] of drafts.entries()) {
+      const index = firstIndex + position;
+      const result = results.find((other) => other.position === position);
+      const code = result?.code ?? ResultCode.ok;
+      const truth = oracle.commands.get(index);
+      if (truth === undefined || truth.key !== draft.key || truth.value !== draft.value) {
+        throw new Violation(
+          `node ${node.id} acknowledges ${draft.kind} ${draft.value} at ${index}, where the log has ${truth?.value}`,
+        );
+      }
+      if (truth.code !== code) {
+        throw new Violation(
+          `node ${node.id} answers ${code} for index ${index}, the model ${truth.code}`,
+        );
+      }
+      if (!waits) continue;
+      draft.outcome = "ok";
+      draft.index = index;
+      draft.success = code === ResultCode.ok;
+      draft.return = ++this.#moment;
+      if (code === ResultCode.compareFailed) {
+        draft.seenRevision = readKvRevision(result!.bytes) ?? Number.NaN;
+        if (draft.seenRevision !== truth.met) {
+          throw new Violation(
+            `node ${node.id}: compare at ${index} met ${draft.seenRevision}, the model ${truth.met}`,
+          );
+        }
+      } else if (draft.kind !== "delete" && draft.success) this.#told.set(draft.key, index);
+    }
+    if (waits) this.#settle(request);
+  }
+
+  /* ---------------------------------------------------------------- reads */
+
+  #read(node: ClientNode, drafts: readonly Draft[], local: boolean, resume: () => void): void {
+    const request = this.#begin(node, drafts, resume);
+    (local ? this.localReads : this.history).push(...drafts);
+    const consistency = local ? Consistency.local : Consistency.linearizable;
+    node.deliver(() => {
+      node.door!.read(0, consistency, 0, this.#options.timeoutMs, {
+        ready: (source, appliedIndex) => this.#ready(request, source, appliedIndex, local),
+        failed: (error) => this.#failed(request, error),
+      });
+    });
+  }
+
+  #ready(request: Request, source: ReadSource, appliedIndex: number, local: boolean): void {
+    const waits = this.#answered(request);
+    for (const draft of request.drafts) {
+      let answers = 0;
+      source.read(encodeKvGet(encoder.encode(draft.key)), {
+        answer: (code, bytes) => {
+          answers++;
+          if (!waits) return;
+          this.#got(request, draft, code, bytes);
+          draft.index = appliedIndex;
+          if (!local && draft.success) this.#told.set(draft.key, draft.seenRevision);
+        },
+      });
+      if (answers !== 1) throw new Violation(`a query got ${answers} answers`);
+    }
+    if (waits) this.#settle(request);
+  }
+
+  #got(request: Request, draft: Draft, code: number, bytes: Uint8Array | undefined): void {
+    draft.outcome = "ok";
+    draft.return = ++this.#moment;
+    draft.success = code === ResultCode.ok;
+    if (code === ResultCode.notFound) return;
+    const entry = code === ResultCode.ok && bytes !== undefined ? readKvEntry(bytes) : undefined;
+    if (entry === undefined) {
+      throw new Violation(`node ${request.node.id} answers a get with code ${code}`);
+    }
+    draft.seenValue = decoder.decode(entry.value);
+    draft.seenRevision = entry.revision;
+  }
+}

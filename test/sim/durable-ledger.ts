@@ -1,0 +1,238 @@
+/**
+ * What a node's disk holds for sure, kept by an observer of its own between log-store and disk: each record as it is appended, and as durable
+ * only once a sync that was begun afterwards has ended. It knows records and batches, and nothing of how the log-store thinks.
+ */
+import { RecordKind, type Disk, type LogRecord, type SegmentFile } from "../../src/storage/disk.ts";
+import { readHardState } from "../../src/storage/records.ts";
+import { readBatch, type Batch } from "../../src/wire/batch.ts";
+
+/** One batch of a shadow log. */
+export interface Entry {
+  readonly firstIndex: number;
+  readonly lastIndex: number;
+  readonly term: number;
+  readonly crc: number;
+}
+
+/** A replica as far as a row of records tells it. */
+export class Shadow {
+  term = 0;
+  votedFor = 0;
+  /** Ascending and contiguous; what was retired from the disk stays, as it was known to be committed. */
+  readonly log: Entry[] = [];
+
+  /** A batch supersedes everything from its first index on. */
+  take(batch: Batch): void {
+    const { log } = this;
+    while (log.length > 0 && log[log.length - 1]!.lastIndex >= batch.firstIndex) log.pop();
+    const { firstIndex, count, term, crc } = batch;
+    log.push({ firstIndex, lastIndex: firstIndex + count - 1, term, crc });
+  }
+
+  get lastIndex(): number {
+    return this.log[this.log.length - 1]?.lastIndex ?? 0;
+  }
+
+  /** The batch that spans an index. */
+  at(index: number): Entry | undefined {
+    const { log } = this;
+    let low = 0;
+    let high = log.length - 1;
+    while (low <= high) {
+      const middle = (low + high) >>> 1;
+      const entry = log[middle]!;
+      if (index < entry.firstIndex) high = middle - 1;
+      else if (index > entry.lastIndex) low = middle + 1;
+      else return entry;
+    }
+    return undefined;
+  }
+}
+
+/** One record of interest and the segment that holds it. */
+interface Change {
+  readonly seq: number;
+  readonly segment: number;
+  synced: boolean;
+  readonly batch: Batch | undefined;
+  readonly term: number;
+  readonly votedFor: number;
+}
+
+interface Found {
+  readonly segment: number;
+  readonly record: LogRecord;
+}
+
+/** Told about each batch that is appended anew (not by recovery). */
+export type OnAppend = (batch: Batch, shadow: Shadow) => void;
+
+export class DurableLedger {
+  /** What would be read back now if nothing went wrong. */
+  visible = new Shadow();
+  /** What no crash can take away. */
+  durable = new Shadow();
+  /** Appended, oldest first, and not known durable. */
+  #changes: Change[] = [];
+  #life = 0;
+  /** The shard's sequence number up to which `durable` goes. */
+  #durableSeq = 0;
+  /** What the disk had at the start of this life, until recovery has decided how much of it counts. */
+  #found: Found[] | undefined;
+  readonly #group: number;
+  readonly #onAppend: OnAppend;
+
+  constructor(group: number, onAppend: OnAppend) {
+    this.#group = group;
+    this.#onAppend = onAppend;
+  }
+
+  /**
+   * The node starts again from what its disk has left. What was durable must be among that; the rest counts only after a sync
+   * of this life. `deliver` hands completions to the node, which may be paused.
+   */
+  watch(disk: Disk, deliver: (event: () => void) => void): Disk {
+    this.#found = [];
+    for (const segment of disk.segments) {
+      const { number } = segment;
+      segment.scan((record) => this.#found?.push({ segment: number, record }));
+    }
+    return this.#wrap(disk, deliver);
+  }
+
+  /**
+   * The first record of this life is a segment's start: its sequence number says where the log that it continues ends, and so
+   * does that of each earlier one for its predecessor. What was found beyond is void.
+   */
+  #adopt(found: readonly Found[], nextSeq: number): void {
+    this.#found = undefined;
+    this.#changes = [];
+    this.visible = new Shadow();
+    this.visible.term = this.durable.term;
+    this.visible.votedFor = this.durable.votedFor;
+    for (const entry of this.durable.log) this.visible.log.push(entry);
+    const kept: Found[] = [];
+    const cut = (seq: number): void => {
+      while (kept.length > 0 && kept[kept.length - 1]!.record.seq >= seq) kept.pop();
+    };
+    for (const one of found) {
+      if (one.record.kind === RecordKind.segmentStart) cut(one.record.seq);
+      kept.push(one);
+    }
+    cut(nextSeq);
+    if (nextSeq <= this.#durableSeq) {
+      throw new Error(`recovery goes on at record ${nextSeq}, ${this.#durableSeq} was durable`);
+    }
+    for (const { segment, record } of kept) this.#record(segment, record, false);
+    this.#changes = this.#changes.filter(({ seq }) => seq > this.#durableSeq);
+  }
+
+  #appended(segment: number, record: LogRecord): void {
+    if (this.#found !== undefined) this.#adopt(this.#found, record.seq);
+    this.#record(segment, record, true);
+  }
+
+  #record(segment: number, record: LogRecord, fresh: boolean): void {
+    if (record.group !== this.#group) return;
+    const { seq } = record;
+    if (record.kind === RecordKind.batch) {
+      // The data belongs to whoever appended it, so only numbers are kept.
+      const batch = readBatch(record.data, 0);
+      if (batch === undefined) throw new Error("appended bytes are not a batch");
+      this.visible.take(batch);
+      this.#changes.push({ seq, segment, synced: false, batch, term: 0, votedFor: 0 });
+      if (fresh) this.#onAppend(batch, this.visible);
+    } else if (record.kind === RecordKind.hardState) {
+      const hardState = readHardState(record.data);
+      if (hardState === undefined) throw new Error("appended bytes are no hard state");
+      const { term, votedFor } = hardState;
+      if (fresh) checkHardState(this.visible, term, votedFor);
+      this.visible.term = term;
+      this.visible.votedFor = votedFor;
+      this.#changes.push({ seq, segment, synced: false, batch: undefined, term, votedFor });
+    }
+  }
+
+  #synced(): void {
+    let done = 0;
+    for (const { seq, synced, batch, term, votedFor } of this.#changes) {
+      if (!synced) break;
+      done++;
+      this.#durableSeq = seq;
+      if (batch !== undefined) {
+        this.durable.take(batch);
+      } else {
+        this.durable.term = term;
+        this.durable.votedFor = votedFor;
+      }
+    }
+    this.#changes.splice(0, done);
+  }
+
+  #wrap(disk: Disk, deliver: (event: () => void) => void): Disk {
+    const inner = new Map<SegmentFile, SegmentFile>();
+    const outer = new Map<SegmentFile, SegmentFile>();
+    const wrap = (segment: SegmentFile): SegmentFile => {
+      const known = outer.get(segment);
+      if (known !== undefined) return known;
+      const appended = (record: LogRecord): void => this.#appended(segment.number, record);
+      const wrapped: SegmentFile = {
+        number: segment.number,
+        get bytes() {
+          return segment.bytes;
+        },
+        append: (records) => {
+          segment.append(records);
+          for (const record of records) appended(record);
+        },
+        read: (seq) => segment.read(seq),
+        scan: (visit, headBytes) => segment.scan(visit, headBytes),
+      };
+      inner.set(wrapped, segment);
+      outer.set(segment, wrapped);
+      return wrapped;
+    };
+    const unwrap = (segment: SegmentFile): SegmentFile => {
+      const known = inner.get(segment);
+      if (known === undefined) throw new Error(`segment ${segment.number} is not of this life`);
+      return known;
+    };
+    const wrapMaybe = (segment: SegmentFile | undefined): SegmentFile | undefined =>
+      segment === undefined ? undefined : wrap(segment);
+    const segments = disk.segments.map(wrap);
+    const life = ++this.#life;
+    return {
+      segments,
+      create: (number) => wrap(disk.create(number)),
+      prepare: (number) => disk.prepare(number),
+      takePrepared: (number) => wrapMaybe(disk.takePrepared(number)),
+      retire: (segment) => disk.retire(unwrap(segment)),
+      sync: (dirty, done) => {
+        const numbers = new Set(dirty.map(({ number }) => number));
+        const covered = this.#changes.filter(({ segment }) => numbers.has(segment));
+        disk.sync(dirty.map(unwrap), () => {
+          if (this.#life !== life) return;
+          for (const change of covered) change.synced = true;
+          this.#synced();
+          deliver(done);
+        });
+      },
+      get syncing() {
+        return disk.syncing;
+      },
+      readWatermark: () => disk.readWatermark(),
+      writeWatermark: (bytes) => disk.writeWatermark(bytes),
+      syncWatermark: (done) => disk.syncWatermark(() => deliver(done)),
+      close: () => disk.close(),
+    };
+  }
+}
+
+/** Terms only rise, and within one a vote is given once. */
+function checkHardState(before: Shadow, term: number, votedFor: number): void {
+  if (term < before.term)
+    throw new Error(`hard state goes back from term ${before.term} to ${term}`);
+  if (term === before.term && before.votedFor !== 0 && votedFor !== before.votedFor) {
+    throw new Error(`vote in term ${term} changes from ${before.votedFor} to ${votedFor}`);
+  }
+}

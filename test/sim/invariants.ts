@@ -1,0 +1,216 @@
+/**
+ * What must hold after each event, whatever happens: the safety properties of Raft (figure 3 of the paper) and the order of durability of
+ * design.md section 6. Each is checked at the moment at which it could break, against observers that share no code with what they check.
+ */
+import type { Batch } from "../../src/wire/batch.ts";
+import type { PeerMessage, RaftMessage } from "../../src/wire/messages.ts";
+import type { DurableLedger, Shadow } from "./durable-ledger.ts";
+import { Oracle } from "./oracle.ts";
+
+/** What a core says of itself. */
+export interface CoreView {
+  readonly role: string;
+  readonly term: number;
+  readonly commit: number;
+  readonly durableIndex: number;
+}
+
+/** Breaks of an invariant; anything else that is thrown is a failure just as well. */
+export class Violation extends Error {
+  override readonly name: string = "Violation";
+}
+
+export class Invariants {
+  readonly oracle = new Oracle();
+  readonly #ledgers: ReadonlyMap<number, DurableLedger>;
+  readonly #quorum: number;
+  /** Crc by (last index, term) of every batch that was ever in a log. */
+  readonly #logged = new Map<string, number>();
+  /** Who led a term, and in which of his lives. */
+  readonly #leaders = new Map<number, { readonly nodeId: number; readonly life: number }>();
+  #newestTerm = 0;
+  /** Whom a node voted for in a term. */
+  readonly #votes = new Map<string, number>();
+  /** Highest commit that a node has shown in its life. */
+  readonly #commits = new Map<number, { readonly life: number; commit: number }>();
+
+  constructor(ledgers: ReadonlyMap<number, DurableLedger>) {
+    this.#ledgers = ledgers;
+    this.#quorum = Math.floor(ledgers.size / 2) + 1;
+  }
+
+  /** Log matching: logs that agree on (index, term) agree on everything up to there, as the crc is chained. */
+  appended(nodeId: number, batch: Batch, log: Shadow): void {
+    const lastIndex = batch.firstIndex + batch.count - 1;
+    const key = `${lastIndex}/${batch.term}`;
+    const known = this.#logged.get(key);
+    if (known === undefined) this.#logged.set(key, batch.crc);
+    else if (known !== batch.crc) {
+      throw new Violation(`log matching: node ${nodeId} has another batch at ${key}`);
+    }
+    const before = log.log.at(-2);
+    if (before !== undefined && before.lastIndex + 1 !== batch.firstIndex) {
+      throw new Violation(`node ${nodeId} has a gap in its log before ${batch.firstIndex}`);
+    }
+    if (before !== undefined && before.term > batch.term) {
+      throw new Violation(`node ${nodeId} appends term ${batch.term} after ${before.term}`);
+    }
+  }
+
+  /** A message is about to leave: what it promises must be durable. */
+  sent(life: number, message: PeerMessage): void {
+    switch (message.type) {
+      case "append":
+      case "heartbeat":
+        return this.#led(message.from, life, message);
+      case "voteReply":
+        if (message.granted) this.#voted(message);
+        return;
+      case "appendReply":
+        if (message.accepted) this.#acknowledged(message.from, message);
+        return;
+      case "heartbeatReply":
+        // Round 0 is none: it tells a leader of an older term that it is one.
+        if (message.readSeq > 0 && this.#ledger(message.from).durable.term < message.term) {
+          throw new Violation(
+            `node ${message.from} answers a heartbeat of term ${message.term}, which is not durable there`,
+          );
+        }
+        return;
+      default:
+        return;
+    }
+  }
+
+  #led(nodeId: number, life: number, { term }: RaftMessage): void {
+    const known = this.#leaders.get(term);
+    if (known !== undefined) {
+      if (known.nodeId !== nodeId || known.life !== life) {
+        throw new Violation(
+          `two leaders in term ${term}: ${known.nodeId} (life ${known.life}) and ${nodeId} (life ${life})`,
+        );
+      }
+      return;
+    }
+    this.#leaders.set(term, { nodeId, life });
+    // A late first message of an old term may lack what a newer leader has committed.
+    if (term < this.#newestTerm) return;
+    this.#newestTerm = term;
+    const { lastIndex, lastCrc } = this.oracle;
+    const { visible } = this.#ledger(nodeId);
+    if (lastIndex > 0 && visible.at(lastIndex)?.crc !== lastCrc) {
+      throw new Violation(
+        `leader completeness: ${nodeId} leads term ${term} without the committed batch at ${lastIndex}`,
+      );
+    }
+    let votes = 0;
+    for (const { durable } of this.#ledgers.values()) {
+      if (durable.term > term || (durable.term === term && durable.votedFor === nodeId)) votes++;
+    }
+    if (votes < this.#quorum) {
+      throw new Violation(`${nodeId} leads term ${term} with ${votes} durable votes`);
+    }
+  }
+
+  #voted(message: RaftMessage): void {
+    const { from, to, term } = message;
+    const key = `${from}/${term}`;
+    const known = this.#votes.get(key);
+    if (known !== undefined && known !== to) {
+      throw new Violation(`node ${from} votes for ${known} and for ${to} in term ${term}`);
+    }
+    this.#votes.set(key, to);
+    const { durable } = this.#ledger(from);
+    if (durable.term < term || (durable.term === term && durable.votedFor !== to)) {
+      throw new Violation(`node ${from} grants ${to} a vote of term ${term} that is not durable`);
+    }
+  }
+
+  #acknowledged(from: number, message: RaftMessage & { readonly type: "appendReply" }): void {
+    const { index, term, to } = message;
+    const { durable } = this.#ledger(from);
+    if (durable.term < term) {
+      throw new Violation(`node ${from} acknowledges in term ${term}, which is not durable there`);
+    }
+    if (index === 0) return;
+    const entry = durable.at(index);
+    if (entry?.lastIndex !== index) {
+      throw new Violation(
+        `node ${from} acknowledges ${index} in term ${term}; durable there: ${durable.lastIndex}`,
+      );
+    }
+    const leader = this.#ledger(to).visible;
+    const leads = this.#leaders.get(term)?.nodeId === to && leader.term === term;
+    if (leads && leader.at(index)?.crc !== entry.crc) {
+      throw new Violation(
+        `node ${from} acknowledges ${index}, where its log differs from that of leader ${to}`,
+      );
+    }
+  }
+
+  /** A node applies a batch: it is committed, so a quorum must hold it durably. */
+  applied(nodeId: number, batch: Batch): void {
+    if (!this.oracle.apply(nodeId, batch)) return;
+    const lastIndex = batch.firstIndex + batch.count - 1;
+    // The first batch is the same on all by construction, and committed from the start [36].
+    if (batch.firstIndex === 1) return;
+    let holders = 0;
+    for (const { durable } of this.#ledgers.values()) {
+      if (durable.at(lastIndex)?.crc === batch.crc) holders++;
+    }
+    if (holders < this.#quorum) {
+      throw new Violation(
+        `index ${lastIndex} (term ${batch.term}) is applied by ${nodeId}, durable on ${holders} nodes`,
+      );
+    }
+  }
+
+  /** The machine may make durable what the node's own log has for sure, and no more [23]. */
+  allowedDurable(nodeId: number, index: number): void {
+    const { lastIndex } = this.#ledger(nodeId).durable;
+    if (index > lastIndex) {
+      throw new Violation(
+        `the machine of node ${nodeId} may make ${index} durable, its log is so up to ${lastIndex}`,
+      );
+    }
+  }
+
+  /** After a turn of a node. */
+  turned(
+    nodeId: number,
+    life: number,
+    core: CoreView,
+    { appliedIndex }: { readonly appliedIndex: number },
+  ): void {
+    const { durable, visible } = this.#ledger(nodeId);
+    if (core.durableIndex > durable.lastIndex) {
+      throw new Violation(
+        `node ${nodeId} takes ${core.durableIndex} for durable, durable is ${durable.lastIndex}`,
+      );
+    }
+    if (core.term < durable.term) {
+      throw new Violation(
+        `node ${nodeId} is in term ${core.term}, its durable term is ${durable.term}`,
+      );
+    }
+    if (appliedIndex > core.commit) {
+      throw new Violation(`node ${nodeId} applied ${appliedIndex}, committed is ${core.commit}`);
+    }
+    if (core.commit > visible.lastIndex) {
+      throw new Violation(
+        `node ${nodeId} commits ${core.commit}, its log ends at ${visible.lastIndex}`,
+      );
+    }
+    const shown = this.#commits.get(nodeId);
+    if (shown?.life !== life) this.#commits.set(nodeId, { life, commit: core.commit });
+    else if (core.commit < shown.commit) {
+      throw new Violation(`commit of node ${nodeId} falls from ${shown.commit} to ${core.commit}`);
+    } else shown.commit = core.commit;
+  }
+
+  #ledger(nodeId: number): DurableLedger {
+    const ledger = this.#ledgers.get(nodeId);
+    if (ledger === undefined) throw new Error(`no node ${nodeId}`);
+    return ledger;
+  }
+}

@@ -1,0 +1,213 @@
+/**
+ * One simulated node: real shard, group, core, log-store and key-value machine over simulated disks, network and time. It is the part of node.ts that
+ * a simulation has to replace: boot in the order of recovery, the loop, and the ways in which a process ends.
+ */
+import type { Limits } from "../../src/limits.ts";
+import { KvMachine } from "../../src/machine/kv.ts";
+import type { TransportEvents } from "../../src/net/transport.ts";
+import { bootstrapGroup, createCore, initialConfiguration } from "../../src/node/bootstrap.ts";
+import { Group } from "../../src/node/group.ts";
+import { Shard } from "../../src/node/shard.ts";
+import { LogStore } from "../../src/storage/log-store.ts";
+import { batchIntact } from "../../src/wire/batch.ts";
+import type { ClientNode } from "./clients.ts";
+import type { DurableLedger } from "./durable-ledger.ts";
+import { Violation, type Invariants } from "./invariants.ts";
+import { ObservedMachine } from "./observed-machine.ts";
+import type { Random } from "./random.ts";
+import type { Scheduler } from "./scheduler.ts";
+import type { NetworkNode, SimNetwork } from "./sim-network.ts";
+import type { CrashMode } from "./sim-disk.ts";
+import type { Storage } from "./storage.ts";
+
+export interface SimNodeOptions {
+  readonly id: number;
+  readonly members: ReadonlyMap<number, string>;
+  readonly seedCrc: number;
+  readonly limits: Limits;
+  readonly scheduler: Scheduler;
+  readonly random: Random;
+  readonly storage: Storage;
+  readonly ledger: DurableLedger;
+  readonly invariants: Invariants;
+  readonly network: () => SimNetwork;
+}
+
+const groupId = 0;
+/** From the wish for a turn to the turn. */
+const loopDelayMs = 0.02;
+
+export class SimNode implements NetworkNode, ClientNode {
+  readonly id: number;
+  /** Counts the boots: what belongs to an earlier one is void. */
+  life = 0;
+  paused = false;
+  events: TransportEvents | undefined;
+  door: Shard | undefined;
+  readonly #options: SimNodeOptions;
+  #group: Group | undefined;
+  #turnDue = false;
+  /** What came while the process was paused: requests and finished syncs. */
+  #backlog: (() => void)[] = [];
+
+  constructor(options: SimNodeOptions) {
+    this.id = options.id;
+    this.#options = options;
+  }
+
+  get alive(): boolean {
+    return this.#group !== undefined || this.#booting;
+  }
+
+  get group(): Group | undefined {
+    return this.#group;
+  }
+
+  /* ---------------------------------------------------------------- boot */
+
+  #booting = false;
+
+  start(): void {
+    if (this.alive) return;
+    const life = ++this.life;
+    const { storage, ledger, limits, seedCrc, random, members } = this.#options;
+    this.#booting = true;
+    this.paused = false;
+    const { disk, kvFile } = storage.open();
+    const store = new LogStore(ledger.watch(disk, this.deliver.bind(this)), {
+      limits,
+      seedCrc,
+      bootId: random.u32(),
+    });
+    const found = store.recover();
+    const recovered =
+      found.get(groupId) ?? bootstrapGroup(store, groupId, initialConfiguration(members), seedCrc);
+    // What was read counts, and the first batch too, only once one sync has covered it; nothing runs before.
+    store.sync(() => {
+      if (this.life !== life) return;
+      this.#booting = false;
+      let works = 0;
+      const kv = new KvMachine({
+        file: kvFile,
+        limits,
+        nowMs: () => this.#options.scheduler.nowMs + (works++ % 64) * 0.05,
+      });
+      this.#begin(store, recovered, kv);
+    });
+  }
+
+  #begin(store: LogStore, recovered: ReturnType<typeof bootstrapGroup>, kv: KvMachine): void {
+    const { id, life } = this;
+    const { limits, random, scheduler, invariants } = this.#options;
+    const network = this.#options.network();
+    const machine = new ObservedMachine(kv, id, invariants);
+    const appliedIndex = machine.open();
+    const coreRandom = random.fork(life);
+    const raft = createCore({
+      group: groupId,
+      nodeId: id,
+      limits,
+      random: () => coreRandom.float(),
+      recovered,
+      appliedIndex,
+    });
+    const transport = network.transportOf(id, life);
+    const logger = { info: () => {}, error: () => {} };
+    this.#group = new Group({
+      id: groupId,
+      nodeId: id,
+      limits,
+      raft,
+      store,
+      transport,
+      machine,
+      logger,
+    });
+    const shard = new Shard(
+      { limits, store, transport, groups: [this.#group], wake: () => this.#wake() },
+      scheduler.nowMs,
+    );
+    this.door = shard;
+    this.events = {
+      message: (message) => {
+        if (message.type === "append") {
+          for (const batch of message.batches) {
+            if (!batchIntact(batch)) throw new Violation(`node ${id} is given a damaged batch`);
+          }
+        }
+        shard.deliver(message);
+      },
+      peerUp: (peer) => shard.peerUp(peer),
+      peerDown: (peer) => shard.peerDown(peer),
+    };
+    network.awake(id);
+    this.#tick(life);
+  }
+
+  /* ---------------------------------------------------------------- the loop */
+
+  /** Runs now, or once the node runs again, or never when it ends before. */
+  deliver(event: () => void): void {
+    if (this.paused) this.#backlog.push(event);
+    else if (this.alive) event();
+  }
+
+  #tick(life: number): void {
+    if (this.life !== life || this.#group === undefined) return;
+    const { scheduler, limits } = this.#options;
+    if (!this.paused) this.#turn();
+    scheduler.after(limits.tickMs, () => this.#tick(life));
+  }
+
+  #wake(): void {
+    if (this.#turnDue) return;
+    this.#turnDue = true;
+    const { life } = this;
+    this.#options.scheduler.after(loopDelayMs, () => {
+      if (this.life !== life || !this.#turnDue) return;
+      if (!this.paused) this.#turn();
+    });
+  }
+
+  #turn(): void {
+    const { scheduler, invariants } = this.#options;
+    this.#turnDue = false;
+    const more = this.door!.turn(scheduler.nowMs);
+    const group = this.#group!;
+    if (group.stopped !== undefined)
+      throw new Violation(`node ${this.id} stopped: ${group.stopped}`);
+    invariants.turned(this.id, this.life, group.raft, group.machine);
+    if (more) this.#wake();
+  }
+
+  /* ---------------------------------------------------------------- ways to end */
+
+  pause(): void {
+    if (this.#group !== undefined) this.paused = true;
+  }
+
+  resume(): void {
+    if (!this.paused) return;
+    this.paused = false;
+    const backlog = this.#backlog;
+    this.#backlog = [];
+    for (const event of backlog) event();
+    this.#options.network().awake(this.id);
+    this.#turn();
+  }
+
+  /** kill -9, or a power cut. */
+  crash(mode: CrashMode): void {
+    if (!this.alive) return;
+    this.life++;
+    this.#group = undefined;
+    this.#booting = false;
+    this.door = undefined;
+    this.events = undefined;
+    this.paused = false;
+    this.#turnDue = false;
+    this.#backlog = [];
+    this.#options.storage.crash(mode);
+    this.#options.network().crashed(this.id);
+  }
+}

@@ -1,0 +1,135 @@
+/**
+ * Swarm testing: each seed draws its own cluster, its own strange bounds and its own mix of faults, most of them with weight zero. A mix of
+ * everything finds less than many mixes of a few things.
+ */
+import { checkLimits, defaultLimits, type Limits } from "../../src/limits.ts";
+import type { Random } from "./random.ts";
+
+export const faults = [
+  "crash",
+  "crashLeader",
+  "crashAll",
+  "pause",
+  "pauseLeader",
+  "isolate",
+  "isolateLeader",
+  "split",
+  "cutOneWay",
+  "heal",
+  "reset",
+  "slowLink",
+  "slowDisk",
+] as const;
+export type Fault = (typeof faults)[number];
+
+/** The process dies alone; power is cut and nothing, or of each file some prefix, is kept of what was not synced. */
+export const crashModes = ["all", "none", "prefix"] as const;
+
+export interface Swarm {
+  readonly nodes: number;
+  readonly limits: Limits;
+  /** In the order of `faults`; all zero in some seeds. */
+  readonly faultWeights: readonly number[];
+  readonly faultEveryMs: number;
+  /** How long a crashed node stays down, a paused one paused, a cut cut; at most. */
+  readonly outageMs: number;
+  readonly pauseMs: number;
+  /** What crashes leave of what was not synced, in the order of `crashModes`. */
+  readonly crashWeights: readonly number[];
+  /** Time of a sync, at most; most are much shorter. */
+  readonly syncMs: number;
+  /** Factor on the time of syncs while a disk is slow. */
+  readonly slowness: number;
+  readonly delayMs: number;
+  readonly slowChance: number;
+  readonly slowMs: number;
+  readonly splitChance: number;
+  readonly corruptChance: number;
+  readonly clients: number;
+  readonly thinkMs: number;
+  readonly timeoutMs: number;
+  readonly keys: number;
+  readonly keyLife: number;
+  readonly sectionCommandsMax: number;
+  readonly readShare: number;
+  readonly localShare: number;
+  readonly valueBytes: number;
+}
+
+const KiB = 1024;
+
+export function drawSwarm(random: Random): Swarm {
+  const limits = drawLimits(random);
+  const electionMs = limits.electionTicksMax * limits.tickMs;
+  const calm = random.chance(0.05);
+  // Few kinds of faults per seed, each with a weight of its own.
+  const share = random.pick([0.15, 0.3, 0.5]);
+  const faultWeights: number[] = faults.map(() =>
+    !calm && random.chance(share) ? 1 + random.below(8) : 0,
+  );
+  if (!calm && faultWeights.every((weight) => weight === 0)) faultWeights.fill(1);
+  return {
+    nodes: random.chance(0.65) ? 3 : 5,
+    limits,
+    faultWeights,
+    faultEveryMs: electionMs * random.pick([0.3, 0.7, 1.5]),
+    outageMs: electionMs * random.pick([0.5, 2, 4]),
+    pauseMs: electionMs * random.pick([0.5, 2, 10]),
+    crashWeights: random.pick([
+      [1, 0, 0],
+      [0, 1, 0],
+      [0, 0, 1],
+      [1, 1, 2],
+    ]),
+    syncMs: random.pick([0.3, 2, 20]),
+    slowness: random.pick([10, 100]),
+    delayMs: random.pick([0.1, 0.5, 2]),
+    slowChance: random.pick([0, 0.01, 0.1, 0.3]),
+    slowMs: electionMs * random.pick([0.05, 0.3, 1.5]),
+    splitChance: random.pick([0, 0.1]),
+    corruptChance: random.pick([0, 0, 0, 0.002]),
+    clients: random.between(2, 6),
+    thinkMs: random.pick([2, 10, 40]),
+    timeoutMs: electionMs * random.pick([0.7, 2, 4]),
+    keys: random.between(1, 4),
+    keyLife: random.pick([60, 120]),
+    sectionCommandsMax: random.between(1, 4),
+    readShare: random.pick([0.1, 0.3, 0.6]),
+    localShare: random.pick([0, 0.1]),
+    valueBytes: random.pick([0, 0, 200]),
+  };
+}
+
+/** Bounds at which rare paths become common: one section a batch, a window of one, segments of a few records, no cache, a tiny memtable. */
+function drawLimits(random: Random): Limits {
+  const heartbeatTicks = random.between(1, 3);
+  const electionTicksMin = heartbeatTicks * random.between(2, 4);
+  const electionTicksMax = electionTicksMin + random.between(2, electionTicksMin + 2);
+  const strange = (value: number, odd: readonly number[]): number =>
+    random.chance(0.35) ? random.pick(odd) : value;
+  const segmentBytes = strange(defaultLimits.segmentBytes, [2 * KiB, 16 * KiB]);
+  return checkLimits({
+    ...defaultLimits,
+    tickMs: random.pick([10, 25]),
+    heartbeatTicks,
+    electionTicksMin,
+    electionTicksMax,
+    checkQuorumTicks: electionTicksMin + random.below(electionTicksMin + 1),
+    batchBytesMax: strange(defaultLimits.batchBytesMax, [1, 200, 1_000]),
+    sealBytes: strange(defaultLimits.sealBytes, [1, 300]),
+    appendBytesMax: strange(defaultLimits.appendBytesMax, [1, 500, 2_000]),
+    inflightBytesMax: strange(defaultLimits.inflightBytesMax, [1, 1_000]),
+    inflightFramesMax: strange(defaultLimits.inflightFramesMax, [1, 2]),
+    unsyncedBytesMax: strange(defaultLimits.unsyncedBytesMax, [1, 1_000]),
+    unappliedBytesMax: strange(defaultLimits.unappliedBytesMax, [1, 2_000]),
+    applyBytesPerTurn: strange(defaultLimits.applyBytesPerTurn, [1, 500]),
+    inboxBytesMax: strange(defaultLimits.inboxBytesMax, [2_000]),
+    tailCacheBytes: strange(defaultLimits.tailCacheBytes, [1, 1_000]),
+    waitersMax: strange(defaultLimits.waitersMax, [2]),
+    forwardsMax: strange(defaultLimits.forwardsMax, [1]),
+    segmentBytes,
+    segmentRecordsMax: strange(defaultLimits.segmentRecordsMax, [4, 10, 40]),
+    memtableBytes: strange(defaultLimits.memtableBytes, [512, 4 * KiB]),
+    memtableFlushMs: strange(defaultLimits.memtableFlushMs, [50, 500]),
+  });
+}
