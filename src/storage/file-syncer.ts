@@ -72,9 +72,18 @@ export class FileSyncer implements Syncer {
     };
   }
 
-  /** No more syncs. `done` of one in flight does not run. The Worker sleeps on: a thread is never terminated. */
+  /**
+   * No more syncs. Waits for the one in flight, because descriptors may be closed next; its `done` does not run. The Worker sleeps on: a
+   * thread is never terminated.
+   */
   close(): void {
     this.#closed = true;
+    const request = Atomics.load(this.#words, SyncWord.request);
+    for (;;) {
+      const answered = Atomics.load(this.#words, SyncWord.answered);
+      if (answered === request) break;
+      Atomics.wait(this.#words, SyncWord.answered, answered);
+    }
     this.#worker.unref();
   }
 

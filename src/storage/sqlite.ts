@@ -36,6 +36,37 @@ export function openDatabase(path: string, options: DatabaseOptions): OwnedDatab
   return new OwnedDatabase(path, options);
 }
 
+/** The bytes of a database that has this schema and no rows and is in WAL mode. Made in memory: it leaves no file and takes no sync. */
+export function databaseImage(schema: string): Uint8Array {
+  const memory = new Database(":memory:", { strict: true });
+  setPragma(memory, "page_size", pageBytes);
+  memory.run(schema);
+  const image = memory.serialize();
+  memory.close(true);
+  // The file format versions for reading and writing; 2 is WAL.
+  image[18] = 2;
+  image[19] = 2;
+  return image;
+}
+
+/**
+ * Takes a lock that other processes, and other callers in this one, cannot take; undefined when somebody has it. It ends with `release` or
+ * with the process, however that ends: it is a lock of the kernel, and the file at `path` stays empty.
+ */
+export function lockFile(path: string): { release(): void } | undefined {
+  const db = new Database(path, { readwrite: true, create: true, strict: true });
+  try {
+    // No journal file: nothing is ever written.
+    setPragma(db, "journal_mode", "memory");
+    db.run("BEGIN EXCLUSIVE");
+  } catch (error) {
+    db.close();
+    if (sqliteCode(error) === "SQLITE_BUSY") return undefined;
+    throw error;
+  }
+  return { release: () => db.close(true) };
+}
+
 /** Leaves every database of this thread: no sync, no checkpoint. Safe to call twice. */
 export function closeAll(): void {
   for (const database of open) database.leave();
@@ -134,8 +165,7 @@ export class OwnedDatabase {
  * and what is on the disk may differ, and only a restart can tell.
  */
 export function writeFailed(database: OwnedDatabase, error: unknown): never {
-  const code = sqliteCode(error);
-  if (code === "SQLITE_FULL" || code === "SQLITE_IOERR_SHMSIZE") {
+  if (isDiskFull(error)) {
     try {
       database.rollback();
     } catch (rollbackError) {
@@ -145,7 +175,33 @@ export function writeFailed(database: OwnedDatabase, error: unknown): never {
     throw new DiskFullError(`no space left to write ${database.path}`);
   }
   tripLatch();
-  fatal("sync_failed", `${database.path}: ${String(error)} (${code ?? "not from SQLite"})`);
+  fatal("sync_failed", `${database.path}: ${describe(error)}`);
+}
+
+/** The end of every failed read of data that was durable. */
+export function readFailed(database: OwnedDatabase, error: unknown): never {
+  const code = sqliteCode(error);
+  if (code === undefined) throw error;
+  const isIo = code.startsWith("SQLITE_IOERR");
+  fatal(isIo ? "sync_failed" : "corrupt_data", `${database.path}: ${describe(error)}`);
+}
+
+/** No space for a file, a WAL, or the `-shm` beside it. */
+export function isDiskFull(error: unknown): boolean {
+  const code = sqliteCode(error);
+  return code === "SQLITE_FULL" || code === "SQLITE_IOERR_SHMSIZE" || code === "ENOSPC";
+}
+
+/** The files are there, but not the database that was asked for. */
+export function isDamaged(error: unknown): boolean {
+  const code = sqliteCode(error);
+  // SQLITE_ERROR: a table that a statement names is missing.
+  if (code === "SQLITE_NOTADB" || code === "SQLITE_ERROR") return true;
+  return code?.startsWith("SQLITE_CORRUPT") === true;
+}
+
+function describe(error: unknown): string {
+  return `${String(error)} (${sqliteCode(error) ?? "not from SQLite"})`;
 }
 
 function sqliteCode(error: unknown): string | undefined {

@@ -9,9 +9,11 @@ export interface SyncWorkerData {
 export const SyncWord = {
   /** Counts requests; the Worker sleeps while it has not changed. */
   request: 0,
+  /** The last request that is answered. */
+  answered: 1,
   /** Descriptors of the request, from `descriptors` on. */
-  count: 1,
-  descriptors: 2,
+  count: 2,
+  descriptors: 3,
 } as const;
 
 /** The Worker's answer to a request: its milliseconds, or why it failed. */

@@ -16,6 +16,8 @@ for (;;) {
   if (current === request) continue;
   request = current;
   parentPort?.postMessage(syncAll());
+  Atomics.store(words, SyncWord.answered, request);
+  Atomics.notify(words, SyncWord.answered);
 }
 
 function syncAll(): SyncReply {

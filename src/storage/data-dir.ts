@@ -1,0 +1,213 @@
+/**
+ * The folder of one node: made, locked, and known to belong to this node of this cluster before anything in it is touched. A folder is
+ * never used by two processes, nor under another name: either could vote twice [36].
+ *
+ *     barge-data/   lock.db  identity.json  watermark  segments/  machine/
+ */
+
+import { randomBytes } from "node:crypto";
+import {
+  accessSync,
+  closeSync,
+  constants,
+  mkdirSync,
+  openSync,
+  readFileSync,
+  renameSync,
+  writeSync,
+} from "node:fs";
+import { dirname, join, resolve } from "node:path";
+import { FatalError } from "../fatal.ts";
+import { lockFile } from "./sqlite.ts";
+import { fsyncDirectory, fsyncFile, SyncError } from "./sync-latch.ts";
+
+/** Of the folder's layout; another one is refused. */
+const dataDirFormat = 1;
+
+export interface DataDirOwner {
+  readonly clusterId: string;
+  readonly nodeId: number;
+  /** The cluster token, where it was drawn at random and must be found again: see `storedToken`. */
+  readonly token?: string;
+}
+
+export interface DataDir {
+  readonly path: string;
+  /** Random, drawn when the folder was made: a wiped folder is another incarnation. */
+  readonly incarnation: string;
+  readonly firstBoot: boolean;
+  readonly token: string | undefined;
+  readonly segmentsPath: string;
+  readonly watermarkPath: string;
+  /** Where the machine of a group keeps its files; the folder exists. */
+  machinePath(group: number): string;
+  /** Gives up the lock; the last thing to close. */
+  close(): void;
+}
+
+/** The layout of identity.json. */
+interface Identity extends DataDirOwner {
+  readonly format: number;
+  readonly incarnation: string;
+  /** Software that made the folder, for the curious. */
+  readonly createdBy: string;
+}
+
+/** Throws FatalError, with a message that says what to do, where the folder cannot be used or is not ours. Blocks. */
+export function openDataDir(path: string, owner: DataDirOwner): DataDir {
+  const folder = resolve(path);
+  makeFolder(folder);
+  const lock = takeLock(folder);
+  try {
+    const found = readIdentity(folder);
+    if (found !== undefined) refuseOther(folder, found, owner);
+    const identity = found ?? writeIdentity(folder, owner);
+    const machines = join(folder, "machine");
+    mkdirSync(machines, { recursive: true, mode: 0o700 });
+    return {
+      path: folder,
+      incarnation: identity.incarnation,
+      firstBoot: found === undefined,
+      token: identity.token,
+      segmentsPath: join(folder, "segments"),
+      watermarkPath: join(folder, "watermark"),
+      machinePath: (group) => machineFolder(machines, group),
+      close: () => lock.release(),
+    };
+  } catch (error) {
+    lock.release();
+    throw notWritable(folder, error);
+  }
+}
+
+/** The token that a folder was made with, or undefined for one that is new or was given its token from outside. Changes nothing. */
+export function storedToken(path: string): string | undefined {
+  return readIdentity(resolve(path))?.token;
+}
+
+function makeFolder(folder: string): void {
+  try {
+    mkdirSync(folder, { recursive: true, mode: 0o700 });
+    accessSync(folder, constants.R_OK | constants.W_OK | constants.X_OK);
+  } catch (error) {
+    throw notWritable(folder, error);
+  }
+}
+
+function takeLock(folder: string): { release(): void } {
+  let lock: { release(): void } | undefined;
+  try {
+    lock = lockFile(join(folder, "lock.db"));
+  } catch (error) {
+    throw notWritable(folder, error);
+  }
+  if (lock !== undefined) return lock;
+  throw new FatalError(
+    "data_dir_locked",
+    `${folder} is in use by another process; stop that one first, or give this one a --data-dir of its own`,
+  );
+}
+
+function readIdentity(folder: string): Identity | undefined {
+  const path = join(folder, "identity.json");
+  let text: string;
+  try {
+    text = readFileSync(path, "utf8");
+  } catch (error) {
+    if (errorCode(error) === "ENOENT" || errorCode(error) === "ENOTDIR") return undefined;
+    throw notWritable(folder, error);
+  }
+  const identity = parseIdentity(text);
+  if (typeof identity === "string") throw new FatalError("wrong_data_dir", `${path}: ${identity}`);
+  return identity;
+}
+
+/** The identity, or why it is none. */
+function parseIdentity(text: string): Identity | string {
+  let value: unknown;
+  try {
+    value = JSON.parse(text);
+  } catch {
+    return "it is not JSON; bring it back from a copy, or start this node with an empty folder and a new node id";
+  }
+  if (typeof value !== "object" || value === null) return "it holds no identity";
+  const { format, clusterId, nodeId, incarnation, createdBy, token } = value as Record<
+    keyof Identity,
+    unknown
+  >;
+  if (format !== dataDirFormat) {
+    return `the folder has format ${String(format)}, this version knows ${dataDirFormat}; start the version that made it (${String(createdBy)})`;
+  }
+  if (
+    typeof clusterId !== "string" ||
+    typeof nodeId !== "number" ||
+    typeof incarnation !== "string" ||
+    typeof createdBy !== "string" ||
+    (token !== undefined && typeof token !== "string")
+  ) {
+    return "the identity is incomplete; bring it back from a copy";
+  }
+  const identity = { format, clusterId, nodeId, incarnation, createdBy };
+  return token === undefined ? identity : { ...identity, token };
+}
+
+function refuseOther(folder: string, found: Identity, owner: DataDirOwner): void {
+  if (found.clusterId !== owner.clusterId) {
+    throw new FatalError(
+      "wrong_data_dir",
+      `${folder} belongs to cluster ${found.clusterId} (node ${found.nodeId}), this node was started for cluster ${owner.clusterId}. ` +
+        "The cluster is named by its token and its initial members: give the same as at the first start, or another --data-dir",
+    );
+  }
+  if (found.nodeId !== owner.nodeId) {
+    throw new FatalError(
+      "wrong_data_dir",
+      `${folder} belongs to node ${found.nodeId}, this is node ${owner.nodeId}; give --node-id ${found.nodeId}, or another --data-dir`,
+    );
+  }
+}
+
+/** Whole or not at all: a folder with half an identity would be refused for ever. */
+function writeIdentity(folder: string, owner: DataDirOwner): Identity {
+  const identity: Identity = {
+    format: dataDirFormat,
+    ...owner,
+    incarnation: randomBytes(16).toString("hex"),
+    createdBy: `barge on Bun ${Bun.version}`,
+  };
+  const path = join(folder, "identity.json");
+  const temporary = `${path}.new`;
+  const descriptor = openSync(temporary, "w", 0o600);
+  try {
+    writeSync(descriptor, `${JSON.stringify(identity, undefined, 2)}\n`);
+    fsyncFile(descriptor);
+  } finally {
+    closeSync(descriptor);
+  }
+  renameSync(temporary, path);
+  fsyncDirectory(folder);
+  fsyncDirectory(dirname(folder));
+  return identity;
+}
+
+function machineFolder(machines: string, group: number): string {
+  const path = join(machines, String(group));
+  mkdirSync(path, { recursive: true, mode: 0o700 });
+  return path;
+}
+
+/** A failure of the file system in words; what is fatal already, or a failed sync, stays what it is. */
+function notWritable(folder: string, error: unknown): Error {
+  if (error instanceof FatalError) return error;
+  const text = error instanceof Error ? error.message : String(error);
+  if (error instanceof SyncError) return new FatalError("sync_failed", text);
+  return new FatalError(
+    "data_dir_not_writable",
+    `${folder} cannot be used as the data folder: ${text}`,
+    { cause: error },
+  );
+}
+
+function errorCode(error: unknown): unknown {
+  return error instanceof Error && "code" in error ? error.code : undefined;
+}
