@@ -4,12 +4,9 @@
 import { createHash } from "node:crypto";
 import { crc32 } from "node:zlib";
 import type { Limits } from "../limits.ts";
-import {
-  decodeConfiguration,
-  encodeConfiguration,
-  type Configuration,
-} from "../raft/configuration.ts";
+import { decodeConfiguration, encodeConfiguration } from "../raft/configuration.ts";
 import { Raft } from "../raft/raft.ts";
+import type { Configuration } from "../raft/ready.ts";
 import type { LogStore, RecoveredGroup } from "../storage/log-store.ts";
 import { BatchKind, batchHeaderBytes, sealBatch, type Batch } from "../wire/batch.ts";
 

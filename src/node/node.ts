@@ -1,0 +1,448 @@
+/**
+ * One daemon: starts in the order of recovery, runs the loop, stops in the reverse order [26]. The only place where the shard meets clock,
+ * timers, sockets and files.
+ */
+import { randomBytes, randomInt } from "node:crypto";
+import { fatal, FatalError } from "../fatal.ts";
+import { defaultLimits, type Limits } from "../limits.ts";
+import { createMachine, KvFiles, type MachineKind } from "../machine/machines.ts";
+import type { StateMachine } from "../machine/machine.ts";
+import type { Connection } from "../net/connection.ts";
+import { listen, ListenError, type Listener } from "../net/listener.ts";
+import { TcpTransport } from "../net/tcp-transport.ts";
+import { InvariantError } from "../raft/invariants.ts";
+import { ClientServer } from "../server/client-server.ts";
+import type { Groups, NodeStatus, ReadWaiter, WriteWaiter } from "../server/groups.ts";
+import { startHttpServer, type HttpAddress, type HttpServer } from "../server/http-server.ts";
+import { openDataDir, storedToken, type DataDir } from "../storage/data-dir.ts";
+import { FileSyncer } from "../storage/file-syncer.ts";
+import { LogStore } from "../storage/log-store.ts";
+import { openSqliteDisk, type SqliteDisk } from "../storage/sqlite-disk.ts";
+import { createLogger, type Logger } from "../telemetry/logger.ts";
+import { Metrics } from "../telemetry/metrics.ts";
+import type { Consistency, Hello, HelloReply } from "../wire/messages.ts";
+import { frameVersion } from "../wire/frame.ts";
+import { version } from "../version.ts";
+import type { SectionHeader } from "../wire/section.ts";
+import {
+  bootstrapGroup,
+  clusterIdOf,
+  createCore,
+  initialConfiguration,
+  seedCrcOf,
+} from "./bootstrap.ts";
+import { Group } from "./group.ts";
+import { Shard } from "./shard.ts";
+
+export interface NodeOptions {
+  readonly nodeId: number;
+  readonly dataDir: string;
+  /** The binary port, for peers and clients. */
+  readonly listen: HttpAddress;
+  /** `host:port` under which others reach this node. */
+  readonly advertise: string;
+  readonly httpListen: HttpAddress;
+  readonly metricsListen: HttpAddress | undefined;
+  /** `host:port` by node id, this node among them. */
+  readonly initialMembers: ReadonlyMap<number, string>;
+  readonly machine: MachineKind;
+  /** Undefined: a cluster of this node alone, with a token drawn at random and kept in the folder. */
+  readonly clusterToken: string | undefined;
+  readonly logLevel: string;
+  readonly limits?: Limits;
+}
+
+export interface RunningNode {
+  readonly binaryPort: number;
+  readonly httpPort: number;
+  /** How long recovery took, from the first file to the open port. */
+  readonly recoveryMs: number;
+  status(): NodeStatus;
+  /** Stops intake, finishes what is in flight, leaves the files. Within 3 s. */
+  stop(): Promise<void>;
+}
+
+/** The one group there is. */
+const defaultGroup = 0;
+/** Ticks between two rounds of connection time-outs. */
+const connectionTicks = 4;
+const drainMsMax = 1_500;
+
+/** Throws FatalError, having touched nothing that is not its own, when the node cannot start. */
+export async function startNode(options: NodeOptions): Promise<RunningNode> {
+  const startedMs = performance.now();
+  const node = new Node(options);
+  await node.start();
+  node.recoveryMs = performance.now() - startedMs;
+  return node;
+}
+
+class Node implements RunningNode, Groups {
+  readonly #options: NodeOptions;
+  readonly #limits: Limits;
+  readonly #logger: Logger;
+  readonly #metrics = new Metrics();
+  readonly #clusterId: string;
+  readonly #dataDir: DataDir;
+  readonly #disk: SqliteDisk;
+  readonly #store: LogStore;
+  readonly #machine: StateMachine;
+  readonly #files: KvFiles;
+  #transport!: TcpTransport;
+  #shard!: Shard;
+  #listener!: Listener;
+  #clients!: ClientServer;
+  #http!: HttpServer;
+
+  #timer: Timer | undefined;
+  #turnDue = false;
+  #tickedMs = 0;
+  #ticks = 0;
+  #stopping = false;
+  #stopped: Promise<void> | undefined;
+  readonly #startedMs = performance.now();
+  recoveryMs = 0;
+
+  constructor(options: NodeOptions) {
+    this.#options = options;
+    this.#limits = options.limits ?? defaultLimits;
+    this.#logger = createLogger({ nodeId: options.nodeId, level: options.logLevel });
+    const { nodeId, dataDir, initialMembers, clusterToken } = options;
+
+    // A cluster of one is known by its token alone, so that its address may change.
+    const drawn = clusterToken === undefined;
+    const token = clusterToken ?? storedToken(dataDir) ?? randomBytes(16).toString("hex");
+    this.#clusterId = clusterIdOf(token, drawn ? new Map([[nodeId, ""]]) : initialMembers);
+    const owner = { clusterId: this.#clusterId, nodeId };
+    this.#dataDir = openDataDir(dataDir, drawn ? { ...owner, token } : owner);
+    try {
+      this.#disk = openSqliteDisk(this.#dataDir);
+      this.#store = new LogStore(this.#disk, {
+        limits: this.#limits,
+        bootId: randomInt(2 ** 32),
+        seedCrc: seedCrcOf(this.#clusterId),
+        onCorrupt: (what) => this.#logger.error(what),
+      });
+      this.#files = new KvFiles({
+        directory: this.#dataDir.machinePath(defaultGroup),
+        limits: this.#limits,
+        syncer: new FileSyncer(),
+      });
+      this.#machine = createMachine(options.machine, {
+        group: defaultGroup,
+        files: this.#files,
+        limits: this.#limits,
+        nowMs: () => performance.now(),
+      });
+    } catch (error) {
+      this.#dataDir.close();
+      throw error;
+    }
+  }
+
+  /* ---------------------------------------------------------------- start */
+
+  async start(): Promise<void> {
+    const { nodeId, initialMembers } = this.#options;
+    const recovered = this.#store.recover();
+    const replica =
+      recovered.get(defaultGroup) ??
+      bootstrapGroup(
+        this.#store,
+        defaultGroup,
+        initialConfiguration(initialMembers),
+        seedCrcOf(this.#clusterId),
+      );
+    const appliedIndex = this.#machine.open();
+    // What was read, and the first batch, count from here on.
+    await new Promise<void>((resolve) => this.#store.sync(() => resolve()));
+
+    this.#transport = new TcpTransport({
+      nodeId,
+      clusterId: this.#clusterId,
+      incarnation: this.#dataDir.incarnation,
+      software: version,
+      members: initialMembers,
+      limits: this.#limits,
+      random: Math.random,
+      events: {
+        message: (message) => this.#shard.deliver(message),
+        peerUp: (id) => {
+          this.#logger.info({ peer: id }, "peer up");
+          this.#shard.peerUp(id);
+        },
+        peerDown: (id) => {
+          this.#logger.info({ peer: id }, "peer down");
+          this.#shard.peerDown(id);
+        },
+      },
+      onProblem: (id, problem) => this.#logger.warn({ peer: id }, problem),
+    });
+    const group = new Group({
+      id: defaultGroup,
+      nodeId,
+      limits: this.#limits,
+      raft: this.#core(replica, appliedIndex),
+      store: this.#store,
+      transport: this.#transport,
+      machine: this.#machine,
+      logger: this.#logger,
+    });
+    const nowMs = performance.now();
+    this.#tickedMs = nowMs;
+    this.#shard = new Shard(
+      {
+        limits: this.#limits,
+        store: this.#store,
+        transport: this.#transport,
+        groups: [group],
+        wake: () => this.#wake(),
+      },
+      nowMs,
+    );
+    this.#clients = new ClientServer({
+      groups: this,
+      limits: this.#limits,
+      tallies: this.#metrics.tallies,
+      wake: () => this.#wake(),
+    });
+    this.#metrics.observe(() => this.status());
+    await this.#open();
+    this.#timer = setInterval(() => this.#tick(), this.#limits.tickMs);
+    this.#wake();
+  }
+
+  #core(
+    replica: Parameters<typeof createCore>[0]["recovered"],
+    appliedIndex: number,
+  ): ReturnType<typeof createCore> {
+    try {
+      return createCore({
+        group: defaultGroup,
+        nodeId: this.#options.nodeId,
+        limits: this.#limits,
+        random: Math.random,
+        recovered: replica,
+        appliedIndex,
+      });
+    } catch (error) {
+      if (!(error instanceof InvariantError)) throw error;
+      throw new FatalError("corrupt_data", error.message, { cause: error });
+    }
+  }
+
+  /** The doors, last [26]. */
+  async #open(): Promise<void> {
+    const { listen: binary, httpListen, metricsListen } = this.#options;
+    try {
+      this.#listener = listen({
+        ...binary,
+        limits: this.#limits,
+        decideHello: (hello) => this.#decideHello(hello),
+        onConnection: (connection, hello) => this.#accept(connection, hello),
+      });
+      this.#http = startHttpServer({
+        groups: this,
+        listen: httpListen,
+        metricsListen,
+        metricsText: () => this.#metrics.text(),
+        limits: this.#limits,
+        tallies: this.#metrics.tallies,
+      });
+    } catch (error) {
+      await this.#leave();
+      if (!(error instanceof ListenError)) throw error;
+      throw new FatalError(
+        "port_in_use",
+        `${error.message}; stop what uses it, or choose another with --listen and --http-listen`,
+        { cause: error },
+      );
+    }
+  }
+
+  #decideHello(hello: Hello): HelloReply {
+    const { nodeId } = this.#options;
+    const { addresses, leader } = this.members();
+    const reply: HelloReply = {
+      version: frameVersion,
+      features: 0,
+      software: version,
+      clusterId: this.#clusterId,
+      nodeId,
+      incarnation: this.#dataDir.incarnation,
+      frameBytesMax: this.#limits.frameBytesMax,
+      sectionBytesMax: this.#limits.sectionBytesMax,
+      members: addresses,
+      leader,
+    };
+    const refusal = this.#refuseHello(hello);
+    return refusal === undefined ? reply : { ...reply, error: refusal };
+  }
+
+  #refuseHello(hello: Hello): { code: string; message: string } | undefined {
+    if (this.#stopping) return { code: "shutting_down", message: "This node is stopping." };
+    if (hello.role === "client") return undefined;
+    const { nodeId, initialMembers } = this.#options;
+    if (hello.clusterId !== this.#clusterId) {
+      return {
+        code: "unauthorised",
+        message:
+          `This node belongs to cluster ${this.#clusterId}, not ${hello.clusterId}: ` +
+          "compare --initial-members and --cluster-token of the two.",
+      };
+    }
+    if (hello.expectNodeId !== nodeId) {
+      return {
+        code: "unauthorised",
+        message: `This is node ${nodeId}, not ${hello.expectNodeId}: compare --initial-members.`,
+      };
+    }
+    if (hello.nodeId === nodeId || !initialMembers.has(hello.nodeId ?? 0)) {
+      return {
+        code: "unauthorised",
+        message: `Node ${hello.nodeId} is not another member of this cluster.`,
+      };
+    }
+    return undefined;
+  }
+
+  #accept(connection: Connection, hello: Hello): void {
+    if (hello.role === "client") this.#clients.accept(connection);
+    else this.#transport.accept(connection, hello);
+  }
+
+  /* ---------------------------------------------------------------- the loop */
+
+  #wake(): void {
+    if (this.#turnDue) return;
+    this.#turnDue = true;
+    setImmediate(() => this.#turn());
+  }
+
+  #turn(): void {
+    this.#turnDue = false;
+    if (this.#timer === undefined) return;
+    try {
+      if (this.#shard.turn(performance.now())) this.#wake();
+      this.#clients.flush();
+    } catch (error) {
+      // Nothing in a turn throws but a broken invariant of the shell or of storage.
+      fatal("invariant", error instanceof Error ? (error.stack ?? error.message) : String(error));
+    }
+  }
+
+  #tick(): void {
+    const nowMs = performance.now();
+    const lateMs = nowMs - this.#tickedMs - this.#limits.tickMs;
+    this.#tickedMs = nowMs;
+    this.#metrics.loopGap(Math.max(0, lateMs) / 1_000);
+    if (++this.#ticks % connectionTicks === 0) {
+      this.#transport.checkTimeouts(nowMs);
+      this.#listener.checkTimeouts(nowMs);
+    }
+    this.#wake();
+  }
+
+  /* ---------------------------------------------------------------- Groups, for the doors */
+
+  write(
+    group: number,
+    section: Uint8Array,
+    header: SectionHeader,
+    timeoutMs: number,
+    waiter: WriteWaiter,
+  ): void {
+    this.#shard.write(group, section, header, timeoutMs, waiter);
+  }
+
+  read(
+    group: number,
+    consistency: Consistency,
+    maxStalenessMs: number,
+    timeoutMs: number,
+    waiter: ReadWaiter,
+  ): void {
+    this.#shard.read(group, consistency, maxStalenessMs, timeoutMs, waiter);
+  }
+
+  status(): NodeStatus {
+    const groups = this.#shard.status();
+    const { user, system } = process.cpuUsage();
+    const leaderless = groups.some((group) => group.leader === 0);
+    return {
+      nodeId: this.#options.nodeId,
+      clusterId: this.#clusterId,
+      version,
+      uptimeSeconds: (performance.now() - this.#startedMs) / 1_000,
+      diskBytes: this.#store.diskBytes + (this.#machine.figures()["fileBytes"] ?? 0),
+      health: this.#stopping ? "stopping" : leaderless ? "no_leader" : "ok",
+      groups,
+      syncs: this.#disk.syncDurations(),
+      cpuSeconds: (user + system) / 1e6,
+      peakRssBytes: process.resourceUsage().maxRSS * 1_024,
+    };
+  }
+
+  notReady(): string[] {
+    if (this.#stopping) return ["stopping"];
+    const missing: string[] = [];
+    for (const group of this.#shard.status()) {
+      if (group.role === "stopped") missing.push(`group ${group.id} stopped`);
+      else if (group.leader === 0) missing.push(`group ${group.id} has no leader`);
+      else if (group.appliedIndex < group.commitIndex) {
+        const behind = group.commitIndex - group.appliedIndex;
+        missing.push(`group ${group.id} has ${behind} committed commands to apply`);
+      }
+    }
+    return missing;
+  }
+
+  members(): { readonly addresses: Record<string, string>; readonly leader: number } {
+    const group = this.#shard.group(defaultGroup);
+    const { nodeId, advertise } = this.#options;
+    return {
+      addresses: { ...group?.raft.configuration.addresses, [nodeId]: advertise },
+      leader: group?.leader ?? 0,
+    };
+  }
+
+  get binaryPort(): number {
+    return this.#listener.port;
+  }
+
+  get httpPort(): number {
+    return this.#http.port;
+  }
+
+  /* ---------------------------------------------------------------- stop */
+
+  stop(): Promise<void> {
+    this.#stopped ??= this.#stop();
+    return this.#stopped;
+  }
+
+  async #stop(): Promise<void> {
+    this.#stopping = true;
+    this.#clients.stop();
+    this.#listener.stop();
+    this.#shard.drain();
+    const untilMs = performance.now() + drainMsMax;
+    while (!this.#shard.idle && performance.now() < untilMs) await Bun.sleep(this.#limits.tickMs);
+    this.#shard.stop();
+    this.#turn();
+    await this.#leave();
+  }
+
+  async #leave(): Promise<void> {
+    clearInterval(this.#timer);
+    this.#timer = undefined;
+    await this.#http?.stop(500);
+    this.#clients.close();
+    this.#listener?.close();
+    this.#transport.close();
+    this.#machine.close();
+    this.#files.close();
+    this.#store.close();
+    this.#dataDir.close();
+  }
+}
