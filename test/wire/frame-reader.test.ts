@@ -1,0 +1,158 @@
+/** The reader's bounds, memory, cost and errors. */
+import { expect, test } from "bun:test";
+import { crc32 } from "node:zlib";
+import { encodePing } from "../../src/wire/client-messages.ts";
+import { frameHeaderBytes, frameMagic, frameVersion } from "../../src/wire/frame.ts";
+import { FrameReader } from "../../src/wire/frame-reader.ts";
+import { FrameType } from "../../src/wire/messages.ts";
+import { SendBuffer } from "../../src/wire/send-buffer.ts";
+import { concat, drain } from "./messages.ts";
+
+/** A frame by hand, so that the layout is tested and not only agreed on. */
+function handMade(
+  type: number,
+  fields: Uint8Array,
+  body: Uint8Array,
+  change: (header: DataView) => void = () => {},
+): Uint8Array {
+  const header = new DataView(new ArrayBuffer(frameHeaderBytes));
+  header.setUint16(0, frameMagic, true);
+  header.setUint8(2, frameVersion);
+  header.setUint8(3, type);
+  header.setUint32(4, fields.byteLength, true);
+  header.setUint32(8, fields.byteLength + body.byteLength, true);
+  change(header);
+  const head = new Uint8Array(header.buffer, 0, 12);
+  header.setUint32(12, crc32(fields, crc32(head)), true);
+  return concat([new Uint8Array(header.buffer), fields, body]);
+}
+
+const none = new Uint8Array(0);
+const ignore = (): void => {};
+
+function bodyFrame(bytes: number): Uint8Array {
+  return handMade(FrameType.append, new Uint8Array(8), new Uint8Array(bytes));
+}
+
+test("a frame made by hand is read; one made by the encoder is the same", () => {
+  const fields = new Uint8Array(8);
+  new DataView(fields.buffer).setUint32(0, 77, true);
+  const expected = handMade(FrameType.ping, fields, none);
+  const out = new SendBuffer();
+  encodePing(out, 77);
+  expect(drain(out)).toEqual(expected);
+  const types: number[] = [];
+  expect(new FrameReader(1_000, (type) => types.push(type)).push(expected)).toBeUndefined();
+  expect(types).toEqual([FrameType.ping]);
+});
+
+test("each fault of a header has its name, and ends the stream", () => {
+  const faults: [string, Uint8Array][] = [
+    ["bad magic", handMade(3, new Uint8Array(8), none, (h) => h.setUint8(0, 0))],
+    ["bad version", handMade(3, new Uint8Array(8), none, (h) => h.setUint8(2, 2))],
+    ["too long", handMade(3, none, new Uint8Array(1_000 - frameHeaderBytes + 1))],
+    ["bad fields", handMade(3, none, none, (h) => h.setUint32(4, 1, true))],
+    [
+      "bad crc",
+      concat([handMade(3, new Uint8Array(8), none).subarray(0, 23), new Uint8Array(1).fill(1)]),
+    ],
+  ];
+  const good = handMade(FrameType.ping, new Uint8Array(8), none);
+  for (const [error, bytes] of faults) {
+    for (const step of [1, 7, bytes.byteLength]) {
+      let frames = 0;
+      const reader = new FrameReader(1_000, () => frames++);
+      reader.push(good);
+      for (let at = 0; at < bytes.byteLength; at += step) reader.push(bytes.slice(at, at + step));
+      expect(reader.error as string).toBe(error);
+      expect(reader.push(good) as string).toBe(error);
+      expect(frames).toBe(1);
+      expect(reader.assemblyBytes).toBe(0);
+    }
+  }
+});
+
+test("a frame of exactly the bound is read, and the bound can be raised on the way", () => {
+  let frames = 0;
+  const reader = new FrameReader(1_000, (type) => {
+    frames++;
+    if (type === FrameType.hello) reader.frameBytesMax = 10_000;
+  });
+  const hello = handMade(FrameType.hello, new Uint8Array(1_000 - frameHeaderBytes), none);
+  const longer = handMade(FrameType.append, new Uint8Array(10_000 - frameHeaderBytes), none);
+  expect(reader.push(concat([hello, longer]))).toBeUndefined();
+  expect(frames).toBe(2);
+  expect(reader.push(handMade(3, new Uint8Array(10_001), none))).toBe("too long");
+});
+
+test("a declared length allots little until its bytes arrive", () => {
+  const bytes = bodyFrame(8_000_000);
+  const reader = new FrameReader(16_000_000, ignore);
+  let at = 0;
+  for (const upTo of [16, 17, 1_000, 200_000, 300_000, 900_000, 2_000_000, 7_999_000]) {
+    reader.push(bytes.subarray(at, upTo));
+    at = upTo;
+    expect(reader.assemblyBytes).toBeLessThanOrEqual(Math.max(256 * 1024, 4 * upTo));
+  }
+  reader.push(bytes.subarray(at));
+  expect(reader.assemblyBytes).toBe(0);
+  expect(reader.midFrame).toBe(false);
+});
+
+test("a frame within a chunk is a view of it; one that straddles is assembled whole", () => {
+  const payloads: Uint8Array[] = [];
+  const reader = new FrameReader(1 << 20, (_type, payload) => payloads.push(payload));
+  const stream = concat([bodyFrame(100), bodyFrame(200), bodyFrame(300)]);
+  const first = stream.slice(0, 150);
+  const rest = stream.slice(150);
+  reader.push(first);
+  reader.push(rest);
+  expect(payloads.map((payload) => payload.byteLength)).toEqual([108, 208, 308]);
+  expect(payloads[0]!.buffer).toBe(first.buffer);
+  expect(payloads[1]!.buffer).not.toBe(first.buffer);
+  expect(payloads[1]!.buffer.byteLength).toBe(208);
+  expect(payloads[2]!.buffer).toBe(rest.buffer);
+});
+
+test("tens of thousands of frames in one chunk", () => {
+  const ping = handMade(FrameType.ping, new Uint8Array(8), none);
+  let frames = 0;
+  const reader = new FrameReader(1_000, () => frames++);
+  reader.push(concat(Array.from({ length: 65_536 }, () => ping)));
+  expect(frames).toBe(65_536);
+});
+
+test("the cost of a long frame in small chunks grows with its length, not with its square", () => {
+  const took = (bytes: number): number => {
+    const frame = bodyFrame(bytes);
+    const reader = new FrameReader(64_000_000, ignore);
+    const start = performance.now();
+    for (let at = 0; at < frame.byteLength; at += 16) reader.push(frame.subarray(at, at + 16));
+    expect(reader.midFrame).toBe(false);
+    return performance.now() - start;
+  };
+  took(200_000);
+  // Eight times the bytes; a square would be 64 times the time. Generous, since others use this machine.
+  const small = Math.min(took(500_000), took(500_000), took(500_000));
+  expect(took(4_000_000)).toBeLessThan(small * 32 + 20);
+});
+
+test("nothing comes after stop, not even from the chunk at hand", () => {
+  let frames = 0;
+  const reader: FrameReader = new FrameReader(1_000, () => {
+    frames++;
+    reader.stop();
+  });
+  const ping = handMade(FrameType.ping, new Uint8Array(8), none);
+  reader.push(concat([ping, ping, ping.subarray(0, 10)]));
+  reader.push(ping);
+  expect(frames).toBe(1);
+  expect(reader.midFrame).toBe(false);
+  expect(reader.error).toBeUndefined();
+});
+
+test("pushing from within the handler is a bug that shows", () => {
+  const ping = handMade(FrameType.ping, new Uint8Array(8), none);
+  const reader: FrameReader = new FrameReader(1_000, () => void reader.push(ping));
+  expect(() => reader.push(ping)).toThrow("push within its own handler");
+});
