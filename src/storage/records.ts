@@ -51,6 +51,8 @@ export interface LogStartRecord {
 
 const place = new Uint8Array(20);
 const placeView = new DataView(place.buffer);
+/** Without the crc, which only the stream crc takes in. */
+const placeAlone = place.subarray(0, 16);
 
 function setPlace(seq: number, kind: RecordKind, group: number): void {
   writeSafe(placeView, 0, seq);
@@ -60,7 +62,7 @@ function setPlace(seq: number, kind: RecordKind, group: number): void {
 
 function crcInPlace(seq: number, kind: RecordKind, group: number, data: Uint8Array): number {
   setPlace(seq, kind, group);
-  return crc32(data.subarray(4), crc32(place.subarray(0, 16)));
+  return crc32(data.subarray(4), crc32(placeAlone));
 }
 
 const viewOf = (data: Uint8Array): DataView =>

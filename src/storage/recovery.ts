@@ -129,7 +129,7 @@ function chainOf(files: readonly SegmentFile[], newest: number): Link[] | Fault 
   let first: LogRecord | undefined;
   tip.scan((record) => {
     first ??= record;
-  });
+  }, recordHeadBytes);
   if (first === undefined) return lost(`segment ${tip.number} is empty`);
   const tipStart = readSegmentStart(first);
   if (tipStart === undefined || tipStart.number !== tip.number) {

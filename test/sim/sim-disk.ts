@@ -89,12 +89,12 @@ class SimSegment implements SegmentFile {
   scan(visit: (record: LogRecord, size: number) => void, headBytes?: number): void {
     this.#disk.mustLive(this);
     for (const record of this.records) {
-      const size = record.data.byteLength;
-      const head =
-        headBytes === undefined || size <= headBytes
-          ? record
-          : { ...record, data: record.data.subarray(0, headBytes) };
-      visit(head, size);
+      const { seq, kind, group, data } = record;
+      const cut = headBytes !== undefined && data.byteLength > headBytes;
+      visit(
+        cut ? { seq, kind, group, data: data.subarray(0, headBytes) } : record,
+        data.byteLength,
+      );
     }
   }
 

@@ -1,0 +1,254 @@
+/**
+ * Random lives of a log against a model: appends that supersede, syncs, compactions, full disks, ticks, rotations under tiny bounds, crashes
+ * of every kind. After each crash the log must be exactly what some transaction had left, and none older than the last acknowledged
+ * sync. `LOG_SEEDS=n` and `LOG_FROM=s` run others; a failure names its seed.
+ */
+import { expect, test } from "bun:test";
+import { DiskFullError } from "../../src/storage/disk.ts";
+import type { GroupWrite } from "../../src/storage/log-store.ts";
+import type { Batch, HardState } from "../../src/wire/batch.ts";
+import { Random } from "../sim/random.ts";
+import type { CrashMode } from "../sim/sim-disk.ts";
+import { LogWorld, makeBatch, seedCrc, startAfter } from "./log-world.ts";
+
+const seeds = Number(process.env["LOG_SEEDS"] ?? 200);
+const fromSeed = Number(process.env["LOG_FROM"] ?? 1);
+const steps = 2_000;
+
+interface GroupModel {
+  hardState: HardState;
+  /** Of the visible log, from the start that the last recovery found. */
+  batches: readonly Batch[];
+  /** Where that recovery's log began. */
+  base: { index: number; crc: number };
+  /** As compacted since; what a crash leaves may begin earlier. */
+  startIndex: number;
+}
+
+/** The state that one transaction left. Batches are immutable and lists are never changed, so keeping them is cheap. */
+interface Version {
+  readonly seq: number;
+  readonly groups: readonly { hardState: HardState; batches: readonly Batch[] }[];
+}
+
+class Model {
+  readonly groups: GroupModel[];
+  versions: Version[] = [];
+  acked = 0;
+  readonly #random: Random;
+
+  constructor(count: number, random: Random) {
+    this.#random = random;
+    this.groups = Array.from({ length: count }, () => ({
+      hardState: { term: 0, votedFor: 0, commit: 0 },
+      batches: [],
+      base: { index: 0, crc: seedCrc },
+      startIndex: 0,
+    }));
+  }
+
+  record(seq: number): void {
+    this.versions.push({
+      seq,
+      groups: this.groups.map(({ hardState, batches }) => ({ hardState, batches })),
+    });
+  }
+
+  acknowledge(seq: number): void {
+    this.acked = seq;
+    let keep = 0;
+    while (this.versions[keep + 1] !== undefined && this.versions[keep + 1]!.seq <= seq) keep += 1;
+    if (keep > 0) this.versions = this.versions.slice(keep);
+  }
+
+  /** A write that a Raft core could make: it goes on from the end or from some batch boundary above the start. */
+  write(group: number): { write: GroupWrite; batches: Batch[]; hardState: HardState } {
+    const random = this.#random;
+    const model = this.groups[group]!;
+    let { hardState } = model;
+    const raises = random.chance(0.1);
+    if (raises) {
+      const term = hardState.term + 1 + random.below(2);
+      hardState = { term, votedFor: random.below(4), commit: random.below(9) };
+    }
+    const batches = [...model.batches];
+    if (random.chance(0.15)) {
+      for (let drop = random.between(1, 3); drop > 0; drop--) {
+        const last = batches.at(-1);
+        if (last === undefined || last.firstIndex <= model.startIndex) break;
+        batches.pop();
+      }
+    }
+    const append: Batch[] = [];
+    for (let each = random.between(raises ? 0 : 1, 3); each > 0; each--) {
+      const last = batches.at(-1);
+      const end = last === undefined ? model.base : startAfter(last);
+      const batch = makeBatch({
+        group,
+        firstIndex: end.index + 1,
+        count: random.between(1, 4),
+        term: Math.max(last?.term ?? 0, hardState.term - random.below(2), 0),
+        prevCrc: end.crc,
+        bodyBytes: random.below(60),
+        tag: random.below(256),
+      });
+      batches.push(batch);
+      append.push(batch);
+    }
+    const written = append.length === 0 ? [...model.batches] : batches;
+    return {
+      write: { group, hardState: raises ? hardState : undefined, append },
+      batches: written,
+      hardState,
+    };
+  }
+}
+
+function visible(world: LogWorld, model: GroupModel, group: number): void {
+  const expected = model.batches.filter((batch) => batch.firstIndex > model.startIndex);
+  const got = world.log(group, model.startIndex + 1);
+  if (got.length !== expected.length) throw new Error(`group ${group}: ${got.length} batches`);
+  for (const [at, batch] of got.entries()) {
+    const same = Buffer.compare(batch.bytes, expected[at]!.bytes) === 0;
+    if (!same) throw new Error(`group ${group}: other bytes at index ${batch.firstIndex}`);
+  }
+}
+
+/** The version that the recovered log is; adopts it as the model's new beginning. */
+function adopt(world: LogWorld, model: Model, mode: CrashMode): void {
+  const recovered = model.groups.map((_, group) => world.recovered.get(group));
+  const matches = (version: Version): boolean =>
+    version.groups.every(({ hardState, batches }, group) => {
+      const found = recovered[group];
+      const start = found?.start.index ?? 0;
+      const last = found?.batches.at(-1);
+      const expected = batches.at(-1);
+      const have = found?.hardState ?? { term: 0, votedFor: 0, commit: 0 };
+      if (have.term !== hardState.term || have.votedFor !== hardState.votedFor) return false;
+      if (expected === undefined) return last === undefined;
+      if (last === undefined) return start === startAfter(expected).index;
+      // Equal crc at equal index: the chain makes the logs equal.
+      return last.crc === expected.crc && last.firstIndex === expected.firstIndex;
+    });
+  let version: Version | undefined;
+  for (const candidate of model.versions.toReversed()) {
+    if (matches(candidate)) {
+      version = candidate;
+      break;
+    }
+  }
+  if (version === undefined) throw new Error("the log is what no transaction left");
+  if (mode === "all" && version !== model.versions.at(-1) && !matches(model.versions.at(-1)!)) {
+    throw new Error("a process that died lost something visible");
+  }
+  for (const [group, state] of model.groups.entries()) {
+    const found = recovered[group];
+    const start = found?.start ?? { index: 0, term: 0, crc: seedCrc, timeMs: 0 };
+    if (start.index > state.startIndex) throw new Error(`group ${group}: the start went ahead`);
+    const batches = version.groups[group]!.batches.filter((b) => b.firstIndex > start.index);
+    if (found !== undefined && found.batches.length !== batches.length) {
+      throw new Error(`group ${group}: the log has gaps`);
+    }
+    state.hardState = version.groups[group]!.hardState;
+    state.batches = batches;
+    state.base = start;
+    state.startIndex = start.index;
+    visible(world, state, group);
+  }
+  model.versions = [];
+  model.record(0);
+  model.acked = 0;
+}
+
+function live(seed: number): { crashes: number; rotations: number } {
+  const random = new Random(seed, 7);
+  const world = new LogWorld(seed, {
+    segmentRecordsMax: random.pick([3, 5, 17, 60, 1_000]),
+    segmentBytes: random.pick([400, 1_500, 4_000, 1_000_000]),
+    appendBytesMax: random.pick([1, 200, 5_000]),
+    watermarkSyncMs: random.pick([1, 20]),
+  });
+  const groups = random.between(1, 5);
+  const model = new Model(groups, random);
+  model.record(0);
+  const weights = [40, 15, 25, 6, 4, random.pick([0, 1]), random.pick([0.1, 0.5, 2])];
+  let crashes = 0;
+  let step = 0;
+  try {
+    for (; step < steps; step++) {
+      switch (random.weighted(weights)) {
+        case 0: {
+          const writes: ReturnType<Model["write"]>[] = [];
+          for (let group = 0; group < groups; group++) {
+            if (random.chance(1 / groups)) writes.push(model.write(group));
+          }
+          const seq = world.store.append(writes.map(({ write }) => write));
+          for (const { write, batches, hardState } of writes) {
+            const group = model.groups[write.group]!;
+            group.batches = batches;
+            group.hardState = hardState;
+          }
+          model.record(seq);
+          break;
+        }
+        case 1:
+          world.store.sync((seq) => model.acknowledge(seq));
+          break;
+        case 2:
+          world.scheduler.step();
+          break;
+        case 3:
+          world.store.tick(world.scheduler.nowMs);
+          break;
+        case 4: {
+          const id = random.below(groups);
+          const group = model.groups[id]!;
+          const candidates = group.batches.filter((b) => b.firstIndex > group.startIndex);
+          const batch = candidates[random.below(candidates.length)];
+          if (batch === undefined) break;
+          world.store.compactTo(id, startAfter(batch), new Uint8Array([id]));
+          group.startIndex = startAfter(batch).index;
+          break;
+        }
+        case 5: {
+          world.disk.bytesMax = world.store.diskBytes;
+          const { write } = model.write(random.below(groups));
+          const seq = world.store.appendSeq;
+          expect(() => world.store.append([write])).toThrow(DiskFullError);
+          if (world.store.appendSeq !== seq) throw new Error("a failed append left something");
+          world.disk.bytesMax = Number.POSITIVE_INFINITY;
+          visible(world, model.groups[write.group]!, write.group);
+          break;
+        }
+        default: {
+          const mode = random.pick(["all", "none", "prefix", "prefix"] as const);
+          world.crash(mode);
+          adopt(world, model, mode);
+          crashes += 1;
+        }
+      }
+    }
+    for (let group = 0; group < groups; group++) visible(world, model.groups[group]!, group);
+    expect(world.damage).toEqual([]);
+  } catch (error) {
+    throw new Error(`LOG_SEEDS=1 LOG_FROM=${seed}: step ${step}: ${String(error)}`, {
+      cause: error,
+    });
+  }
+  return { crashes, rotations: world.disk.segments.at(-1)!.number };
+}
+
+test(`${seeds} random lives of ${steps} steps`, () => {
+  let crashes = 0;
+  let rotations = 0;
+  for (let seed = fromSeed; seed < fromSeed + seeds; seed++) {
+    const life = live(seed);
+    crashes += life.crashes;
+    rotations += life.rotations;
+  }
+  // The dimensions that the test is about were met.
+  if (seeds >= 50) {
+    expect(crashes).toBeGreaterThan(seeds);
+    expect(rotations).toBeGreaterThan(seeds * 10);
+  }
+}, 60_000);
