@@ -340,7 +340,7 @@ function occupy(slots: Uint32Array, hash: number, entry: number): void {
 }
 
 /** Murmur3's 32-bit mixing over words, then its finish. Results never depend on it: only the order of keys is ever seen. */
-function hashKey(view: DataView, offset: number, length: number): number {
+export function hashKey(view: DataView, offset: number, length: number): number {
   const end = offset + length;
   let hash = length;
   let at = offset;

@@ -14,7 +14,7 @@ export interface SimKvFileOptions {
   /** Time that a sync or a checkpoint takes; each one draws from the range. */
   readonly syncMsMin?: number;
   readonly syncMsMax?: number;
-  /** Bytes of keys and values beyond which writes are refused. */
+  /** Bytes of keys and values written beyond which writes are refused. */
   readonly bytesMax?: number;
 }
 
@@ -44,7 +44,9 @@ export class SimKvFile implements KvFile {
   #checkpointing = false;
   #dead = false;
   #walBytes = 0;
+  /** Written so far, however often a key was; and of that in the open transaction. */
   #bytes = 0;
+  #openBytes = 0;
   bytesMax: number;
   /** Completed. */
   syncs = 0;
@@ -77,6 +79,7 @@ export class SimKvFile implements KvFile {
     if (this.#open !== undefined) throw new Error("sim-kv-file: two transactions at once");
     if (this.#checkpointing) throw new Error("sim-kv-file: a transaction during a checkpoint");
     this.#open = new Map();
+    this.#openBytes = 0;
   }
 
   upsert(key: Uint8Array, revision: number, value: Uint8Array): void {
@@ -185,9 +188,11 @@ export class SimKvFile implements KvFile {
   #takeRoom(bytes: number): void {
     if (this.#bytes + bytes > this.bytesMax) {
       this.#open = undefined;
+      this.#bytes -= this.#openBytes;
       throw new DiskFullError("the simulated disk is full");
     }
     this.#bytes += bytes;
+    this.#openBytes += bytes;
   }
 
   #later(run: () => void): void {

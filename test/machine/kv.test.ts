@@ -1,0 +1,505 @@
+/**
+ * The key-value machine against a plain map: random commands and queries, tiny memtables, flushes in slices, full disks, crashes and
+ * replays. An uninterrupted twin with other limits must give the same results, answers and state hash.
+ */
+import { describe, expect, test } from "bun:test";
+import { checkLimits, defaultLimits, type Limits } from "../../src/limits.ts";
+import { KvMachine } from "../../src/machine/kv.ts";
+import { ResultCode } from "../../src/machine/machine.ts";
+import { NullMachine } from "../../src/machine/null.ts";
+import { BatchKind, type Batch } from "../../src/wire/batch.ts";
+import {
+  encodeKvCompareAndDelete,
+  encodeKvCompareAndPut,
+  encodeKvDelete,
+  encodeKvGet,
+  encodeKvPut,
+  encodeKvRange,
+  readKvEntry,
+  readKvPage,
+  readKvRevision,
+  type KvItem,
+  type KvRange,
+} from "../../src/wire/kv.ts";
+import { plainSection } from "../../src/wire/section.ts";
+import { Random } from "../sim/random.ts";
+import { SimKvFile } from "../sim/sim-kv-file.ts";
+import { Answers, Results, TestLog } from "./log.ts";
+
+const text = (value: string): Uint8Array => new TextEncoder().encode(value);
+const hex = (bytes: Uint8Array): string => Buffer.from(bytes).toString("hex");
+
+function limitsWith(changes: Partial<Limits>): Limits {
+  return checkLimits({ ...defaultLimits, ...changes });
+}
+
+/** What the machine should be, as simply as possible; keys in hex, whose order is that of the bytes. */
+class Model {
+  readonly entries = new Map<string, { revision: number; value: Uint8Array }>();
+  readonly expected = new Map<number, { code: number; revision?: number }>();
+
+  revision(key: Uint8Array): number {
+    return this.entries.get(hex(key))?.revision ?? 0;
+  }
+
+  put(index: number, key: Uint8Array, value: Uint8Array): void {
+    this.entries.set(hex(key), { revision: index, value });
+  }
+
+  delete(index: number, key: Uint8Array): void {
+    if (!this.entries.delete(hex(key))) this.expected.set(index, { code: ResultCode.notFound });
+  }
+
+  /** True when the compare holds. */
+  compare(index: number, key: Uint8Array, prevRevision: number): boolean {
+    const revision = this.revision(key);
+    if (revision === prevRevision) return true;
+    this.expected.set(index, { code: ResultCode.compareFailed, revision });
+    return false;
+  }
+
+  range(range: KvRange): { key: string; revision: number; value: string }[] {
+    const prefix = range.prefix && hex(range.prefix);
+    const { from, to, after } = range;
+    return [...this.entries]
+      .filter(([key]) => prefix === undefined || key.startsWith(prefix))
+      .filter(([key]) => prefix !== undefined || from === undefined || key >= hex(from))
+      .filter(([key]) => prefix !== undefined || to === undefined || key < hex(to))
+      .filter(([key]) => after === undefined || key > hex(after))
+      .sort(([a], [b]) => (a < b ? -1 : 1))
+      .map(([key, { revision, value }]) => ({
+        key,
+        revision,
+        value: range.keysOnly === true ? "" : hex(value),
+      }));
+  }
+}
+
+class Workload {
+  readonly log = new TestLog();
+  readonly model = new Model();
+  readonly #random: Random;
+
+  constructor(random: Random) {
+    this.#random = random;
+  }
+
+  key(): Uint8Array {
+    const random = this.#random;
+    return Uint8Array.from({ length: random.between(1, 4) }, () => random.pick([0, 1, 97, 255]));
+  }
+
+  batch(): Batch {
+    const random = this.#random;
+    if (random.chance(0.05)) return this.log.addBody(new Uint8Array(0), 1, BatchKind.noop);
+    let index = this.log.lastIndex;
+    const sections: Uint8Array[] = [];
+    let count = 0;
+    for (let section = random.between(1, 3); section > 0; section--) {
+      const commands: Uint8Array[] = [];
+      for (let i = random.between(1, 20); i > 0; i--) {
+        index += 1;
+        commands.push(this.#command(index));
+      }
+      count += commands.length;
+      sections.push(plainSection(commands));
+    }
+    return this.log.addBody(Buffer.concat(sections), count, BatchKind.commands);
+  }
+
+  #command(index: number): Uint8Array {
+    const random = this.#random;
+    const { model } = this;
+    const key = this.key();
+    const length = random.below(random.chance(0.05) ? 500 : 20);
+    const value = Uint8Array.from({ length }, () => random.below(256));
+    const guess = random.chance(0.7) ? model.revision(key) : random.below(index);
+    switch (random.weighted([6, 2, 2, 1, 0.3])) {
+      case 0:
+        model.put(index, key, value);
+        return encodeKvPut(key, value);
+      case 1:
+        model.delete(index, key);
+        return encodeKvDelete(key);
+      case 2:
+        if (model.compare(index, key, guess)) model.put(index, key, value);
+        return encodeKvCompareAndPut(key, value, guess);
+      case 3:
+        if (model.compare(index, key, guess)) model.delete(index, key);
+        return encodeKvCompareAndDelete(key, guess);
+      default:
+        model.expected.set(index, { code: ResultCode.malformed });
+        return Uint8Array.from({ length: random.below(12) }, () => random.below(5));
+    }
+  }
+
+  range(): KvRange {
+    const random = this.#random;
+    const maybe = (): Uint8Array | undefined => (random.chance(0.5) ? this.key() : undefined);
+    const by = random.chance(0.4) ? { prefix: this.key() } : { from: maybe(), to: maybe() };
+    return { ...by, limit: random.pick([0, 1, 3, 10]), keysOnly: random.chance(0.2) };
+  }
+}
+
+class Harness {
+  readonly random: Random;
+  readonly workload: Workload;
+  readonly results = new Results();
+  readonly #limits: Limits;
+  #nowMs = 0;
+  #timers: { atMs: number; run: () => void }[] = [];
+  #file: SimKvFile;
+  #synced = 0;
+  machine: KvMachine;
+  crashes = 0;
+
+  constructor(seed: number, limits: Limits) {
+    this.random = new Random(seed);
+    this.workload = new Workload(this.random.fork(1));
+    this.#limits = limits;
+    const disk = this.random.fork(2);
+    this.#file = new SimKvFile({
+      random: () => disk.float(),
+      schedule: (delayMs, run) => this.#timers.push({ atMs: this.#nowMs + delayMs, run }),
+    });
+    this.machine = this.#open();
+  }
+
+  #open(): KvMachine {
+    // Time passes with each look at the clock, so that a slice ends in the midst of a flush.
+    const nowMs = (): number => (this.#nowMs += 0.3);
+    const machine = new KvMachine({ file: this.#file, limits: this.#limits, nowMs });
+    const index = machine.open();
+    expect(index).toBe(machine.appliedIndex);
+    expect(index).toBe(machine.durableIndex);
+    return machine;
+  }
+
+  /** One turn of a shell: time passes, the log syncs, what is committed is applied, the machine works. */
+  turn(): void {
+    const { random, machine } = this;
+    const { log } = this.workload;
+    this.#nowMs += random.below(5);
+    const due = this.#timers.filter(({ atMs }) => atMs <= this.#nowMs);
+    this.#timers = this.#timers.filter(({ atMs }) => atMs > this.#nowMs);
+    for (const { run } of due) run();
+    const batches = log.from(machine.appliedIndex + 1).slice(0, random.between(1, 5));
+    const taken = machine.apply(batches, this.results);
+    expect(taken).toBeLessThanOrEqual(batches.length);
+    if (random.chance(0.6)) this.#synced = Math.max(this.#synced, machine.appliedIndex);
+    machine.allowDurable(this.#synced);
+    machine.work(this.#nowMs);
+    expect(machine.durableIndex).toBeLessThanOrEqual(this.#synced);
+    this.#file.bytesMax = random.chance(0.1) ? 0 : Number.POSITIVE_INFINITY;
+  }
+
+  crash(): void {
+    const durable = this.machine.durableIndex;
+    this.machine.close();
+    this.#file = this.#file.crash(this.random.pick(["all", "none", "prefix"]));
+    this.machine = this.#open();
+    expect(this.machine.appliedIndex).toBeGreaterThanOrEqual(durable);
+    this.crashes += 1;
+  }
+
+  settle(): void {
+    for (let turns = 0; this.machine.appliedIndex < this.workload.log.lastIndex; turns++) {
+      if (turns > 100_000) throw new Error("the machine does not get on");
+      this.turn();
+    }
+  }
+
+  /** Reads everything that the model can say, in pages too. */
+  check(): void {
+    const { machine, workload } = this;
+    for (let i = 0; i < 15; i++) {
+      const key = workload.key();
+      const answers = new Answers();
+      machine.read(encodeKvGet(key), answers);
+      const entry = workload.model.entries.get(hex(key));
+      expect(answers.code).toBe(entry === undefined ? ResultCode.notFound : ResultCode.ok);
+      if (entry !== undefined) {
+        const read = readKvEntry(answers.bytes)!;
+        expect({ ...read, value: hex(read.value) }).toEqual({ ...entry, value: hex(entry.value) });
+      }
+    }
+    for (let i = 0; i < 5; i++) {
+      const range = workload.range();
+      const items = readAll(machine, range);
+      const plain = items.map(({ key, revision, value }) => ({
+        key: hex(key),
+        revision,
+        value: hex(value),
+      }));
+      expect(plain).toEqual(workload.model.range(range));
+    }
+  }
+}
+
+/** All pages of a range. */
+function readAll(machine: KvMachine, range: KvRange): KvItem[] {
+  const items: KvItem[] = [];
+  let after: Uint8Array | undefined;
+  for (;;) {
+    const answers = new Answers();
+    machine.read(encodeKvRange({ ...range, after }), answers);
+    expect(answers.code).toBe(ResultCode.ok);
+    const page = readKvPage(answers.bytes)!;
+    expect(page.revision).toBe(machine.appliedIndex);
+    if (range.limit > 0) expect(page.items.length).toBeLessThanOrEqual(range.limit);
+    items.push(...page.items);
+    if (!page.more) return items;
+    after = page.items.at(-1)!.key;
+  }
+}
+
+function expectResults(results: Results, model: Model): void {
+  const got = [...results.all]
+    .sort(([a], [b]) => a - b)
+    .map(([index, { code, bytes }]) => [index, code, bytes && readKvRevision(bytes)]);
+  const expected = [...model.expected]
+    .sort(([a], [b]) => a - b)
+    .map(([index, { code, revision }]) => [index, code, revision]);
+  expect(got).toEqual(expected);
+}
+
+describe("kv against a model", () => {
+  for (let seed = 1; seed <= 15; seed++) {
+    test(`crashes, replays, flushes and full disks (seed ${seed})`, () => {
+      const small = new Random(seed, 9);
+      const limits = limitsWith({
+        memtableBytes: small.pick([1, 500, 4_000, 20_000]),
+        memtableFlushMs: small.pick([1, 50, 1_000]),
+        flushSliceMs: 1,
+        flushLogBytes: small.pick([1, 3_000, 1 << 30]),
+        kvWalBytesMax: small.pick([1, 2_000, 1 << 30]),
+        rangeItemsMax: small.pick([2, 1_000]),
+        rangeBytesMax: small.pick([1, 200, 10_000]),
+      });
+      const harness = new Harness(seed, limits);
+      const { random, workload } = harness;
+      for (let round = 0; round < 60; round++) {
+        for (let i = random.below(6); i > 0; i--) workload.batch();
+        for (let i = random.below(12); i > 0; i--) harness.turn();
+        if (random.chance(0.15)) harness.crash();
+        if (random.chance(0.3)) {
+          harness.settle();
+          harness.check();
+        }
+      }
+      harness.settle();
+      harness.check();
+      expectResults(harness.results, workload.model);
+      const twin = uninterrupted(workload.log);
+      expect(harness.machine.stateHash).toBe(twin.machine.stateHash);
+      expectResults(twin.results, workload.model);
+    });
+  }
+
+  test("the seeds above do crash, flush, checkpoint and wait", () => {
+    const limits = limitsWith({ memtableBytes: 500, memtableFlushMs: 1, kvWalBytesMax: 1 });
+    const harness = new Harness(99, limits);
+    let flushes = 0;
+    let checkpoints = 0;
+    let durable = 0;
+    for (let round = 0; round < 200; round++) {
+      harness.workload.batch();
+      harness.turn();
+      flushes = Math.max(flushes, harness.machine.figures()["flushes"]!);
+      checkpoints = Math.max(checkpoints, harness.machine.figures()["checkpoints"]!);
+      durable = Math.max(durable, harness.machine.durableIndex);
+    }
+    expect(flushes).toBeGreaterThan(3);
+    expect(checkpoints).toBeGreaterThan(1);
+    expect(durable).toBeGreaterThan(0);
+  });
+});
+
+function uninterrupted(log: TestLog): { machine: KvMachine; results: Results } {
+  const machine = new KvMachine({ file: stillFile(), limits: defaultLimits, nowMs: () => 0 });
+  machine.open();
+  const results = new Results();
+  expect(machine.apply(log.batches, results)).toBe(log.batches.length);
+  return { machine, results };
+}
+
+/** A file whose syncs never complete. */
+function stillFile(): SimKvFile {
+  return new SimKvFile({ random: () => 0, schedule: () => undefined });
+}
+
+describe("kv", () => {
+  test("a freeze waits for the node's own log before its commit", () => {
+    const timers: (() => void)[] = [];
+    const file = new SimKvFile({ random: () => 0, schedule: (_, run) => timers.push(run) });
+    const limits = limitsWith({ memtableFlushMs: 1 });
+    const machine = new KvMachine({ file, limits, nowMs: () => 0 });
+    machine.open();
+    const log = new TestLog();
+    machine.apply([log.add([[encodeKvPut(text("a"), text("1"))]])], new Results());
+    machine.work(0);
+    for (let nowMs = 10; nowMs < 20; nowMs++) expect(machine.work(nowMs)).toBe(false);
+    expect(timers).toHaveLength(0);
+    expect(file.get(text("a"))).toBeUndefined();
+    machine.allowDurable(1);
+    expect(machine.work(20)).toBe(true);
+    expect(file.get(text("a"))?.revision).toBe(1);
+    expect(machine.durableIndex).toBe(0);
+    timers.forEach((run) => run());
+    expect(machine.durableIndex).toBe(1);
+  });
+
+  test("apply takes fewer batches while both memtables are full, and goes on after the flush", () => {
+    const limits = limitsWith({ memtableBytes: 1 });
+    const machine = new KvMachine({ file: stillFile(), limits, nowMs: () => 0 });
+    machine.open();
+    const log = new TestLog();
+    for (let i = 0; i < 5; i++) log.add([[encodeKvPut(text(`k${i}`), text("v"))]]);
+    const results = new Results();
+    expect(machine.apply(log.batches, results)).toBe(2);
+    expect(machine.apply(log.from(3), results)).toBe(0);
+    machine.allowDurable(2);
+    machine.work(0);
+    expect(machine.apply(log.from(3), results)).toBe(1);
+    expect(machine.appliedIndex).toBe(3);
+  });
+
+  test("apply resumes within a batch and skips what is applied", () => {
+    const limits = defaultLimits;
+    const log = new TestLog();
+    const put = (key: string): Uint8Array => encodeKvPut(text(key), text("v"));
+    log.add([
+      [put("a"), put("b")],
+      [put("c"), encodeKvDelete(text("x"))],
+    ]);
+    const file = stillFile();
+    file.begin();
+    file.commit({ appliedIndex: 2, stateHash: 0, timeMs: 0 });
+    const machine = new KvMachine({ file, limits, nowMs: () => 0 });
+    expect(machine.open()).toBe(2);
+    const results = new Results();
+    expect(machine.apply(log.batches, results)).toBe(1);
+    expect([...results.all.keys()]).toEqual([4]);
+    expect(readAll(machine, { limit: 0 }).map(({ key }) => Buffer.from(key).toString())).toEqual([
+      "c",
+    ]);
+    expect(machine.apply(log.batches, results)).toBe(1);
+    expect(machine.appliedIndex).toBe(4);
+  });
+
+  test("a gap in the log is refused", () => {
+    const log = new TestLog();
+    log.add([[encodeKvDelete(text("a"))]]);
+    log.add([[encodeKvDelete(text("a"))]]);
+    const machine = new KvMachine({ file: stillFile(), limits: defaultLimits, nowMs: () => 0 });
+    machine.open();
+    expect(() => machine.apply(log.from(2), new Results())).toThrow("where 1 was due");
+  });
+
+  test("keys and values over their bounds change nothing", () => {
+    const limits = limitsWith({ keyBytesMax: 4, valueBytesMax: 10 });
+    const machine = new KvMachine({ file: stillFile(), limits, nowMs: () => 0 });
+    machine.open();
+    const log = new TestLog();
+    const results = new Results();
+    log.add([
+      [
+        encodeKvPut(text("12345"), text("v")),
+        encodeKvPut(text("1234"), text("12345678901")),
+        encodeKvPut(text("1234"), text("1234567890")),
+        encodeKvCompareAndPut(text("12345"), text("v"), 0),
+      ],
+    ]);
+    machine.apply(log.batches, results);
+    expect([...results.all].map(([index, { code }]) => [index, code])).toEqual([
+      [1, ResultCode.tooLarge],
+      [2, ResultCode.tooLarge],
+      [4, ResultCode.tooLarge],
+    ]);
+    expect(readAll(machine, { limit: 0 })).toHaveLength(1);
+    const answers = new Answers();
+    machine.read(encodeKvGet(text("12345")), answers);
+    expect(answers.code).toBe(ResultCode.tooLarge);
+  });
+
+  for (const seed of [1, 2, 3, 4]) {
+    test(`apply and read are total: any bytes give results, the same twice (seed ${seed})`, () => {
+      const random = new Random(seed);
+      const log = new TestLog();
+      const workload = new Workload(random.fork(1));
+      for (let i = 0; i < 300; i++) {
+        const { bytes, count } = workload.batch();
+        const body = bytes.slice(48);
+        for (let flips = random.below(4); flips > 0 && body.length > 0; flips--) {
+          const at = random.below(Math.min(body.length, random.pick([40, 60, 10_000])));
+          body[at] = random.pick([0, 1, 255, random.below(256)]);
+        }
+        const cut = random.chance(0.2) ? random.below(body.length + 1) : body.length;
+        const lie = random.chance(0.1) ? random.pick([1, 2, 0xffff_ffff]) : count;
+        log.addBody(body.subarray(0, cut), lie, BatchKind.commands);
+      }
+      const first = uninterrupted(log);
+      const second = uninterrupted(log);
+      expect(second.machine.stateHash).toBe(first.machine.stateHash);
+      expect(second.results.all).toEqual(first.results.all);
+      expect(first.machine.appliedIndex).toBe(log.lastIndex);
+      for (let i = 0; i < 2_000; i++) {
+        const query = random.chance(0.5)
+          ? encodeKvRange(workload.range())
+          : encodeKvGet(workload.key());
+        const at = random.below(query.length);
+        query[at] = random.below(256);
+        const answers = new Answers();
+        first.machine.read(query.subarray(0, random.below(query.length + 1)), answers);
+        expect(answers.code).toBeGreaterThanOrEqual(0);
+      }
+    });
+  }
+
+  test("a section whose inner lengths lie gives each of its commands a result, its neighbours theirs", () => {
+    const good = plainSection([encodeKvPut(text("a"), text("1"))]);
+    const bad = plainSection([
+      encodeKvPut(text("b"), text("2")),
+      encodeKvPut(text("c"), text("3")),
+    ]);
+    new DataView(bad.buffer).setUint32(40, 5, true);
+    const log = new TestLog();
+    log.addBody(Buffer.concat([good, bad, good]), 4, BatchKind.commands);
+    const { machine, results } = uninterrupted(log);
+    expect([...results.all].map(([index, { code }]) => [index, code])).toEqual([
+      [2, ResultCode.malformed],
+      [3, ResultCode.malformed],
+    ]);
+    expect(readAll(machine, { limit: 0 }).map(({ revision }) => revision)).toEqual([4]);
+  });
+});
+
+describe("null", () => {
+  test("counts, hashes what it applied, and keeps its index", () => {
+    const timers: (() => void)[] = [];
+    const options = { random: () => 0, schedule: (_: number, run: () => void) => timers.push(run) };
+    const file = new SimKvFile(options);
+    const limits = limitsWith({ memtableFlushMs: 5 });
+    const log = new TestLog();
+    for (let i = 0; i < 4; i++) log.add([[encodeKvPut(text("a"), text("1")), text("junk")]]);
+    const machine = new NullMachine({ file, limits, nowMs: () => 0 });
+    expect(machine.open()).toBe(0);
+    expect(machine.apply(log.batches.slice(0, 3), new Results())).toBe(3);
+    machine.allowDurable(5);
+    machine.work(0);
+    machine.work(10);
+    expect(timers).toHaveLength(0);
+    machine.allowDurable(6);
+    machine.work(11);
+    timers.forEach((run) => run());
+    expect(machine.durableIndex).toBe(6);
+    expect(machine.figures()["commands"]).toBe(6);
+    machine.apply(log.from(7), new Results());
+
+    const next = new NullMachine({ file: file.crash("none"), limits, nowMs: () => 0 });
+    expect(next.open()).toBe(6);
+    next.apply(log.from(7), new Results());
+    expect(next.stateHash).toBe(machine.stateHash);
+    expect(next.appliedIndex).toBe(8);
+  });
+});
