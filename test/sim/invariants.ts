@@ -29,6 +29,7 @@ export class Invariants {
   /** Who led a term, and in which of his lives. */
   readonly #leaders = new Map<number, { readonly nodeId: number; readonly life: number }>();
   #newestTerm = 0;
+  readonly #lives = new Map<number, number>();
   /** Whom a node voted for in a term. */
   readonly #votes = new Map<string, number>();
   /** Highest commit that a node has shown in its life. */
@@ -37,6 +38,11 @@ export class Invariants {
   constructor(ledgers: ReadonlyMap<number, DurableLedger>) {
     this.#ledgers = ledgers;
     this.#quorum = Math.floor(ledgers.size / 2) + 1;
+  }
+
+  /** A node starts, or ends: what its earlier life led is over. */
+  lives(nodeId: number, life: number): void {
+    this.#lives.set(nodeId, life);
   }
 
   /** Log matching: logs that agree on (index, term) agree on everything up to there, as the crc is chained. */
@@ -140,7 +146,8 @@ export class Invariants {
       );
     }
     const leader = this.#ledger(to).visible;
-    const leads = this.#leaders.get(term)?.nodeId === to && leader.term === term;
+    const led = this.#leaders.get(term);
+    const leads = led?.nodeId === to && led.life === this.#lives.get(to) && leader.term === term;
     if (leads && leader.at(index)?.crc !== entry.crc) {
       throw new Violation(
         `node ${from} acknowledges ${index}, where its log differs from that of leader ${to}`,

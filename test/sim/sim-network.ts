@@ -34,6 +34,8 @@ export interface NetworkOptions {
   readonly splitChance: number;
   /** Chance that a byte of a chunk is flipped on the way. */
   readonly corruptChance: number;
+  /** After damage that the receiver cannot see at once. */
+  readonly frameTimeoutMs: number;
   /** Called before a message is encoded: what it says must be true at this moment. */
   readonly onSend: (life: number, message: PeerMessage) => void;
   readonly onBytes: (from: number, to: number, crc: number) => void;
@@ -309,8 +311,7 @@ export class SimNetwork {
     let delay = delayMs * (0.3 - Math.log(1 - random.float()));
     if (!this.#calm && random.chance(slowChance)) delay += slowMs * random.float() * random.float();
     if (link.slow) delay += slowMs + total / 100;
-    if (!this.#calm && random.chance(corruptChance))
-      bytes[random.below(total)]! ^= 1 << random.below(8);
+    if (!this.#calm && random.chance(corruptChance)) this.#corrupt(link, bytes);
     this.#options.onBytes(stream.from, stream.to, crc32(bytes));
     const last = stream.queue.at(-1);
     const atMs = Math.max(this.#scheduler.nowMs + delay, last?.atMs ?? 0);
@@ -322,6 +323,15 @@ export class SimNetwork {
       stream.queue.push({ atMs, bytes });
     }
     this.#pump(stream);
+  }
+
+  /** A damaged length lets the receiver wait for a frame that never ends: the time-out of the real transport ends that. */
+  #corrupt(link: Link, bytes: Uint8Array): void {
+    bytes[this.#random.below(bytes.byteLength)]! ^= 1 << this.#random.below(8);
+    const { epoch } = link;
+    this.#scheduler.after(this.#options.frameTimeoutMs, () => {
+      if (link.epoch === epoch) this.#reset(link);
+    });
   }
 
   /** Delivers what is due, in order, and comes back for the rest; stands still while cut or paused. */

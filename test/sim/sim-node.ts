@@ -46,6 +46,8 @@ export class SimNode implements NetworkNode, ClientNode {
   door: Shard | undefined;
   readonly #options: SimNodeOptions;
   #group: Group | undefined;
+  /** Its log is read, and the sync that makes it count is under way. */
+  #booting = false;
   #turnDue = false;
   /** What came while the process was paused: requests and finished syncs. */
   #backlog: (() => void)[] = [];
@@ -65,15 +67,13 @@ export class SimNode implements NetworkNode, ClientNode {
 
   /* ---------------------------------------------------------------- boot */
 
-  #booting = false;
-
   start(): void {
     if (this.alive) return;
-    const life = ++this.life;
+    const life = this.#nextLife();
     const { storage, ledger, limits, seedCrc, random, members } = this.#options;
     this.#booting = true;
     this.paused = false;
-    const { disk, kvFile } = storage.open();
+    const { disk, kvFile } = storage;
     const store = new LogStore(ledger.watch(disk, this.deliver.bind(this)), {
       limits,
       seedCrc,
@@ -180,6 +180,11 @@ export class SimNode implements NetworkNode, ClientNode {
     if (more) this.#wake();
   }
 
+  #nextLife(): number {
+    this.#options.invariants.lives(this.id, ++this.life);
+    return this.life;
+  }
+
   /* ---------------------------------------------------------------- ways to end */
 
   pause(): void {
@@ -199,7 +204,7 @@ export class SimNode implements NetworkNode, ClientNode {
   /** kill -9, or a power cut. */
   crash(mode: CrashMode): void {
     if (!this.alive) return;
-    this.life++;
+    this.#nextLife();
     this.#group = undefined;
     this.#booting = false;
     this.door = undefined;

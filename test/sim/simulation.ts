@@ -113,6 +113,7 @@ class Simulation {
       slowMs: swarm.slowMs,
       splitChance: swarm.splitChance,
       corruptChance: swarm.corruptChance,
+      frameTimeoutMs: swarm.outageMs,
       onSend: (life, message) => this.#invariants.sent(life, message),
       onBytes: (from, to, crc) => this.#trace.add(scheduler.nowMs, from * 16 + to, crc),
     });

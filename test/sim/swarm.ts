@@ -64,10 +64,10 @@ export function drawSwarm(random: Random): Swarm {
   const calm = random.chance(0.05);
   // Few kinds of faults per seed, each with a weight of its own.
   const share = random.pick([0.15, 0.3, 0.5]);
-  const faultWeights: number[] = faults.map(() =>
-    !calm && random.chance(share) ? 1 + random.below(8) : 0,
-  );
-  if (!calm && faultWeights.every((weight) => weight === 0)) faultWeights.fill(1);
+  const faultWeights: number[] = [];
+  for (const _ of faults)
+    faultWeights.push(!calm && random.chance(share) ? 1 + random.below(8) : 0);
+  if (!calm && !faultWeights.some((weight) => weight > 0)) faultWeights.fill(1);
   return {
     nodes: random.chance(0.65) ? 3 : 5,
     limits,
