@@ -1,0 +1,316 @@
+/** The kv file in SQLite: the contract that its simulated twin keeps too, kill -9, checkpoints, and the bound on open files. */
+import { afterAll, describe, expect, test } from "bun:test";
+import { existsSync, mkdtempSync, readdirSync, rmSync, statSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { checkLimits, defaultLimits, type Limits } from "../../src/limits.ts";
+import type { KvFile, KvRow } from "../../src/machine/kv-file.ts";
+import { createMachine, KvFiles } from "../../src/machine/machines.ts";
+import { ResultCode } from "../../src/machine/machine.ts";
+import type { SqliteKvFile } from "../../src/machine/sqlite-kv-file.ts";
+import { FileSyncer } from "../../src/storage/file-syncer.ts";
+import { encodeKvGet, encodeKvPut, readKvEntry } from "../../src/wire/kv.ts";
+import { Random } from "../sim/random.ts";
+import { SimKvFile } from "../sim/sim-kv-file.ts";
+import { killLimits, nextBatch, writtenAt } from "./kv-writer.ts";
+import { Answers, Results, TestLog } from "./log.ts";
+
+const root = mkdtempSync(join(tmpdir(), "barge-kv-"));
+const shared: KvFiles[] = [];
+afterAll(() => {
+  for (const files of shared) files.close();
+  rmSync(root, { recursive: true, force: true });
+});
+
+let directories = 0;
+function newDirectory(): string {
+  return mkdtempSync(join(root, `${++directories}-`));
+}
+
+function filesIn(directory: string, limits: Limits = defaultLimits): KvFiles {
+  const files = new KvFiles({ directory, limits, syncer: new FileSyncer() });
+  shared.push(files);
+  return files;
+}
+
+const text = (value: string): Uint8Array => new TextEncoder().encode(value);
+const meta = (appliedIndex: number) => ({ appliedIndex, stateHash: 0xffff_ffff, timeMs: 2 ** 52 });
+
+function rowsOf(file: KvFile, from?: Uint8Array): string[] {
+  const rows: string[] = [];
+  file.scan(from, ({ key, revision, value }: KvRow) => {
+    rows.push(
+      `${Buffer.from(key).toString("hex")} ${revision} ${Buffer.from(value).toString("hex")}`,
+    );
+    return true;
+  });
+  return rows;
+}
+
+function synced(file: KvFile): Promise<void> {
+  const { promise, resolve } = Promise.withResolvers<void>();
+  file.sync(resolve);
+  return promise;
+}
+
+const kinds: Record<string, () => { file: KvFile; reopen: () => KvFile }> = {
+  sqlite: () => {
+    const files = filesIn(newDirectory());
+    const file = files.file("kv-0.db");
+    return {
+      file,
+      reopen: () => {
+        file.close();
+        return files.file("kv-0.db");
+      },
+    };
+  },
+  simulated: () => {
+    const schedule = (_: number, run: () => void): void => void setImmediate(run);
+    const file = new SimKvFile({ random: () => 0, schedule });
+    return { file, reopen: () => file.crash("all") };
+  },
+};
+
+for (const [kind, make] of Object.entries(kinds)) {
+  describe(`kv file, ${kind}`, () => {
+    test("is nothing before its first transaction", () => {
+      const { file } = make();
+      expect(file.open()).toBeUndefined();
+      expect(file.get(text("a"))).toBeUndefined();
+      expect(file.revision(text("a"))).toBe(0);
+      expect(rowsOf(file)).toEqual([]);
+      expect(file.walBytes).toBe(0);
+      file.close();
+    });
+
+    test("a transaction is seen once it is committed, whole, and found again", async () => {
+      const { file, reopen } = make();
+      file.open();
+      file.begin();
+      file.upsert(text("b"), 2 ** 53 - 1, new Uint8Array(0));
+      file.upsert(text("a"), 3_000_000_000, text("one"));
+      file.remove(text("absent"));
+      expect(file.get(text("a"))).toBeUndefined();
+      file.commit(meta(1));
+      expect(file.get(text("b"))).toEqual({ revision: 2 ** 53 - 1, value: new Uint8Array(0) });
+      expect(file.revision(text("a"))).toBe(3_000_000_000);
+      await synced(file);
+      file.begin();
+      file.upsert(text("a"), 4, text("two"));
+      file.remove(text("b"));
+      expect(rowsOf(file)).toHaveLength(2);
+      file.commit(meta(2));
+      expect(rowsOf(file)).toEqual(["61 4 74776f"]);
+      expect(file.walBytes).toBeGreaterThan(0);
+      file.begin();
+      file.upsert(text("c"), 5, text("lost"));
+      const next = reopen();
+      expect(next.open()).toEqual(meta(2));
+      expect(rowsOf(next)).toEqual(["61 4 74776f"]);
+      next.close();
+    });
+
+    test("a scan begins at a key, goes in the order of bytes, and ends when told", () => {
+      const { file } = make();
+      file.open();
+      const keys = [[0], [0, 0], [1], [127, 255], [128], [255], [255, 255, 1]];
+      file.begin();
+      for (const key of keys.toReversed()) file.upsert(Uint8Array.from(key), 1, text("v"));
+      file.commit(meta(1));
+      const hex = keys.map((key) => `${Buffer.from(key).toString("hex")} 1 76`);
+      expect(rowsOf(file)).toEqual(hex);
+      expect(rowsOf(file, Uint8Array.of(0, 1))).toEqual(hex.slice(2));
+      expect(rowsOf(file, Uint8Array.of(128))).toEqual(hex.slice(4));
+      let visits = 0;
+      file.scan(undefined, () => ++visits < 2);
+      expect(visits).toBe(2);
+      // The scan that ended early holds nothing.
+      file.begin();
+      file.commit(meta(2));
+      file.close();
+    });
+
+    test("a checkpoint keeps what there is and empties the write-ahead log", async () => {
+      const { file, reopen } = make();
+      file.open();
+      file.begin();
+      for (let i = 0; i < 2_000; i++) file.upsert(text(`k${i}`), i + 1, Buffer.alloc(100, i));
+      file.commit(meta(2_000));
+      await synced(file);
+      const before = file.walBytes;
+      const { promise, resolve } = Promise.withResolvers<boolean>();
+      file.checkpoint(resolve);
+      // Reads go on meanwhile.
+      expect(file.revision(text("k77"))).toBe(78);
+      expect(await promise).toBe(true);
+      expect(file.walBytes).toBeLessThan(before / 10);
+      const rows = rowsOf(file);
+      expect(rows).toHaveLength(2_000);
+      file.begin();
+      file.upsert(text("later"), 2_001, text("v"));
+      file.commit(meta(2_001));
+      await synced(file);
+      const next = reopen();
+      expect(next.open()).toEqual(meta(2_001));
+      expect(rowsOf(next)).toHaveLength(2_001);
+      next.close();
+    });
+  });
+}
+
+describe("kv files", () => {
+  test("syncs asked for at once are each answered", async () => {
+    const files = filesIn(newDirectory());
+    const all = ["a", "b", "c"].map((name) => files.file(name));
+    for (const file of all) {
+      file.open();
+      file.begin();
+      file.commit(meta(1));
+    }
+    await Promise.all(all.map(synced));
+    for (const file of all) file.close();
+    expect(files.openFiles).toBe(0);
+  });
+
+  test("at most so many are open; the one used longest ago is left, and opened again when needed", () => {
+    const files = filesIn(newDirectory(), checkLimits({ ...defaultLimits, kvOpenFilesMax: 2 }));
+    const all = Array.from({ length: 5 }, (_, i) => files.file(`kv-${i}.db`));
+    for (const [i, file] of all.entries()) {
+      file.open();
+      expect(files.openFiles).toBe(Math.min(i, 2));
+      file.begin();
+      file.upsert(text("k"), i + 1, text("v"));
+      file.commit(meta(1));
+    }
+    for (const [i, file] of all.entries()) expect(file.revision(text("k"))).toBe(i + 1);
+    expect(files.openFiles).toBe(2);
+    // A file with an open transaction is not left.
+    all[0]!.begin();
+    for (const file of all) file.revision(text("k"));
+    all[0]!.upsert(text("k"), 9, text("v"));
+    all[0]!.commit(meta(2));
+    expect(all[0]!.revision(text("k"))).toBe(9);
+    for (const file of all) file.close();
+  });
+
+  test("a file closed in the midst of a sync is left after it", async () => {
+    const files = filesIn(newDirectory());
+    const file: SqliteKvFile = files.file("kv-0.db");
+    file.open();
+    file.begin();
+    file.commit(meta(1));
+    file.sync(() => expect.unreachable());
+    file.close();
+    expect(files.openFiles).toBe(1);
+    while (files.openFiles > 0) await new Promise((resolve) => setImmediate(resolve));
+  });
+
+  test("leaving takes neither a checkpoint nor the write-ahead log away", () => {
+    const directory = newDirectory();
+    const file = filesIn(directory).file("kv-0.db");
+    file.open();
+    file.begin();
+    file.upsert(text("k"), 1, Buffer.alloc(10_000));
+    file.commit(meta(1));
+    const size = statSync(join(directory, "kv-0.db")).size;
+    file.close();
+    expect(existsSync(join(directory, "kv-0.db-wal"))).toBe(true);
+    expect(statSync(join(directory, "kv-0.db")).size).toBe(size);
+  });
+});
+
+describe("machines on real files", () => {
+  test("an idle machine creates nothing; a flushed one is found again", async () => {
+    const directory = newDirectory();
+    const files = filesIn(directory);
+    const limits = checkLimits({ ...defaultLimits, memtableFlushMs: 1 });
+    const options = { group: 3, files, limits, nowMs: () => performance.now() };
+    for (const kind of ["kv", "null"] as const) {
+      const machine = createMachine(kind, options);
+      expect(machine.open()).toBe(0);
+      machine.work(0);
+      machine.work(100);
+      expect(readdirSync(directory).filter((name) => name.startsWith(`${kind}-3`))).toEqual([]);
+      const log = new TestLog();
+      machine.apply([log.add([[encodeKvPut(text("k"), text("v"))]])], new Results());
+      machine.allowDurable(1);
+      machine.work(200);
+      machine.work(300);
+      while (machine.durableIndex < 1) await new Promise((resolve) => setImmediate(resolve));
+      const { stateHash } = machine;
+      machine.close();
+      const next = createMachine(kind, options);
+      expect(next.open()).toBe(1);
+      expect(next.stateHash).toBe(stateHash);
+      const answers = new Answers();
+      next.read(encodeKvGet(text("k")), answers);
+      expect(answers.code).toBe(kind === "kv" ? ResultCode.ok : ResultCode.notFound);
+      next.close();
+    }
+  });
+
+  test("kill -9: what was said to be durable is there, and a replay gives the state of one that was not killed", async () => {
+    const seed = Math.floor(Math.random() * 2 ** 32);
+    const random = new Random(seed);
+    const directory = newDirectory();
+    let durable = 0;
+    let checkpoints = 0;
+    for (let life = 0; life < 4; life++) {
+      const child = Bun.spawn(
+        [process.execPath, join(import.meta.dir, "kv-writer.ts"), directory],
+        {
+          stdout: "pipe",
+          stderr: "inherit",
+        },
+      );
+      const lives = random.between(3, 20);
+      let lines = 0;
+      let rest = "";
+      for await (const chunk of child.stdout) {
+        const parts = (rest + new TextDecoder().decode(chunk)).split("\n");
+        rest = parts.pop()!;
+        for (const line of parts) {
+          const [, index, count] = line.split(" ");
+          if (lines === 0 && Number(index) < durable) {
+            throw new Error(`seed ${seed}: ${durable} was durable, ${index} is there`);
+          }
+          durable = Math.max(durable, Number(index));
+          checkpoints = Math.max(checkpoints, Number(count ?? 0));
+          lines += 1;
+        }
+        if (lines >= lives) child.kill("SIGKILL");
+      }
+      await child.exited;
+      expect(child.signalCode).toBe("SIGKILL");
+    }
+    const files = filesIn(directory, killLimits);
+    const nowMs = (): number => performance.now();
+    const machine = createMachine("kv", { group: 0, files, limits: killLimits, nowMs });
+    const applied = machine.open();
+    expect(applied).toBeGreaterThanOrEqual(durable);
+    const log = new TestLog();
+    while (log.lastIndex < applied) nextBatch(log);
+    const twin = createMachine("kv", {
+      group: 1,
+      files,
+      limits: checkLimits({ ...defaultLimits, memtableFlushMs: 1_000_000 }),
+      nowMs,
+    });
+    twin.open();
+    twin.apply(log.batches, new Results());
+    expect(machine.stateHash).toBe(twin.stateHash);
+    for (let index = Math.max(1, applied - 5_000); index <= applied; index++) {
+      const { key } = writtenAt(index);
+      const [one, other] = [new Answers(), new Answers()];
+      machine.read(encodeKvGet(key), one);
+      twin.read(encodeKvGet(key), other);
+      if (one.code !== other.code || Buffer.compare(one.bytes, other.bytes) !== 0) {
+        throw new Error(`seed ${seed}: ${readKvEntry(one.bytes)?.revision} at key of ${index}`);
+      }
+    }
+    expect(checkpoints, `seed ${seed}`).toBeGreaterThan(0);
+    machine.close();
+    twin.close();
+  });
+});
