@@ -173,7 +173,10 @@ export class BargeClient<C extends CodecName> implements Client<C>, RouterEvents
         if (status instanceof BargeError) reject(status);
         else resolve(status);
       };
-      this.#begin(new ControlCall("status", target, taken, reject), options);
+      checkSignal(options);
+      const call = new ControlCall("status", target, taken, reject);
+      call.timeoutMs = this.#timeoutMs(options);
+      this.#begin(call, options);
     } catch (error) {
       reject(error);
     }
@@ -224,6 +227,13 @@ export class BargeClient<C extends CodecName> implements Client<C>, RouterEvents
     if (reusable && outgoing instanceof WriteSection) this.#recycle(outgoing);
     if (this.#waiting.length > 0 && this.#state !== "closed") this.#admit();
     if (this.#state === "draining") this.#closeIfDrained();
+  }
+
+  leftOver(rest: Outgoing): void {
+    this.#callsInFlight += rest.countedCalls;
+    this.#bytesInFlight += rest.countedBytes;
+    this.#turn.push(rest);
+    this.#scheduleTurn();
   }
 
   pumpWanted(): void {
@@ -463,7 +473,8 @@ export class BargeClient<C extends CodecName> implements Client<C>, RouterEvents
     const nowMs = performance.now();
     for (const outgoing of this.#takeTurn()) {
       if (outgoing.phase === "settled") continue;
-      outgoing.deadlineMs = nowMs + outgoing.timeoutMs;
+      // What is left of an answered batch has its deadline already.
+      if (outgoing.deadlineMs === 0) outgoing.deadlineMs = nowMs + outgoing.timeoutMs;
       if (outgoing instanceof WriteSection) outgoing.seal();
       this.#outstanding++;
       this.#router.submit(outgoing, nowMs);
@@ -471,6 +482,7 @@ export class BargeClient<C extends CodecName> implements Client<C>, RouterEvents
     this.#router.pump(nowMs);
     this.#router.flush();
     this.#sweeper.busy();
+    if (this.#state === "draining") this.#closeIfDrained();
   };
 
   #takeTurn(): Outgoing[] {

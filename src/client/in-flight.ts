@@ -9,7 +9,7 @@ const startSlots = 64;
 
 export class InFlight {
   readonly #slotsMax: number;
-  #requests: (Outgoing | undefined)[] = new Array<Outgoing | undefined>(startSlots).fill(undefined);
+  #requests: (Outgoing | undefined)[] = emptySlots(startSlots);
   #ids = new Float64Array(startSlots);
   #next = 1;
   #count = 0;
@@ -76,7 +76,7 @@ export class InFlight {
   #grow(): boolean {
     if (this.#requests.length === this.#slotsMax) return false;
     const size = this.#requests.length * 2;
-    const requests = new Array<Outgoing | undefined>(size).fill(undefined);
+    const requests = emptySlots(size);
     const ids = new Float64Array(size);
     // Ids that differ in the smaller ring differ in the larger one.
     for (let slot = 0; slot < this.#requests.length; slot++) {
@@ -88,4 +88,8 @@ export class InFlight {
     this.#ids = ids;
     return true;
   }
+}
+
+function emptySlots(count: number): (Outgoing | undefined)[] {
+  return Array.from({ length: count }, () => undefined);
 }

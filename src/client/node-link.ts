@@ -89,11 +89,11 @@ export class NodeLink {
   }
 
   sweep(nowMs: number): void {
-    // A copy, since a channel that closes leaves the list.
-    for (const channel of [...this.channels]) channel.sweep(nowMs);
+    // A channel that closes leaves the list by replacing it, so this one stands still.
+    for (const channel of this.channels) channel.sweep(nowMs);
   }
 
   close(): void {
-    for (const channel of [...this.channels]) channel.close();
+    for (const channel of this.channels) channel.close();
   }
 }

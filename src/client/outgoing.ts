@@ -18,6 +18,8 @@ export interface RequestHead {
 export type Resolve = (value: never) => void;
 export type Reject = (error: BargeError) => void;
 
+const nothing: readonly Outgoing[] = [];
+
 export abstract class Outgoing {
   phase: Phase = "filling";
   /** What its calls asked for; only calls with the same share a request. */
@@ -54,4 +56,9 @@ export abstract class Outgoing {
   /** Takes the answer and settles the calls; false where the answer makes no sense, with nothing settled. */
   abstract accept(reply: ServerReply): boolean;
   abstract fail(error: BargeError): void;
+
+  /** After `accept`: parts that got no answer, each to be asked by itself. */
+  takeLeftovers(): readonly Outgoing[] {
+    return nothing;
+  }
 }

@@ -41,6 +41,7 @@ export class ReadBatch extends Outgoing {
   readonly #asks: Ask[] = [];
   readonly #resolves: Resolve[] = [];
   readonly #rejects: Reject[] = [];
+  #leftovers: ReadBatch[] = [];
 
   constructor(codec: ValueCodec, consistency: Consistency, maxStalenessMs: number) {
     super();
@@ -122,7 +123,31 @@ export class ReadBatch extends Outgoing {
     for (const reject of this.#rejects) reject(error);
   }
 
+  /** Answers that did not fit the frame beside the others. */
+  override takeLeftovers(): readonly ReadBatch[] {
+    const leftovers = this.#leftovers;
+    this.#leftovers = [];
+    return leftovers;
+  }
+
+  /** Moves the query at a position into a request of its own. */
+  #leave(position: number): void {
+    let at = 0;
+    for (let i = 0; i < position; i++) at += queryHeadBytes + this.#view.getUint32(at, true);
+    const start = at + queryHeadBytes;
+    const alone = new ReadBatch(this.#codec, this.consistency, this.maxStalenessMs);
+    alone.addQuery(this.#bytes.subarray(start, start + this.#view.getUint32(at, true)));
+    alone.waitFor(this.#asks[position]!, this.#resolves[position]!, this.#rejects[position]!);
+    alone.timeoutMs = this.timeoutMs;
+    alone.deadlineMs = this.deadlineMs;
+    alone.countedCalls = 1;
+    alone.countedBytes = alone.byteLength;
+    this.#leftovers.push(alone);
+  }
+
   #settle(position: number, code: number, bytes: Uint8Array, reply: ReadReply): void {
+    const fits = code !== resultCode.tooLarge || this.#asks.length === 1;
+    if (!fits) return this.#leave(position);
     const resolve = this.#resolves[position] as (value: unknown) => void;
     const reject = this.#rejects[position]!;
     try {

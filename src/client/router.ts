@@ -36,6 +36,8 @@ const nodesMax = 64;
 export interface RouterEvents {
   /** Settled, well or not. `reusable`: answered, so its bytes are no longer needed by any connection. */
   settled(outgoing: Outgoing, reusable: boolean): void;
+  /** A part of an answered request that must be asked again by itself. */
+  leftOver(rest: Outgoing): void;
   /** Something may be sent now: `pump` is wanted at the end of this turn. */
   pumpWanted(): void;
 }
@@ -50,6 +52,7 @@ export class Router implements ChannelEvents {
   /** Requests that wait for a connection or for the end of a pause, in order. */
   #waiting: Outgoing[] = [];
   #nextProbeMs = 0;
+  #probe: ControlCall | undefined;
   #sentSinceProbe = false;
   #closed = false;
 
@@ -108,7 +111,8 @@ export class Router implements ChannelEvents {
       }
     }
     this.pump(nowMs);
-    if (this.#sentSinceProbe && nowMs >= this.#nextProbeMs) this.#probeLeader(nowMs);
+    if (this.#sentSinceProbe && this.#probe === undefined && nowMs >= this.#nextProbeMs)
+      this.#probeLeader(nowMs);
     this.flush();
   }
 
@@ -168,6 +172,7 @@ export class Router implements ChannelEvents {
       this.#refused(channel.node, outgoing, reply, performance.now());
     } else {
       if (!outgoing.accept(reply)) return false;
+      for (const rest of outgoing.takeLeftovers()) this.#events.leftOver(rest);
       this.#settled(outgoing, true);
     }
     // What waits for room on a connection, or has just been refused, goes with the next turn.
@@ -271,7 +276,8 @@ export class Router implements ChannelEvents {
       outcome: outgoing.repeatable ? "not-applied" : reply.outcome,
       ...(leaderHint === undefined ? {} : { leaderHint }),
     });
-    if (!error.retryable || error.outcome !== "not-applied") return this.#fail(outgoing, error);
+    const again = error.retryable && error.outcome === "not-applied" && outgoing !== this.#probe;
+    if (!again) return this.#fail(outgoing, error);
     outgoing.refusal = error;
     if (code === "shutting_down" || code === "wounded") node.passOverUntilMs = nowMs + leavingMs;
     if (code !== "overloaded") {
@@ -289,7 +295,7 @@ export class Router implements ChannelEvents {
 
   /** Not refused, merely not answered or not sent. */
   #again(outgoing: Outgoing, node: NodeLink, nowMs: number): void {
-    if (this.#closed) return this.#fail(outgoing, closedError());
+    if (this.#closed || outgoing === this.#probe) return this.#fail(outgoing, closedError());
     outgoing.avoid = node.endpoint;
     outgoing.phase = "waiting";
     outgoing.notBeforeMs = 0;
@@ -370,7 +376,9 @@ export class Router implements ChannelEvents {
 
   #settled(outgoing: Outgoing, reusable: boolean): void {
     outgoing.phase = "settled";
-    this.#events.settled(outgoing, reusable);
+    // Nobody waits for the router's own question.
+    if (outgoing === this.#probe) this.#probe = undefined;
+    else this.#events.settled(outgoing, reusable);
   }
 
   /* ---------------------------------------------------------------- nodes and the leader */
@@ -432,10 +440,10 @@ export class Router implements ChannelEvents {
       if (typeof endpoint === "string") this.#follow(endpoint);
     };
     const probe = new ControlCall("status", undefined, take, () => {});
+    this.#probe = probe;
     probe.timeoutMs = this.#settings.attemptTimeoutMs;
     probe.deadlineMs = nowMs + probe.timeoutMs;
-    probe.phase = "waiting";
-    this.#trySend(probe, nowMs);
+    if (!this.#trySend(probe, nowMs)) this.#probe = undefined;
     this.#sentSinceProbe = false;
   }
 }

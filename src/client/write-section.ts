@@ -121,6 +121,7 @@ export class WriteSection extends Outgoing {
     this.hops = 0;
     this.pauses = 0;
     this.notBeforeMs = 0;
+    this.deadlineMs = 0;
     this.refusal = undefined;
     this.avoid = undefined;
     this.many = undefined;
