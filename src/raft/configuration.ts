@@ -6,8 +6,8 @@
  *
  *     version u8 | 0 u8 ×3 | voters u32 | outgoing u32 | learners u32 | addresses u32 | ids u32 … | (id u32, bytes u16, UTF-8) …
  */
-import { BatchKind, batchHeaderBytes, bodyOf, sealBatch } from "../wire/batch.ts";
-import type { Batch, BatchHeader } from "../wire/batch.ts";
+import { bodyOf } from "../wire/batch.ts";
+import type { Batch } from "../wire/batch.ts";
 import type { Configuration } from "./ready.ts";
 
 const version = 1;
@@ -15,13 +15,6 @@ const headerBytes = 20;
 /** Members of one group, over all roles; far above what makes sense, so that a count can be trusted before allocation. */
 const membersMax = 1024;
 const u32Max = 0xffff_ffff;
-
-export const emptyConfiguration: Configuration = {
-  voters: [],
-  outgoing: [],
-  learners: [],
-  addresses: {},
-};
 
 export function isVoter(configuration: Configuration, nodeId: number): boolean {
   return configuration.voters.includes(nodeId) || configuration.outgoing.includes(nodeId);
@@ -31,27 +24,6 @@ export function isVoter(configuration: Configuration, nodeId: number): boolean {
 export function membersOf(configuration: Configuration): number[] {
   const { voters, outgoing, learners } = configuration;
   return [...new Set([...voters, ...outgoing, ...learners])].sort((a, b) => a - b);
-}
-
-/** Seals a configuration batch; everything but its body and count is in `header`. */
-export function sealConfiguration(
-  header: Omit<BatchHeader, "kind" | "count">,
-  configuration: Configuration,
-): Batch {
-  const body = encodeConfiguration(configuration);
-  const bytes = new Uint8Array(batchHeaderBytes + body.byteLength);
-  bytes.set(body, batchHeaderBytes);
-  return sealBatch({ ...header, kind: BatchKind.configuration, count: 1 }, bytes);
-}
-
-/** The first batch of a group, byte-identical on every node that starts with the same members and cluster [36]. */
-export function bootstrapBatch(
-  group: number,
-  seedCrc: number,
-  configuration: Configuration,
-): Batch {
-  const header = { group, firstIndex: 1, term: 0, timeMs: 0, prevCrc: seedCrc };
-  return sealConfiguration(header, configuration);
 }
 
 export function encodeConfiguration(configuration: Configuration): Uint8Array {
