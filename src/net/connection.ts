@@ -128,6 +128,11 @@ export class Connection {
     return this.out.byteLength;
   }
 
+  /** Bytes that the socket took so far. */
+  get bytesSent(): number {
+    return this.#bytesSent;
+  }
+
   get figures(): ConnectionFigures {
     return {
       bytesReceived: this.#bytesReceived,

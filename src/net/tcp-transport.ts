@@ -195,7 +195,12 @@ class Peer implements ConnectionHandler {
     for (const channel of ["control", "bulk"] as const) {
       if (this.#incoming[channel] === connection) this.#incoming[channel] = undefined;
     }
-    if (!this.#closed && reason !== "closed by the other side" && reason !== "closed here" && reason !== "replaced") {
+    if (
+      !this.#closed &&
+      reason !== "closed by the other side" &&
+      reason !== "closed here" &&
+      reason !== "replaced"
+    ) {
       this.#options.onProblem(this.#id, `connection from it ended: ${reason}`);
     }
   }
