@@ -26,12 +26,9 @@ export class GroupLog {
   /** Of live batches. */
   bytes = 0;
 
-  /** Known durable; never above what the log holds. */
-  durableIndex: number;
-  durableTerm: number;
-  /** What the sync round under way will make durable, unless it is superseded meanwhile [D5]. */
-  #roundIndex: number;
-  #roundTerm: number;
+  /** Where the log ended when the latest sync round began, lowered by what was superseded since: durable once the round is over [D5]. */
+  roundIndex: number;
+  roundTerm: number;
 
   /** Batches are at ring positions #head … #head + length - 1, modulo the capacity, which is a power of two. */
   length = 0;
@@ -48,8 +45,8 @@ export class GroupLog {
   constructor(group: number, start: LogStart) {
     this.group = group;
     this.start = start;
-    this.durableIndex = this.#roundIndex = start.index;
-    this.durableTerm = this.#roundTerm = start.term;
+    this.roundIndex = start.index;
+    this.roundTerm = start.term;
   }
 
   get lastIndex(): number {
@@ -136,18 +133,12 @@ export class GroupLog {
     this.bytes += bytes;
   }
 
-  /** Drops everything from `firstIndex` on, a batch's first index; it counts as durable no longer [21]. */
+  /** Drops everything from `firstIndex` on, a batch's first index; the round under way makes none of it durable [21]. */
   #supersede(firstIndex: number, onDrop: DropHandler): void {
     while (this.length > 0 && this.firstIndexAt(this.length - 1) >= firstIndex) this.#pop(onDrop);
-    const term = this.#chainTerm(this.length - 1);
-    if (this.durableIndex >= firstIndex) {
-      this.durableIndex = firstIndex - 1;
-      this.durableTerm = term;
-    }
-    if (this.#roundIndex >= firstIndex) {
-      this.#roundIndex = firstIndex - 1;
-      this.#roundTerm = term;
-    }
+    if (this.roundIndex < firstIndex) return;
+    this.roundIndex = firstIndex - 1;
+    this.roundTerm = this.#chainTerm(this.length - 1);
   }
 
   /** Moves the start. What lies above it stays if the log has exactly this start's batch; else the log begins anew there. */
@@ -159,13 +150,11 @@ export class GroupLog {
       this.#chainTerm(position) === start.term;
     const keep = matches ? this.length - 1 - position : 0;
     while (this.length > keep) this.#shift(onDrop);
-    if (!matches) this.startResets = true;
     this.start = start;
     this.startConfiguration = configuration;
-    if (!matches) {
-      this.durableIndex = this.#roundIndex = 0;
-      this.durableTerm = this.#roundTerm = 0;
-    }
+    if (matches) return;
+    this.startResets = true;
+    this.roundIndex = this.roundTerm = 0;
   }
 
   /** A batch has been copied to another record. */
@@ -174,26 +163,8 @@ export class GroupLog {
   }
 
   beginRound(): void {
-    const last = this.length - 1;
-    this.#roundIndex = this.lastIndex;
-    this.#roundTerm = this.#chainTerm(last);
-  }
-
-  endRound(): void {
-    this.durableIndex = this.#roundIndex;
-    this.durableTerm = this.#roundTerm;
-  }
-
-  infoAt(position: number): BatchInfo {
-    const slot = (this.#head + position) & this.#mask;
-    return {
-      firstIndex: this.#firstIndex[slot]!,
-      count: this.#count[slot]!,
-      term: this.#term[slot]!,
-      bytes: this.#bytesOf[slot]!,
-      timeMs: this.#timeMs[slot]!,
-      crc: this.#crc[slot]!,
-    };
+    this.roundIndex = this.lastIndex;
+    this.roundTerm = this.#chainTerm(this.length - 1);
   }
 
   #pop(onDrop: DropHandler): void {

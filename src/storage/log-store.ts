@@ -227,15 +227,14 @@ export class LogStore {
    */
   append(writes: readonly GroupWrite[]): number {
     must(this.#recovered && !this.#closed, "append outside recover … close");
-    const logs: GroupLog[] = [];
+    const distinct = new Set<number>();
     let empty = true;
     for (const write of writes) {
-      const log = this.#groups.get(write.group) ?? this.#newGroup(write.group);
-      must(!logs.includes(log), `group ${write.group} twice in one append`);
-      logs.push(log);
-      checkWrite(log, write);
+      distinct.add(write.group);
+      checkWrite(this.#groups.get(write.group) ?? this.#newGroup(write.group), write);
       if (write.hardState !== undefined || write.append.length > 0) empty = false;
     }
+    must(distinct.size === writes.length, "a group twice in one append");
     if (!empty) this.#write(writes);
     return this.#appendSeq;
   }
@@ -371,8 +370,7 @@ export class LogStore {
       this.#syncing = false;
       this.#syncedSeq = seq;
       for (const group of groups) {
-        group.endRound();
-        this.#watermark.set(group.group, group.durableTerm, group.durableIndex);
+        this.#watermark.set(group.group, group.roundTerm, group.roundIndex);
       }
       this.#disk.writeWatermark(this.#watermark.bytes(seq, streamCrc));
       this.#watermarkDirty = true;

@@ -112,6 +112,8 @@ function visible(world: LogWorld, model: GroupModel, group: number): void {
     const same = Buffer.compare(batch.bytes, expected[at]!.bytes) === 0;
     if (!same) throw new Error(`group ${group}: other bytes at index ${batch.firstIndex}`);
   }
+  const bytes = expected.reduce((sum, batch) => sum + batch.bytes.byteLength, 0);
+  if (world.store.logBytes(group) !== bytes) throw new Error(`group ${group}: wrong log bytes`);
 }
 
 /** The version that the recovered log is; adopts it as the model's new beginning. */

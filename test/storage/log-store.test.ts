@@ -96,6 +96,9 @@ describe("appending", () => {
     expect(hard(4, 2)).toThrow("would change");
     const write = { group: 0, hardState: undefined, append: [good] };
     expect(() => world.store.append([write, write])).toThrow("twice");
+    const first = makeBatch({ group: 8, firstIndex: 1, prevCrc: seedCrc, term: 1 });
+    const other = { group: 8, hardState: undefined, append: [first] };
+    expect(() => world.store.append([other, other])).toThrow("twice");
     // The start record, and the one hard state that was accepted.
     expect(world.store.appendSeq).toBe(seq + 2);
     expect(spans(world.log(0, 3))).toBe("3+2@2");
@@ -245,8 +248,8 @@ describe("recovery", () => {
     }
   });
 
-  test("a start that the log does not contain voids the log", () => {
-    const world = new LogWorld(23, { segmentRecordsMax: 3 });
+  test.each([3, 100])("a start that the log does not contain voids the log (%d)", (records) => {
+    const world = new LogWorld(23, { segmentRecordsMax: records });
     world.appendRun(1, [1, 1, 1, 1, 1]);
     world.store.compactTo(0, { index: 3, term: 2, crc: 99, timeMs: 5 }, none);
     expect(world.log(0, 4)).toEqual([]);
@@ -315,6 +318,35 @@ describe("damage", () => {
     const { world } = settled(31);
     world.disk.misdirect(world.store.syncedSeq - 5, world.store.syncedSeq - 4);
     expect(refusal(world).reason).toBe("corrupt_data");
+    // The last one: each record is right and the chain is whole, only the stream is another.
+    const { world: again } = settled(31);
+    again.disk.misdirect(again.store.syncedSeq - 1, again.store.syncedSeq);
+    expect(refusal(again).message).toContain("is not what was known durable");
+  });
+
+  test("a body is verified in both of the last two segments", () => {
+    const { world } = settled(37, 5);
+    const previous = world.disk.segments.at(-2)!;
+    let last = 0;
+    previous.scan((record) => (last = record.seq));
+    world.disk.flipBit(last, 50 * 8);
+    expect(refusal(world).message).toContain(`record ${last} in segment ${previous.number}`);
+  });
+
+  test("a newest segment damaged where it repeats the groups' state is not believed", () => {
+    const { world, run } = settled(38);
+    world.store.append([{ group: 0, hardState: { term: 9, votedFor: 2, commit: 0 }, append: [] }]);
+    world.store.compactTo(0, startAfter(run.at(-1)!), none);
+    world.tick();
+    world.sync();
+    world.tick();
+    const seq = world.store.appendSeq;
+    // The segment of the next start needs no older one; its hard state rots before it was synced.
+    world.crash("all");
+    world.disk.flipBit(seq + 2, 70);
+    const group = world.crash("all").get(0)!;
+    expect(group.hardState).toEqual({ term: 9, votedFor: 2, commit: 0 });
+    expect(world.damage.length).toBe(1);
   });
 
   test("a missing segment is noticed", () => {
@@ -393,6 +425,7 @@ describe("retiring", () => {
     world.sync();
     expect(world.disk.segments.length).toBeLessThan(before);
     expect(world.store.batches(0, 10, 20, 1e9)).toEqual([]);
+    expect(world.store.logBytes(0)).toBe(6 * 64);
     expect(
       world
         .crash("none")
