@@ -1,0 +1,352 @@
+/** Nodes that talk over real sockets: up and down, what travels where, and peers that are not what they say. */
+import { expect, test } from "bun:test";
+import { defaultLimits, type Limits } from "../../src/limits.ts";
+import type { Listener } from "../../src/net/listener.ts";
+import { TcpTransport } from "../../src/net/tcp-transport.ts";
+import { BatchKind } from "../../src/wire/batch.ts";
+import { encodeHello } from "../../src/wire/hello.ts";
+import type {
+  AppendMessage,
+  HeartbeatMessage,
+  Hello,
+  PeerMessage,
+} from "../../src/wire/messages.ts";
+import { encodePeerMessage } from "../../src/wire/peer-messages.ts";
+import { chain } from "../wire/messages.ts";
+import {
+  clientHello,
+  clock,
+  dial,
+  drive,
+  listening,
+  type Probe,
+  replyOf,
+  undrive,
+  until,
+} from "./loopback.ts";
+
+interface TestNode {
+  readonly id: number;
+  listener: Listener;
+  transport: TcpTransport;
+  readonly received: PeerMessage[];
+  /** "up 2", "down 2", in order. */
+  readonly changes: string[];
+  readonly problems: string[];
+}
+
+function listenerOf(node: TestNode, port = 0, limits: Limits = defaultLimits): Listener {
+  return listening({
+    port,
+    limits,
+    decideHello: () => replyOf(node.id),
+    onConnection: (connection, hello) => node.transport.accept(connection, hello),
+  });
+}
+
+function transportOf(
+  node: TestNode,
+  members: Map<number, string>,
+  change: Partial<ConstructorParameters<typeof TcpTransport>[0]> = {},
+): TcpTransport {
+  let random = node.id / 10;
+  return drive(
+    new TcpTransport({
+      nodeId: node.id,
+      clusterId: "cluster",
+      incarnation: `i${node.id}`,
+      software: "test",
+      members,
+      limits: defaultLimits,
+      events: {
+        message: (message) => void node.received.push(message),
+        peerUp: (id) => void node.changes.push(`up ${id}`),
+        peerDown: (id) => void node.changes.push(`down ${id}`),
+      },
+      random: () => (random = (random * 7 + 0.3) % 1),
+      onProblem: (id, message) => void node.problems.push(`${id}: ${message}`),
+      ...change,
+    }),
+  );
+}
+
+function nodes(count: number): { all: TestNode[]; members: Map<number, string> } {
+  const all = Array.from({ length: count }, (_, i): TestNode => {
+    const node = { id: i + 1, received: [], changes: [], problems: [] } as unknown as TestNode;
+    node.listener = listenerOf(node);
+    return node;
+  });
+  const members = new Map(all.map(({ id, listener }) => [id, `127.0.0.1:${listener.port}`]));
+  return { all, members };
+}
+
+function heartbeat(from: number, to: number, readSeq: number): HeartbeatMessage {
+  return {
+    type: "heartbeat",
+    group: 0,
+    from,
+    to,
+    term: 1,
+    commit: 0,
+    readSeq,
+    quorumAgeTicks: 0,
+    minMatch: 0,
+  };
+}
+
+function appendOf(from: number, to: number, bodyBytes: number): AppendMessage {
+  const body = {
+    body: new Uint8Array(bodyBytes).fill(7),
+    count: 2,
+    kind: BatchKind.commands,
+    termStep: 0,
+  };
+  const batches = chain({ group: 0, index: 5, term: 1, crc: 9 }, [body, body], 1);
+  return {
+    type: "append",
+    group: 0,
+    from,
+    to,
+    term: 1,
+    prevIndex: 5,
+    prevTerm: 1,
+    prevCrc: 9,
+    commit: 5,
+    fromIndex: 6,
+    toIndex: 9,
+    batches,
+  };
+}
+
+test("three nodes find each other and talk, each message once, in order", async () => {
+  const { all, members } = nodes(3);
+  for (const node of all) node.transport = transportOf(node, members);
+  await until("all up", () => all.every((node) => node.changes.length === 2));
+  expect(all.map((node) => [...node.changes].sort())).toEqual([
+    ["up 2", "up 3"],
+    ["up 1", "up 3"],
+    ["up 1", "up 2"],
+  ]);
+  const [one, two, three] = all as [TestNode, TestNode, TestNode];
+  expect(one.transport.connected(2)).toBe(true);
+  expect(one.transport.connected(9)).toBe(false);
+  for (let i = 0; i < 50; i++) {
+    for (const node of all) {
+      for (const other of all) {
+        if (node !== other) node.transport.send(heartbeat(node.id, other.id, i));
+      }
+    }
+    one.transport.send(appendOf(1, 2, 100_000));
+    for (const node of all) node.transport.flush();
+  }
+  await until("all there", () => two.received.length === 150 && three.received.length === 100);
+  const seen = (node: TestNode, from: number) =>
+    node.received.filter((m) => m.from === from && m.type === "heartbeat");
+  const expected = Array.from({ length: 50 }, (_, i) => heartbeat(1, 3, i));
+  expect(seen(three, 1)).toEqual(expected);
+  const appends = two.received.filter((message) => message.type === "append");
+  expect(appends.length).toBe(50);
+  expect(appends[0]).toEqual(appendOf(1, 2, 100_000));
+  const figures = one.transport.figures(2)!;
+  expect(figures.framesSent).toBe(100);
+  expect(figures.framesReceived).toBe(50);
+  expect(figures.framesDropped).toBe(0);
+  expect(figures.bytesSent).toBeGreaterThan(50 * 200_000);
+  expect(all.flatMap((node) => node.problems)).toEqual([]);
+});
+
+test("a peer that goes is down, messages to it are dropped, and when it is back it is up again", async () => {
+  const { all, members } = nodes(2);
+  const [one, two] = all as [TestNode, TestNode];
+  for (const node of all) node.transport = transportOf(node, members);
+  await until("up", () => all.every((node) => node.changes.length === 1));
+  const { port } = two.listener;
+  undrive(two.listener);
+  undrive(two.transport);
+  await until("down", () => one.changes.at(-1) === "down 2");
+  expect(one.transport.connected(2)).toBe(false);
+  one.transport.send(heartbeat(1, 2, 1));
+  one.transport.flush();
+  await until("refused", () =>
+    one.problems.some((problem) => problem.includes("Failed to connect")),
+  );
+  const again: TestNode = { ...two, received: [], changes: [] };
+  again.transport = transportOf(again, members);
+  again.listener = listenerOf(again, port);
+  clock.speed = 5;
+  await until("up again", () => one.changes.at(-1) === "up 2" && again.changes.at(-1) === "up 1");
+  one.transport.send(heartbeat(1, 2, 2));
+  one.transport.flush();
+  await until("talks", () => again.received.length === 1);
+  expect(again.received).toEqual([heartbeat(1, 2, 2)]);
+  expect(one.changes).toEqual(["up 2", "down 2", "up 2"]);
+  expect(one.transport.figures(2)!.framesDropped).toBe(1);
+  // The log tells each problem once, not at each attempt.
+  expect(new Set(one.problems).size).toBe(one.problems.length);
+});
+
+test("a peer that answers no ping is down, though TCP says nothing", async () => {
+  const { all, members } = nodes(2);
+  const [one, two] = all as [TestNode, TestNode];
+  for (const node of all) node.transport = transportOf(node, members);
+  await until("up", () => all.every((node) => node.changes.length === 1));
+  // The other accepts from now on, but neither reads nor answers.
+  two.transport.close();
+  const accepted: unknown[] = [];
+  two.transport.accept = (connection) => {
+    accepted.push(connection);
+    connection.handler = { frame: () => {}, closed: () => {} };
+    connection.pause();
+  };
+  await until("accepted mutely", () => accepted.length === 2 && one.changes.at(-1) === "up 2");
+  clock.speed = 20;
+  await until("down", () => one.changes.at(-1) === "down 2");
+  expect(one.problems.some((problem) => problem.endsWith("lost: silent"))).toBe(true);
+});
+
+test("heartbeats pass by a bulk connection that is full, whose queue is bounded", async () => {
+  const { all, members } = nodes(2);
+  const [one, two] = all as [TestNode, TestNode];
+  const limits = { ...defaultLimits, inflightBytesMax: 1 << 18, frameBytesMax: 2 << 20 };
+  for (const node of all) node.transport = transportOf(node, members, { limits });
+  const accept = two.transport.accept.bind(two.transport);
+  two.transport.accept = (connection, hello) => {
+    accept(connection, hello);
+    if (hello.role === "peer-bulk") connection.pause();
+  };
+  await until("up", () => all.every((node) => node.changes.length === 1));
+  for (let i = 0; i < 100; i++) one.transport.send(appendOf(1, 2, 250_000));
+  one.transport.flush();
+  for (let i = 0; i < 100; i++) one.transport.send(appendOf(1, 2, 250_000));
+  const { sendQueueBytes, framesDropped } = one.transport.figures(2)!;
+  expect(framesDropped).toBeGreaterThan(50);
+  expect(sendQueueBytes).toBeLessThan(2 * limits.inflightBytesMax + 2 * limits.frameBytesMax);
+  for (let i = 0; i < 10; i++) one.transport.send(heartbeat(1, 2, i));
+  one.transport.flush();
+  await until("heartbeats", () => two.received.length >= 10);
+  expect(two.received.every((message) => message.type === "heartbeat")).toBe(true);
+});
+
+test("who answers at the address is checked: node, cluster, incarnation, refusals", async () => {
+  const cases: [ReturnType<typeof replyOf>, string][] = [
+    [{ ...replyOf(3) }, "node 3 answers there"],
+    [{ ...replyOf(2), clusterId: "other" }, "it belongs to cluster other, we to cluster"],
+    [{ ...replyOf(2), incarnation: "wiped" }, "another incarnation"],
+    [
+      { ...replyOf(2), error: { code: "unauthorised", message: "You are of another cluster." } },
+      "unauthorised: You are of another cluster.",
+    ],
+  ];
+  for (const [reply, words] of cases) {
+    const listener = listening({
+      decideHello: () => reply,
+      onConnection: (connection) => {
+        connection.handler = { frame: () => {}, closed: () => {} };
+      },
+    });
+    const node = { id: 1, received: [], changes: [], problems: [] } as unknown as TestNode;
+    const members = new Map([
+      [1, "127.0.0.1:1"],
+      [2, `127.0.0.1:${listener.port}`],
+    ]);
+    node.transport = transportOf(node, members, {
+      refusePeer: ({ incarnation }) => (incarnation === "i2" ? undefined : "another incarnation"),
+    });
+    await until(words, () => node.problems.some((problem) => problem.includes(words)));
+    expect(node.changes).toEqual([]);
+    expect(node.transport.connected(2)).toBe(false);
+    undrive(node.transport);
+  }
+});
+
+/** A connection to node 1 that says it is node 2. */
+async function impostor(port: number, role: Hello["role"] = "peer-control"): Promise<Probe> {
+  const probe = await dial(port);
+  const identity = { clusterId: "cluster", nodeId: 2, incarnation: "i2" };
+  encodeHello(probe.connection.out, { ...clientHello, ...identity, role });
+  probe.connection.flush();
+  await until("accepted", () => probe.frames.length === 1);
+  return probe;
+}
+
+test("a message from or to somebody else, or malformed, ends the connection and goes nowhere", async () => {
+  const node = { id: 1, received: [], changes: [], problems: [] } as unknown as TestNode;
+  node.listener = listenerOf(node);
+  const members = new Map([
+    [1, `127.0.0.1:${node.listener.port}`],
+    [2, "127.0.0.1:1"],
+    [3, "127.0.0.1:1"],
+  ]);
+  node.transport = transportOf(node, members);
+  const wrong: [PeerMessage, string][] = [
+    [heartbeat(3, 1, 1), "wrong sender"],
+    [heartbeat(2, 3, 1), "wrong sender"],
+  ];
+  for (const [message, reason] of wrong) {
+    const probe = await impostor(node.listener.port);
+    encodePeerMessage(probe.connection.out, message);
+    encodePeerMessage(probe.connection.out, heartbeat(2, 1, 7));
+    probe.connection.flush();
+    await until("closed", () => probe.closed.length === 1);
+    expect(node.problems.some((problem) => problem.endsWith(`ended: ${reason}`))).toBe(true);
+  }
+  const broken = appendOf(2, 1, 100);
+  broken.batches[1]!.bytes[60]! ^= 1;
+  const probe = await impostor(node.listener.port, "peer-bulk");
+  encodePeerMessage(probe.connection.out, broken);
+  probe.connection.flush();
+  await until("closed", () => probe.closed.length === 1);
+  expect(node.problems.some((problem) => problem.endsWith("ended: malformed message"))).toBe(true);
+  expect(node.received).toEqual([]);
+  const stranger = await dial(node.listener.port);
+  const identity = { clusterId: "cluster", nodeId: 9, incarnation: "i9" };
+  encodeHello(stranger.connection.out, { ...clientHello, ...identity, role: "peer-bulk" });
+  stranger.connection.flush();
+  await until("not a member", () => stranger.closed.length === 1);
+});
+
+test("a newer connection of the same peer and role replaces the older", async () => {
+  const node = { id: 1, received: [], changes: [], problems: [] } as unknown as TestNode;
+  node.listener = listenerOf(node);
+  node.transport = transportOf(node, new Map([[2, "127.0.0.1:1"]]));
+  const control = await impostor(node.listener.port);
+  const bulk = await impostor(node.listener.port, "peer-bulk");
+  const newer = await impostor(node.listener.port);
+  await until("replaced", () => control.closed.length === 1);
+  for (const [probe, readSeq] of [
+    [newer, 1],
+    [bulk, 2],
+  ] as const) {
+    encodePeerMessage(probe.connection.out, heartbeat(2, 1, readSeq));
+    probe.connection.flush();
+    await until("heard", () => node.received.length === readSeq);
+  }
+  expect(bulk.closed.length + newer.closed.length).toBe(0);
+});
+
+test("an address that cannot be dialled is refused at the start", () => {
+  const node = { id: 1, received: [], changes: [], problems: [] } as unknown as TestNode;
+  for (const address of ["", "host", "host:", "host:99999", ":1", "a b:1", "::1:80"]) {
+    expect(() => transportOf(node, new Map([[2, address]]))).toThrow("node 2");
+  }
+});
+
+test("who is refused asks again about once a second, not in a loop", async () => {
+  let hellos = 0;
+  const error = { code: "unauthorised", message: "no" };
+  const listener = listening({
+    decideHello: () => {
+      hellos++;
+      return { ...replyOf(2), error };
+    },
+  });
+  const node = { id: 1, received: [], changes: [], problems: [] } as unknown as TestNode;
+  node.transport = transportOf(node, new Map([[2, `127.0.0.1:${listener.port}`]]));
+  const start = performance.now();
+  clock.speed = 20;
+  await until("asked again", () => hellos >= 10);
+  // Two connections, each at least half a second after its last attempt.
+  const attempts = 2 * (1 + ((performance.now() - start) * 20) / 500);
+  expect(hellos).toBeLessThanOrEqual(attempts + 2);
+  expect(node.problems.length).toBe(2);
+});
