@@ -394,8 +394,8 @@ function parseFile({ text: path, origin }: Given): object {
 function unknownOption(name: string, known: readonly string[], prefix: string): UsageError {
   const bare = name.replace(/^-+|^environment | in .*$/g, "");
   const near = known.find((other) => editDistance(bare, other) <= 2);
-  const hint = near === undefined ? "see barge serve --help" : `did you mean ${prefix}${near}?`;
-  return new UsageError(`unknown option ${name}; ${hint}`);
+  const hint = near === undefined ? "" : `; did you mean ${prefix}${near}?`;
+  return new UsageError(`unknown option ${name}${hint}`);
 }
 
 function editDistance(a: string, b: string): number {

@@ -8,7 +8,7 @@ import { dirname, join, relative } from "node:path";
 const root = join(import.meta.dir, "..", "..");
 
 /** Leaves that every room may import. */
-const leaves = ["errors.ts", "limits.ts", "wire/batch.ts"];
+const leaves = ["errors.ts", "limits.ts", "version.ts", "wire/batch.ts"];
 
 /** Room → what it may import besides the leaves and itself. An entry with `.ts` is one file; `types:` allows type imports only. */
 const arrows: Record<string, readonly string[]> = {
@@ -46,6 +46,7 @@ const arrows: Record<string, readonly string[]> = {
   "errors.ts": [],
   "limits.ts": [],
   "fatal.ts": [],
+  "version.ts": [],
 };
 
 interface Import {

@@ -1,0 +1,94 @@
+/** What the client commands have in common: their options, the connection, and how bytes are printed. */
+import { Command, InvalidArgumentError, Option } from "commander";
+import { type Client, connect, type ConsistencyName } from "../client/index.ts";
+
+export interface ClientFlags {
+  readonly endpoints: string;
+  readonly group: number;
+  /** Milliseconds. */
+  readonly timeout: number;
+  readonly json?: boolean;
+}
+
+export interface ReadFlags extends ClientFlags {
+  readonly consistency: ConsistencyName;
+}
+
+const groupMax = 0xffff_fffe;
+
+/** A command with the options of every client command, and examples in its help. */
+export function clientCommand(name: string, description: string, examples: string): Command {
+  return new Command(name)
+    .description(description)
+    .addOption(
+      new Option("--endpoints <list>", "nodes to ask, as host:port,…; one is enough")
+        .env("BARGE_ENDPOINTS")
+        .default("127.0.0.1:9091"),
+    )
+    .option("--group <id>", "group of keys", wholeNumber(0, groupMax), 0)
+    .addOption(
+      new Option("--timeout <time>", "give up after so long, such as 500ms")
+        .argParser(duration)
+        .default(5_000, "5s"),
+    )
+    .option("--json", "print JSON")
+    .addHelpText("after", `\nExamples:\n${examples}`);
+}
+
+export function addConsistency(command: Command): Command {
+  return command.addOption(
+    new Option("--consistency <level>", "how fresh: linearizable sees every acknowledged write")
+      .choices(["linearizable", "lease", "local"])
+      .default("linearizable"),
+  );
+}
+
+export async function withClient<T>(
+  { endpoints, group, timeout }: ClientFlags,
+  use: (client: Client) => Promise<T>,
+): Promise<T> {
+  await using client = connect({ endpoints, group, timeoutMs: timeout });
+  return await use(client);
+}
+
+/** Parses a whole number within bounds, for commander. */
+export function wholeNumber(min: number, max: number): (text: string) => number {
+  return (text) => {
+    const value = /^[0-9]{1,16}$/.test(text) ? Number(text) : Number.NaN;
+    if (value >= min && value <= max) return value;
+    throw new InvalidArgumentError(`It must be a whole number from ${min} to ${max}.`);
+  };
+}
+
+const unitMs: Readonly<Record<string, number>> = { ms: 1, s: 1_000, "": 1 };
+const timeoutMsMax = 60_000;
+
+function duration(text: string): number {
+  const match = /^([0-9]+(?:\.[0-9]+)?)(ms|s|)$/.exec(text);
+  const value = match === null ? Number.NaN : Math.round(Number(match[1]) * unitMs[match[2]!]!);
+  if (value >= 1 && value <= timeoutMsMax) return value;
+  throw new InvalidArgumentError("It must be from 1ms to 60s, such as 500ms or 5s.");
+}
+
+export function base64(bytes: Uint8Array): string {
+  return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString("base64");
+}
+
+/** Bytes for a line of text: as they are where that is plain text, else with escapes as in JSON or, for no text at all, in hex. */
+export function readable(bytes: Uint8Array): string {
+  let text: string;
+  try {
+    text = new TextDecoder("utf-8", { fatal: true }).decode(bytes);
+  } catch {
+    return `0x${Buffer.from(bytes).toString("hex")}`;
+  }
+  return /^[\p{L}\p{N}\p{P}\p{S} ]*$/u.test(text) ? text : JSON.stringify(text);
+}
+
+export async function printLine(text: string): Promise<void> {
+  await Bun.write(Bun.stdout, `${text}\n`);
+}
+
+export function printJson(value: unknown): Promise<void> {
+  return printLine(JSON.stringify(value));
+}

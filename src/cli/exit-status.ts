@@ -1,0 +1,50 @@
+/** What the process ends with, and how an error is told: one line on standard error, with `--json` also one document on standard output. */
+import { CommanderError } from "commander";
+import { UsageError } from "../config.ts";
+import { BargeError, type ErrorCode } from "../errors.ts";
+
+export const exitStatus = {
+  ok: 0,
+  /** The answer is no: key not found, compare failed. */
+  no: 1,
+  usage: 2,
+  /** The cluster cannot be reached, or did not answer in time. */
+  unreachable: 3,
+  /** The write may have happened or not. */
+  unknown: 4,
+} as const;
+
+/** Errors that come from what was asked, not from the state of the cluster. */
+const usageCodes: readonly ErrorCode[] = ["bad_request", "too_large", "unknown_group"];
+
+/** Tells the error and returns the exit status for it. */
+export function reportError(error: unknown, json: boolean): number {
+  // Commander has printed its own words, or the help that was asked for.
+  if (error instanceof CommanderError)
+    return error.exitCode === 0 ? exitStatus.ok : exitStatus.usage;
+  // Nobody reads any more, as with `barge range | head`.
+  if ((error as { readonly code?: unknown } | null)?.code === "EPIPE") return exitStatus.ok;
+  const message = error instanceof Error ? error.message : String(error);
+  if (error instanceof BargeError) {
+    const { code, outcome, retryable } = error;
+    process.stderr.write(`barge: ${code}: ${message} (${outcomeWords[outcome]})\n`);
+    if (json) {
+      const body = { error: { code, message, outcome, retryable } };
+      process.stdout.write(`${JSON.stringify(body)}\n`);
+    }
+    return statusOf(error);
+  }
+  process.stderr.write(`barge: ${message}\n`);
+  return error instanceof UsageError ? exitStatus.usage : exitStatus.unreachable;
+}
+
+const outcomeWords = {
+  applied: "it was applied",
+  "not-applied": "nothing was changed",
+  unknown: "it may have been applied or not",
+} as const;
+
+function statusOf({ code, outcome }: BargeError): number {
+  if (usageCodes.includes(code)) return exitStatus.usage;
+  return outcome === "unknown" ? exitStatus.unknown : exitStatus.unreachable;
+}

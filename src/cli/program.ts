@@ -1,0 +1,86 @@
+/**
+ * The list of commands, and the way from a command line to one of them. Each is loaded only when it is used, so that `--help` and the
+ * small client commands start quickly.
+ */
+import { Command } from "commander";
+import { version } from "../version.ts";
+import { exitStatus, reportError } from "./exit-status.ts";
+
+interface Entry {
+  readonly name: string;
+  readonly summary: string;
+  readonly load: () => Promise<Command>;
+}
+
+/** Takes its command line as it stands: its options come from the table in config.ts. */
+const serveName = "serve";
+
+const entries: readonly Entry[] = [
+  {
+    name: serveName,
+    summary: "run one node",
+    load: async () => new Command(serveName),
+  },
+  {
+    name: "demo",
+    summary: "run three nodes on this machine, write through one, read through another",
+    load: async () => (await import("./demo.ts")).demoCommand(),
+  },
+  {
+    name: "put",
+    summary: "write a value",
+    load: async () => (await import("./put.ts")).putCommand(),
+  },
+  {
+    name: "get",
+    summary: "print the value of a key",
+    load: async () => (await import("./get.ts")).getCommand(),
+  },
+  {
+    name: "del",
+    summary: "delete a key",
+    load: async () => (await import("./del.ts")).delCommand(),
+  },
+  {
+    name: "range",
+    summary: "list keys and values in order",
+    load: async () => (await import("./range.ts")).rangeCommand(),
+  },
+  {
+    name: "status",
+    summary: "show all nodes of a cluster",
+    load: async () => (await import("./status.ts")).statusCommand(),
+  },
+];
+
+/** Runs one command line and returns the exit status. Never throws. */
+export async function run(argv: readonly string[]): Promise<number> {
+  try {
+    if (argv[0] === serveName) return await (await import("./serve.ts")).serve(argv.slice(1));
+    const program = await programFor(argv[0]);
+    await program.parseAsync([...argv], { from: "user" });
+    return Number(process.exitCode ?? exitStatus.ok);
+  } catch (error) {
+    return reportError(error, argv.includes("--json"));
+  }
+}
+
+async function programFor(name: string | undefined): Promise<Command> {
+  const program = new Command("barge")
+    .description("Raft replication server: every acknowledged write is on the disks of a quorum.")
+    .version(version, "-V, --version", "print the version")
+    .helpCommand(false)
+    .showHelpAfterError("(barge --help lists the commands)")
+    .exitOverride()
+    .addHelpText("after", `\n${rootExamples}`);
+  for (const entry of entries) {
+    const command = entry.name === name ? await entry.load() : new Command(entry.name);
+    program.addCommand(command.summary(entry.summary).copyInheritedSettings(program));
+  }
+  return program;
+}
+
+const rootExamples = `Examples:
+  barge serve                     one node in ./barge-data, ready to use
+  barge demo                      three nodes, a write, a read; Ctrl-C ends it
+  barge put greeting hello        then: barge get greeting`;

@@ -1,0 +1,44 @@
+/** `barge put KEY [VALUE]`: writes a value, from the command line or from standard input, bytes verbatim. */
+import type { Command } from "commander";
+import {
+  clientCommand,
+  type ClientFlags,
+  printJson,
+  printLine,
+  wholeNumber,
+  withClient,
+} from "./client-options.ts";
+import { exitStatus } from "./exit-status.ts";
+
+interface PutFlags extends ClientFlags {
+  readonly prevRevision?: number;
+}
+
+const examples = `  barge put greeting hello
+  barge put logo < logo.png
+  barge put lock me --prev-revision 0     only if there is none; status 1 when there is`;
+
+export function putCommand(): Command {
+  return clientCommand("put", "Writes a value and prints its revision.", examples)
+    .argument("<key>", "key, as text")
+    .argument("[value]", "value, as text; absent: standard input, bytes verbatim")
+    .option(
+      "--prev-revision <n>",
+      "write only if the key's revision is this; 0 = only if it is absent",
+      wholeNumber(0, Number.MAX_SAFE_INTEGER),
+    )
+    .action(put);
+}
+
+async function put(key: string, value: string | undefined, flags: PutFlags): Promise<void> {
+  const bytes = value === undefined ? await Bun.stdin.bytes() : new TextEncoder().encode(value);
+  const { prevRevision } = flags;
+  const { swapped, revision } = await withClient(flags, async (client) =>
+    prevRevision === undefined
+      ? { swapped: true, ...(await client.put(key, bytes)) }
+      : await client.compareAndSet(key, bytes, prevRevision),
+  );
+  if (!swapped) process.exitCode = exitStatus.no;
+  if (flags.json === true) await printJson(swapped ? { revision } : { swapped, revision });
+  else await printLine(swapped ? `revision ${revision}` : `not written: revision is ${revision}`);
+}

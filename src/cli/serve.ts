@@ -1,0 +1,128 @@
+/**
+ * `barge serve`: one node, until a signal. The first SIGTERM or SIGINT finishes what is in flight and ends with 0; a second one ends at
+ * once. Usage errors end with 2 before anything is touched; what goes wrong later has a status of its own in fatal.ts.
+ */
+import { constants } from "node:os";
+import { formatAddress, type NodeConfig, optionsHelp, parseConfig, UsageError } from "../config.ts";
+import { fatal, FatalError } from "../fatal.ts";
+import { createLogger, type Logger } from "../telemetry/logger.ts";
+import { version } from "../version.ts";
+import { exitStatus } from "./exit-status.ts";
+
+/** The promise to service managers: gone in under 3 s. What is not finished by then is as safe as after a crash. */
+const stopMsMax = 2_700;
+
+/** Returns only when the help was asked for; otherwise the process ends here. */
+export async function serve(argv: readonly string[]): Promise<number> {
+  if (argv.includes("--help") || argv.includes("-h")) {
+    process.stdout.write(help());
+    return exitStatus.ok;
+  }
+  const config = readConfig(argv);
+  const logger = createLogger({ nodeId: config.nodeId, level: config.logLevel });
+  process.on("uncaughtException", (error) => fatal("invariant", error.stack ?? error.message));
+  const stopAsked = stopSignal(config, logger);
+  logStart(config, logger);
+  try {
+    await runNode(config, logger, stopAsked);
+  } catch (error) {
+    if (error instanceof FatalError) fatal(error.reason, error.message);
+    fatal("invariant", error instanceof Error ? (error.stack ?? error.message) : String(error));
+  }
+  process.exit(exitStatus.ok);
+}
+
+function readConfig(argv: readonly string[]): NodeConfig {
+  try {
+    return parseConfig(argv, process.env);
+  } catch (error) {
+    if (error instanceof UsageError) error.message += " (barge serve --help lists the options)";
+    throw error;
+  }
+}
+
+async function runNode(
+  config: NodeConfig,
+  logger: Logger,
+  stopAsked: Promise<string>,
+): Promise<void> {
+  const startMs = performance.now();
+  // Loaded only now, so that wrong usage is told at once.
+  const { startNode } = await import("../node/node.ts");
+  const node = await startNode(config);
+  logger.info(
+    {
+      listen: `${config.listen.host}:${node.binaryPort}`,
+      http: `${config.httpListen.host}:${node.httpPort}`,
+      startMs: Math.round(performance.now() - startMs),
+    },
+    "serving",
+  );
+  const reason = await stopAsked;
+  logger.info({ reason }, "stopping: finishing what is in flight");
+  const timer = setTimeout(() => {
+    logger.warn({ afterMs: stopMsMax }, "not everything finished in time; leaving");
+    process.exit(exitStatus.ok);
+  }, stopMsMax);
+  await node.stop();
+  clearTimeout(timer);
+  logger.info("stopped");
+}
+
+function logStart(config: NodeConfig, logger: Logger): void {
+  const { dataDir, advertise, machine, initialMembers, insecure } = config;
+  const members = [...initialMembers].map(([id, address]) => `${id}=${address}`).join(",");
+  logger.info(
+    {
+      version,
+      bun: Bun.version,
+      pid: process.pid,
+      dataDir,
+      listen: formatAddress(config.listen),
+      advertise,
+      http: formatAddress(config.httpListen),
+      members,
+      machine,
+    },
+    "starting",
+  );
+  if (insecure) logger.warn("--insecure: whoever reaches the ports may read and write everything");
+}
+
+/** Resolves with what asked to stop. A second signal ends the process at once. */
+function stopSignal(config: NodeConfig, logger: Logger): Promise<string> {
+  const { promise, resolve } = Promise.withResolvers<string>();
+  let asked = false;
+  for (const signal of ["SIGTERM", "SIGINT"] as const) {
+    process.on(signal, () => {
+      if (asked) process.exit(128 + constants.signals[signal]);
+      asked = true;
+      resolve(signal);
+    });
+  }
+  if (config.exitWithParent) {
+    process.stdin.on("end", () => resolve("the parent is gone"));
+    process.stdin.on("error", () => resolve("the parent is gone"));
+    process.stdin.resume();
+    logger.debug("watching standard input for the end of the parent");
+  }
+  return promise;
+}
+
+function help(): string {
+  return `Usage: barge serve [options]
+
+Runs one node. With no option at all: a one-node cluster in ./barge-data, ready to use.
+Each option can also stand in the environment or in a TOML file; a flag wins over the
+environment, the environment over the file.
+
+Options:
+${optionsHelp()}
+  -h, --help                    Shows this.
+
+Examples:
+  barge serve
+  barge serve --node-id 1 --listen 10.0.0.1:9091 --insecure \\
+    --initial-members 1=10.0.0.1:9091,2=10.0.0.2:9091,3=10.0.0.3:9091
+`;
+}

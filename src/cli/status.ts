@@ -1,0 +1,168 @@
+/** `barge status`: one table over all nodes of a cluster, those included that do not answer. */
+import type { Command } from "commander";
+import { BargeError, type Client, type NodeStatusReply } from "../client/index.ts";
+import {
+  clientCommand,
+  type ClientFlags,
+  printJson,
+  printLine,
+  withClient,
+} from "./client-options.ts";
+import { exitStatus } from "./exit-status.ts";
+
+interface StatusFlags extends ClientFlags {
+  readonly watch?: boolean;
+}
+
+/** One node as it was found. */
+interface Found {
+  readonly address: string;
+  readonly nodeId: number | undefined;
+  readonly status: NodeStatusReply | undefined;
+  readonly error: string | undefined;
+}
+
+const examples = `  barge status --endpoints 127.0.0.1:9091
+  barge status --watch`;
+
+const watchMs = 1_000;
+/** A node that is down must not keep the table waiting for the whole time-out. */
+const nodeTimeoutMs = 1_500;
+
+export function statusCommand(): Command {
+  return clientCommand(
+    "status",
+    "Shows every node of the cluster; status 3 when none answers.",
+    examples,
+  )
+    .option("--watch", "show it again every second, until Ctrl-C")
+    .action(status);
+}
+
+async function status(flags: StatusFlags): Promise<void> {
+  await withClient(flags, async (client) => {
+    for (;;) {
+      const found = await findAll(client, Math.min(flags.timeout, nodeTimeoutMs));
+      const reached = found.some((node) => node.status !== undefined);
+      process.exitCode = reached ? exitStatus.ok : exitStatus.unreachable;
+      if (flags.json === true) await printJson({ nodes: found.map(asJson) });
+      else await printTable(found, flags);
+      if (flags.watch !== true) return;
+      await Bun.sleep(watchMs);
+    }
+  });
+}
+
+/** Asks the nodes that were given, then those that they name. */
+async function findAll(client: Client, timeoutMs: number): Promise<Found[]> {
+  const asked = new Map<string, Promise<Found>>();
+  const ask = (address: string): void => {
+    if (!asked.has(address)) asked.set(address, askOne(client, address, timeoutMs));
+  };
+  for (const endpoint of client.endpoints()) ask(endpoint);
+  const ids = new Map<string, number>();
+  for (const { status: known } of await Promise.all(asked.values())) {
+    for (const { id, address } of known?.groups.flatMap((group) => group.members) ?? []) {
+      ids.set(address, id);
+    }
+  }
+  const first = await Promise.all(asked.values());
+  const reachedIds = new Set(first.map((found) => found.nodeId));
+  for (const [address, id] of ids) if (!reachedIds.has(id)) ask(address);
+  const all = await Promise.all(asked.values());
+  const named = all.map((found) => ({ ...found, nodeId: found.nodeId ?? ids.get(found.address) }));
+  return withoutRepeats(named).sort((a, b) => (a.nodeId ?? Infinity) - (b.nodeId ?? Infinity));
+}
+
+/** A node may have been asked under two names: one row for it, an answer before a failure. */
+function withoutRepeats(found: readonly Found[]): Found[] {
+  const answered = new Set<number>();
+  return found
+    .toSorted((a, b) => Number(b.status !== undefined) - Number(a.status !== undefined))
+    .filter(({ nodeId }) => {
+      if (nodeId === undefined) return true;
+      const isNew = !answered.has(nodeId);
+      answered.add(nodeId);
+      return isNew;
+    });
+}
+
+async function askOne(client: Client, address: string, timeoutMs: number): Promise<Found> {
+  try {
+    const reply = await client.status(address, { timeoutMs });
+    return { address, nodeId: reply.nodeId, status: reply, error: undefined };
+  } catch (error) {
+    if (!(error instanceof BargeError)) throw error;
+    return { address, nodeId: undefined, status: undefined, error: error.message };
+  }
+}
+
+function asJson({ address, nodeId, status: reply, error }: Found): object {
+  return reply === undefined
+    ? { address, nodeId, reachable: false, error }
+    : { address, reachable: true, ...reply };
+}
+
+const titles = ["id", "address", "role", "term", "leader", "commit", "applied", "lag"] as const;
+const moreTitles = ["log", "disk", "version", "health"] as const;
+/** Columns of text; the others are numbers and stand at the right. */
+const leftColumns = new Set(["address", "role", "version", "health"]);
+
+async function printTable(found: readonly Found[], flags: StatusFlags): Promise<void> {
+  const group = flags.group;
+  const commits = found.map((node) => groupOf(node, group)?.commitIndex ?? 0);
+  const commit = Math.max(0, ...commits);
+  const rows = found.map((node) => cells(node, group, commit));
+  const text = alignColumns([[...titles, ...moreTitles], ...rows]);
+  const clear = flags.watch === true && process.stdout.isTTY === true ? "\u001b[H\u001b[2J" : "";
+  await printLine(clear + text);
+}
+
+function groupOf(
+  { status: reply }: Found,
+  id: number,
+): NodeStatusReply["groups"][number] | undefined {
+  return reply?.groups.find((group) => group.id === id);
+}
+
+function cells(node: Found, groupId: number, commit: number): string[] {
+  const id = node.nodeId === undefined ? "?" : String(node.nodeId);
+  const reply = node.status;
+  if (reply === undefined) return [id, node.address, "unreachable"];
+  const group = groupOf(node, groupId);
+  if (group === undefined) return [id, node.address, `no group ${groupId}`];
+  return [
+    id,
+    node.address,
+    group.role,
+    String(group.term),
+    group.leader === 0 ? "none" : String(group.leader),
+    String(group.commitIndex),
+    String(group.appliedIndex),
+    String(Math.max(0, commit - group.appliedIndex)),
+    sizeText(group.logBytes),
+    sizeText(reply.diskBytes),
+    reply.version,
+    reply.health,
+  ];
+}
+
+function alignColumns(rows: readonly (readonly string[])[]): string {
+  const heads = rows[0]!;
+  const widths = heads.map((_, i) => Math.max(...rows.map((row) => row[i]?.length ?? 0)));
+  const pad = (cell: string, i: number): string =>
+    leftColumns.has(heads[i]!) ? cell.padEnd(widths[i]!) : cell.padStart(widths[i]!);
+  return rows.map((row) => row.map(pad).join("  ").trimEnd()).join("\n");
+}
+
+const units = ["B", "KiB", "MiB", "GiB", "TiB"] as const;
+
+export function sizeText(bytes: number): string {
+  let value = bytes;
+  let unit = 0;
+  while (value >= 1_024 && unit < units.length - 1) {
+    value /= 1_024;
+    unit++;
+  }
+  return `${unit === 0 ? value : value.toFixed(1)} ${units[unit]}`;
+}
