@@ -582,8 +582,9 @@ export class LogStore {
       this.#current.liveBatches += records.length;
       copied.forEach(({ group, position }, at) => {
         group.relocate(position, records[at]!.seq);
-        forwarding.segment.liveBatches -= 1;
       });
+      forwarding.segment.liveBatches -= records.length;
+      must(forwarding.segment.liveBatches >= 0, "more batches were copied than were live");
     }
     forwarding.next = next;
     if (next === forwarding.groups.length) this.#forwarding = undefined;

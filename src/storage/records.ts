@@ -9,8 +9,9 @@
  *     hardState     0 crc u32 | 4 votedFor u32 | 8 term u64 | 16 commit u64
  *     logStart      0 crc u32 | 4 flags u32 (1 = resets) | 8 index u64 | 16 term u64 | 24 timeMs u64 | 32 crc of the chain u32 | 36 configuration
  *
- * The stream crc runs over (seq, kind, group, crc) of all records since the folder was made. Segment starts and the watermark carry
- * it, so a record that was lost, swapped, or replaced by an old copy of itself is noticed although its own crc is right.
+ * The stream crc runs over place and head of all records since the folder was made. Segment starts and the watermark carry it, so a
+ * record that was lost, swapped, or replaced by an old copy of itself is noticed although its own crc is right, and a damaged head of
+ * a batch is noticed although its body, which the batch's crc needs, has not been read.
  */
 import { crc32 } from "node:zlib";
 import { readSafe, writeSafe, type HardState, type LogStart } from "../wire/batch.ts";
@@ -49,10 +50,8 @@ export interface LogStartRecord {
   readonly configuration: Uint8Array;
 }
 
-const place = new Uint8Array(20);
+const place = new Uint8Array(16);
 const placeView = new DataView(place.buffer);
-/** Without the crc, which only the stream crc takes in. */
-const placeAlone = place.subarray(0, 16);
 
 function setPlace(seq: number, kind: RecordKind, group: number): void {
   writeSafe(placeView, 0, seq);
@@ -62,26 +61,13 @@ function setPlace(seq: number, kind: RecordKind, group: number): void {
 
 function crcInPlace(seq: number, kind: RecordKind, group: number, data: Uint8Array): number {
   setPlace(seq, kind, group);
-  return crc32(data.subarray(4), crc32(placeAlone));
+  return crc32(data.subarray(4), crc32(place));
 }
 
 const viewOf = (data: Uint8Array): DataView =>
   new DataView(data.buffer, data.byteOffset, data.byteLength);
 
-/** The crc that a record of this kind carries; NaN when it is too short to have one. */
-function crcCarried(kind: RecordKind, data: Uint8Array): number {
-  const offset = kind === RecordKind.batch || kind === RecordKind.rewrite ? 44 : 0;
-  if (data.byteLength < offset + 4) return Number.NaN;
-  return (
-    (data[offset]! |
-      (data[offset + 1]! << 8) |
-      (data[offset + 2]! << 16) |
-      (data[offset + 3]! << 24)) >>>
-    0
-  );
-}
-
-/** The stream crc after this record. Needs no more than `recordHeadBytes` of its data; NaN for one that is too short. */
+/** The stream crc after this record. Needs no more than `recordHeadBytes` of its data. */
 export function nextStreamCrc(
   streamCrc: number,
   seq: number,
@@ -89,11 +75,8 @@ export function nextStreamCrc(
   group: number,
   data: Uint8Array,
 ): number {
-  const crc = crcCarried(kind, data);
-  if (Number.isNaN(crc)) return crc;
   setPlace(seq, kind, group);
-  placeView.setUint32(16, crc, true);
-  return crc32(place, streamCrc);
+  return crc32(data.subarray(0, recordHeadBytes), crc32(place, streamCrc));
 }
 
 function sealRecord(seq: number, kind: RecordKind, group: number, data: Uint8Array): LogRecord {
@@ -104,7 +87,8 @@ function sealRecord(seq: number, kind: RecordKind, group: number, data: Uint8Arr
 /** True when a record that is not a batch is what was written at this place. */
 export function recordIntact(record: LogRecord): boolean {
   const { seq, kind, group, data } = record;
-  return crcCarried(kind, data) === crcInPlace(seq, kind, group, data);
+  if (data.byteLength < 4) return false;
+  return viewOf(data).getUint32(0, true) === crcInPlace(seq, kind, group, data);
 }
 
 export function segmentStartRecord(seq: number, start: SegmentStart): LogRecord {

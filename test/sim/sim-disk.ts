@@ -307,6 +307,16 @@ export class SimDisk implements Disk {
     }
   }
 
+  /** A lost write: the record is missing between its neighbours. */
+  loseRecord(seq: number): void {
+    for (const segment of this.#segments) {
+      const at = segment.positionOf(seq);
+      if (at < 0) continue;
+      segment.records.splice(at, 1);
+      segment.durableRecords = Math.min(segment.durableRecords, segment.records.length);
+    }
+  }
+
   #replace(seq: number, change: (record: LogRecord) => LogRecord): void {
     for (const { records } of this.#segments) {
       const at = records.findIndex((record) => record.seq === seq);

@@ -4,7 +4,7 @@
  * sync. `LOG_SEEDS=n` and `LOG_FROM=s` run others; a failure names its seed.
  */
 import { expect, test } from "bun:test";
-import { DiskFullError } from "../../src/storage/disk.ts";
+import { DiskFullError, RecordKind } from "../../src/storage/disk.ts";
 import type { GroupWrite } from "../../src/storage/log-store.ts";
 import type { Batch, HardState } from "../../src/wire/batch.ts";
 import { Random } from "../sim/random.ts";
@@ -162,7 +162,14 @@ function adopt(world: LogWorld, model: Model, mode: CrashMode): void {
   model.acked = 0;
 }
 
-function live(seed: number): { crashes: number; rotations: number } {
+interface Life {
+  readonly crashes: number;
+  readonly rotations: number;
+  /** Records that copied a batch forward, as far as they are still on the disk. */
+  readonly rewrites: number;
+}
+
+function live(seed: number): Life {
   const random = new Random(seed, 7);
   const world = new LogWorld(seed, {
     segmentRecordsMax: random.pick([3, 5, 17, 60, 1_000]),
@@ -172,6 +179,8 @@ function live(seed: number): { crashes: number; rotations: number } {
   });
   const groups = random.between(1, 5);
   const model = new Model(groups, random);
+  // Groups that stand still pin old segments, which makes the store copy their batches forward.
+  const activity = model.groups.map(() => random.pick([1 / groups, 1 / groups, 0.005]));
   model.record(0);
   const weights = [40, 15, 25, 6, 4, random.pick([0, 1]), random.pick([0.1, 0.5, 2])];
   let crashes = 0;
@@ -182,7 +191,7 @@ function live(seed: number): { crashes: number; rotations: number } {
         case 0: {
           const writes: ReturnType<Model["write"]>[] = [];
           for (let group = 0; group < groups; group++) {
-            if (random.chance(1 / groups)) writes.push(model.write(group));
+            if (random.chance(activity[group]!)) writes.push(model.write(group));
           }
           const seq = world.store.append(writes.map(({ write }) => write));
           for (const { write, batches, hardState } of writes) {
@@ -204,6 +213,7 @@ function live(seed: number): { crashes: number; rotations: number } {
           break;
         case 4: {
           const id = random.below(groups);
+          if (activity[id]! < 0.01 && random.chance(0.98)) break;
           const group = model.groups[id]!;
           const candidates = group.batches.filter((b) => b.firstIndex > group.startIndex);
           const batch = candidates[random.below(candidates.length)];
@@ -237,20 +247,27 @@ function live(seed: number): { crashes: number; rotations: number } {
       cause: error,
     });
   }
-  return { crashes, rotations: world.disk.segments.at(-1)!.number };
+  let rewrites = 0;
+  for (const segment of world.disk.segments) {
+    segment.scan(({ kind }) => (rewrites += kind === RecordKind.rewrite ? 1 : 0), 48);
+  }
+  return { crashes, rotations: world.disk.segments.at(-1)!.number, rewrites };
 }
 
 test(`${seeds} random lives of ${steps} steps`, () => {
   let crashes = 0;
   let rotations = 0;
+  let rewrites = 0;
   for (let seed = fromSeed; seed < fromSeed + seeds; seed++) {
     const life = live(seed);
     crashes += life.crashes;
     rotations += life.rotations;
+    rewrites += life.rewrites;
   }
   // The dimensions that the test is about were met.
   if (seeds >= 50) {
     expect(crashes).toBeGreaterThan(seeds);
     expect(rotations).toBeGreaterThan(seeds * 10);
+    expect(rewrites).toBeGreaterThan(seeds);
   }
 }, 60_000);

@@ -161,6 +161,12 @@ describe("syncing", () => {
     world.sync();
     const next = readWatermark(world.disk.readWatermark()!)!;
     expect(next.groups.get(0)).toEqual({ term: 2, index: 12 });
+    world.append(...makeRun(world.end(0), 2, [1]));
+    world.store.sync(() => {});
+    world.store.compactTo(0, { index: 40, term: 3, crc: 1, timeMs: 0 }, none);
+    while (world.store.syncing) world.scheduler.step();
+    const anew = readWatermark(world.disk.readWatermark()!)!;
+    expect(anew.groups.get(0)).toEqual({ term: 0, index: 0 });
   });
 });
 
@@ -347,6 +353,28 @@ describe("damage", () => {
     const group = world.crash("all").get(0)!;
     expect(group.hardState).toEqual({ term: 9, votedFor: 2, commit: 0 });
     expect(world.damage.length).toBe(1);
+  });
+
+  test("a record lost from the middle is noticed", () => {
+    const { world } = settled(39);
+    world.disk.loseRecord(world.store.syncedSeq - 3);
+    expect(refusal(world).reason).toBe("corrupt_data");
+  });
+
+  test("of older segments heads are verified at the start, bodies when they are served", () => {
+    for (let seed = 0; seed < 40; seed++) {
+      const { world } = settled(seed, 4);
+      const oldest = world.disk.segments[0]!;
+      const seqs: number[] = [];
+      oldest.scan((record) => seqs.push(record.seq));
+      world.disk.flipBit(world.random.pick(seqs), world.random.below(44 * 8));
+      expect(refusal(world).reason).toBe("corrupt_data");
+    }
+    const { world } = settled(40, 4);
+    world.disk.flipBit(2, 50 * 8);
+    world.crash("none");
+    expect(() => world.log(0)).toThrow(CorruptBatchError);
+    expect(world.log(0, 3).length).toBe(9);
   });
 
   test("a missing segment is noticed", () => {
