@@ -51,6 +51,11 @@ const entries: readonly Entry[] = [
     summary: "show all nodes of a cluster",
     load: async () => (await import("./status.ts")).statusCommand(),
   },
+  {
+    name: "bench",
+    summary: "measure a cluster, or the disk, under load",
+    load: async () => (await import("./bench.ts")).benchCommand(),
+  },
 ];
 
 /** Runs one command line and returns the exit status. Never throws. */

@@ -1,0 +1,244 @@
+/**
+ * The load itself: so many requests in flight, each awaited by itself, or so many a second, whatever becomes of them. Kept cheap, for
+ * it shares the machine with the nodes: a slot has its own key buffer, and an operation makes nothing but the SDK's promise.
+ *
+ * Closed loop: a slot begins its next request when the last one is answered; latency from the call to its answer. Open loop: operations
+ * are due at even intervals, and latency counts from the moment one was due, so that a stall is felt by all that were due in it (no
+ * coordinated omission).
+ */
+import { createHistogram, type RecordableHistogram } from "node:perf_hooks";
+import type { Client } from "../../client/index.ts";
+import { BargeError } from "../../errors.ts";
+import { keyBytes, type LoadPlan } from "./plan.ts";
+
+export interface LoadResult {
+  readonly operations: number;
+  readonly seconds: number;
+  /** Nanoseconds, per request. */
+  readonly latency: RecordableHistogram;
+  readonly errors: number;
+  readonly unknown: number;
+  /** The first error, in words. */
+  readonly firstError: string | undefined;
+  readonly clientCpuSeconds: number;
+  /** Open loop: the most operations that were due and not yet begun. */
+  readonly backlogMax: number;
+}
+
+export interface LoadEvents {
+  /** Warm-up is over: called before anything is counted. */
+  begin(): Promise<void>;
+  /** The measured time is over, while requests are still in flight. */
+  end(): Promise<void>;
+}
+
+const latencyNsMax = 120e9;
+/** Timers are coarse: the last stretch before an operation is due is waited for turn by turn. */
+const spinMs = 2;
+
+export class Load {
+  readonly #plan: LoadPlan;
+  readonly #clients: readonly Client[];
+  readonly #value: Uint8Array;
+  readonly #histogram = createHistogram({ lowest: 1, highest: latencyNsMax, figures: 3 });
+  #random = 0x9e37_79b9;
+  #running = true;
+  #measuring = false;
+  #operations = 0;
+  #errors = 0;
+  #unknown = 0;
+  #firstError: string | undefined;
+  #backlogMax = 0;
+
+  constructor(plan: LoadPlan, clients: readonly Client[]) {
+    this.#plan = plan;
+    this.#clients = clients;
+    this.#value = new Uint8Array(plan.valueBytes);
+    // Not zeros: nothing on the way may profit from that.
+    for (let i = 0; i < this.#value.byteLength; i++) this.#value[i] = this.#next() & 0xff;
+  }
+
+  /** Writes every key once. */
+  async fill(): Promise<void> {
+    const { keySpace } = this.#plan;
+    const client = this.#clients[0]!;
+    const key = new Uint8Array(keyBytes);
+    let pending: Promise<unknown>[] = [];
+    for (let i = 0; i < keySpace;) {
+      const batch = client.batch();
+      while (i < keySpace && batch.put(writeKey(key, i), this.#value)) i++;
+      pending.push(batch.send());
+      if (pending.length === 8) {
+        await Promise.all(pending);
+        pending = [];
+      }
+    }
+    await Promise.all(pending);
+  }
+
+  async run(events: LoadEvents): Promise<LoadResult> {
+    const { warmupSeconds, seconds, rate } = this.#plan;
+    const loops = rate === undefined ? this.#closedLoops() : [this.#openLoop(rate)];
+    await Bun.sleep(warmupSeconds * 1_000);
+    await events.begin();
+    const cpu = process.cpuUsage();
+    const beginNs = Bun.nanoseconds();
+    this.#measuring = true;
+    await Bun.sleep(seconds * 1_000);
+    this.#measuring = false;
+    const elapsed = (Bun.nanoseconds() - beginNs) / 1e9;
+    const { user, system } = process.cpuUsage(cpu);
+    await events.end();
+    this.#running = false;
+    await Promise.all(loops);
+    return {
+      operations: this.#operations,
+      seconds: elapsed,
+      latency: this.#histogram,
+      errors: this.#errors,
+      unknown: this.#unknown,
+      firstError: this.#firstError,
+      clientCpuSeconds: (user + system) / 1e6,
+      backlogMax: this.#backlogMax,
+    };
+  }
+
+  #closedLoops(): Promise<void>[] {
+    const { inFlight, batch } = this.#plan;
+    return Array.from({ length: inFlight }, (_, slot) => {
+      const client = this.#clients[slot % this.#clients.length]!;
+      return batch === 1 ? this.#singles(client) : this.#batches(client);
+    });
+  }
+
+  /** One slot: one operation at a time, each awaited by itself. */
+  async #singles(client: Client): Promise<void> {
+    const key = new Uint8Array(keyBytes);
+    while (this.#running) {
+      const beginNs = Bun.nanoseconds();
+      try {
+        await this.#operation(client, key);
+        this.#done(beginNs, 1);
+      } catch (error) {
+        this.#failed(error, 1);
+      }
+    }
+  }
+
+  /** Puts encode the key at once, so that the slot's buffer is free again when this returns. */
+  #operation(client: Client, key: Uint8Array): Promise<unknown> {
+    writeKey(key, this.#next() % this.#plan.keySpace);
+    return this.#reads() ? client.get(key) : client.put(key, this.#value);
+  }
+
+  async #batches(client: Client): Promise<void> {
+    const key = new Uint8Array(keyBytes);
+    const { batch: size } = this.#plan;
+    while (this.#running) {
+      const beginNs = Bun.nanoseconds();
+      try {
+        if (this.#reads()) {
+          const gets: Promise<unknown>[] = [];
+          for (let i = 0; i < size; i++) gets.push(client.get(this.#randomKey(key)));
+          await Promise.all(gets);
+        } else {
+          const batch = client.batch();
+          for (let i = 0; i < size; i++) {
+            if (!batch.put(this.#randomKey(key), this.#value)) throw new Error("the batch is full");
+          }
+          await batch.send();
+        }
+        this.#done(beginNs, size);
+      } catch (error) {
+        this.#failed(error, size);
+      }
+    }
+  }
+
+  async #openLoop(rate: number): Promise<void> {
+    const intervalNs = 1e9 / rate;
+    const keys = Array.from({ length: this.#plan.inFlight }, () => new Uint8Array(keyBytes));
+    const pending = new Set<Promise<void>>();
+    const beginNs = Bun.nanoseconds();
+    let begun = 0;
+    while (this.#running) {
+      const dueNs = beginNs + begun * intervalNs;
+      const nowNs = Bun.nanoseconds();
+      if (nowNs < dueNs) {
+        await untilDue((dueNs - nowNs) / 1e6);
+        continue;
+      }
+      const key = keys.pop();
+      if (key === undefined) {
+        this.#backlogMax = Math.max(this.#backlogMax, Math.floor((nowNs - dueNs) / intervalNs));
+        await Promise.race(pending);
+        continue;
+      }
+      const client = this.#clients[begun++ % this.#clients.length]!;
+      const operation = this.#single(client, key, dueNs).then(() => {
+        keys.push(key);
+        pending.delete(operation);
+      });
+      pending.add(operation);
+    }
+    await Promise.all(pending);
+  }
+
+  async #single(client: Client, key: Uint8Array, dueNs: number): Promise<void> {
+    try {
+      await this.#operation(client, key);
+      this.#done(dueNs, 1);
+    } catch (error) {
+      this.#failed(error, 1);
+    }
+  }
+
+  #done(beginNs: number, operations: number): void {
+    if (!this.#measuring) return;
+    this.#operations += operations;
+    this.#histogram.record(Math.max(1, Math.min(latencyNsMax, Bun.nanoseconds() - beginNs)));
+  }
+
+  #failed(error: unknown, operations: number): void {
+    if (!(error instanceof BargeError)) throw error;
+    this.#firstError ??= `${error.code}: ${error.message}`;
+    if (!this.#measuring) return;
+    if (error.outcome === "unknown") this.#unknown += operations;
+    else this.#errors += operations;
+  }
+
+  #reads(): boolean {
+    const { readShare } = this.#plan;
+    if (readShare === 0) return false;
+    return readShare === 1 || this.#next() / 0x1_0000_0000 < readShare;
+  }
+
+  #randomKey(key: Uint8Array): Uint8Array {
+    return writeKey(key, this.#next() % this.#plan.keySpace);
+  }
+
+  /** xorshift32: every run asks for the same keys in the same order. */
+  #next(): number {
+    let x = this.#random;
+    x ^= x << 13;
+    x ^= x >>> 17;
+    x ^= x << 5;
+    this.#random = x;
+    return x >>> 0;
+  }
+}
+
+/** A key's number in decimal digits, of one length. */
+function writeKey(key: Uint8Array, number: number): Uint8Array {
+  let rest = number;
+  for (let i = keyBytes - 1; i >= 0; i--) {
+    key[i] = 48 + (rest % 10);
+    rest = Math.floor(rest / 10);
+  }
+  return key;
+}
+
+function untilDue(waitMs: number): Promise<unknown> {
+  if (waitMs > spinMs) return Bun.sleep(waitMs - spinMs);
+  return new Promise((resolve) => setImmediate(resolve));
+}

@@ -1,0 +1,108 @@
+/** The nodes under test: those of the user, or three of our own that are started beside the current folder and removed afterwards. */
+import { accessSync, constants, mkdirSync, mkdtempSync, rmSync } from "node:fs";
+import { dirname, join, resolve } from "node:path";
+import { type Client, connect, type NodeStatusReply } from "../../client/index.ts";
+import { choosePorts, LocalCluster } from "../local-cluster.ts";
+
+const nodeCount = 3;
+
+export interface TestedNodes extends AsyncDisposable {
+  readonly endpoints: string;
+  /** Folder of the data; undefined where the nodes are not ours. */
+  readonly dir: string | undefined;
+}
+
+export async function testedNodes(
+  endpoints: string | undefined,
+  dir: string | undefined,
+  machine: string,
+): Promise<TestedNodes> {
+  if (endpoints !== undefined) {
+    return { endpoints, dir: undefined, [Symbol.asyncDispose]: async () => {} };
+  }
+  return startNodes(dir, machine);
+}
+
+async function startNodes(dir: string | undefined, machine: string): Promise<TestedNodes> {
+  const folder = benchFolder(dir);
+  const died: string[] = [];
+  const cluster = new LocalCluster({
+    dir: folder,
+    ports: choosePorts(nodeCount),
+    flags: [`--machine=${machine}`],
+    onDeath: (node, how) => {
+      died.push(`node ${node.id}: ${how}`);
+      process.stderr.write(`barge: node ${node.id} ended (${how}):\n${node.logTail()}\n`);
+    },
+  });
+  // Whatever ends this process, nothing is left behind.
+  const remove = (): void => {
+    for (const node of cluster.nodes) node.kill();
+    rmSync(folder, { recursive: true, force: true });
+  };
+  const interrupted = (): void => process.exit(130);
+  process.once("exit", remove);
+  process.once("SIGINT", interrupted);
+  process.once("SIGTERM", interrupted);
+  const dispose = async (): Promise<void> => {
+    await cluster.stop();
+    rmSync(folder, { recursive: true, force: true });
+    process.removeListener("exit", remove);
+    process.removeListener("SIGINT", interrupted);
+    process.removeListener("SIGTERM", interrupted);
+    if (died.length > 0) throw new Error(`nodes ended during the benchmark: ${died.join(", ")}`);
+  };
+  try {
+    await cluster.start();
+  } catch (error) {
+    await dispose().catch(() => {});
+    throw error;
+  }
+  return { endpoints: cluster.endpoints, dir: folder, [Symbol.asyncDispose]: dispose };
+}
+
+/** A new folder under `dir`, else beside the current one: on the disk that the user works on, not on a /tmp that may be memory. */
+export function benchFolder(dir: string | undefined): string {
+  if (dir !== undefined) {
+    mkdirSync(dir, { recursive: true });
+    return mkdtempSync(join(resolve(dir), "barge-bench-"));
+  }
+  const here = process.cwd();
+  return mkdtempSync(join(writable(dirname(here)) ? dirname(here) : here, "barge-bench-"));
+}
+
+function writable(dir: string): boolean {
+  try {
+    accessSync(dir, constants.W_OK);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+/** What the nodes say of themselves, in the order of their ids. */
+export async function statusOfAll(client: Client): Promise<NodeStatusReply[]> {
+  // The first answer names all members.
+  await client.status();
+  const endpoints = new Set(client.endpoints());
+  const replies = await Promise.allSettled(
+    [...endpoints].map((endpoint) => client.status(endpoint)),
+  );
+  const byId = new Map<number, NodeStatusReply>();
+  for (const reply of replies) {
+    if (reply.status === "fulfilled") byId.set(reply.value.nodeId, reply.value);
+  }
+  return [...byId.values()].toSorted((a, b) => a.nodeId - b.nodeId);
+}
+
+/** A client for each connection, so that they share nothing. */
+export function connectAll(endpoints: string, connections: number, inFlight: number): Client[] {
+  return Array.from({ length: connections }, () =>
+    connect({
+      endpoints,
+      timeoutMs: 10_000,
+      maxInFlightRequests: Math.max(65_536, inFlight),
+      maxInFlightBytes: 1024 * 1024 * 1024,
+    }),
+  );
+}
