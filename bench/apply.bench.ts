@@ -1,4 +1,4 @@
-/** The kv machine: apply of batches of puts in memory, then their flush into SQLite (WITHOUT ROWID), on the disk under the temp folder. */
+/** The kv machine: apply of batches of puts in memory, then their flush into SQLite, on the disk under the temp folder. */
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";

@@ -17,10 +17,11 @@ import type { KvFile, KvMeta, KvRow } from "./kv-file.ts";
 import type { KvFiles } from "./kv-files.ts";
 
 /**
- * Without row ids a flush writes one tree instead of two. `restart` is written by the checkpoint Worker alone.
+ * With row ids: the values lie in a tree of their own, so the one by key stays small. WITHOUT ROWID was as fast with values of 16 B; with
+ * 256 B it wrote twice the log and read 1.6 times slower, with 1 KiB 3.5 and 11 times. `restart` is written by the checkpoint Worker alone.
  */
 const schema = `
-  CREATE TABLE IF NOT EXISTS kv (key BLOB PRIMARY KEY, revision INTEGER NOT NULL, value BLOB NOT NULL) WITHOUT ROWID, STRICT;
+  CREATE TABLE IF NOT EXISTS kv (key BLOB PRIMARY KEY, revision INTEGER NOT NULL, value BLOB NOT NULL) STRICT;
   CREATE TABLE IF NOT EXISTS meta (
     id INTEGER PRIMARY KEY CHECK (id = 0), appliedIndex INTEGER NOT NULL, stateHash INTEGER NOT NULL, timeMs INTEGER NOT NULL
   ) STRICT;
