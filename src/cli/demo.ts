@@ -26,6 +26,7 @@ interface DemoFlags {
 
 const nodesMax = 9;
 const requestTimeoutMs = 10_000;
+const retryMs = 20;
 const key = "greeting";
 const value = "hello from Barge";
 
@@ -164,16 +165,31 @@ async function leaderOf(cluster: LocalCluster): Promise<LocalNode> {
   return leader;
 }
 
+/** Tries again what was refused while the nodes still get to know each other. */
 async function fetchFrom(
   node: LocalNode,
   path: string,
   more: { readonly method?: string; readonly body?: string } = {},
 ): Promise<unknown> {
   const signal = AbortSignal.timeout(requestTimeoutMs);
-  const response = await fetch(`http://${node.http}${path}`, { ...more, signal });
-  const text = await response.text();
-  if (!response.ok) throw new Error(`node ${node.id}, ${path}: ${text.trim()}`);
-  return response.headers.get("content-type") === "application/json" ? JSON.parse(text) : text;
+  for (;;) {
+    const response = await fetch(`http://${node.http}${path}`, { ...more, signal });
+    const isJson = response.headers.get("content-type") === "application/json";
+    const answer: unknown = isJson ? await response.json() : await response.text();
+    if (response.ok) return answer;
+    const { error } = answer as { readonly error: HttpError };
+    if (!error.retryable || error.outcome !== "not-applied" || signal.aborted) {
+      throw new Error(`node ${node.id}, ${path}: ${error.code}: ${error.message}`);
+    }
+    await Bun.sleep(retryMs);
+  }
+}
+
+interface HttpError {
+  readonly code: string;
+  readonly message: string;
+  readonly outcome: string;
+  readonly retryable: boolean;
 }
 
 function say(text: string): void {

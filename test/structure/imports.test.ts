@@ -42,7 +42,6 @@ const arrows: Record<string, readonly string[]> = {
   cli: ["node", "client", "config.ts", "fatal.ts", "telemetry", "version.ts"],
   "main.ts": ["cli", "config.ts"],
   "config.ts": [],
-  "version.ts": [],
   "errors.ts": [],
   "limits.ts": [],
   "fatal.ts": [],
