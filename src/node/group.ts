@@ -93,6 +93,8 @@ export class Group {
   #leaderSinceMs = 0;
   #stopped: string | undefined;
   #draining = false;
+  /** Set by the shard while the disk has no space for the log. */
+  diskFull = false;
 
   constructor(options: GroupOptions) {
     this.id = options.id;
@@ -199,6 +201,7 @@ export class Group {
   #refusal(bytes: number, count: number): ErrorCode | undefined {
     if (this.#stopped !== undefined) return "internal";
     if (this.#draining) return "shutting_down";
+    if (this.diskFull) return "disk_full";
     if (count > this.#limits.sectionCommandsMax) return "too_large";
     if (bytes + batchHeaderBytes > this.#limits.frameBytesMax) return "too_large";
     return undefined;

@@ -15,8 +15,9 @@ import { ClientServer } from "../server/client-server.ts";
 import type { Groups, NodeStatus, ReadWaiter, WriteWaiter } from "../server/groups.ts";
 import { startHttpServer, type HttpAddress, type HttpServer } from "../server/http-server.ts";
 import { openDataDir, storedToken, type DataDir } from "../storage/data-dir.ts";
+import { DiskFullError } from "../storage/disk.ts";
 import { FileSyncer } from "../storage/file-syncer.ts";
-import { LogStore } from "../storage/log-store.ts";
+import { CorruptBatchError, LogStore } from "../storage/log-store.ts";
 import { openSqliteDisk, type SqliteDisk } from "../storage/sqlite-disk.ts";
 import { createLogger, type Logger } from "../telemetry/logger.ts";
 import { Metrics } from "../telemetry/metrics.ts";
@@ -71,10 +72,15 @@ const drainMsMax = 1_500;
 /** Throws FatalError, having touched nothing that is not its own, when the node cannot start. */
 export async function startNode(options: NodeOptions): Promise<RunningNode> {
   const startedMs = performance.now();
-  const node = new Node(options);
-  await node.start();
-  node.recoveryMs = performance.now() - startedMs;
-  return node;
+  try {
+    const node = new Node(options);
+    await node.start();
+    node.recoveryMs = performance.now() - startedMs;
+    return node;
+  } catch (error) {
+    if (!(error instanceof DiskFullError)) throw error;
+    throw new FatalError("data_dir_not_writable", `${error.message}; free some and start again`);
+  }
 }
 
 class Node implements RunningNode, Groups {
@@ -326,7 +332,8 @@ class Node implements RunningNode, Groups {
       if (this.#shard.turn(performance.now())) this.#wake();
       this.#clients.flush();
     } catch (error) {
-      // Nothing in a turn throws but a broken invariant of the shell or of storage.
+      if (error instanceof CorruptBatchError) fatal("corrupt_data", error.message);
+      // Nothing else in a turn throws but a broken invariant of the shell or of storage.
       fatal("invariant", error instanceof Error ? (error.stack ?? error.message) : String(error));
     }
   }
@@ -375,7 +382,7 @@ class Node implements RunningNode, Groups {
       version,
       uptimeSeconds: (performance.now() - this.#startedMs) / 1_000,
       diskBytes: this.#store.diskBytes + (this.#machine.figures()["fileBytes"] ?? 0),
-      health: this.#stopping ? "stopping" : leaderless ? "no_leader" : "ok",
+      health: this.#health(leaderless),
       groups,
       syncs: this.#disk.syncDurations(),
       cpuSeconds: (user + system) / 1e6,
@@ -383,8 +390,15 @@ class Node implements RunningNode, Groups {
     };
   }
 
+  #health(leaderless: boolean): NodeStatus["health"] {
+    if (this.#stopping) return "stopping";
+    if (this.#shard.diskFull) return "read_only";
+    return leaderless ? "no_leader" : "ok";
+  }
+
   notReady(): string[] {
     if (this.#stopping) return ["stopping"];
+    if (this.#shard.diskFull) return ["the disk is full: free some space"];
     const missing: string[] = [];
     for (const group of this.#shard.status()) {
       if (group.role === "stopped") missing.push(`group ${group.id} stopped`);

@@ -10,6 +10,7 @@ import type { Limits } from "../limits.ts";
 import type { Transport } from "../net/transport.ts";
 import type { Ready } from "../raft/ready.ts";
 import type { GroupStatus, ReadWaiter, WriteWaiter } from "../server/groups.ts";
+import { DiskFullError } from "../storage/disk.ts";
 import type { GroupWrite, LogStore } from "../storage/log-store.ts";
 import type { Consistency, PeerMessage } from "../wire/messages.ts";
 import { readSectionHeader, type SectionHeader } from "../wire/section.ts";
@@ -22,6 +23,16 @@ export interface ShardOptions {
   readonly groups: readonly Group[];
   /** Asks for a turn soon; may be called any number of times. */
   readonly wake: () => void;
+}
+
+interface Effect {
+  readonly group: Group;
+  readonly ready: Ready;
+}
+
+interface Blocked {
+  readonly writes: readonly GroupWrite[];
+  readonly effects: readonly Effect[];
 }
 
 /** Effects cause effects (an answer to a read, an own acknowledgement); they settle within a few rounds. */
@@ -37,6 +48,9 @@ export class Shard {
   readonly #wake: () => void;
 
   #arrived: PeerMessage[] = [];
+  /** Effects whose transaction found no space: nothing of them, and nothing after them, leaves until it succeeds [20]. */
+  #blocked: Blocked | undefined;
+  #retryDue = false;
   #syncedSeq = 0;
   #syncEnded = false;
   #nowMs: number;
@@ -115,7 +129,9 @@ export class Shard {
 
     let more = false;
     for (let round = 0; round < roundsPerTurnMax; round++) {
-      for (const group of this.#groups.values()) group.propose(nowMs, this.#store.syncing);
+      for (const group of this.#groups.values()) {
+        if (!this.diskFull) group.propose(nowMs, this.#store.syncing);
+      }
       const performed = this.#perform(nowMs);
       more = this.#apply();
       if (!performed) break;
@@ -123,7 +139,7 @@ export class Shard {
     for (const group of this.#groups.values()) {
       group.answerReads();
       if (group.work(nowMs)) more = true;
-      if (group.raft.hasReady() && group.stopped === undefined) more = true;
+      if (!this.diskFull && group.stopped === undefined && group.raft.hasReady()) more = true;
     }
 
     this.#startSync();
@@ -164,20 +180,54 @@ export class Shard {
       }
     }
     this.#store.tick(nowMs);
+    this.#retryDue = true;
   }
 
   /** One transaction for all groups, then their messages. False when no group had effects. */
   #perform(nowMs: number): boolean {
     const writes: GroupWrite[] = [];
-    const effects: { readonly group: Group; readonly ready: Ready }[] = [];
-    for (const group of this.#groups.values()) {
-      const ready = group.collect(nowMs, writes);
-      if (ready !== undefined) effects.push({ group, ready });
+    const effects: Effect[] = [];
+    if (this.#blocked === undefined) {
+      for (const group of this.#groups.values()) {
+        const ready = group.collect(nowMs, writes);
+        if (ready !== undefined) effects.push({ group, ready });
+      }
+    } else if (this.#retryDue) {
+      writes.push(...this.#blocked.writes);
+      effects.push(...this.#blocked.effects);
     }
+    this.#retryDue = false;
     if (effects.length === 0) return false;
-    const appendSeq = writes.length === 0 ? 0 : this.#store.append(writes);
+    const appendSeq = this.#append(writes, effects);
+    if (appendSeq === undefined) return false;
     for (const { group, ready } of effects) group.perform(ready, appendSeq);
     return true;
+  }
+
+  /**
+   * Undefined when the disk is full: the store is unchanged, and the very same transaction is tried again at the next tick. Until then this
+   * node is silent, so that its groups get other leaders, and answers local reads only.
+   */
+  #append(writes: readonly GroupWrite[], effects: readonly Effect[]): number | undefined {
+    try {
+      const appendSeq = writes.length === 0 ? 0 : this.#store.append(writes);
+      if (this.#blocked !== undefined) this.#setBlocked(undefined);
+      return appendSeq;
+    } catch (error) {
+      if (!(error instanceof DiskFullError)) throw error;
+      if (this.#blocked === undefined) this.#setBlocked({ writes, effects });
+      return undefined;
+    }
+  }
+
+  #setBlocked(blocked: Blocked | undefined): void {
+    this.#blocked = blocked;
+    for (const group of this.#groups.values()) group.diskFull = blocked !== undefined;
+  }
+
+  /** The disk is full: writes are refused until there is space again. */
+  get diskFull(): boolean {
+    return this.#blocked !== undefined;
   }
 
   #apply(): boolean {
