@@ -1,14 +1,8 @@
 /**
  * One group's log as the store knows it: where each live batch lies and how it chains, without any body. A ring of typed arrays, some
- * 44 bytes per batch, searched by index. Knows neither segments nor the disk.
+ * 36 bytes per batch, searched by index. Knows neither segments nor the disk.
  */
-import {
-  lastIndexOf,
-  type Batch,
-  type BatchInfo,
-  type HardState,
-  type LogStart,
-} from "../wire/batch.ts";
+import type { Batch, BatchInfo, HardState, LogStart } from "../wire/batch.ts";
 
 export const noHardState: HardState = { term: 0, votedFor: 0, commit: 0 };
 
@@ -39,7 +33,6 @@ export class GroupLog {
   #bytesOf = new Uint32Array(8);
   #term = new Float64Array(8);
   #crc = new Uint32Array(8);
-  #timeMs = new Float64Array(8);
   #seq = new Float64Array(8);
 
   constructor(group: number, start: LogStart) {
@@ -119,7 +112,7 @@ export class GroupLog {
     this.push(batch, batch.bytes.byteLength, seq);
   }
 
-  push(info: Omit<BatchInfo, "bytes">, bytes: number, seq: number): void {
+  push(info: Omit<BatchInfo, "bytes" | "timeMs">, bytes: number, seq: number): void {
     if (this.length > this.#mask) this.#grow();
     const slot = (this.#head + this.length) & this.#mask;
     this.#firstIndex[slot] = info.firstIndex;
@@ -127,7 +120,6 @@ export class GroupLog {
     this.#bytesOf[slot] = bytes;
     this.#term[slot] = info.term;
     this.#crc[slot] = info.crc;
-    this.#timeMs[slot] = info.timeMs;
     this.#seq[slot] = seq;
     this.length += 1;
     this.bytes += bytes;
@@ -198,14 +190,8 @@ export class GroupLog {
     this.#bytesOf = grow(this.#bytesOf, new Uint32Array(size));
     this.#term = grow(this.#term, new Float64Array(size));
     this.#crc = grow(this.#crc, new Uint32Array(size));
-    this.#timeMs = grow(this.#timeMs, new Float64Array(size));
     this.#seq = grow(this.#seq, new Float64Array(size));
     this.#head = 0;
     this.#mask = size - 1;
   }
-}
-
-/** Asserted where a batch enters the store, so that a caller's mistake is not first met at the next start. */
-export function spanIsSafe(batch: Batch): boolean {
-  return batch.firstIndex >= 1 && batch.count >= 1 && Number.isSafeInteger(lastIndexOf(batch));
 }

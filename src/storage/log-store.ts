@@ -14,6 +14,7 @@
 import type { Limits } from "../limits.ts";
 import {
   batchIntact,
+  lastIndexOf,
   readBatch,
   type Batch,
   type BatchInfo,
@@ -21,7 +22,7 @@ import {
   type LogStart,
 } from "../wire/batch.ts";
 import { DiskFullError, RecordKind, type Disk, type LogRecord, type SegmentFile } from "./disk.ts";
-import { GroupLog, spanIsSafe } from "./group-log.ts";
+import { GroupLog } from "./group-log.ts";
 import {
   hardStateRecord,
   logStartRecord,
@@ -640,7 +641,8 @@ function checkWrite(log: GroupLog, { group, hardState, append }: GroupWrite): vo
   must(refusal === undefined, `group ${group}, batch at ${first.firstIndex}: ${refusal}`);
   let before = first;
   for (const batch of append) {
-    must(spanIsSafe(batch), `group ${group}, batch at ${batch.firstIndex}: no safe span`);
+    const isSpan = batch.count >= 1 && Number.isSafeInteger(lastIndexOf(batch));
+    must(isSpan, `group ${group}, batch at ${batch.firstIndex}: no safe span`);
     if (batch === first) continue;
     const continues =
       batch.group === group &&

@@ -273,6 +273,16 @@ describe("recovery", () => {
         .batches.map((b) => b.firstIndex),
     ).toEqual([4]);
   });
+
+  test("a log that began anew grows on over further segments", () => {
+    const world = new LogWorld(24, { segmentRecordsMax: 3 });
+    world.appendRun(1, [1, 1]);
+    world.store.compactTo(0, { index: 9, term: 2, crc: 99, timeMs: 5 }, none);
+    for (const batch of makeRun({ index: 9, crc: 99 }, 2, [1, 1, 1, 1, 1, 1])) world.append(batch);
+    world.sync();
+    const { batches } = world.crash("none").get(0)!;
+    expect(batches.map((batch) => batch.firstIndex)).toEqual([10, 11, 12, 13, 14, 15]);
+  });
 });
 
 describe("damage", () => {
@@ -506,5 +516,28 @@ describe("retiring", () => {
     world.sync();
     expect(spans(world.log(9))).toBe("1+1@1 2+1@1 3+1@2");
     expect(world.crash("none").get(9)!.batches.length).toBe(3);
+  });
+
+  test("copying forward is bounded per tick and passes over what was superseded meanwhile", () => {
+    const world = new LogWorld(43, { segmentBytes: 1_000, appendBytesMax: 1 });
+    const still = makeRun({ index: 0, crc: seedCrc }, 1, [1, 1, 1, 1, 1], { group: 9 });
+    world.append(...still);
+    let end = { index: 0, crc: seedCrc };
+    for (let each = 0; each < 12; each++) {
+      const [batch] = makeRun(end, 1, [1], { bodyBytes: 300 });
+      world.append(batch!);
+      end = startAfter(batch!);
+      world.store.compactTo(0, startAfter(batch!), none);
+    }
+    world.sync();
+    world.tick();
+    const seq = world.store.appendSeq;
+    world.tick();
+    expect(world.store.appendSeq).toBe(seq + 1);
+    world.append(...makeRun(startAfter(still[2]!), 2, [1], { group: 9 }));
+    for (let each = 0; each < 6; each++) world.tick();
+    world.sync();
+    expect(spans(world.log(9))).toBe("1+1@1 2+1@1 3+1@1 4+1@2");
+    expect(world.crash("none").get(9)!.batches.length).toBe(4);
   });
 });
