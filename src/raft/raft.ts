@@ -570,7 +570,8 @@ export class Raft implements CoreState {
       case "vote":
         return this.#sendVoteReply("voteReply", from, this.#term, false);
       case "append":
-        return this.#sendAppendReply(from, false, message.prevIndex, 0, 0);
+        // Refuses no position: by now the sender may lead the higher term, and would take it for the answer to a newer append.
+        return this.#sendAppendReply(from, false, 0, 0, 0);
       case "heartbeat":
         return this.#sendHeartbeatReply(from, 0);
       case "readIndex":
