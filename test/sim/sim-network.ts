@@ -144,7 +144,7 @@ export class SimNetwork {
     }
   }
 
-  /** Heals everything, and from now on nothing is slow, split or damaged. */
+  /** Heals everything, and from now on nothing is slow or damaged. */
   calm(): void {
     this.#calm = true;
     this.heal();
@@ -308,7 +308,7 @@ export class SimNetwork {
     if (link.blind.size > 0) return;
     const random = this.#random;
     const { delayMs, slowChance, slowMs, splitChance, corruptChance } = this.#options;
-    let delay = delayMs * (0.3 - Math.log(1 - random.float()));
+    let delay = (this.#calm ? 0.1 : delayMs) * (0.3 - Math.log(1 - random.float()));
     if (!this.#calm && random.chance(slowChance)) delay += slowMs * random.float() * random.float();
     if (link.slow) delay += slowMs + total / 100;
     if (!this.#calm && random.chance(corruptChance)) this.#corrupt(link, bytes);

@@ -22,12 +22,15 @@ export interface RunOptions {
   readonly seed: number;
   /** Events before the faults end. */
   readonly events: number;
+  /** Judges by what is applied and what clients see alone. */
+  readonly blackBox?: boolean;
 }
 
 export interface RunResult {
   readonly seed: number;
   readonly events: number;
   readonly virtualMs: number;
+  readonly leaders: number;
   readonly committed: number;
   readonly operations: number;
   readonly hash: string;
@@ -64,7 +67,7 @@ class Simulation {
   #events = 0;
   #peace = false;
 
-  constructor({ seed, events }: RunOptions) {
+  constructor({ seed, events, blackBox = false }: RunOptions) {
     this.#seed = seed;
     this.#eventsMax = events;
     this.#random = new Random(seed);
@@ -86,7 +89,7 @@ class Simulation {
       storages.set(id, new Storage({ scheduler, random, syncMsMax: swarm.syncMs }));
     }
     this.#storages = storages;
-    this.#invariants = new Invariants(ledgers);
+    this.#invariants = new Invariants(ledgers, { blackBox });
     const seedCrc = seedCrcOf(clusterIdOf(`sim ${seed}`, members));
     this.#nodes = [...members.keys()].map(
       (id) =>
@@ -131,6 +134,7 @@ class Simulation {
       seed: this.#seed,
       events: this.#events,
       virtualMs: this.#scheduler.nowMs,
+      leaders: this.#invariants.leaders,
       committed: this.#invariants.oracle.lastIndex,
       operations: this.#clients.history.length,
       hash: this.#trace.hash,
@@ -210,7 +214,7 @@ class Simulation {
         const storage = this.#storages.get(victim.id)!;
         storage.slowness = this.#swarm.slowness;
         this.#scheduler.after(random.float() * this.#swarm.outageMs, () => {
-          storage.slowness = 1;
+          if (!this.#peace) storage.slowness = 1;
         });
       }
     }
@@ -253,7 +257,8 @@ class Simulation {
     this.#peace = true;
     this.#clients.stop();
     this.#network.calm();
-    for (const storage of this.#storages.values()) storage.slowness = 1;
+    const slowness = Math.min(1, 0.3 / this.#swarm.syncMs);
+    for (const storage of this.#storages.values()) storage.slowness = slowness;
     for (const node of this.#nodes) {
       node.resume();
       node.start();

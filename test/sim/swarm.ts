@@ -61,18 +61,11 @@ const KiB = 1024;
 export function drawSwarm(random: Random): Swarm {
   const limits = drawLimits(random);
   const electionMs = limits.electionTicksMax * limits.tickMs;
-  const calm = random.chance(0.05);
-  // Few kinds of faults per seed, each with a weight of its own.
-  const share = random.pick([0.15, 0.3, 0.5]);
-  const faultWeights: number[] = [];
-  for (const _ of faults)
-    faultWeights.push(!calm && random.chance(share) ? 1 + random.below(8) : 0);
-  if (!calm && !faultWeights.some((weight) => weight > 0)) faultWeights.fill(1);
-  return {
+  const usual: Swarm = {
     nodes: random.chance(0.65) ? 3 : 5,
     limits,
-    faultWeights,
-    faultEveryMs: electionMs * random.pick([0.3, 0.7, 1.5]),
+    faultWeights: drawFaults(random),
+    faultEveryMs: electionMs * random.pick([0.15, 0.4, 1]),
     outageMs: electionMs * random.pick([0.5, 2, 4]),
     pauseMs: electionMs * random.pick([0.5, 2, 10]),
     crashWeights: random.pick([
@@ -89,7 +82,7 @@ export function drawSwarm(random: Random): Swarm {
     splitChance: random.pick([0, 0.1]),
     corruptChance: random.pick([0, 0, 0, 0.002]),
     clients: random.between(2, 6),
-    thinkMs: random.pick([2, 10, 40]),
+    thinkMs: electionMs * random.pick([0.05, 0.2, 0.6]),
     timeoutMs: electionMs * random.pick([0.7, 2, 4]),
     keys: random.between(1, 4),
     keyLife: random.pick([60, 120]),
@@ -97,6 +90,50 @@ export function drawSwarm(random: Random): Swarm {
     readShare: random.pick([0.1, 0.3, 0.6]),
     localShare: random.pick([0, 0.1]),
     valueBytes: random.pick([0, 0, 200]),
+  };
+  return random.chance(0.2) ? churn(random, usual) : usual;
+}
+
+/** Few kinds of faults per seed, each with a weight of its own; one seed in twenty has none. */
+function drawFaults(random: Random): number[] {
+  if (random.chance(0.05)) return faults.map(() => 0);
+  const share = random.pick([0.15, 0.3, 0.5]);
+  const weights = faults.map(() => (random.chance(share) ? 1 + random.below(8) : 0));
+  return weights.some((weight) => weight > 0) ? weights : faults.map(() => 1);
+}
+
+/**
+ * Leaders that fall one after the other while their logs travel batch by batch over slow links: what an old leader left and what a new
+ * one adds meet half-replicated (figure 8 of the paper).
+ */
+function churn(random: Random, usual: Swarm): Swarm {
+  const { limits } = usual;
+  const electionMs = limits.electionTicksMax * limits.tickMs;
+  const leaderFaults: readonly Fault[] = [
+    "crashLeader",
+    "pauseLeader",
+    "isolateLeader",
+    "split",
+    "heal",
+  ];
+  const weights = faults.map((fault) =>
+    leaderFaults.includes(fault) && random.chance(0.7) ? 1 : 0,
+  );
+  return {
+    ...usual,
+    limits: checkLimits({
+      ...limits,
+      batchBytesMax: 1,
+      appendBytesMax: 1,
+      inflightFramesMax: random.between(1, 2),
+    }),
+    faultWeights: weights.some((weight) => weight > 0) ? weights : usual.faultWeights,
+    faultEveryMs: electionMs * random.pick([0.3, 0.6]),
+    outageMs: electionMs * random.pick([0.5, 1, 2]),
+    pauseMs: electionMs * random.pick([1, 2]),
+    delayMs: limits.tickMs * random.pick([0.1, 0.3, 0.6]),
+    syncMs: random.pick([0.3, limits.tickMs]),
+    thinkMs: electionMs * random.pick([0.2, 0.5]),
   };
 }
 
