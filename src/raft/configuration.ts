@@ -80,19 +80,16 @@ export function decodeConfiguration(body: Uint8Array): Configuration | undefined
   const outgoing = ids(outgoingCount);
   const learners = ids(learnerCount);
   const addresses: Record<number, string> = {};
-  let addressIdBefore = -1;
   for (let at = 0; at < addressCount; at++) {
     if (offset + 6 > body.byteLength) return undefined;
     const id = view.getUint32(offset, true);
     const end = offset + 6 + view.getUint16(offset + 4, true);
-    if (id <= addressIdBefore || end > body.byteLength) return undefined;
-    addressIdBefore = id;
+    if (end > body.byteLength) return undefined;
     addresses[id] = new TextDecoder().decode(body.subarray(offset + 6, end));
     offset = end;
   }
-  if (offset !== body.byteLength) return undefined;
   const configuration: Configuration = { voters, outgoing, learners, addresses };
-  return wellFormed(configuration) ? configuration : undefined;
+  return wellFormed(configuration) && isCanonical(configuration, body) ? configuration : undefined;
 }
 
 /** Ids ascending and not 0, at least one voter, and no learner among the voters. */
@@ -105,6 +102,14 @@ function wellFormed({ voters, outgoing, learners }: Configuration): boolean {
     }
   }
   return !learners.some((id) => voters.includes(id) || outgoing.includes(id));
+}
+
+/** No other bytes mean the same: nothing follows, addresses are in order and valid UTF-8, reserved bytes are 0. */
+function isCanonical(configuration: Configuration, body: Uint8Array): boolean {
+  const canonical = encodeConfiguration(configuration);
+  return (
+    canonical.byteLength === body.byteLength && canonical.every((byte, at) => byte === body[at])
+  );
 }
 
 function ascending(ids: readonly number[]): number[] {
