@@ -280,6 +280,10 @@ export class TestNode {
   }
 }
 
+function campaigns({ type }: RaftMessage): boolean {
+  return type === "preVote" || type === "vote";
+}
+
 /** Nodes and the messages between them. By default syncs are instant and nothing is lost. */
 export class TestCluster {
   readonly nodes = new Map<number, TestNode>();
@@ -341,6 +345,8 @@ export class TestCluster {
   /** Ticks one node alone until it campaigns, and settles: it leads unless something stands against it. */
   elect(id: number): TestNode {
     const node = this.node(id);
+    const { delivers } = this;
+    this.delivers = (message) => (message.from === id || !campaigns(message)) && delivers(message);
     for (let ticks = 0; ticks < 2 * testLimits.electionTicksMax; ticks++) {
       // The others' clocks run too, so that they no longer hear the old leader.
       for (const other of this.nodes.values())
@@ -348,7 +354,9 @@ export class TestCluster {
           other.raft.tick();
       node.raft.tick();
       this.settle();
-      if (node.raft.role === "leader") return node;
+      if (node.raft.role !== "leader") continue;
+      this.delivers = delivers;
+      return node;
     }
     throw new Error(`node ${id} is not elected`);
   }

@@ -1,0 +1,188 @@
+/** What a broken or hostile peer may do: be ignored. Only a contradiction of committed or identical data stops a group, with a reason. */
+import { describe, expect, test } from "bun:test";
+import { InvariantError } from "../../src/raft/invariants.ts";
+import { lastIndexOf } from "../../src/wire/batch.ts";
+import type { Batch } from "../../src/wire/batch.ts";
+import type { AppendMessage, RaftMessage } from "../../src/wire/messages.ts";
+import {
+  TestCluster,
+  TestNode,
+  configurationOf,
+  group,
+  logOf,
+  randomFrom,
+  sealCommands,
+  sealConfiguration,
+  seedCrc,
+} from "./harness.ts";
+
+const three = configurationOf([1, 2, 3]);
+
+function append(term: number, log: readonly Batch[], prev: number): AppendMessage {
+  const before = log[prev - 1];
+  const prevIndex = before === undefined ? 0 : lastIndexOf(before);
+  return {
+    type: "append",
+    group,
+    from: 2,
+    to: 1,
+    term,
+    prevIndex,
+    prevTerm: before?.term ?? 0,
+    prevCrc: before?.crc ?? seedCrc,
+    commit: 0,
+    fromIndex: prevIndex + 1,
+    toIndex: log.length === prev ? prevIndex : lastIndexOf(log.at(-1)!),
+    batches: log.slice(prev),
+  };
+}
+
+function follower(log: readonly Batch[], applied = 0): TestNode {
+  const hardState = { term: 3, votedFor: 0, commit: 0 };
+  return new TestNode({
+    id: 1,
+    configuration: three,
+    batches: log,
+    hardState,
+    appliedIndex: applied,
+  });
+}
+
+describe("contradictions stop the group, and change nothing", () => {
+  const log = logOf([1, 1, 2]);
+
+  test("another crc at an equal position is corruption, never truncated [4]", () => {
+    const node = follower(log);
+    expect(() => node.raft.step({ ...append(3, log, 3), prevCrc: 1 })).toThrow(/corruption/);
+    const twin = sealCommands({ firstIndex: 3, term: 2, prevCrc: log[1]!.crc }, 1, "other bytes");
+    expect(() => follower(log).raft.step({ ...append(3, log, 2), batches: [twin] })).toThrow(
+      /corruption/,
+    );
+    expect(() => follower([]).raft.step({ ...append(3, log, 0), prevCrc: 5, batches: [] })).toThrow(
+      /corruption/,
+    );
+    expect(node.raft.lastIndex).toBe(3);
+  });
+
+  test("a leader that contradicts what is committed here (C4)", () => {
+    const node = follower(log, 3);
+    const other = logOf([1, 3, 3, 3]);
+    expect(() => node.raft.step(append(3, other, 3))).toThrow(InvariantError);
+    expect(() => node.raft.step(append(3, other, 1))).toThrow(InvariantError);
+    expect(node.raft.lastIndex).toBe(3);
+    expect(node.visible.batches).toEqual([...log]);
+  });
+
+  test("a leader that rewrites what it sent in the same term", () => {
+    const node = follower([]);
+    node.raft.step(append(3, logOf([1, 2, 3]), 0));
+    expect(() => node.raft.step(append(3, logOf([1, 3]), 1))).toThrow(/rewrites/);
+  });
+});
+
+describe("nonsense is dropped", () => {
+  test("batches with gaps, broken chains, falling or future terms, malformed configurations", () => {
+    const log = logOf([1, 1, 2, 2], [2, 1, 3, 1]);
+    const badConfiguration = sealConfiguration(
+      { firstIndex: 1, term: 1, prevCrc: seedCrc },
+      configurationOf([]),
+    );
+    const wrong: AppendMessage[] = [
+      { ...append(3, log, 0), batches: [log[0]!, log[2]!] },
+      { ...append(3, log, 0), batches: [log[1]!] },
+      { ...append(3, log, 0), prevCrc: 4 },
+      { ...append(3, log, 0), batches: [log[0]!, { ...log[1]!, prevCrc: 9 }] },
+      { ...append(3, log, 0), batches: [{ ...log[0]!, group: 8 }] },
+      { ...append(3, log, 0), batches: [{ ...log[0]!, count: 0 }] },
+      { ...append(3, log, 0), batches: [badConfiguration] },
+      append(3, logOf([1, 4]), 0),
+      append(3, logOf([2, 1]), 0),
+      { ...append(3, log, 0), prevTerm: 9 },
+    ];
+    for (const message of wrong) {
+      // The log's own start decides about prevCrc, so look at one that has something there.
+      const node = follower([]);
+      if (message.prevCrc !== 4) node.raft.step(message);
+      expect(node.raft.lastIndex).toBe(0);
+    }
+  });
+
+  test("a second leader in one term is not followed, nor one that this node is", () => {
+    const node = follower([]);
+    node.raft.step(append(3, logOf([3]), 0));
+    node.raft.step({ ...append(3, logOf([1, 3]), 0), from: 3 });
+    expect({ leader: node.raft.leader, lastIndex: node.raft.lastIndex }).toEqual({
+      leader: 2,
+      lastIndex: 1,
+    });
+    const cluster = TestCluster.of(3);
+    const leader = cluster.elect(1);
+    leader.raft.step(append(1, logOf([1, 1, 1]), 0));
+    leader.raft.step({
+      type: "heartbeat",
+      group,
+      from: 2,
+      to: 1,
+      term: 1,
+      commit: 9,
+      readSeq: 1,
+      quorumAgeTicks: 0,
+      minMatch: 9,
+    });
+    expect(leader.raft).toMatchObject({ role: "leader", lastIndex: 1, commit: 1 });
+  });
+
+  test("random messages of every type never throw, unless they speak as the leader of the term", () => {
+    for (let seed = 1; seed <= 40; seed++) {
+      const random = randomFrom(seed);
+      const pick = <T>(...choices: readonly T[]): T =>
+        choices[Math.floor(random() * choices.length)]!;
+      const number = (): number =>
+        pick(0, 1, 2, 3, 4, 5, 7, 2 ** 31, 2 ** 53 - 1, 2 ** 53, -1, 1.5, Number.NaN, Infinity);
+      const cluster = TestCluster.of(3, seed);
+      cluster.elect(1);
+      for (let round = 0; round < 4; round++) cluster.node(1).propose(2);
+      cluster.settle();
+      cluster.delivers = () => false;
+      for (let step = 0; step < 300; step++) {
+        const node = cluster.node(pick(1, 2));
+        const type = pick(
+          "preVote",
+          "preVoteReply",
+          "vote",
+          "voteReply",
+          "appendReply",
+          "heartbeat",
+          "heartbeatReply",
+          "readIndex",
+          "readIndexReply",
+        );
+        const message = {
+          type,
+          group,
+          from: pick(1, 2, 3, 4, 0),
+          to: node.id,
+          // Terms that never end would end the test's own elections.
+          term: pick(0, 1, 2, node.raft.term, node.raft.term, node.raft.term + 1, Number.NaN, -1),
+          lastIndex: number(),
+          lastTerm: number(),
+          granted: pick(true, false),
+          accepted: pick(true, false),
+          index: number(),
+          hintIndex: number(),
+          hintTerm: number(),
+          commit: number(),
+          readSeq: number(),
+          quorumAgeTicks: number(),
+          minMatch: number(),
+          context: number(),
+          ok: pick(true, false),
+        } as unknown as RaftMessage;
+        node.raft.step(message);
+        if (random() < 0.2) node.raft.tick();
+        cluster.run(node);
+        if (random() < 0.2) node.propose();
+      }
+    }
+  });
+});
