@@ -21,10 +21,15 @@ export async function run(small: boolean): Promise<void> {
     memtableBytes: 2 ** 31,
     memtableFlushMs: 2 ** 31,
   });
-  const files = new KvFiles({ directory, limits, syncer: new FileSyncer() });
+  const files = new KvFiles({ limits, syncer: new FileSyncer() });
   let machines = 0;
   const open = (): StateMachine => {
-    const options = { group: ++machines, files, limits, nowMs: () => performance.now() };
+    const options = {
+      directory: mkdtempSync(join(directory, `${++machines}-`)),
+      files,
+      limits,
+      nowMs: () => performance.now(),
+    };
     const machine = createMachine("kv", options);
     machine.open();
     return machine;

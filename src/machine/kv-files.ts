@@ -2,15 +2,13 @@
  * What the files of all machines of a shard share: the syncer, the Worker that checkpoints, and the bound on files that are open [24, 27, 28].
  */
 import { Worker } from "node:worker_threads";
-import { join } from "node:path";
 import type { Limits } from "../limits.ts";
-import { fsyncDirectory, latchMemory } from "../storage/sync-latch.ts";
+import { latchMemory } from "../storage/sync-latch.ts";
 import type { Syncer } from "../storage/syncer.ts";
 import type { CheckpointReply, CheckpointRequest } from "./kv-checkpoint-worker.ts";
 import { SqliteKvFile } from "./sqlite-kv-file.ts";
 
 export interface KvFilesOptions {
-  readonly directory: string;
   readonly limits: Limits;
   /** One of its own, so that the log never waits for a kv file. Closed by `close`. */
   readonly syncer: Syncer;
@@ -33,7 +31,6 @@ interface Checkpoint {
 }
 
 export class KvFiles {
-  readonly #directory: string;
   readonly #syncer: Syncer;
   readonly #openFilesMax: number;
   readonly #open = new Set<SqliteKvFile>();
@@ -43,15 +40,14 @@ export class KvFiles {
   readonly #checkpoints: Checkpoint[] = [];
   #worker: Worker | undefined;
 
-  constructor({ directory, limits, syncer }: KvFilesOptions) {
-    this.#directory = directory;
+  constructor({ limits, syncer }: KvFilesOptions) {
     this.#syncer = syncer;
     this.#openFilesMax = limits.kvOpenFilesMax;
   }
 
-  /** The file of that name; neither created nor opened yet. */
-  file(name: string): SqliteKvFile {
-    return new SqliteKvFile(join(this.#directory, name), this);
+  /** The file at `path`, in a folder that exists; neither created nor opened yet. */
+  file(path: string): SqliteKvFile {
+    return new SqliteKvFile(path, this);
   }
 
   /** Files that are open now. */
@@ -63,11 +59,6 @@ export class KvFiles {
   close(): void {
     this.#syncer.close();
     this.#worker?.unref();
-  }
-
-  /** Makes the names in the directory durable [D13]. Blocks. */
-  syncDirectory(): void {
-    fsyncDirectory(this.#directory);
   }
 
   /** Asked for while a round is under way, it goes into the next one, with all others. */

@@ -4,6 +4,7 @@
  * checkpoints, which kv-files.ts runs in a Worker.
  */
 import { statSync } from "node:fs";
+import { dirname } from "node:path";
 import { DiskFullError } from "../storage/disk.ts";
 import {
   isDiskFull,
@@ -12,7 +13,7 @@ import {
   writeFailed,
   type OwnedDatabase,
 } from "../storage/sqlite.ts";
-import { fdatasyncFile } from "../storage/sync-latch.ts";
+import { fdatasyncFile, fsyncDirectory } from "../storage/sync-latch.ts";
 import type { KvFile, KvMeta, KvRow } from "./kv-file.ts";
 import type { KvFiles } from "./kv-files.ts";
 
@@ -73,14 +74,14 @@ export class SqliteKvFile implements KvFile {
     const file = this.#open();
     // The last life may have ended between a commit and its sync. What is believed now must not be lost later [26].
     fdatasyncFile(file.database.walDescriptor);
-    this.#files.syncDirectory();
+    syncNames(this.path);
     return this.#reading((opened) => opened.meta());
   }
 
   begin(): void {
     const file = this.#open();
     if (!this.#exists) {
-      this.#files.syncDirectory();
+      syncNames(this.path);
       this.#exists = true;
     }
     this.#writing(() => file.database.begin());
@@ -229,6 +230,12 @@ export class SqliteKvFile implements KvFile {
       readFailed(file.database, error);
     }
   }
+}
+
+/** Makes the names of the file and of its folder, which may be as new, durable [D13]. Blocks. */
+function syncNames(path: string): void {
+  fsyncDirectory(dirname(path));
+  fsyncDirectory(dirname(dirname(path)));
 }
 
 function prepare(database: OwnedDatabase): Statements {

@@ -130,12 +130,11 @@ class Node implements RunningNode, Groups {
         onCorrupt: (what) => this.#logger.error(what),
       });
       this.#files = new KvFiles({
-        directory: this.#dataDir.machinePath(defaultGroup),
         limits: this.#limits,
         syncer: new FileSyncer(),
       });
       this.#machine = createMachine(options.machine, {
-        group: defaultGroup,
+        directory: this.#dataDir.machinePath(defaultGroup),
         files: this.#files,
         limits: this.#limits,
         nowMs: () => performance.now(),

@@ -35,9 +35,9 @@ export function nextBatch(log: TestLog): void {
 
 if (import.meta.main) {
   const directory = process.argv[2]!;
-  const files = new KvFiles({ directory, limits: killLimits, syncer: new FileSyncer() });
+  const files = new KvFiles({ limits: killLimits, syncer: new FileSyncer() });
   const nowMs = (): number => performance.now();
-  const machine = createMachine("kv", { group: 0, files, limits: killLimits, nowMs });
+  const machine = createMachine("kv", { directory, files, limits: killLimits, nowMs });
   const applied = machine.open();
   const log = new TestLog();
   while (log.lastIndex < applied) nextBatch(log);

@@ -137,7 +137,8 @@ class Workload {
     const random = this.#random;
     const maybe = (): Uint8Array | undefined => (random.chance(0.5) ? this.key() : undefined);
     const by = random.chance(0.4) ? { prefix: this.key() } : { from: maybe(), to: maybe() };
-    return { ...by, limit: random.pick([0, 1, 3, 10]), keysOnly: random.chance(0.2) };
+    const after = random.chance(0.3) ? this.key() : undefined;
+    return { ...by, after, limit: random.pick([0, 1, 3, 10]), keysOnly: random.chance(0.2) };
   }
 }
 
@@ -239,7 +240,7 @@ class Harness {
 /** All pages of a range. */
 function readAll(machine: KvMachine, range: KvRange): KvItem[] {
   const items: KvItem[] = [];
-  let after: Uint8Array | undefined;
+  let { after } = range;
   for (;;) {
     const answers = new Answers();
     machine.read(encodeKvRange({ ...range, after }), answers);

@@ -27,8 +27,8 @@ function newDirectory(): string {
   return mkdtempSync(join(root, `${++directories}-`));
 }
 
-function filesIn(directory: string, limits: Limits = defaultLimits): KvFiles {
-  const files = new KvFiles({ directory, limits, syncer: new FileSyncer() });
+function newFiles(limits: Limits = defaultLimits): KvFiles {
+  const files = new KvFiles({ limits, syncer: new FileSyncer() });
   shared.push(files);
   return files;
 }
@@ -55,13 +55,14 @@ function synced(file: KvFile): Promise<void> {
 
 const kinds: Record<string, () => { file: KvFile; reopen: () => KvFile }> = {
   sqlite: () => {
-    const files = filesIn(newDirectory());
-    const file = files.file("kv-0.db");
+    const files = newFiles();
+    const path = join(newDirectory(), "kv.db");
+    const file = files.file(path);
     return {
       file,
       reopen: () => {
         file.close();
-        return files.file("kv-0.db");
+        return files.file(path);
       },
     };
   },
@@ -161,8 +162,9 @@ for (const [kind, make] of Object.entries(kinds)) {
 
 describe("kv files", () => {
   test("syncs asked for at once are each answered", async () => {
-    const files = filesIn(newDirectory());
-    const all = ["a", "b", "c"].map((name) => files.file(name));
+    const files = newFiles();
+    const directory = newDirectory();
+    const all = ["a", "b", "c"].map((name) => files.file(join(directory, name)));
     for (const file of all) {
       file.open();
       file.begin();
@@ -174,8 +176,9 @@ describe("kv files", () => {
   });
 
   test("at most so many are open; the one used longest ago is left, and opened again when needed", () => {
-    const files = filesIn(newDirectory(), checkLimits({ ...defaultLimits, kvOpenFilesMax: 2 }));
-    const all = Array.from({ length: 5 }, (_, i) => files.file(`kv-${i}.db`));
+    const files = newFiles(checkLimits({ ...defaultLimits, kvOpenFilesMax: 2 }));
+    const directory = newDirectory();
+    const all = Array.from({ length: 5 }, (_, i) => files.file(join(directory, `${i}.db`)));
     for (const [i, file] of all.entries()) {
       file.open();
       expect(files.openFiles).toBe(Math.min(i, 2));
@@ -195,8 +198,8 @@ describe("kv files", () => {
   });
 
   test("a file closed in the midst of a sync is left after it", async () => {
-    const files = filesIn(newDirectory());
-    const file: SqliteKvFile = files.file("kv-0.db");
+    const files = newFiles();
+    const file: SqliteKvFile = files.file(join(newDirectory(), "kv.db"));
     file.open();
     file.begin();
     file.commit(meta(1));
@@ -208,30 +211,31 @@ describe("kv files", () => {
 
   test("leaving takes neither a checkpoint nor the write-ahead log away", () => {
     const directory = newDirectory();
-    const file = filesIn(directory).file("kv-0.db");
+    const path = join(directory, "kv.db");
+    const file = newFiles().file(path);
     file.open();
     file.begin();
     file.upsert(text("k"), 1, Buffer.alloc(10_000));
     file.commit(meta(1));
-    const size = statSync(join(directory, "kv-0.db")).size;
+    const { size } = statSync(path);
     file.close();
-    expect(existsSync(join(directory, "kv-0.db-wal"))).toBe(true);
-    expect(statSync(join(directory, "kv-0.db")).size).toBe(size);
+    expect(existsSync(`${path}-wal`)).toBe(true);
+    expect(statSync(path).size).toBe(size);
   });
 });
 
 describe("machines on real files", () => {
   test("an idle machine creates nothing; a flushed one is found again", async () => {
     const directory = newDirectory();
-    const files = filesIn(directory);
+    const files = newFiles();
     const limits = checkLimits({ ...defaultLimits, memtableFlushMs: 1 });
-    const options = { group: 3, files, limits, nowMs: () => performance.now() };
+    const options = { directory, files, limits, nowMs: () => performance.now() };
     for (const kind of ["kv", "null"] as const) {
       const machine = createMachine(kind, options);
       expect(machine.open()).toBe(0);
       machine.work(0);
       machine.work(100);
-      expect(readdirSync(directory).filter((name) => name.startsWith(`${kind}-3`))).toEqual([]);
+      expect(readdirSync(directory).filter((name) => name.startsWith(kind))).toEqual([]);
       const log = new TestLog();
       machine.apply([log.add([[encodeKvPut(text("k"), text("v"))]])], new Results());
       machine.allowDurable(1);
@@ -284,15 +288,15 @@ describe("machines on real files", () => {
       await child.exited;
       expect(child.signalCode).toBe("SIGKILL");
     }
-    const files = filesIn(directory, killLimits);
+    const files = newFiles(killLimits);
     const nowMs = (): number => performance.now();
-    const machine = createMachine("kv", { group: 0, files, limits: killLimits, nowMs });
+    const machine = createMachine("kv", { directory, files, limits: killLimits, nowMs });
     const applied = machine.open();
     expect(applied).toBeGreaterThanOrEqual(durable);
     const log = new TestLog();
     while (log.lastIndex < applied) nextBatch(log);
     const twin = createMachine("kv", {
-      group: 1,
+      directory: newDirectory(),
       files,
       limits: checkLimits({ ...defaultLimits, memtableFlushMs: 1_000_000 }),
       nowMs,
