@@ -6,13 +6,13 @@
  * - `append` is atomic, visible to `read` and `scan` at once, and not durable.
  * - After a crash a segment holds a prefix of its appended transactions that includes at least all that were appended before a `sync`
  *   of it was called and completed. A transaction is never half there.
- * - Nothing of a former life of a recycled file is ever visible.
+ * - Nothing of a former life of a recycled file is ever visible. A retired segment may be found again, as it was; numbers may have gaps.
  * - Any failure to sync ends the process; `done` then never runs.
  */
 
 /** Kinds of records in the log's stream. Append-only numbers. */
 export const RecordKind = {
-  /** First record of each segment: number, predecessor's number, last sequence number and crc, boot id, clean flag. */
+  /** First record of each segment: what it continues and which older segments the log still needs (records.ts). */
   segmentStart: 1,
   /** A sealed batch, verbatim. Supersedes everything of its group from its firstIndex on [18]. */
   batch: 2,

@@ -21,7 +21,7 @@ import {
   type HardState,
   type LogStart,
 } from "../wire/batch.ts";
-import { DiskFullError, RecordKind, type Disk, type LogRecord, type SegmentFile } from "./disk.ts";
+import { DiskFullError, RecordKind, type Disk, type LogRecord } from "./disk.ts";
 import { GroupLog } from "./group-log.ts";
 import {
   hardStateRecord,
@@ -31,6 +31,7 @@ import {
   type SegmentStart,
 } from "./records.ts";
 import { configurationBatches, recoverLog, type ReplayedGroup } from "./recovery.ts";
+import { SegmentChain, type Segment } from "./segment-chain.ts";
 import { WatermarkBuilder } from "./watermark.ts";
 
 export interface GroupWrite {
@@ -77,15 +78,6 @@ export class CorruptBatchError extends Error {
   }
 }
 
-interface Segment {
-  readonly file: SegmentFile;
-  readonly firstSeq: number;
-  lastSeq: number;
-  liveBatches: number;
-  /** Has records that no sync round covers yet. */
-  dirty: boolean;
-}
-
 /** Copying the live batches of one segment forward: what is still to be looked at. */
 interface Forwarding {
   readonly segment: Segment;
@@ -93,9 +85,6 @@ interface Forwarding {
   readonly firstIndexes: readonly number[];
   next: number;
 }
-
-/** Segment numbers, like all u32 in records, are bounded. 2^32 segments of 64 MiB outlast the disk. */
-const segmentNumberMax = 0xffff_ffff;
 
 function must(ok: boolean, what: string): asserts ok {
   if (!ok) throw new Error(`log-store: ${what}`);
@@ -109,24 +98,13 @@ export class LogStore {
   readonly #onCorrupt: (what: string) => void;
 
   readonly #groups = new Map<number, GroupLog>();
-  /** Live, oldest first; the last one takes the appends. */
-  #segments: Segment[] = [];
-  /** Found at the start and no part of the log; retired before any other. */
-  #leftovers: SegmentFile[] = [];
-  /** The oldest segment that the newest one's first record names. */
-  #oldestNeeded = 0;
-  #nextNumber = 1;
-  /** Number of the segment that comes next and is being prepared, 0 for none. */
-  #preparing = 0;
-  /** Created, but its first transaction has not succeeded: the disk was full. */
-  #unused: SegmentFile | undefined;
+  readonly #segments: SegmentChain;
 
   #appendSeq = 0;
   #syncedSeq = 0;
   /** Over the whole stream up to #appendSeq. */
   #streamCrc: number;
   #syncing = false;
-  #dirtySegments: Segment[] = [];
   #dirtyGroups = new Set<GroupLog>();
   /** Groups whose start has moved and is not in the stream yet. */
   #movedStarts = new Set<GroupLog>();
@@ -145,6 +123,7 @@ export class LogStore {
   constructor(disk: Disk, options: LogStoreOptions) {
     this.#disk = disk;
     this.#limits = options.limits;
+    this.#segments = new SegmentChain(disk, options.limits);
     this.#bootId = options.bootId;
     this.#seedCrc = options.seedCrc;
     this.#streamCrc = options.seedCrc;
@@ -166,9 +145,7 @@ export class LogStore {
   }
 
   get diskBytes(): number {
-    let bytes = 0;
-    for (const segment of this.#segments) bytes += segment.file.bytes;
-    return bytes;
+    return this.#segments.bytes;
   }
 
   /** Bytes of the group's live batches. */
@@ -188,12 +165,7 @@ export class LogStore {
     for (const what of log.damage) this.#onCorrupt(what);
     this.#appendSeq = log.lastSeq;
     this.#streamCrc = log.streamCrc;
-    this.#leftovers = [...log.leftovers];
-    for (const file of this.#disk.segments) {
-      this.#nextNumber = Math.max(this.#nextNumber, file.number + 1);
-    }
-    this.#segments = log.segments.map((found) => ({ ...found, liveBatches: 0, dirty: true }));
-    this.#dirtySegments = [...this.#segments];
+    this.#segments.adopt(log.segments, log.leftovers);
 
     const groups = new Map<number, RecoveredGroup>();
     for (const [id, found] of log.groups) {
@@ -216,7 +188,7 @@ export class LogStore {
     group.startConfiguration = found.startConfiguration;
     for (const batch of found.batches) {
       group.push(batch, batch.bytes, batch.seq);
-      this.#segmentOf(batch.seq).liveBatches += 1;
+      this.#segments.of(batch.seq).liveBatches += 1;
     }
     this.#groups.set(id, group);
     this.#dirtyGroups.add(group);
@@ -246,14 +218,13 @@ export class LogStore {
 
   /** The transaction: a new segment's beginning or moved starts, then the writes. */
   #write(writes: readonly GroupWrite[]): void {
-    const created = this.#nextSegment();
+    const created = this.#segments.nextFile();
+    const oldest = created === undefined ? 0 : this.#segments.oldestLive(created.number);
     const records: LogRecord[] = [];
     const firstSeq = this.#appendSeq + 1;
     let seq = this.#appendSeq;
-    const oldest = created === undefined ? this.#oldestNeeded : this.#oldestLive(created.number);
     if (created !== undefined) {
-      const start = this.#segmentStart(created.number, oldest);
-      records.push(segmentStartRecord(++seq, start));
+      records.push(segmentStartRecord(++seq, this.#segmentStart(created.number, oldest)));
       for (const group of this.#groups.values()) {
         records.push(hardStateRecord(++seq, group.group, group.hardState));
         records.push(this.#logStart(++seq, group));
@@ -268,22 +239,10 @@ export class LogStore {
       }
     }
     if (records.length === 0) return;
-    (created ?? this.#current.file).append(records);
+    (created ?? this.#segments.current!.file).append(records);
 
     // From here on nothing fails: memory follows what the transaction has made visible.
-    if (created !== undefined) {
-      this.#unused = undefined;
-      this.#oldestNeeded = oldest;
-      const lastSeq = this.#appendSeq;
-      const segment: Segment = {
-        file: created,
-        firstSeq,
-        lastSeq,
-        liveBatches: 0,
-        dirty: false,
-      };
-      this.#segments.push(segment);
-    }
+    if (created !== undefined) this.#segments.begin(created, firstSeq, oldest);
     for (const group of this.#movedStarts) {
       group.startResets = false;
       this.#dirtyGroups.add(group);
@@ -296,7 +255,7 @@ export class LogStore {
   }
 
   #segmentStart(number: number, oldest: number): SegmentStart {
-    const predecessor = this.#segments.at(-1);
+    const predecessor = this.#segments.current;
     return {
       number,
       predecessor: predecessor?.file.number ?? 0,
@@ -325,7 +284,7 @@ export class LogStore {
     }
     for (const batch of write.append) {
       group.append(batch, records[at]!.seq, this.#dropped);
-      this.#current.liveBatches += 1;
+      this.#segments.current!.liveBatches += 1;
       at += 1;
     }
     if (write.append.length > 0) this.#dirtyGroups.add(group);
@@ -338,12 +297,8 @@ export class LogStore {
       this.#streamCrc = nextStreamCrc(this.#streamCrc, seq, kind, group, data);
     }
     this.#appendSeq += records.length;
-    const segment = this.#current;
-    segment.lastSeq = this.#appendSeq;
     must(records.at(-1)!.seq === this.#appendSeq, "sequence numbers have a gap");
-    if (segment.dirty) return;
-    segment.dirty = true;
-    this.#dirtySegments.push(segment);
+    this.#segments.grown(this.#appendSeq);
   }
 
   /**
@@ -352,20 +307,14 @@ export class LogStore {
    */
   sync(done: (syncedSeq: number) => void): boolean {
     must(this.#recovered && !this.#closed, "sync outside recover … close");
-    if (this.#syncing || this.#dirtySegments.length === 0) return false;
+    if (this.#syncing || !this.#segments.hasDirty) return false;
     const seq = this.#appendSeq;
     const streamCrc = this.#streamCrc;
-    const files: SegmentFile[] = [];
-    for (const segment of this.#dirtySegments) {
-      segment.dirty = false;
-      files.push(segment.file);
-    }
     const groups = this.#dirtyGroups;
     for (const group of groups) group.beginRound();
-    this.#dirtySegments = [];
     this.#dirtyGroups = new Set();
     this.#syncing = true;
-    this.#disk.sync(files, () => {
+    this.#disk.sync(this.#segments.takeDirty(), () => {
       if (this.#closed) return;
       must(seq >= this.#syncedSeq, "a sync round went back");
       this.#syncing = false;
@@ -375,22 +324,10 @@ export class LogStore {
       }
       this.#disk.writeWatermark(this.#watermark.bytes(seq, streamCrc));
       this.#watermarkDirty = true;
-      this.#retire();
+      this.#segments.retire(seq);
       done(seq);
     });
     return true;
-  }
-
-  /** Gives up what the newest segment does not need, once that is durable. */
-  #retire(): void {
-    if (this.#current.firstSeq > this.#syncedSeq) return;
-    for (const file of this.#leftovers) this.#disk.retire(file);
-    this.#leftovers = [];
-    while (this.#segments[0]!.file.number < this.#oldestNeeded) {
-      const segment = this.#segments.shift()!;
-      must(segment.liveBatches === 0 && !segment.dirty, "a segment in use would be retired");
-      this.#disk.retire(segment.file);
-    }
   }
 
   /**
@@ -427,7 +364,7 @@ export class LogStore {
   }
 
   #read(seq: number): Uint8Array | undefined {
-    return this.#segmentOf(seq).file.read(seq);
+    return this.#segments.of(seq).file.read(seq);
   }
 
   /**
@@ -457,7 +394,7 @@ export class LogStore {
       // Neither is urgent, and both are tried again: a full disk is for `append` to report.
       if (!(error instanceof DiskFullError)) throw error;
     }
-    this.#prepareNext();
+    this.#segments.prepareNext();
     const isDue = nowMs - this.#watermarkSyncedMs >= this.#limits.watermarkSyncMs;
     if (this.#watermarkDirty && isDue && !this.#watermarkSyncing) {
       this.#watermarkDirty = false;
@@ -476,79 +413,11 @@ export class LogStore {
     this.#disk.close();
   }
 
-  get #current(): Segment {
-    return this.#segments.at(-1)!;
-  }
-
-  #segmentOf(seq: number): Segment {
-    const segments = this.#segments;
-    let low = 0;
-    let high = segments.length - 1;
-    while (low < high) {
-      const middle = (low + high + 1) >>> 1;
-      if (segments[middle]!.firstSeq <= seq) low = middle;
-      else high = middle - 1;
-    }
-    return segments[low]!;
-  }
-
   readonly #dropped = (seq: number): void => {
-    const segment = this.#segmentOf(seq);
+    const segment = this.#segments.of(seq);
     must(segment.liveBatches > 0, "a segment has fewer live batches than none");
     segment.liveBatches -= 1;
   };
-
-  /** The oldest segment with a live batch in it, else the one that is about to begin. */
-  #oldestLive(beginning: number): number {
-    for (const segment of this.#segments) {
-      if (segment.liveBatches > 0) return segment.file.number;
-    }
-    return beginning;
-  }
-
-  /**
-   * The file of a new segment if the next transaction must begin one. While one is being prepared, the current takes up to twice
-   * its size, for creating one blocks [M7].
-   */
-  #nextSegment(): SegmentFile | undefined {
-    const current = this.#segments.at(-1);
-    // The segments that were found are never written again, for their lost tails could come back [M19].
-    const isOfThisBoot = this.#oldestNeeded > 0;
-    if (current !== undefined && isOfThisBoot && !this.#isFull(current, 1)) return undefined;
-    if (this.#unused !== undefined) return this.#unused;
-    const number = this.#preparing === 0 ? this.#takeNumber() : this.#preparing;
-    let file: SegmentFile | undefined;
-    if (this.#preparing !== 0) {
-      file = this.#disk.takePrepared(number);
-      if (file === undefined && current !== undefined && !this.#isFull(current, 2))
-        return undefined;
-    }
-    // Kept until it has been created: then it is used, or tried again when the disk was full.
-    this.#preparing = number;
-    file ??= this.#disk.create(number);
-    this.#preparing = 0;
-    return (this.#unused = file);
-  }
-
-  #isFull(segment: Segment, times: number): boolean {
-    return (
-      segment.file.bytes >= this.#limits.segmentBytes * times ||
-      segment.lastSeq - segment.firstSeq + 1 >= this.#limits.segmentRecordsMax * times
-    );
-  }
-
-  #takeNumber(): number {
-    must(this.#nextNumber <= segmentNumberMax, "segment numbers are used up");
-    return this.#nextNumber++;
-  }
-
-  #prepareNext(): void {
-    const current = this.#current;
-    if (this.#preparing !== 0) return;
-    if (this.#unused !== undefined || !this.#isFull(current, 0.5)) return;
-    this.#preparing = this.#takeNumber();
-    this.#disk.prepare(this.#preparing);
-  }
 
   /**
    * Copies a bounded run of live batches out of the oldest segment when more than half of the disk in use is dead. Where all groups
@@ -558,7 +427,7 @@ export class LogStore {
     this.#forwarding ??= this.#forwardOldest();
     const forwarding = this.#forwarding;
     if (forwarding === undefined) return;
-    if (this.#isFull(this.#current, 1)) this.#write([]);
+    if (this.#segments.isFull) this.#write([]);
     const records: LogRecord[] = [];
     const copied: { group: GroupLog; position: number }[] = [];
     let budget = this.#limits.appendBytesMax;
@@ -578,9 +447,10 @@ export class LogStore {
       copied.push({ group, position });
     }
     if (records.length > 0) {
-      this.#current.file.append(records);
+      const current = this.#segments.current!;
+      current.file.append(records);
       this.#appended(records);
-      this.#current.liveBatches += records.length;
+      current.liveBatches += records.length;
       copied.forEach(({ group, position }, at) => {
         group.relocate(position, records[at]!.seq);
       });
@@ -602,14 +472,15 @@ export class LogStore {
   }
 
   #forwardOldest(): Forwarding | undefined {
-    const oldest = this.#segments.findIndex((segment) => segment.liveBatches > 0);
-    if (oldest < 0 || oldest >= this.#segments.length - 1) return undefined;
+    const segments = this.#segments.list;
+    const oldest = segments.findIndex(({ liveBatches }) => liveBatches > 0);
+    if (oldest < 0 || oldest >= segments.length - 1) return undefined;
     let inUse = 0;
-    for (let at = oldest; at < this.#segments.length; at++) inUse += this.#segments[at]!.file.bytes;
+    for (let at = oldest; at < segments.length; at++) inUse += segments[at]!.file.bytes;
     let live = 0;
     for (const group of this.#groups.values()) live += group.bytes;
     if (inUse <= 2 * (live + this.#limits.segmentBytes)) return undefined;
-    const segment = this.#segments[oldest]!;
+    const segment = segments[oldest]!;
     if (segment.file.number <= this.#unforwardable) return undefined;
     const groups: GroupLog[] = [];
     const firstIndexes: number[] = [];
