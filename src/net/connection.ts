@@ -159,6 +159,8 @@ export class Connection {
     while (chunk !== undefined) {
       const size = chunk.byteLength;
       const taken = this.#socket.write(chunk);
+      // An adapter may report the end from within the write.
+      if (this.closed) return out.clear();
       if (taken < 0) return this.#finish("socket failed");
       out.consume(taken);
       this.#bytesSent += taken;

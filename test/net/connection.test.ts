@@ -273,6 +273,17 @@ test("a socket that is gone is noticed on writing", () => {
   expect(reasons).toEqual(["socket failed"]);
 });
 
+test("a socket that reports its end from within a write does no harm", () => {
+  socket.write = () => {
+    connection.socketClosed("socket failed");
+    return 10;
+  };
+  encodePing(connection.out, 1);
+  connection.flush();
+  expect(reasons).toEqual(["socket failed"]);
+  expect(connection.sendQueueBytes).toBe(0);
+});
+
 test("the hello has its time, by checks alone", () => {
   make("hello", { helloTimeoutMs: 5_000 });
   pass(4_800);
