@@ -106,6 +106,19 @@ describe("follower", () => {
     expect(acks(messagesOf(node))).toEqual([3]);
   });
 
+  test("acknowledges what a sync covers, not what came after it was issued (D6)", () => {
+    const node = new TestNode({ id: 1, configuration: three });
+    const log = logOf([1, 1, 1]);
+    node.raft.step(append(1, log.slice(0, 1), 0));
+    messagesOf(node);
+    node.raft.step(append(1, log, 1));
+    messagesOf(node);
+    node.sync(1);
+    expect(acks(messagesOf(node))).toEqual([1]);
+    node.sync(1);
+    expect(acks(messagesOf(node))).toEqual([3]);
+  });
+
   test("acknowledges no more than what is verified in this term, however much is durable (D4)", () => {
     const log = logOf([1, 1, 1, 2, 2]);
     const hardState = { term: 3, votedFor: 0, commit: 0 };
