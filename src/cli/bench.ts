@@ -31,6 +31,7 @@ Examples:
 /** Of `bench disk`, for each of its ten points, when --seconds is not given. */
 const diskSecondsDefault = 1;
 const secondsDefault = 10;
+const reachMs = 2_000;
 
 export function benchCommand(): Command {
   return new Command("bench")
@@ -96,6 +97,8 @@ export async function measureLoad(
   const clients = connectAll(nodes.endpoints, plan.connections, plan.inFlight);
   try {
     const watcher = clients[0]!;
+    // Says at once when nobody is there.
+    await watcher.status(undefined, { timeoutMs: reachMs });
     const generator = new Load(plan, clients);
     if (plan.readShare > 0) {
       tell(`writing ${plan.keySpace} keys`);
