@@ -86,8 +86,6 @@ export class Group {
   #commit = 0;
   #leader = 0;
   #wasLeader = false;
-  /** Bytes in the log above the applied index, as far as this boot appended them. */
-  #unappliedBytes = 0;
   /** Cluster time at the moment when this node began to lead, and the monotonic time then [5]. */
   #leaderTimeBaseMs = 0;
   #leaderSinceMs = 0;
@@ -352,7 +350,7 @@ export class Group {
         this.#inbox.length > 0 &&
         (!syncing || this.#inboxBytes >= this.#limits.sealBytes) &&
         this.raft.unsyncedBytes < this.#limits.unsyncedBytesMax &&
-        this.#unappliedBytes < this.#limits.unappliedBytesMax &&
+        this.raft.unappliedBytes < this.#limits.unappliedBytesMax &&
         this.#seal(nowMs)
       );
     });
@@ -415,8 +413,7 @@ export class Group {
     if (ready.softState !== undefined) this.#roleChanged(ready, nowMs);
     if (ready.token !== undefined) {
       writes.push({ group: this.id, hardState: ready.hardState, append: ready.append });
-      for (const batch of ready.append) this.#unappliedBytes += batch.bytes.byteLength;
-      this.#unappliedBytes -= this.#tail.append(ready.append);
+      this.#tail.append(ready.append);
     }
     return ready;
   }
@@ -464,10 +461,7 @@ export class Group {
         return false;
       }
       const taken = this.#guard(() => this.#applier.apply(batches)) ?? 0;
-      for (const batch of batches.slice(0, taken)) {
-        budget -= batch.bytes.byteLength;
-        this.#unappliedBytes = Math.max(0, this.#unappliedBytes - batch.bytes.byteLength);
-      }
+      for (const batch of batches.slice(0, taken)) budget -= batch.bytes.byteLength;
       if (taken < batches.length) break;
     }
     if (this.#stopped !== undefined) return false;

@@ -162,6 +162,7 @@ export class Raft implements CoreState {
   #lastToken = 0;
   #writes: Write[] = [];
   #unsyncedBytes = 0;
+  #unappliedBytes = 0;
   #readyCommit: number;
   #readyRole: Role = "follower";
   #readyLeader = 0;
@@ -195,6 +196,7 @@ export class Raft implements CoreState {
     this.#commit = Math.max(hint, ordinal < 0 ? 0 : this.#log.lastIndexAt(ordinal));
     this.#applied = Math.max(options.appliedIndex, options.start.index);
     this.#readyCommit = this.#commit;
+    this.#unappliedBytes = this.#bytesIn(this.#applied + 1, this.#log.lastIndex);
     this.#resetElectionTimer();
     this.#check();
   }
@@ -249,6 +251,10 @@ export class Raft implements CoreState {
   /** Appended here, on any role, and not yet known to be durable. */
   get unsyncedBytes(): number {
     return this.#unsyncedBytes;
+  }
+  /** Bytes of the log above what is applied, committed or not. */
+  get unappliedBytes(): number {
+    return this.#unappliedBytes;
   }
   /** The configuration in force: the latest in the log, committed or not. */
   get configuration(): Configuration {
@@ -400,7 +406,10 @@ export class Raft implements CoreState {
   /** The state machine has everything up to here. */
   applied(index: number): void {
     if (index > this.#commit) this.#broken("only committed batches are applied");
-    this.#applied = Math.max(this.#applied, index);
+    if (index > this.#applied) {
+      this.#unappliedBytes -= this.#bytesIn(this.#applied + 1, index);
+      this.#applied = index;
+    }
     this.#refresh();
   }
 
@@ -834,6 +843,7 @@ export class Raft implements CoreState {
     this.#unstable.push(batch);
     this.#unstableBytes += bytes;
     this.#unsyncedBytes += bytes;
+    this.#unappliedBytes += bytes;
     if (batch.kind !== BatchKind.configuration) return;
     if (!this.#configurations.push(batch)) this.#broken("a configuration batch is well formed");
     this.#configurationChanged();
@@ -845,6 +855,7 @@ export class Raft implements CoreState {
    */
   #truncateFrom(firstIndex: number): void {
     if (firstIndex <= this.#commit) this.#broken("nothing committed is truncated");
+    this.#unappliedBytes -= this.#bytesIn(firstIndex, this.#log.lastIndex);
     this.#log.truncateFrom(firstIndex);
     const last = this.#log.lastIndex;
     this.#durableIndex = Math.min(this.#durableIndex, last);
@@ -1108,9 +1119,14 @@ export class Raft implements CoreState {
       batches: noBatches,
     });
     peer.commitSent = this.#commit;
+    return this.#bytesIn(peer.next, lastIndex);
+  }
+
+  /** Bytes of the batches that end in [fromIndex, toIndex]. */
+  #bytesIn(fromIndex: number, toIndex: number): number {
     let bytes = 0;
-    for (let at = this.#log.find(peer.next); at >= 0 && at < this.#log.length; at++) {
-      if (this.#log.firstIndexAt(at) > lastIndex) break;
+    for (let at = this.#log.find(fromIndex); at >= 0 && at < this.#log.length; at++) {
+      if (this.#log.lastIndexAt(at) > toIndex) break;
       bytes += this.#log.bytesAt(at);
     }
     return bytes;
