@@ -4,7 +4,7 @@
  * Keys are checked one by one, since linearizability is local. An operation with an unknown outcome never returns: it may be placed anywhere after its call, or nowhere.
  *
  * The model is a key with a value and a revision. Each acknowledged write carries its log index, which is the revision that it gives, so
- * the writes of a key must also come in the order of their indexes.
+ * the writes of a key must also come in the order of their indexes; that is what keeps the search short.
  */
 import type { Operation } from "./history.ts";
 
@@ -84,6 +84,8 @@ function checkKey(key: string, operations: readonly Operation[], stepsMax: numbe
     }
   }
 
+  const following = indexFollowing(revisions);
+  if (typeof following === "string") return { kind: "illegal", key, reason: following };
   const head = linkEntries(operations);
   const taken = new Uint32Array((operations.length + 31) >>> 5);
   const memo = new Map<number, { taken: Uint32Array; writer: number; index: number }[]>();
@@ -100,7 +102,7 @@ function checkKey(key: string, operations: readonly Operation[], stepsMax: numbe
     if (++steps > stepsMax) return { kind: "undecided", key };
     if (entry?.match !== undefined) {
       const operation = operations[entry.operation]!;
-      const next = step(state, entry.operation, operation, revisions);
+      const next = step(state, entry.operation, operation, { revisions, following });
       if (next !== undefined && remember(memo, taken, entry.operation, next)) {
         stack.push({ entry, state });
         state = next;
@@ -136,14 +138,14 @@ function step(
   state: State,
   at: number,
   operation: Operation,
-  revisions: readonly number[],
+  { revisions, following }: Indexes,
 ): State | undefined {
   const there = state.writer >= 0;
   const revision = there ? revisions[state.writer]! : 0;
   const known = operation.outcome === "ok";
   const own = revisions[at]!;
-  // Revisions rise; a read has none of its own.
-  if (operation.kind !== "get" && own !== 0 && own <= state.index) return undefined;
+  // Writes whose index is known come in its order, and none is left out; a read has no index of its own.
+  if (operation.kind !== "get" && own !== 0 && own !== following.get(state.index)) return undefined;
   const index = operation.kind === "get" || own === 0 ? state.index : own;
   switch (operation.kind) {
     case "get":
@@ -166,6 +168,23 @@ function step(
       return { writer: state.writer, index };
     }
   }
+}
+
+interface Indexes {
+  readonly revisions: readonly number[];
+  /** From each known index to the next one; from 0 to the first. */
+  readonly following: ReadonlyMap<number, number>;
+}
+
+function indexFollowing(revisions: readonly number[]): ReadonlyMap<number, number> | string {
+  const following = new Map<number, number>();
+  let last = 0;
+  for (const index of revisions.filter((known) => known !== 0).sort((a, b) => a - b)) {
+    if (index === last) return `two writes have index ${index}`;
+    following.set(last, index);
+    last = index;
+  }
+  return following;
 }
 
 /** Marks the operation as taken and says whether (taken, state) is new; where it is not, takes the mark back. */
