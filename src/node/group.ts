@@ -89,6 +89,10 @@ export class Group {
   /** Cluster time at the moment when this node began to lead, and the monotonic time then [5]. */
   #leaderTimeBaseMs = 0;
   #leaderSinceMs = 0;
+  /** Ticks that the core was given; then how many it was not, after a pause, and at which tick that was. */
+  #ticks = 0;
+  #skippedTicks = 0;
+  #skippedAtTick = -1;
   #stopped: string | undefined;
   #draining = false;
   /** Set by the shard while the disk has no space for the log. */
@@ -168,7 +172,7 @@ export class Group {
   ): void {
     if (this.#stopped !== undefined) return waiter.failed(this.#error("internal"));
     if (consistency === Consistency.local) {
-      const staleMs = this.raft.stalenessTicks * this.#limits.tickMs;
+      const staleMs = this.#stalenessTicks() * this.#limits.tickMs;
       if (maxStalenessMs > 0 && staleMs > maxStalenessMs) {
         return waiter.failed(
           new BargeError(
@@ -322,7 +326,22 @@ export class Group {
   /* ---------------------------------------------------------------- the turn, in the order of its steps */
 
   tick(): void {
+    this.#ticks++;
     if (this.#stopped === undefined) this.#guard(() => this.raft.tick());
+  }
+
+  /** The process was paused: so many ticks went by without the core [E6]. They still make a local read older [35]. */
+  skipTicks(count: number): void {
+    this.#skippedTicks = this.#freshSinceSkip() ? count : this.#skippedTicks + count;
+    this.#skippedAtTick = this.#ticks;
+  }
+
+  #freshSinceSkip(): boolean {
+    return this.#ticks - this.raft.stalenessTicks > this.#skippedAtTick;
+  }
+
+  #stalenessTicks(): number {
+    return this.raft.stalenessTicks + (this.#freshSinceSkip() ? 0 : this.#skippedTicks);
   }
 
   /** A sync that covers everything up to `syncedSeq` has ended. */

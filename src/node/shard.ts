@@ -172,7 +172,10 @@ export class Shard {
     let due = Math.floor((nowMs - this.#tickedMs) / tickMs);
     if (due <= 0) return;
     this.#tickedMs += due * tickMs;
-    due = Math.min(due, heartbeatTicks);
+    if (due > heartbeatTicks) {
+      for (const group of this.#groups.values()) group.skipTicks(due - heartbeatTicks);
+      due = heartbeatTicks;
+    }
     for (let i = 0; i < due; i++) {
       for (const group of this.#groups.values()) group.tick();
       if (++this.#ticks % housekeepTicks === 0) {
