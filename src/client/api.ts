@@ -47,7 +47,7 @@ export interface ClientOptions<C extends CodecName = CodecName> {
   readonly timeoutMs?: number | undefined;
   /**
    * How long one try may take: to connect, or to answer a read, which is then asked elsewhere. Also how long a node may be silent,
-   * not even answering a ping, before its connection is given up. A write that was sent is never tried twice: it waits for its
+   * not even answering a ping, before its connection is given up; after half of it others are asked instead. A write that was sent is never tried twice: it waits for its
    * answer until `timeoutMs` as long as its node gives signs of life. @default 1000
    */
   readonly attemptTimeoutMs?: number | undefined;

@@ -40,6 +40,8 @@ export interface ChannelEvents {
 
 /** Unsent bytes from which on requests wait in the router instead, where they can still go elsewhere. */
 const unsentBytesMax = 1024 * 1024;
+/** One sweep counts at most this much as silence. */
+const stepMsMax = 100;
 /** For people who look at the server's connections. */
 const software = "barge-client/0.1.0";
 
@@ -51,6 +53,10 @@ export class Channel implements ConnectionHandler {
   #state: "opening" | "ready" | "closed" = "opening";
   #connection: Connection | undefined;
   #refusal: string | undefined;
+  /** For how long nothing came, counted by sweeps, so that a pause of this process or slow sweeps when idle do not count. */
+  #quietMs = 0;
+  #sweptMs = Number.NaN;
+  #receivedAtSweep = 0;
 
   constructor(node: NodeLink, options: ChannelOptions, nowMs: number) {
     this.node = node;
@@ -72,6 +78,11 @@ export class Channel implements ConnectionHandler {
     return (this.#connection?.sendQueueBytes ?? unsentBytesMax) < unsentBytesMax;
   }
 
+  /** Answers no ping: it may be stopped, though its connection is not given up yet. Better ask another, if there is one. */
+  get quiet(): boolean {
+    return this.#quietMs >= this.#options.attemptTimeoutMs / 2;
+  }
+
   /** Lays the request out; `flush` sends it. False, with nothing done, when too many are in flight. */
   send(outgoing: Outgoing, group: number, timeoutMs: number): boolean {
     const connection = this.#connection;
@@ -91,7 +102,14 @@ export class Channel implements ConnectionHandler {
 
   /** Coarse time-outs and pings. */
   sweep(nowMs: number): void {
-    if (this.#connection !== undefined) return this.#connection.checkTimeouts(nowMs);
+    if (this.#connection !== undefined) {
+      const { bytesReceived } = this.#connection.figures;
+      const stepMs = Math.min(nowMs - this.#sweptMs, stepMsMax) || 0;
+      this.#quietMs = bytesReceived === this.#receivedAtSweep ? this.#quietMs + stepMs : 0;
+      this.#receivedAtSweep = bytesReceived;
+      this.#sweptMs = nowMs;
+      return this.#connection.checkTimeouts(nowMs);
+    }
     if (nowMs - this.#dialledMs >= this.#options.attemptTimeoutMs)
       this.#finish("no connection in time");
   }

@@ -39,6 +39,16 @@ export class NodeLink {
     return false;
   }
 
+  /** Ready, and none of its connections has fallen silent. */
+  get lively(): boolean {
+    let ready = false;
+    for (const channel of this.channels) {
+      if (channel.ready && channel.quiet) return false;
+      ready ||= channel.ready;
+    }
+    return ready;
+  }
+
   /** No connection is ready, and one is on its way. */
   get dialling(): boolean {
     return this.channels.length > 0 && !this.usable;

@@ -224,17 +224,18 @@ export class Router implements ChannelEvents {
     if (outgoing.local) return this.#chooseInOrder(outgoing, nowMs);
     const leader = this.#find(this.#leader);
     if (leader !== undefined && leader.endpoint !== outgoing.avoid) {
-      if (leader.usable) return leader;
+      if (leader.lively) return leader;
       leader.connect(nowMs);
     }
     let second: NodeLink | undefined;
     for (const node of this.#nodes) {
       if (!node.usable) continue;
-      if (node.endpoint !== outgoing.avoid && nowMs >= node.passOverUntilMs) return node;
+      const good = node.lively && nowMs >= node.passOverUntilMs;
+      if (good && node.endpoint !== outgoing.avoid) return node;
       second ??= node;
     }
-    // Others may be better than the one that has just refused.
-    if (second === undefined || outgoing.avoid !== undefined) this.#dialMore(nowMs);
+    // Others may be better than one that has just refused, or answers no ping.
+    this.#dialMore(nowMs);
     return second;
   }
 

@@ -156,6 +156,33 @@ test("a write that nobody answers is unknown at its deadline, a read is asked el
   expect(silent.writes.length + other.writes.length).toBe(1);
 });
 
+test("a node that is stopped is passed over before its connection is given up", async () => {
+  using stopped = new FakeNode(1);
+  using other = new FakeNode(2);
+  stopped.answer = applyAll;
+  other.answer = applyAll;
+  stopped.hello = { members: { "1": stopped.endpoint, "2": other.endpoint }, leader: 1 };
+  await using client = connect({ endpoints: stopped.endpoint, attemptTimeoutMs: 400 });
+  await client.put("k", "before");
+  // Neither requests nor pings are read any more, as with SIGSTOP.
+  stopped.connections[0]!.pause();
+  const beganMs = performance.now();
+  const lost = Promise.allSettled([client.put("k", "lost")]).then(([each]) => {
+    expect(each).toMatchObject({ reason: { code: "outcome_unknown", outcome: "unknown" } });
+    return performance.now() - beganMs;
+  });
+  const tries: Promise<unknown>[] = [];
+  while (other.writes.length === 0) {
+    tries.push(client.put("k", "later").catch((error: unknown) => error));
+    await new Promise<void>((resolve) => setTimeout(resolve, 20));
+  }
+  const passedOverMs = performance.now() - beganMs;
+  const lostMs = await lost;
+  expect(passedOverMs).toBeLessThan(lostMs);
+  expect(lostMs).toBeLessThan(1_500);
+  await Promise.all(tries);
+});
+
 test("no node at all: unreachable, not applied, with the reasons", async () => {
   const gone = new FakeNode();
   const { endpoint } = gone;
