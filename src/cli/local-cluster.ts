@@ -37,7 +37,12 @@ export function choosePorts(nodeCount: number): LocalPorts[] {
     binary: 9_091 + 100 * i,
     http: 9_090 + 100 * i,
   }));
-  return reserve(usual) ?? reserve(usual.map(() => ({ binary: 0, http: 0 })))!;
+  return reserve(usual) ?? freePorts(nodeCount);
+}
+
+/** Any free ports: for nodes that nobody should find by chance. */
+export function freePorts(nodeCount: number): LocalPorts[] {
+  return reserve(Array.from({ length: nodeCount }, () => ({ binary: 0, http: 0 })))!;
 }
 
 /** The ports bound for a moment, all at once so that none is given twice; undefined where one is taken. */
@@ -205,9 +210,9 @@ function isCompiled(): boolean {
 export function programWords(): string {
   if (isCompiled() || !Bun.main.endsWith(".ts")) return "barge";
   const main = relative(process.cwd(), Bun.main);
-  // Started through npx there is no `bun` in the user's own terminal.
-  const throughNpx = process.execPath.includes("node_modules");
-  return `${throughNpx ? "npx bun" : "bun"} ${main.startsWith("..") ? Bun.main : main}`;
+  // Through npx a `bun` is on our path, but not on that of the user's other terminals.
+  const bun = Bun.which("bun")?.includes("node_modules") === false ? "bun" : "npx bun";
+  return `${bun} ${main.startsWith("..") ? Bun.main : main}`;
 }
 
 const optionNames: ReadonlySet<string> = new Set(

@@ -23,6 +23,7 @@ const examples = `  barge range                             everything
   barge range user/ --json | jq -r .key   keys and values are in base64`;
 
 const pageItemsMax = 1_000;
+const previewBytes = 100;
 
 export function rangeCommand(): Command {
   const command = clientCommand(
@@ -75,6 +76,12 @@ function line({ key, value, revision }: RangeItem, { json, keysOnly }: RangeFlag
     return JSON.stringify(keysOnly === true ? common : { ...common, value: base64(value) });
   }
   const columns = [readable(key), String(revision)];
-  if (keysOnly !== true) columns.push(readable(value));
+  if (keysOnly !== true) columns.push(preview(value));
   return columns.join("\t");
+}
+
+/** Values are shown to be recognised; `barge get` and `--json` have the whole. */
+function preview(value: Uint8Array): string {
+  if (value.byteLength <= previewBytes) return readable(value);
+  return `${readable(value.subarray(0, previewBytes))}… (${value.byteLength} bytes)`;
 }

@@ -2,7 +2,7 @@
 import { accessSync, constants, mkdirSync, mkdtempSync, rmSync } from "node:fs";
 import { dirname, join, resolve } from "node:path";
 import { type Client, connect, type NodeStatusReply } from "../../client/index.ts";
-import { choosePorts, LocalCluster } from "../local-cluster.ts";
+import { freePorts, LocalCluster } from "../local-cluster.ts";
 
 const nodeCount = 3;
 
@@ -28,7 +28,7 @@ async function startNodes(dir: string | undefined, machine: string): Promise<Tes
   const died: string[] = [];
   const cluster = new LocalCluster({
     dir: folder,
-    ports: choosePorts(nodeCount),
+    ports: freePorts(nodeCount),
     flags: [`--machine=${machine}`],
     onDeath: (node, how) => {
       died.push(`node ${node.id}: ${how}`);
