@@ -22,6 +22,8 @@ export const fatalStatus = {
   sync_failed: 26,
   /** A broken invariant. */
   invariant: 27,
+  /** Another member knows this node with another data folder: this one must not vote in its place. */
+  replaced_data_dir: 28,
 } as const;
 
 export type FatalReason = keyof typeof fatalStatus;

@@ -15,6 +15,8 @@ export interface DialerEvents {
   up(connection: Connection, reply: HelloReply): void;
   /** After each `up`, once. */
   down(reason: CloseReason): void;
+  /** The other side answered with an error, each time that it does. */
+  refused(error: { readonly code: string; readonly message: string }): void;
   /** An attempt failed or was refused; for the log. The same problem is reported once until it changes or the dialer is up. */
   problem(message: string): void;
 }
@@ -122,7 +124,10 @@ export class Dialer {
   }
 
   #refusal(reply: HelloReply): string | undefined {
-    if (reply.error !== undefined) return `${reply.error.code}: ${reply.error.message}`;
+    if (reply.error !== undefined) {
+      this.#options.events.refused(reply.error);
+      return `${reply.error.code}: ${reply.error.message}`;
+    }
     if (reply.version !== frameVersion) return `speaks version ${reply.version}`;
     return this.#options.refuse(reply);
   }

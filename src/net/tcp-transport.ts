@@ -26,6 +26,8 @@ export interface TcpTransportOptions {
   readonly random: () => number;
   /** A peer that cannot be reached, refuses us, or sends what it must not; for the log. */
   readonly onProblem: (nodeId: number, message: string) => void;
+  /** A peer answers our hello with an error. */
+  readonly onRefused?: (nodeId: number, code: string, message: string) => void;
   /** Why a peer that answered must not be spoken to, e.g. because its incarnation is another; undefined when it may. */
   readonly refusePeer?: (reply: HelloReply) => string | undefined;
 }
@@ -241,6 +243,7 @@ class Peer implements ConnectionHandler {
           this.#changed();
           this.#problem(`${role} connection lost: ${reason}`);
         },
+        refused: ({ code, message }) => this.#options.onRefused?.(this.#id, code, message),
         problem: (message) => this.#problem(`${role} connection to ${address}: ${message}`),
       },
     });

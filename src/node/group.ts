@@ -97,6 +97,8 @@ export class Group {
   #draining = false;
   /** Set by the shard while the disk has no space for the log. */
   diskFull = false;
+  /** False on a first boot until all initial members have accepted this node: no vote, no candidacy [36]. */
+  mayElect = true;
 
   constructor(options: GroupOptions) {
     this.id = options.id;
@@ -246,6 +248,7 @@ export class Group {
   /* ---------------------------------------------------------------- messages */
 
   step(message: RaftMessage): void {
+    if (!this.mayElect && (message.type === "vote" || message.type === "preVote")) return;
     if (this.#stopped === undefined) this.#guard(() => this.raft.step(message));
   }
 
@@ -326,6 +329,7 @@ export class Group {
   /* ---------------------------------------------------------------- the turn, in the order of its steps */
 
   tick(): void {
+    if (!this.mayElect) return;
     this.#ticks++;
     if (this.#stopped === undefined) this.#guard(() => this.raft.tick());
   }

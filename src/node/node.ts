@@ -68,6 +68,8 @@ const defaultGroup = 0;
 /** Ticks between two rounds of connection time-outs. */
 const connectionTicks = 4;
 const drainMsMax = 1_500;
+/** Code of a refused hello: the member was known with another data folder. */
+const wrongIncarnation = "wrong_incarnation";
 
 /** Throws FatalError, having touched nothing that is not its own, when the node cannot start. */
 export async function startNode(options: NodeOptions): Promise<RunningNode> {
@@ -108,6 +110,8 @@ class Node implements RunningNode, Groups {
   #stopped: Promise<void> | undefined;
   readonly #startedMs = performance.now();
   recoveryMs = 0;
+  /** Members that have accepted this node's folder, while the cluster forms. */
+  readonly #met = new Set<number>();
 
   constructor(options: NodeOptions) {
     this.#options = options;
@@ -182,6 +186,12 @@ class Node implements RunningNode, Groups {
         },
       },
       onProblem: (id, problem) => this.#logger.warn({ peer: id }, problem),
+      onRefused: (_, code, message) => {
+        if (code === wrongIncarnation && !this.#dataDir.peers.formed) {
+          fatal("replaced_data_dir", message);
+        }
+      },
+      refusePeer: (reply) => this.#meet(reply.nodeId, reply.incarnation),
     });
     const group = new Group({
       id: defaultGroup,
@@ -193,6 +203,7 @@ class Node implements RunningNode, Groups {
       machine: this.#machine,
       logger: this.#logger,
     });
+    group.mayElect = this.#dataDir.peers.formed || initialMembers.size === 1;
     const nowMs = performance.now();
     this.#tickedMs = nowMs;
     this.#shard = new Shard(
@@ -234,6 +245,19 @@ class Node implements RunningNode, Groups {
       if (!(error instanceof InvariantError)) throw error;
       throw new FatalError("corrupt_data", error.message, { cause: error });
     }
+  }
+
+  /** A member answered as this folder's peer: why not to speak to it, or undefined. Once all have, this node takes part in elections. */
+  #meet(id: number, incarnation: string): string | undefined {
+    const { peers } = this.#dataDir;
+    const refusal = peers.refusal(id, incarnation);
+    if (refusal !== undefined || peers.formed) return refusal;
+    this.#met.add(id);
+    if (this.#met.size < this.#options.initialMembers.size - 1) return undefined;
+    peers.form();
+    this.#shard.group(defaultGroup)!.mayElect = true;
+    this.#logger.info("all initial members are there: the cluster forms");
+    return undefined;
   }
 
   /** The doors, last [26]. */
@@ -302,13 +326,18 @@ class Node implements RunningNode, Groups {
         message: `This is node ${nodeId}, not ${hello.expectNodeId}: compare --initial-members.`,
       };
     }
-    if (hello.nodeId === nodeId || !initialMembers.has(hello.nodeId ?? 0)) {
+    if (
+      hello.nodeId === undefined ||
+      hello.nodeId === nodeId ||
+      !initialMembers.has(hello.nodeId)
+    ) {
       return {
         code: "unauthorised",
         message: `Node ${hello.nodeId} is not another member of this cluster.`,
       };
     }
-    return undefined;
+    const message = this.#dataDir.peers.refusal(hello.nodeId, hello.incarnation ?? "");
+    return message === undefined ? undefined : { code: wrongIncarnation, message };
   }
 
   #accept(connection: Connection, hello: Hello): void {
@@ -399,6 +428,12 @@ class Node implements RunningNode, Groups {
     if (this.#stopping) return ["stopping"];
     if (this.#shard.diskFull) return ["the disk is full: free some space"];
     const missing: string[] = [];
+    const { initialMembers } = this.#options;
+    if (!this.#dataDir.peers.formed && initialMembers.size > 1) {
+      const others = [...initialMembers.keys()].filter((id) => id !== this.#options.nodeId);
+      const absent = others.filter((id) => !this.#met.has(id));
+      missing.push(`first start: waiting for the initial members ${absent.join(", ")}`);
+    }
     for (const group of this.#shard.status()) {
       if (group.role === "stopped") missing.push(`group ${group.id} stopped`);
       else if (group.leader === 0) missing.push(`group ${group.id} has no leader`);

@@ -2,24 +2,17 @@
  * The folder of one node: made, locked, and known to belong to this node of this cluster before anything in it is touched. A folder is
  * never used by two processes, nor under another name: either could vote twice [36].
  *
- *     barge-data/   lock.db  identity.json  watermark  segments/  machine/
+ *     barge-data/   lock.db  identity.json  peers.json  watermark  segments/  machine/
  */
 
 import { randomBytes } from "node:crypto";
-import {
-  accessSync,
-  closeSync,
-  constants,
-  mkdirSync,
-  openSync,
-  readFileSync,
-  renameSync,
-  writeSync,
-} from "node:fs";
+import { accessSync, constants, mkdirSync, readFileSync } from "node:fs";
 import { dirname, join, resolve } from "node:path";
 import { FatalError } from "../fatal.ts";
 import { lockFile } from "./sqlite.ts";
-import { fsyncDirectory, fsyncFile, SyncError } from "./sync-latch.ts";
+import { writeFileDurably } from "./durable-file.ts";
+import { PeerLedger } from "./peer-ledger.ts";
+import { fsyncDirectory, SyncError } from "./sync-latch.ts";
 
 /** Of the folder's layout; another one is refused. */
 const dataDirFormat = 1;
@@ -37,6 +30,8 @@ export interface DataDir {
   readonly incarnation: string;
   readonly firstBoot: boolean;
   readonly token: string | undefined;
+  /** Whom this node has met. */
+  readonly peers: PeerLedger;
   readonly segmentsPath: string;
   readonly watermarkPath: string;
   /** Where the machine of a group keeps its files; the folder exists. */
@@ -69,6 +64,7 @@ export function openDataDir(path: string, owner: DataDirOwner): DataDir {
       incarnation: identity.incarnation,
       firstBoot: found === undefined,
       token: identity.token,
+      peers: new PeerLedger(folder),
       segmentsPath: join(folder, "segments"),
       watermarkPath: join(folder, "watermark"),
       machinePath: (group) => machineFolder(machines, group),
@@ -175,17 +171,7 @@ function writeIdentity(folder: string, owner: DataDirOwner): Identity {
     incarnation: randomBytes(16).toString("hex"),
     createdBy: `barge on Bun ${Bun.version}`,
   };
-  const path = join(folder, "identity.json");
-  const temporary = `${path}.new`;
-  const descriptor = openSync(temporary, "w", 0o600);
-  try {
-    writeSync(descriptor, `${JSON.stringify(identity, undefined, 2)}\n`);
-    fsyncFile(descriptor);
-  } finally {
-    closeSync(descriptor);
-  }
-  renameSync(temporary, path);
-  fsyncDirectory(folder);
+  writeFileDurably(join(folder, "identity.json"), `${JSON.stringify(identity, undefined, 2)}\n`);
   fsyncDirectory(dirname(folder));
   return identity;
 }

@@ -1,0 +1,39 @@
+/** Whom a node has met survives restarts, and nobody is taken for another. */
+import { expect, test } from "bun:test";
+import { mkdtempSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { PeerLedger } from "../../src/storage/peer-ledger.ts";
+
+const folder = (): string => mkdtempSync(join(tmpdir(), "barge-peers-"));
+
+test("the first folder met under an id is the only one, also after a restart", () => {
+  const path = folder();
+  const ledger = new PeerLedger(path);
+  expect(ledger.refusal(2, "aa")).toBeUndefined();
+  expect(ledger.refusal(2, "aa")).toBeUndefined();
+  expect(ledger.refusal(3, "cc")).toBeUndefined();
+  expect(ledger.refusal(2, "bb")).toContain("Node 2 is known here with another data folder");
+  const later = new PeerLedger(path);
+  expect(later.refusal(2, "bb")).toContain("incarnation aa, this one is bb");
+  expect(later.refusal(3, "cc")).toBeUndefined();
+});
+
+test("a cluster that has formed once stays formed", () => {
+  const path = folder();
+  const ledger = new PeerLedger(path);
+  expect(ledger.formed).toBe(false);
+  ledger.form();
+  ledger.refusal(2, "aa");
+  expect(ledger.formed).toBe(true);
+  expect(new PeerLedger(path).formed).toBe(true);
+});
+
+test.each(["", "nonsense", "[]", '{"formed":1,"incarnations":{}}', '{"formed":true}'])(
+  "a damaged ledger is refused with words: %p",
+  (text) => {
+    const path = folder();
+    writeFileSync(join(path, "peers.json"), text);
+    expect(() => new PeerLedger(path)).toThrow("bring it back from a copy");
+  },
+);
