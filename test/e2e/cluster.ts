@@ -1,0 +1,340 @@
+/**
+ * Real daemons for tests: each node a process of its own with real sockets and a real file system, to be killed, paused and started
+ * again at will. None outlives the test: a node ends when the pipe that only we hold is closed, and on our own exit all are killed, the
+ * paused ones too. What a node said last is part of every failure.
+ */
+import type { Subprocess } from "bun";
+import { closeSync, mkdtempSync, openSync, readFileSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import type { GroupStatusReply, NodeStatusReply } from "../../src/client/index.ts";
+
+const host = "127.0.0.1";
+const program = join(import.meta.dir, "../../src/main.ts");
+const pollMs = 10;
+/** Generous: CI runs other tests on the same cores. */
+const waitMsMax = 20_000;
+const logTailBytes = 3_000;
+/** Below what the kernel hands out by itself, so that the port of a killed node is still free when it comes back. */
+const portMin = 20_000;
+const portCount = 12_000;
+
+/** How a process ended. */
+export interface Ended {
+  /** Null where a signal ended it. */
+  readonly status: number | null;
+  readonly signal: NodeJS.Signals | number | null;
+  /** What it wrote to stderr in this life. */
+  readonly stderr: string;
+}
+
+export interface ClusterOptions {
+  readonly nodes?: number;
+  /** More flags for each `serve`. */
+  readonly flags?: readonly string[];
+  /** Data folder of a node, where it is not the usual one. */
+  readonly dataDir?: (id: number) => string | undefined;
+}
+
+/** Runs `body` on a cluster that serves; whatever happens, nothing of it is left. A failure shows what each node said last. */
+export async function withCluster(
+  options: ClusterOptions,
+  body: (cluster: TestCluster) => Promise<void>,
+): Promise<void> {
+  await using cluster = new TestCluster(options);
+  try {
+    await cluster.start();
+    await body(cluster);
+  } catch (error) {
+    process.stderr.write(cluster.logTails());
+    throw error;
+  }
+}
+
+export class TestCluster implements AsyncDisposable {
+  readonly dir: string;
+  readonly nodes: readonly TestNode[];
+  readonly members: string;
+
+  /** Starts nothing yet. */
+  constructor({ nodes: count = 3, flags = [], dataDir }: ClusterOptions = {}) {
+    this.dir = mkdtempSync(join(tmpdir(), "barge-e2e-"));
+    const ports = freePorts(2 * count);
+    const ids = Array.from({ length: count }, (_, i) => i + 1);
+    this.members = ids.map((id) => `${id}=${host}:${ports[2 * id - 2]}`).join(",");
+    this.nodes = ids.map(
+      (id) =>
+        new TestNode({
+          id,
+          dataDir: dataDir?.(id) ?? join(this.dir, `node${id}`),
+          logFile: join(this.dir, `node${id}.log`),
+          binary: `${host}:${ports[2 * id - 2]}`,
+          http: `${host}:${ports[2 * id - 1]}`,
+          flags: [`--initial-members=${this.members}`, ...flags],
+        }),
+    );
+  }
+
+  /** Of the binary ports, for `connect`. */
+  get endpoints(): string {
+    return this.nodes.map(({ binary }) => binary).join(",");
+  }
+
+  /** Starts what does not run, and waits until all serve. */
+  async start(nodes: readonly TestNode[] = this.nodes): Promise<void> {
+    for (const node of nodes) node.start();
+    await Promise.all(nodes.map((node) => node.ready()));
+  }
+
+  /** Waits until one of the nodes leads, and a majority of the cluster knows it in its own term. */
+  async leader(among: readonly TestNode[] = this.nodes): Promise<TestNode> {
+    let found: TestNode | undefined;
+    await until("a majority follows one leader", async () => {
+      const groups = await Promise.all(among.map((node) => node.group().catch(() => undefined)));
+      const at = groups.findIndex((group) => group?.role === "leader");
+      const leader = groups[at];
+      if (leader === undefined) return false;
+      const following = groups.filter(
+        (group) => group?.leader === leader.leader && group.term === leader.term,
+      );
+      found = among[at];
+      return following.length * 2 > this.nodes.length;
+    });
+    return found!;
+  }
+
+  async followers(): Promise<TestNode[]> {
+    const leader = await this.leader();
+    return this.nodes.filter((node) => node !== leader);
+  }
+
+  /** Waits until all nodes have applied the very same log; only while nobody writes. Their state hashes must be equal then. */
+  async converged(): Promise<GroupStatusReply> {
+    let groups: GroupStatusReply[] = [];
+    await until("all nodes applied the same log", async () => {
+      groups = await Promise.all(this.nodes.map((node) => node.group()));
+      const { term, lastIndex } = groups[0]!;
+      return groups.every(
+        (group) =>
+          group.leader !== 0 &&
+          group.term === term &&
+          group.lastIndex === lastIndex &&
+          group.commitIndex === lastIndex &&
+          group.appliedIndex === lastIndex,
+      );
+    }).catch((error: Error) => {
+      throw new Error(`${error.message}\n${JSON.stringify(groups, undefined, 1)}`);
+    });
+    const hashes = new Set(groups.map(({ stateHash }) => stateHash));
+    if (hashes.size > 1) {
+      throw new Error(`state hashes differ at index ${groups[0]!.lastIndex}: ${[...hashes]}`);
+    }
+    return groups[0]!;
+  }
+
+  logTails(): string {
+    return this.nodes.map((node) => `--- node ${node.id}\n${node.logTail()}\n`).join("");
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await Promise.all(this.nodes.map((node) => node.kill()));
+    rmSync(this.dir, { recursive: true, force: true });
+  }
+}
+
+export interface TestNodeOptions {
+  readonly id: number;
+  readonly dataDir: string;
+  readonly logFile: string;
+  readonly binary: string;
+  readonly http: string;
+  readonly flags: readonly string[];
+}
+
+export class TestNode {
+  readonly id: number;
+  readonly dataDir: string;
+  /** `host:port`. */
+  readonly binary: string;
+  readonly http: string;
+  readonly #options: TestNodeOptions;
+  #child: Subprocess<"pipe", "ignore", number> | undefined;
+  #paused = false;
+  /** Where its present life begins in the log file. */
+  #logStart = 0;
+
+  constructor(options: TestNodeOptions) {
+    this.id = options.id;
+    this.dataDir = options.dataDir;
+    this.binary = options.binary;
+    this.http = options.http;
+    this.#options = options;
+  }
+
+  get running(): boolean {
+    return this.#child !== undefined;
+  }
+
+  get paused(): boolean {
+    return this.#paused;
+  }
+
+  /** `more` replaces flags of the same name. Does nothing where it runs. */
+  start(more: readonly string[] = []): void {
+    if (this.#child !== undefined) return;
+    const { id, dataDir, binary, http, flags, logFile } = this.#options;
+    const log = openSync(logFile, "a");
+    this.#logStart = readFileSync(logFile).byteLength;
+    const replaced = new Set(more.map(flagName));
+    const all = [
+      `--node-id=${id}`,
+      `--data-dir=${dataDir}`,
+      `--listen=${binary}`,
+      `--http-listen=${http}`,
+      ...flags,
+    ].filter((flag) => !replaced.has(flagName(flag)));
+    const child = Bun.spawn(
+      [process.execPath, program, "serve", ...all, ...more, "--exit-with-parent"],
+      {
+        stdin: "pipe",
+        stdout: "ignore",
+        stderr: log,
+        env: { PATH: process.env["PATH"] ?? "", HOME: process.env["HOME"] ?? "" },
+        onExit: (ended) => {
+          alive.delete(ended);
+          if (this.#child === ended) this.#child = undefined;
+        },
+      },
+    );
+    closeSync(log);
+    alive.add(child);
+    this.#child = child;
+    this.#paused = false;
+  }
+
+  /** Waits until it serves: it knows a leader and has applied what is committed. */
+  async ready(): Promise<void> {
+    await until(`node ${this.id} serves`, async () => {
+      return this.#child === undefined || (await this.fetch("/readyz")).ok;
+    });
+    if (this.#child === undefined) throw new Error(`node ${this.id} ended\n${this.logTail()}`);
+  }
+
+  /** `kill -9`; resolves once it is gone. */
+  async kill(): Promise<void> {
+    await this.#signal("SIGKILL")?.exited;
+  }
+
+  /** SIGTERM; resolves once it has ended. */
+  async terminate(): Promise<Ended> {
+    const child = this.#signal("SIGTERM");
+    if (child === undefined) throw new Error(`node ${this.id} does not run`);
+    return this.#ended(child);
+  }
+
+  /** Waits for it to end by itself. */
+  async ended(): Promise<Ended> {
+    const child = this.#child;
+    if (child === undefined) throw new Error(`node ${this.id} does not run`);
+    return this.#ended(child);
+  }
+
+  /** SIGSTOP: its sockets stay open, and nobody answers. */
+  pause(): void {
+    this.#signal("SIGSTOP");
+    this.#paused = true;
+  }
+
+  /** SIGCONT. */
+  resume(): void {
+    this.#signal("SIGCONT");
+    this.#paused = false;
+  }
+
+  async status(): Promise<NodeStatusReply> {
+    const response = await this.fetch("/v1/status");
+    return (await response.json()) as NodeStatusReply;
+  }
+
+  /** Status of the one group. */
+  async group(): Promise<GroupStatusReply> {
+    const { groups } = await this.status();
+    return groups[0]!;
+  }
+
+  /** Never waits for ever, for the node may be paused. */
+  fetch(path: string, init: RequestInit = {}, timeoutMs = 2_000): Promise<Response> {
+    return fetch(`http://${this.http}${path}`, {
+      signal: AbortSignal.timeout(timeoutMs),
+      ...init,
+    });
+  }
+
+  log(): string {
+    return readFileSync(this.#options.logFile, "utf8");
+  }
+
+  logTail(): string {
+    return this.log().slice(-logTailBytes);
+  }
+
+  #signal(signal: NodeJS.Signals): Subprocess<"pipe", "ignore", number> | undefined {
+    this.#child?.kill(signal);
+    return this.#child;
+  }
+
+  async #ended(child: Subprocess<"pipe", "ignore", number>): Promise<Ended> {
+    await child.exited;
+    const stderr = readFileSync(this.#options.logFile).subarray(this.#logStart).toString();
+    return { status: child.exitCode, signal: child.signalCode, stderr };
+  }
+}
+
+/** Polls until `condition` holds; one that throws does not hold yet. */
+export async function until(
+  what: string,
+  condition: () => boolean | Promise<boolean>,
+  timeoutMs = waitMsMax,
+): Promise<void> {
+  const untilMs = performance.now() + timeoutMs;
+  let last: unknown;
+  while (performance.now() < untilMs) {
+    try {
+      if (await condition()) return;
+      last = undefined;
+    } catch (error) {
+      last = error;
+    }
+    await Bun.sleep(pollMs);
+  }
+  const why = last instanceof Error ? `: ${last.message}` : "";
+  throw new Error(`not within ${timeoutMs} ms: ${what}${why}`);
+}
+
+function flagName(flag: string): string {
+  return flag.split("=", 1)[0]!;
+}
+
+function freePorts(count: number): number[] {
+  const ports: number[] = [];
+  while (ports.length < count) {
+    const port = portMin + Math.floor(Math.random() * portCount);
+    if (!ports.includes(port) && isFree(port)) ports.push(port);
+  }
+  return ports;
+}
+
+function isFree(port: number): boolean {
+  try {
+    Bun.listen({ hostname: host, port, socket: { data(): void {} } }).stop(true);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+/** Processes that must not outlive this one. */
+const alive = new Set<Subprocess>();
+process.on("exit", () => {
+  for (const child of alive) child.kill("SIGKILL");
+});
