@@ -33,8 +33,8 @@ export class Invariants {
   readonly #lives = new Map<number, number>();
   /** Whom a node voted for in a term. */
   readonly #votes = new Map<string, number>();
-  /** Highest commit that a node has shown in its life. */
-  readonly #commits = new Map<number, { readonly life: number; commit: number }>();
+  /** What each node showed after its last turn. */
+  readonly #shown = new Map<number, Omit<CoreView, "durableIndex"> & { readonly life: number }>();
 
   /** With `blackBox`, only what the cluster does counts: what is applied and what clients see, not what nodes promise each other. */
   constructor(ledgers: ReadonlyMap<number, DurableLedger>, { blackBox }: { blackBox: boolean }) {
@@ -219,11 +219,20 @@ export class Invariants {
         `node ${nodeId} commits ${core.commit}, its log ends at ${visible.lastIndex}`,
       );
     }
-    const shown = this.#commits.get(nodeId);
-    if (shown?.life !== life) this.#commits.set(nodeId, { life, commit: core.commit });
-    else if (core.commit < shown.commit) {
-      throw new Violation(`commit of node ${nodeId} falls from ${shown.commit} to ${core.commit}`);
-    } else shown.commit = core.commit;
+    const shown = this.#shown.get(nodeId);
+    const { role, term, commit } = core;
+    this.#shown.set(nodeId, { life, role, term, commit });
+    if (shown?.life !== life) return;
+    if (commit < shown.commit) {
+      throw new Violation(`commit of node ${nodeId} falls from ${shown.commit} to ${commit}`);
+    }
+    // §5.4.2: what earlier leaders left is committed only under a batch of the leader's own term.
+    const leads = role === "leader" && shown.role === "leader" && term === shown.term;
+    if (leads && commit > shown.commit && visible.at(commit)?.term !== term) {
+      throw new Violation(
+        `node ${nodeId} leads term ${term} and commits ${commit}, a batch of an earlier term`,
+      );
+    }
   }
 
   #ledger(nodeId: number): DurableLedger {

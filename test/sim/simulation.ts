@@ -65,6 +65,8 @@ class Simulation {
   readonly #network: SimNetwork;
   readonly #clients: Clients;
   #events = 0;
+  /** Elections that were won so far. */
+  #leaders = 0;
   #peace = false;
 
   constructor({ seed, events, blackBox = false }: RunOptions) {
@@ -155,6 +157,7 @@ class Simulation {
   #step(): void {
     this.#events++;
     if (!this.#scheduler.step()) throw new Violation("nothing is left to happen");
+    if (this.#invariants.leaders > this.#leaders) this.#fell();
   }
 
   /* ---------------------------------------------------------------- faults */
@@ -168,6 +171,15 @@ class Simulation {
       this.#trace.add(this.#scheduler.nowMs, 1, faults.indexOf(fault));
       this.#strike(fault);
       this.#nextFault();
+    });
+  }
+
+  #fell(): void {
+    this.#leaders = this.#invariants.leaders;
+    const { fellBy, fellChance, fellWithinMs } = this.#swarm;
+    if (this.#peace || !this.#random.chance(fellChance)) return;
+    this.#scheduler.after(this.#random.float() * fellWithinMs, () => {
+      if (!this.#peace) this.#strike(fellBy);
     });
   }
 

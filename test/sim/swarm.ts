@@ -31,6 +31,10 @@ export interface Swarm {
   /** In the order of `faults`; all zero in some seeds. */
   readonly faultWeights: readonly number[];
   readonly faultEveryMs: number;
+  /** A new leader is struck by this, at this chance, within that time: the moment at which logs differ most. */
+  readonly fellBy: Fault;
+  readonly fellChance: number;
+  readonly fellWithinMs: number;
   /** How long a crashed node stays down, a paused one paused, a cut cut; at most. */
   readonly outageMs: number;
   readonly pauseMs: number;
@@ -66,6 +70,9 @@ export function drawSwarm(random: Random): Swarm {
     limits,
     faultWeights: drawFaults(random),
     faultEveryMs: electionMs * random.pick([0.15, 0.4, 1]),
+    fellBy: random.pick(["crashLeader", "crashLeader", "isolateLeader", "pauseLeader"]),
+    fellChance: random.pick([0, 0, 0.3]),
+    fellWithinMs: electionMs * random.pick([0.1, 0.5]),
     outageMs: electionMs * random.pick([0.5, 2, 4]),
     pauseMs: electionMs * random.pick([0.5, 2, 10]),
     crashWeights: random.pick([
@@ -91,7 +98,7 @@ export function drawSwarm(random: Random): Swarm {
     localShare: random.pick([0, 0.1]),
     valueBytes: random.pick([0, 0, 200]),
   };
-  return random.chance(0.2) ? churn(random, usual) : usual;
+  return random.chance(0.25) ? churn(random, usual) : usual;
 }
 
 /** Few kinds of faults per seed, each with a weight of its own; one seed in twenty has none. */
@@ -109,27 +116,19 @@ function drawFaults(random: Random): number[] {
 function churn(random: Random, usual: Swarm): Swarm {
   const { limits } = usual;
   const electionMs = limits.electionTicksMax * limits.tickMs;
-  const leaderFaults: readonly Fault[] = [
-    "crashLeader",
-    "pauseLeader",
-    "isolateLeader",
-    "split",
-    "heal",
-  ];
-  const weights = faults.map((fault) =>
-    leaderFaults.includes(fault) && random.chance(0.7) ? 1 : 0,
-  );
   return {
     ...usual,
+    nodes: random.chance(0.9) ? 3 : 5,
     limits: checkLimits({
       ...limits,
       batchBytesMax: 1,
       appendBytesMax: 1,
       inflightFramesMax: random.between(1, 2),
     }),
-    faultWeights: weights.some((weight) => weight > 0) ? weights : usual.faultWeights,
-    faultEveryMs: electionMs * random.pick([0.3, 0.6]),
-    outageMs: electionMs * random.pick([0.5, 1, 2]),
+    faultEveryMs: electionMs * random.pick([0.3, 1]),
+    fellChance: 0.9,
+    fellWithinMs: limits.tickMs * random.pick([1, 2]),
+    outageMs: electionMs * random.pick([0.3, 1]),
     pauseMs: electionMs * random.pick([1, 2]),
     delayMs: limits.tickMs * random.pick([0.1, 0.3, 0.6]),
     syncMs: random.pick([0.3, limits.tickMs]),
