@@ -150,6 +150,9 @@ class Simulation {
     while (this.#events < this.#eventsMax) this.#step();
     this.#makePeace();
     this.#converge();
+    for (const { call, return: end, index } of this.#clients.history) {
+      this.#trace.add(call, end === Infinity ? -1 : end, index);
+    }
     this.#checkStates();
     this.#checkHistory();
   }
