@@ -94,6 +94,9 @@ export interface Limits {
 const KiB = 1024;
 const MiB = 1024 * KiB;
 
+/** More than the headers of frame, message and batch around a section together take; see wire/. */
+export const frameOverheadBytes: number = 1 * KiB;
+
 export const defaultLimits: Limits = checkLimits({
   tickMs: 25,
   heartbeatTicks: 4,
@@ -150,9 +153,6 @@ export const defaultLimits: Limits = checkLimits({
   requestTimeoutMsMax: 60_000,
 });
 
-/** Largest fixed overhead of a batch, an append and a frame around a section; see wire/. */
-const OVERHEAD = 1 * KiB;
-
 /** Throws when the relations that the code relies on do not hold. Returns its argument. */
 export function checkLimits(limits: Limits): Limits {
   const must = (ok: boolean, what: string): void => {
@@ -166,13 +166,19 @@ export function checkLimits(limits: Limits): Limits {
   must(l.electionTicksMin < l.electionTicksMax, "electionTicksMin < electionTicksMax");
   must(l.checkQuorumTicks >= l.electionTicksMin, "checkQuorumTicks >= electionTicksMin");
   // A section may hold one largest command; a batch one such section; an append frame one such batch.
-  const largest = l.keyBytesMax + l.valueBytesMax + OVERHEAD;
-  must(largest + OVERHEAD <= l.frameBytesMax, "key + value + overhead <= frameBytesMax");
-  must(l.sectionBytesMax + OVERHEAD <= l.frameBytesMax, "sectionBytesMax <= frameBytesMax");
-  must(l.batchBytesMax + OVERHEAD <= l.frameBytesMax, "batchBytesMax <= frameBytesMax");
-  must(l.appendBytesMax + OVERHEAD <= l.frameBytesMax, "appendBytesMax <= frameBytesMax");
-  must(l.rangeBytesMax + largest + OVERHEAD <= l.frameBytesMax, "rangeBytesMax <= frameBytesMax");
-  must(l.resultBytesMax + OVERHEAD <= l.frameBytesMax, "resultBytesMax <= frameBytesMax");
+  const largest = l.keyBytesMax + l.valueBytesMax + frameOverheadBytes;
+  must(largest + frameOverheadBytes <= l.frameBytesMax, "key + value + overhead <= frameBytesMax");
+  must(
+    l.sectionBytesMax + frameOverheadBytes <= l.frameBytesMax,
+    "sectionBytesMax <= frameBytesMax",
+  );
+  must(l.batchBytesMax + frameOverheadBytes <= l.frameBytesMax, "batchBytesMax <= frameBytesMax");
+  must(l.appendBytesMax + frameOverheadBytes <= l.frameBytesMax, "appendBytesMax <= frameBytesMax");
+  must(
+    l.rangeBytesMax + largest + frameOverheadBytes <= l.frameBytesMax,
+    "rangeBytesMax <= frameBytesMax",
+  );
+  must(l.resultBytesMax + frameOverheadBytes <= l.frameBytesMax, "resultBytesMax <= frameBytesMax");
   must(l.helloBytesMax <= l.frameBytesMax, "helloBytesMax <= frameBytesMax");
   must(l.sendQueueBytesMax < l.sendQueueBytesCut, "sendQueueBytesMax < sendQueueBytesCut");
   must(l.frameBytesMax < l.sendQueueBytesCut, "frameBytesMax < sendQueueBytesCut");

@@ -3,7 +3,7 @@
  * requests and results together. Synchronous throughout; the shard decides when each step runs [44].
  */
 import { BargeError, errorCodeOf, errorTable, type ErrorCode } from "../errors.ts";
-import type { Limits } from "../limits.ts";
+import { frameOverheadBytes, type Limits } from "../limits.ts";
 import type { StateMachine } from "../machine/machine.ts";
 import type { Transport } from "../net/transport.ts";
 import { encodeConfiguration } from "../raft/configuration.ts";
@@ -21,27 +21,11 @@ import {
 } from "../wire/messages.ts";
 import type { SectionHeader } from "../wire/section.ts";
 import { Applier } from "./applier.ts";
+import { Forwards } from "./forwards.ts";
+import { Inbox, type InboxSection } from "./inbox.ts";
 import { Pending } from "./pending.ts";
 import { ReadQueue } from "./read-queue.ts";
 import { TailCache } from "./tail-cache.ts";
-
-/** A section in the leader's inbox: from a local request (waiter) or passed on by a follower (origin, request). */
-interface InboxSection {
-  readonly section: Uint8Array;
-  readonly count: number;
-  readonly deadlineMs: number;
-  readonly waiter: WriteWaiter | undefined;
-  readonly origin: number;
-  readonly request: number;
-}
-
-/** A section passed on to the leader that it has not placed yet. */
-interface Forwarded {
-  readonly waiter: WriteWaiter;
-  readonly to: number;
-  readonly count: number;
-  readonly deadlineMs: number;
-}
 
 export interface GroupLogger {
   info(fields: Record<string, unknown>, message: string): void;
@@ -74,10 +58,8 @@ export class Group {
   readonly #reads = new ReadQueue();
   readonly #applier: Applier;
 
-  #inbox: InboxSection[] = [];
-  #inboxBytes = 0;
-  readonly #forwards = new Map<number, Forwarded>();
-  #forwardRequest = 0;
+  readonly #inbox = new Inbox();
+  readonly #forwards = new Forwards();
   /** Answers to forwards that may leave only after the append of this turn. */
   #forwardReplies: ForwardReplyMessage[] = [];
 
@@ -138,15 +120,8 @@ export class Group {
     const refusal = this.#refusal(section.byteLength, header.count);
     if (refusal !== undefined) return waiter.failed(this.#error(refusal));
     if (this.raft.role === "leader") {
-      this.#enqueue({
-        section,
-        count: header.count,
-        deadlineMs,
-        waiter,
-        origin: 0,
-        request: 0,
-      });
-      return;
+      const { count } = header;
+      return this.#enqueue({ section, count, deadlineMs, waiter, origin: 0, request: 0 });
     }
     if (this.#leader === 0 || !this.#transport.connected(this.#leader)) {
       return waiter.failed(this.#error("no_leader"));
@@ -154,8 +129,8 @@ export class Group {
     if (this.#forwards.size >= this.#limits.forwardsMax) {
       return waiter.failed(this.#error("overloaded"));
     }
-    const request = this.#nextForward();
-    this.#forwards.set(request, { waiter, to: this.#leader, count: header.count, deadlineMs });
+    const { count } = header;
+    const request = this.#forwards.add({ waiter, to: this.#leader, count, deadlineMs });
     this.#transport.send({
       type: "forward",
       group: this.id,
@@ -207,7 +182,8 @@ export class Group {
     if (this.#draining) return "shutting_down";
     if (this.diskFull) return "disk_full";
     if (count > this.#limits.sectionCommandsMax) return "too_large";
-    if (bytes + batchHeaderBytes > this.#limits.frameBytesMax) return "too_large";
+    // It must fit an append frame as a batch of its own, or it could never be replicated.
+    if (bytes + frameOverheadBytes > this.#limits.frameBytesMax) return "too_large";
     return undefined;
   }
 
@@ -216,14 +192,13 @@ export class Group {
     let refusal: ErrorCode | undefined;
     if (this.#store.logBytes(this.id) > this.#limits.groupLogBytesMax) refusal = "disk_full";
     else if (
-      this.#inboxBytes + bytes > this.#limits.inboxBytesMax ||
+      this.#inbox.bytes + bytes > this.#limits.inboxBytesMax ||
       this.#inbox.length + this.#pending.size >= this.#limits.waitersMax
     ) {
       refusal = "overloaded";
     }
     if (refusal !== undefined) return this.#refuse(section, refusal);
     this.#inbox.push(section);
-    this.#inboxBytes += bytes;
   }
 
   #refuse(section: InboxSection, code: ErrorCode): void {
@@ -268,9 +243,8 @@ export class Group {
   }
 
   forwardReplied(message: ForwardReplyMessage): void {
-    const forward = this.#forwards.get(message.request);
-    if (forward === undefined || forward.to !== message.from) return;
-    this.#forwards.delete(message.request);
+    const forward = this.#forwards.take(message.request, message.from);
+    if (forward === undefined) return;
     if (message.error !== 0) {
       return forward.waiter.failed(this.#error(errorCodeOf(message.error)));
     }
@@ -293,10 +267,8 @@ export class Group {
 
   /** Forwards on their way to that node may or may not have arrived. */
   peerDown(nodeId: number): void {
-    for (const [request, forward] of this.#forwards) {
-      if (forward.to !== nodeId) continue;
-      this.#forwards.delete(request);
-      forward.waiter.failed(this.#error("outcome_unknown"));
+    for (const waiter of this.#forwards.takeWhere(({ to }) => to === nodeId)) {
+      waiter.failed(this.#error("outcome_unknown"));
     }
   }
 
@@ -318,12 +290,6 @@ export class Group {
       firstIndex,
       term,
     };
-  }
-
-  #nextForward(): number {
-    do this.#forwardRequest = (this.#forwardRequest + 1) % 0x1_0000_0000;
-    while (this.#forwards.has(this.#forwardRequest));
-    return this.#forwardRequest;
   }
 
   /* ---------------------------------------------------------------- the turn, in the order of its steps */
@@ -371,7 +337,7 @@ export class Group {
       if (context !== 0) this.raft.readIndex(context);
       while (
         this.#inbox.length > 0 &&
-        (!syncing || this.#inboxBytes >= this.#limits.sealBytes) &&
+        (!syncing || this.#inbox.bytes >= this.#limits.sealBytes) &&
         this.raft.unsyncedBytes < this.#limits.unsyncedBytesMax &&
         this.raft.unappliedBytes < this.#limits.unappliedBytesMax &&
         this.#seal(nowMs)
@@ -383,33 +349,24 @@ export class Group {
   #seal(nowMs: number): boolean {
     const place = this.raft.nextSeal();
     if (place === undefined) return false;
+    const sections = this.#inbox.take(this.#limits.batchBytesMax);
     let bodyBytes = 0;
-    let sections = 0;
-    let count = 0;
-    for (const { section, count: commands } of this.#inbox) {
-      if (sections > 0 && bodyBytes + section.byteLength > this.#limits.batchBytesMax) break;
-      bodyBytes += section.byteLength;
-      count += commands;
-      sections++;
-    }
+    for (const { section } of sections) bodyBytes += section.byteLength;
     const bytes = new Uint8Array(batchHeaderBytes + bodyBytes);
     let at = batchHeaderBytes;
     let index = place.firstIndex;
-    for (let i = 0; i < sections; i++) {
-      const item = this.#inbox[i]!;
-      bytes.set(item.section, at);
-      at += item.section.byteLength;
-      if (item.waiter === undefined) {
+    for (const { section, count, deadlineMs, waiter, origin, request } of sections) {
+      bytes.set(section, at);
+      at += section.byteLength;
+      if (waiter === undefined) {
         this.#forwardReplies.push(
-          this.#forwardReply(item.origin, item.request, undefined, index, place.term),
+          this.#forwardReply(origin, request, undefined, index, place.term),
         );
       } else {
-        this.#pending.add(index, item.count, place.term, item.deadlineMs, item.waiter);
+        this.#pending.add(index, count, place.term, deadlineMs, waiter);
       }
-      index += item.count;
+      index += count;
     }
-    this.#inbox = sections === this.#inbox.length ? [] : this.#inbox.slice(sections);
-    this.#inboxBytes -= bodyBytes;
     const elapsedMs = Math.max(0, Math.floor(nowMs - this.#leaderSinceMs));
     this.raft.propose(
       sealBatch(
@@ -417,7 +374,7 @@ export class Group {
           group: this.id,
           kind: BatchKind.commands,
           firstIndex: place.firstIndex,
-          count,
+          count: index - place.firstIndex,
           term: place.term,
           timeMs: Math.max(place.prevTimeMs, this.#leaderTimeBaseMs + elapsedMs),
           prevCrc: place.prevCrc,
@@ -511,21 +468,15 @@ export class Group {
   housekeep(nowMs: number): void {
     this.#pending.expire(nowMs);
     this.#reads.expire(nowMs);
-    for (const [request, forward] of this.#forwards) {
-      if (forward.deadlineMs > nowMs) continue;
-      this.#forwards.delete(request);
-      forward.waiter.failed(this.#error("timeout"));
+    for (const waiter of this.#forwards.takeWhere(({ deadlineMs }) => deadlineMs <= nowMs)) {
+      waiter.failed(this.#error("timeout"));
     }
     this.#expireInbox(nowMs);
     if (this.#stopped === undefined) this.#guard(() => this.#retireLog());
   }
 
   #expireInbox(nowMs: number): void {
-    if (!this.#inbox.some((item) => item.deadlineMs <= nowMs)) return;
-    const late = this.#inbox.filter((item) => item.deadlineMs <= nowMs);
-    this.#inbox = this.#inbox.filter((item) => item.deadlineMs > nowMs);
-    for (const item of late) {
-      this.#inboxBytes -= item.section.byteLength;
+    for (const item of this.#inbox.takeLate(nowMs)) {
       // Never sealed, so surely not applied.
       if (item.waiter === undefined) this.#refuse(item, "overloaded");
       else {
@@ -558,31 +509,24 @@ export class Group {
       this.#leaderSinceMs = nowMs;
       this.#leaderTimeBaseMs = this.raft.lastTimeMs;
     }
-    if (!leads && this.#wasLeader) this.#refuseInbox();
+    // Leadership is gone: what was not sealed is surely not applied; what was sealed waits for its index [13].
+    if (!leads && this.#wasLeader) this.#refuseInbox("not_leader");
     this.#wasLeader = leads;
     this.#logger.info({ group: this.id, term: this.raft.term, role, leader }, "role changed");
   }
 
-  /** Leadership is gone: what was not sealed is surely not applied; what was sealed waits for its index [13]. */
-  #refuseInbox(): void {
-    const inbox = this.#inbox;
-    this.#inbox = [];
-    this.#inboxBytes = 0;
-    for (const item of inbox) this.#refuse(item, "not_leader");
+  #refuseInbox(code: ErrorCode): void {
+    for (const item of this.#inbox.takeAll()) this.#refuse(item, code);
   }
 
   /* ---------------------------------------------------------------- the end */
 
   /** The node stops: everybody who waits is told what is known. */
   failAll(code: ErrorCode): void {
-    const inbox = this.#inbox;
-    this.#inbox = [];
-    this.#inboxBytes = 0;
-    for (const item of inbox) this.#refuse(item, code);
+    this.#refuseInbox(code);
     const unknown = new BargeError(code, errorTable[code].help, { outcome: "unknown" });
     this.#pending.failAll(unknown);
-    for (const { waiter } of this.#forwards.values()) waiter.failed(unknown);
-    this.#forwards.clear();
+    for (const waiter of this.#forwards.takeWhere(() => true)) waiter.failed(unknown);
     this.#reads.failAll(this.#error(code));
   }
 
