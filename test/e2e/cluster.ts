@@ -200,16 +200,13 @@ export class TestNode {
         stdout: "ignore",
         stderr: log,
         env: { PATH: process.env["PATH"] ?? "", HOME: process.env["HOME"] ?? "" },
-        onExit: (ended) => {
-          alive.delete(ended);
-          if (this.#child === ended) this.#child = undefined;
-        },
       },
     );
     closeSync(log);
     alive.add(child);
     this.#child = child;
     this.#paused = false;
+    void this.#gone(child);
   }
 
   /** Waits until it serves: it knows a leader and has applied what is committed. */
@@ -222,7 +219,8 @@ export class TestNode {
 
   /** `kill -9`; resolves once it is gone. */
   async kill(): Promise<void> {
-    await this.#signal("SIGKILL")?.exited;
+    const child = this.#signal("SIGKILL");
+    if (child !== undefined) await this.#gone(child);
   }
 
   /** SIGTERM; resolves once it has ended. */
@@ -283,8 +281,14 @@ export class TestNode {
     return this.#child;
   }
 
-  async #ended(child: Subprocess<"pipe", "ignore", number>): Promise<Ended> {
+  async #gone(child: Subprocess): Promise<void> {
     await child.exited;
+    alive.delete(child);
+    if (this.#child === child) this.#child = undefined;
+  }
+
+  async #ended(child: Subprocess<"pipe", "ignore", number>): Promise<Ended> {
+    await this.#gone(child);
     const stderr = readFileSync(this.#options.logFile).subarray(this.#logStart).toString();
     return { status: child.exitCode, signal: child.signalCode, stderr };
   }
