@@ -8,7 +8,8 @@ import type { TransportEvents } from "../../src/net/transport.ts";
 import { bootstrapGroup, createCore, initialConfiguration } from "../../src/node/bootstrap.ts";
 import { Group } from "../../src/node/group.ts";
 import { Shard } from "../../src/node/shard.ts";
-import { LogStore } from "../../src/storage/log-store.ts";
+import { DiskFullError } from "../../src/storage/disk.ts";
+import { LogStore, type RecoveredGroup } from "../../src/storage/log-store.ts";
 import { batchIntact } from "../../src/wire/batch.ts";
 import type { ClientNode } from "./clients.ts";
 import type { DurableLedger } from "./durable-ledger.ts";
@@ -26,6 +27,8 @@ export interface SimNodeOptions {
   readonly seedCrc: number;
   readonly limits: Limits;
   readonly scheduler: Scheduler;
+  /** Its clock runs so much faster than the simulation's. */
+  readonly clockRate: number;
   readonly random: Random;
   readonly storage: Storage;
   readonly ledger: DurableLedger;
@@ -36,6 +39,7 @@ export interface SimNodeOptions {
 const groupId = 0;
 /** From the wish for a turn to the turn. */
 const loopDelayMs = 0.02;
+const restartMs = 50;
 
 export class SimNode implements NetworkNode, ClientNode {
   readonly id: number;
@@ -61,6 +65,11 @@ export class SimNode implements NetworkNode, ClientNode {
     return this.#group !== undefined || this.#booting;
   }
 
+  /** Monotonic, as this node sees it. */
+  get #nowMs(): number {
+    return this.#options.scheduler.nowMs * this.#options.clockRate;
+  }
+
   get group(): Group | undefined {
     return this.#group;
   }
@@ -79,9 +88,18 @@ export class SimNode implements NetworkNode, ClientNode {
       seedCrc,
       bootId: random.u32(),
     });
-    const found = store.recover();
-    const recovered =
-      found.get(groupId) ?? bootstrapGroup(store, groupId, initialConfiguration(members), seedCrc);
+    let recovered: RecoveredGroup;
+    try {
+      const found = store.recover().get(groupId);
+      const configuration = initialConfiguration(members);
+      recovered = found ?? bootstrapGroup(store, groupId, configuration, seedCrc);
+    } catch (error) {
+      if (!(error instanceof DiskFullError)) throw error;
+      // The process ends, and its supervisor starts it again.
+      this.crash("all");
+      this.#options.scheduler.after(restartMs, () => this.start());
+      return;
+    }
     // What was read counts, and the first batch too, only once one sync has covered it; nothing runs before.
     store.sync(() => {
       if (this.life !== life) return;
@@ -90,15 +108,15 @@ export class SimNode implements NetworkNode, ClientNode {
       const kv = new KvMachine({
         file: kvFile,
         limits,
-        nowMs: () => this.#options.scheduler.nowMs + (works++ % 64) * 0.05,
+        nowMs: () => this.#nowMs + (works++ % 64) * 0.05,
       });
       this.#begin(store, recovered, kv);
     });
   }
 
-  #begin(store: LogStore, recovered: ReturnType<typeof bootstrapGroup>, kv: KvMachine): void {
+  #begin(store: LogStore, recovered: RecoveredGroup, kv: KvMachine): void {
     const { id, life } = this;
-    const { limits, random, scheduler, invariants } = this.#options;
+    const { limits, random, invariants } = this.#options;
     const network = this.#options.network();
     const machine = new ObservedMachine(kv, id, invariants);
     const appliedIndex = machine.open();
@@ -125,7 +143,7 @@ export class SimNode implements NetworkNode, ClientNode {
     });
     const shard = new Shard(
       { limits, store, transport, groups: [this.#group], wake: () => this.#wake() },
-      scheduler.nowMs,
+      this.#nowMs,
     );
     this.door = shard;
     this.events = {
@@ -154,9 +172,9 @@ export class SimNode implements NetworkNode, ClientNode {
 
   #tick(life: number): void {
     if (this.life !== life || this.#group === undefined) return;
-    const { scheduler, limits } = this.#options;
+    const { scheduler, limits, clockRate } = this.#options;
     if (!this.paused) this.#turn();
-    scheduler.after(limits.tickMs, () => this.#tick(life));
+    scheduler.after(limits.tickMs / clockRate, () => this.#tick(life));
   }
 
   #wake(): void {
@@ -170,13 +188,14 @@ export class SimNode implements NetworkNode, ClientNode {
   }
 
   #turn(): void {
-    const { scheduler, invariants } = this.#options;
+    const { invariants } = this.#options;
     this.#turnDue = false;
-    const more = this.door!.turn(scheduler.nowMs);
+    const more = this.door!.turn(this.#nowMs);
     const group = this.#group!;
     if (group.stopped !== undefined)
       throw new Violation(`node ${this.id} stopped: ${group.stopped}`);
-    invariants.turned(this.id, this.life, group.raft, group.machine);
+    // While the disk is full the core is ahead of the log, and the node silent.
+    if (!this.door!.diskFull) invariants.turned(this.id, this.life, group.raft, group.machine);
     if (more) this.#wake();
   }
 

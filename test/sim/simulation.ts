@@ -101,6 +101,7 @@ class Simulation {
           seedCrc,
           limits: swarm.limits,
           scheduler,
+          clockRate: swarm.drift ** (2 * this.#random.float() - 1),
           random: this.#random.fork(200 + id),
           storage: storages.get(id)!,
           ledger: ledgers.get(id)!,
@@ -225,6 +226,13 @@ class Simulation {
         this.#network.slow(a, b);
         return this.#healLater();
       }
+      case "fullDisk": {
+        const storage = this.#storages.get(victim.id)!;
+        storage.room = random.below(500);
+        return this.#scheduler.after(random.float() * this.#swarm.outageMs, () => {
+          storage.room = Infinity;
+        });
+      }
       case "slowDisk": {
         const storage = this.#storages.get(victim.id)!;
         storage.slowness = this.#swarm.slowness;
@@ -273,7 +281,10 @@ class Simulation {
     this.#clients.stop();
     this.#network.calm();
     const slowness = Math.min(1, 0.3 / this.#swarm.syncMs);
-    for (const storage of this.#storages.values()) storage.slowness = slowness;
+    for (const storage of this.#storages.values()) {
+      storage.slowness = slowness;
+      storage.room = Infinity;
+    }
     for (const node of this.#nodes) {
       node.resume();
       node.start();

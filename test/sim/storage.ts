@@ -32,6 +32,14 @@ export class Storage {
     this.#disk.slowness = factor;
   }
 
+  /** From now on the log may grow by so many bytes, and the key-value file not at all unless there is room without end. */
+  set room(bytes: number) {
+    let taken = 0;
+    for (const segment of this.#disk.segments) taken += segment.bytes;
+    this.#disk.bytesMax = taken + bytes;
+    this.#kvFile.bytesMax = bytes === Infinity ? Infinity : 0;
+  }
+
   get disk(): Disk {
     return this.#disk;
   }

@@ -19,6 +19,7 @@ export const faults = [
   "reset",
   "slowLink",
   "slowDisk",
+  "fullDisk",
 ] as const;
 export type Fault = (typeof faults)[number];
 
@@ -44,6 +45,8 @@ export interface Swarm {
   readonly syncMs: number;
   /** Factor on the time of syncs while a disk is slow. */
   readonly slowness: number;
+  /** Clocks run between 1 / drift and drift. */
+  readonly drift: number;
   readonly delayMs: number;
   readonly slowChance: number;
   readonly slowMs: number;
@@ -83,6 +86,7 @@ export function drawSwarm(random: Random): Swarm {
     ]),
     syncMs: random.pick([0.3, 2, 20]),
     slowness: random.pick([10, 100]),
+    drift: random.pick([1, 1, 1.2]),
     delayMs: random.pick([0.1, 0.5, 2]),
     slowChance: random.pick([0, 0.01, 0.1, 0.3]),
     slowMs: electionMs * random.pick([0.05, 0.3, 1.5]),
