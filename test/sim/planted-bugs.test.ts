@@ -1,13 +1,17 @@
-/** Each planted bug is found again by its recorded seed, and without the bug the same seed passes. */
+/**
+ * Each planted bug is found again from its recorded seed on, and without the bug the seed that found it passes. Any change of the code shifts
+ * what a seed does, so a few more seeds may be needed than the recorded one; find-bugs.ts records afresh.
+ */
 import { describe, expect, test } from "bun:test";
 import { join } from "node:path";
 import { plantedBugs } from "./planted-bugs.ts";
 import records from "./planted-bugs.json" with { type: "json" };
 
-async function run(seed: number, events: number, more: readonly string[]): Promise<string> {
-  const script = join(import.meta.dir, "run.ts");
-  const seeds = ["--seeds", "1", "--from", String(seed), "--events", String(events)];
-  const child = Bun.spawn([process.execPath, script, ...seeds, ...more], {
+/** Of the 2,000 within which each bug must be found. */
+const seedsMax = 400;
+
+async function run(...flags: readonly string[]): Promise<string> {
+  const child = Bun.spawn([process.execPath, join(import.meta.dir, "run.ts"), ...flags], {
     stdout: "ignore",
     stderr: "pipe",
   });
@@ -21,13 +25,12 @@ describe("planted bugs", () => {
   });
 
   for (const [name, { seed, events }] of Object.entries(records)) {
-    test(`${name} is found by seed ${seed}`, async () => {
-      const [planted, clean] = await Promise.all([
-        run(seed, events, ["--bug", name]),
-        run(seed, events, []),
-      ]);
-      expect(planted).toMatch(/^1 seed \d+ fails after \d+ events/);
-      expect(clean).toBe("0 ");
+    test(`${name} is found from seed ${seed} on`, async () => {
+      const length = `--events=${events}`;
+      const planted = await run(`--from=${seed}`, `--seeds=${seedsMax}`, length, `--bug=${name}`);
+      const [, finder] = /^1 seed (\d+) fails after \d+ events/.exec(planted) ?? [];
+      expect(finder, planted).toBeDefined();
+      expect(await run(`--from=${finder}`, "--seeds=1", length)).toBe("0 ");
     });
   }
 });
