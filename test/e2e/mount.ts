@@ -1,0 +1,38 @@
+/** A small file system of its own for a test, where this process may mount one; else the reason is printed and the caller skips. */
+import { mkdirSync } from "node:fs";
+
+export interface Mount extends Disposable {
+  readonly path: string;
+  remount(options: string): void;
+}
+
+/** A tmpfs at `path`, with such options as `size=32m`; undefined where it cannot be had. */
+export function mounted(path: string, options: string): Mount | undefined {
+  mkdirSync(path, { recursive: true });
+  const refused = mountCommand("mount", "-t", "tmpfs", "-o", options, "tmpfs", path);
+  if (refused !== undefined) {
+    process.stderr.write(`skip: no file system can be mounted here (${refused})\n`);
+    return undefined;
+  }
+  return {
+    path,
+    remount(changed: string): void {
+      const failed = mountCommand("mount", "-o", `remount,${changed}`, path);
+      if (failed !== undefined) throw new Error(`remount ${path} ${changed}: ${failed}`);
+    },
+    [Symbol.dispose](): void {
+      // Lazily, should anything still hold it.
+      mountCommand("umount", "-l", path);
+    },
+  };
+}
+
+/** Undefined where it went well, else what it said. */
+function mountCommand(...command: string[]): string | undefined {
+  try {
+    const { success, stderr } = Bun.spawnSync(command, { stderr: "pipe" });
+    return success ? undefined : stderr.toString().trim();
+  } catch (error) {
+    return error instanceof Error ? error.message : String(error);
+  }
+}

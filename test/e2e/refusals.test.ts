@@ -1,0 +1,261 @@
+/**
+ * What a node refuses to start with, on real processes: each reason has its exit status and says what to do, and nothing in the data
+ * folder has changed afterwards.
+ */
+import { Database } from "bun:sqlite";
+import { expect, test } from "bun:test";
+import {
+  copyFileSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  truncateSync,
+  writeFileSync,
+} from "node:fs";
+import { join } from "node:path";
+import { type FatalReason, fatalTable } from "../../src/fatal.ts";
+import { type TestCluster, TestNode, withCluster } from "./cluster.ts";
+import { HttpDoor } from "./doors.ts";
+import { mounted } from "./mount.ts";
+import { damageWal } from "./wal.ts";
+
+const testMsMax = 60_000;
+const value = "value".repeat(100);
+
+/** Starts it with these flags and expects that it ends with this reason, and with nothing changed in its folder. */
+async function refuses(
+  node: TestNode,
+  reason: FatalReason,
+  words: RegExp,
+  flags: readonly string[] = [],
+  folder = node.dataDir,
+): Promise<void> {
+  const before = contentOf(folder);
+  node.start(flags);
+  const { status, stderr } = await node.ended();
+  expect(stderr).toContain(`barge: ${reason}: `);
+  expect(stderr).toMatch(words);
+  expect(status).toBe(fatalTable[reason].status);
+  expect(contentOf(folder)).toEqual(before);
+}
+
+/** Hash of each file, but for what SQLite rebuilds whenever a database is opened, and the logs of the test. */
+function contentOf(folder: string): Record<string, string> {
+  if (!existsSync(folder) || !statSync(folder).isDirectory()) return {};
+  const files: Record<string, string> = {};
+  for (const entry of readdirSync(folder, { recursive: true, withFileTypes: true })) {
+    if (!entry.isFile() || /(-shm|\.log)$/.test(entry.name)) continue;
+    const path = join(entry.parentPath, entry.name);
+    files[path] = Bun.hash(readFileSync(path)).toString(16);
+  }
+  return files;
+}
+
+/** Three nodes with some writes, all stopped. */
+async function withHistory(body: (cluster: TestCluster) => Promise<void>): Promise<void> {
+  await withCluster({}, async (cluster) => {
+    await write(cluster, 50);
+    await Promise.all(cluster.nodes.map((node) => node.terminate()));
+    await body(cluster);
+  });
+}
+
+async function write(cluster: TestCluster, count: number): Promise<void> {
+  const door = new HttpDoor(cluster.nodes[0]!);
+  for (let i = 0; i < count; i++) await door.put(`key${i}`, value, 5_000);
+  await cluster.converged();
+}
+
+test(
+  "the folder of another node, or of another cluster",
+  () =>
+    withHistory(async ({ nodes, members }) => {
+      const [one, two] = nodes;
+      const other = [`--data-dir=${two!.dataDir}`];
+      await refuses(one!, "wrong_data_dir", /belongs to node 2.*--node-id 2/s, other, two!.dataDir);
+      const cluster = ["--cluster-token=another"];
+      await refuses(one!, "wrong_data_dir", /belongs to cluster .*token/s, cluster);
+      const fewer = [`--initial-members=${members.split(",").slice(0, 2).join(",")}`];
+      await refuses(one!, "wrong_data_dir", /belongs to cluster .*initial members/s, fewer);
+      await Promise.all(nodes.map((node) => (node.start(), node.ready())));
+    }),
+  testMsMax,
+);
+
+test(
+  "a folder or a port that is in use",
+  () =>
+    withCluster({ nodes: 1 }, async ({ dir, nodes: [running] }) => {
+      const second = (name: string, dataDir: string, binary: string, http: string): TestNode =>
+        new TestNode({
+          id: 1,
+          dataDir,
+          binary,
+          http,
+          logFile: join(dir, `${name}.log`),
+          flags: [],
+        });
+      const any = "127.0.0.1:0";
+      const same = second("same", running!.dataDir, any, any);
+      const { status, stderr } = await (same.start(), same.ended());
+      expect(status).toBe(fatalTable.data_dir_locked.status);
+      expect(stderr).toMatch(/barge: data_dir_locked: .* in use by another process/);
+
+      const taken: [string, string, string][] = [
+        ["binary", running!.binary, any],
+        ["http", any, running!.http],
+        ["http-is-binary", any, running!.binary],
+      ];
+      for (const [name, binary, http] of taken) {
+        const node = second(name, join(dir, name), binary, http);
+        const ended = await (node.start(), node.ended());
+        expect(ended.stderr).toMatch(/barge: port_in_use: .*127\.0\.0\.1:\d+/);
+        expect(ended.status).toBe(fatalTable.port_in_use.status);
+      }
+      expect((await running!.fetch("/readyz")).status).toBe(200);
+    }),
+  testMsMax,
+);
+
+test(
+  "a folder that cannot be written",
+  () =>
+    withCluster({ nodes: 1 }, async ({ dir, nodes: [node] }) => {
+      await node!.terminate();
+      const file = join(dir, "file");
+      writeFileSync(file, "not a folder");
+      const flags = [`--data-dir=${file}`];
+      await refuses(
+        node!,
+        "data_dir_not_writable",
+        /cannot be used as the data folder/,
+        flags,
+        dir,
+      );
+      const below = [`--data-dir=${join(file, "below")}`];
+      await refuses(
+        node!,
+        "data_dir_not_writable",
+        /cannot be used as the data folder/,
+        below,
+        dir,
+      );
+
+      using mount = mounted(join(dir, "mount"), "size=32m");
+      if (mount === undefined) return;
+      const inside = [`--data-dir=${join(mount.path, "data")}`];
+      mkdirSync(join(mount.path, "data"));
+      mount.remount("ro");
+      await refuses(node!, "data_dir_not_writable", /cannot be used as the data folder/, inside);
+      mount.remount("rw");
+      node!.start(inside);
+      await node!.ready();
+      await node!.terminate();
+      mount.remount("ro");
+      await refuses(node!, "data_dir_not_writable", /cannot be used as the data folder/, inside);
+    }),
+  testMsMax,
+);
+
+/** Path of the newest file of log records that has any. */
+function newestLog(node: TestNode): string {
+  const folder = join(node.dataDir, "segments");
+  const logs = readdirSync(folder).filter((name) => name.endsWith("-wal"));
+  const longest = logs.sort().findLast((name) => statSync(join(folder, name)).size > 20_000);
+  return join(folder, longest!);
+}
+
+function removeSegment(wal: string): void {
+  for (const suffix of ["", "-wal", "-shm"]) rmSync(wal.replace(/-wal$/, suffix), { force: true });
+}
+
+function copyFolder(from: string, to: string): void {
+  mkdirSync(to, { recursive: true });
+  for (const name of readdirSync(from)) copyFileSync(join(from, name), join(to, name));
+}
+
+test(
+  "a log that ends before what was acknowledged",
+  () =>
+    withHistory(async (cluster) => {
+      const [node] = cluster.nodes;
+      const segments = join(node!.dataDir, "segments");
+      const backup = join(cluster.dir, "backup");
+      copyFolder(segments, backup);
+      const restore = (): void => {
+        rmSync(segments, { recursive: true, force: true });
+        copyFolder(backup, segments);
+      };
+
+      const wal = newestLog(node!);
+      truncateSync(wal, Math.floor(statSync(wal).size / 2));
+      await refuses(node!, "below_watermark", /group 0: have index \d+ .* need index \d+/);
+      restore();
+      removeSegment(wal);
+      await refuses(node!, "below_watermark", /must not vote.*empty folder/s);
+      rmSync(segments, { recursive: true });
+      await refuses(node!, "below_watermark", /the log ends at record 0/);
+
+      // The others never needed it; and with its files back it is whole again.
+      restore();
+      await cluster.start();
+      await cluster.converged();
+    }),
+  testMsMax,
+);
+
+test(
+  "a damaged batch in the middle of the log",
+  () =>
+    withHistory(async (cluster) => {
+      const [node] = cluster.nodes;
+      const wal = newestLog(node!);
+      const whole = readFileSync(wal);
+      // What SQLite sees it leaves out, silently, with all that follows.
+      damageWal(wal, "key25", { reseal: false });
+      await refuses(node!, "below_watermark", /need index \d+ .*must not vote/);
+      writeFileSync(wal, whole);
+      damageWal(wal, "key25", { reseal: true });
+      await refuses(node!, "corrupt_data", /record \d+ .* fails its check.*must not vote/);
+
+      const rest = cluster.nodes.slice(1);
+      await cluster.start(rest);
+      expect((await new HttpDoor(rest[0]!).get("key25", 5_000))?.value).toBe(value);
+      writeFileSync(wal, whole);
+      await cluster.start([node!]);
+      await cluster.converged();
+    }),
+  testMsMax,
+);
+
+test(
+  "a log that another program has opened",
+  () =>
+    withHistory(async (cluster) => {
+      const [node] = cluster.nodes;
+      const database = new Database(newestLog(node!).replace(/-wal$/, ""));
+      database.run("INSERT INTO stamp VALUES (1000000)");
+      database.close(true);
+      await refuses(node!, "corrupt_data", /was opened by another program/);
+    }),
+  testMsMax,
+);
+
+test(
+  "an empty folder in the place of one that the others know",
+  () =>
+    withHistory(async (cluster) => {
+      const [node, ...rest] = cluster.nodes;
+      rmSync(node!.dataDir, { recursive: true });
+      await cluster.start(rest);
+      node!.start();
+      const { status, stderr } = await node!.ended();
+      expect(stderr).toContain("barge: replaced_data_dir: ");
+      expect(status).toBe(fatalTable.replaced_data_dir.status);
+      expect((await new HttpDoor(rest[0]!).get("key25", 5_000))?.value).toBe(value);
+    }),
+  testMsMax,
+);
