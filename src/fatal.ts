@@ -3,30 +3,43 @@
  * leave its databases without a single further sync [17] before the process goes.
  */
 
-export const fatalStatus = {
-  /** Wrong usage or an invalid option. */
-  usage: 2,
-  /** The data folder belongs to another node id or another cluster, or has an unknown format. */
-  wrong_data_dir: 20,
-  /** Another process holds the data folder. */
-  data_dir_locked: 21,
-  /** The data folder cannot be created or written. */
-  data_dir_not_writable: 22,
-  /** An address to listen on is taken or cannot be bound. */
-  port_in_use: 23,
-  /** The durable log ends before the watermark: acknowledged data was lost. */
-  below_watermark: 24,
-  /** A checksum, chain or format check failed on data that was durable. */
-  corrupt_data: 25,
-  /** fsync, fdatasync or SQLite reported an I/O error; nothing after it can be trusted. */
-  sync_failed: 26,
-  /** A broken invariant. */
-  invariant: 27,
-  /** Another member knows this node with another data folder: this one must not vote in its place. */
-  replaced_data_dir: 28,
-} as const;
+export interface FatalRow {
+  /** Exit status of the process. */
+  readonly status: number;
+  /** What it means and what to do, for the generated documentation. */
+  readonly help: string;
+}
 
-export type FatalReason = keyof typeof fatalStatus;
+const row = (status: number, help: string): FatalRow => ({ status, help });
+
+export const fatalTable = {
+  wrong_data_dir: row(
+    20,
+    "The data folder belongs to another node or cluster, is damaged, or has an unknown format. Give the options of its first start, or another folder.",
+  ),
+  data_dir_locked: row(21, "Another process uses the data folder. Stop that one first."),
+  data_dir_not_writable: row(22, "The data folder cannot be created or written, or has no space."),
+  port_in_use: row(23, "An address to listen on is taken or cannot be bound."),
+  below_watermark: row(
+    24,
+    "The log ends before what was known to be durable: acknowledged data is lost here. The other nodes have it; take this node out.",
+  ),
+  corrupt_data: row(
+    25,
+    "A checksum, chain or format check failed on data that was durable. Nothing was changed. The other nodes have it.",
+  ),
+  sync_failed: row(
+    26,
+    "The disk reported an error; nothing after it can be trusted, so the process stopped at once. Check the disk, then start again.",
+  ),
+  invariant: row(27, "A bug: a rule that must hold did not. Please report it with the message."),
+  replaced_data_dir: row(
+    28,
+    "Another member knows this node with another data folder: a new one must not vote in its place. Bring the old folder back.",
+  ),
+} as const satisfies Record<string, FatalRow>;
+
+export type FatalReason = keyof typeof fatalTable;
 
 /** Thrown during start-up, turned into the exit by the CLI; after start-up call `fatal` instead. */
 export class FatalError extends Error {
@@ -59,5 +72,5 @@ export function fatal(reason: FatalReason, message: string): never {
       process.kill(process.pid, "SIGKILL");
     }
   }
-  process.exit(fatalStatus[reason]);
+  process.exit(fatalTable[reason].status);
 }

@@ -18,11 +18,11 @@ export class TailCache {
     return this.#bytes;
   }
 
-  /** Adds batches in order; the first may supersede what is here from its first index on. Returns the bytes superseded. */
-  append(batches: readonly Batch[]): number {
+  /** Adds batches in order; the first may supersede what is here from its first index on. */
+  append(batches: readonly Batch[]): void {
     const first = batches[0];
-    if (first === undefined) return 0;
-    const superseded = this.#truncate(first.firstIndex);
+    if (first === undefined) return;
+    this.#truncate(first.firstIndex);
     for (const batch of batches) {
       this.#batches.push(batch);
       this.#bytes += batch.bytes.byteLength;
@@ -34,7 +34,6 @@ export class TailCache {
       this.#batches = this.#batches.slice(this.#head);
       this.#head = 0;
     }
-    return superseded;
   }
 
   /**
@@ -55,13 +54,10 @@ export class TailCache {
     return taken;
   }
 
-  #truncate(fromIndex: number): number {
-    let bytes = 0;
+  #truncate(fromIndex: number): void {
     while (this.#batches.length > this.#head && this.#batches.at(-1)!.firstIndex >= fromIndex) {
-      bytes += this.#batches.pop()!.bytes.byteLength;
+      this.#bytes -= this.#batches.pop()!.bytes.byteLength;
     }
-    this.#bytes -= bytes;
-    return bytes;
   }
 
   /** Position of the batch that spans `index`, or -1. */

@@ -2,7 +2,7 @@ import { afterAll, describe, expect, test } from "bun:test";
 import { existsSync, mkdtempSync, rmSync, statSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { fatalStatus } from "../../src/fatal.ts";
+import { fatalTable } from "../../src/fatal.ts";
 import { DiskFullError } from "../../src/storage/disk.ts";
 import { lockFile, openDatabase, writeFailed } from "../../src/storage/sqlite.ts";
 import { after, hasStrace, isSync, trace } from "./strace.ts";
@@ -119,7 +119,7 @@ describe.skipIf(!hasStrace)("a failed sync", () => {
       "fdatasync:error=EIO",
     );
     expect(stderr).toContain("sync_failed");
-    expect(exitCode).toBe(fatalStatus.sync_failed);
+    expect(exitCode).toBe(fatalTable.sync_failed.status);
     expect(stdout).toBe("50");
     const rest = after(calls, "ending");
     expect(rest.filter(isSync)).toMatchObject([{ name: "fdatasync", file: "eio.db-wal", failed: true }]);

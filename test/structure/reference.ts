@@ -1,0 +1,61 @@
+/**
+ * The reference of the outside, rendered from the tables that the code runs on: `bun test/structure/reference.ts` writes it, a test keeps it fresh.
+ */
+import { join } from "node:path";
+import { exitStatus } from "../../src/cli/exit-status.ts";
+import { optionsMarkdown } from "../../src/config.ts";
+import { errorTable } from "../../src/errors.ts";
+import { fatalTable } from "../../src/fatal.ts";
+import { Metrics, metricsMarkdown } from "../../src/telemetry/metrics.ts";
+
+export const referencePath: string = join(import.meta.dir, "..", "..", "src", "README.md");
+
+export async function renderReference(): Promise<string> {
+  return `# Reference
+
+Generated from the tables in the code by \`bun run docs\`; do not edit. What each room is for stands at the head of its files.
+
+## Options of a node
+
+Precedence: flag, environment, file (\`--config\`, TOML, keys are the flags without dashes), default. Anything unknown or invalid ends the
+start with status 2 and touches nothing.
+
+${optionsMarkdown()}
+
+## Errors
+
+Every error of the binary protocol, the SDK, HTTP and the CLI has one of these codes, and an outcome of its own where that differs from the
+usual one: \`applied\`, \`not-applied\`, or \`unknown\` when nobody can tell.
+
+| code | number | HTTP | usual outcome | retry helps | what it means, what to do |
+| --- | --- | --- | --- | --- | --- |
+${Object.entries(errorTable)
+  .map(
+    ([code, { number, httpStatus, outcome, retryable, help }]) =>
+      `| \`${code}\` | ${number} | ${httpStatus} | ${outcome} | ${retryable ? "yes" : "no"} | ${help} |`,
+  )
+  .join("\n")}
+
+## Exit statuses
+
+Of the client commands: ${Object.entries(exitStatus)
+    .map(([name, status]) => `${status} ${name}`)
+    .join(", ")}. Of a daemon:
+
+| status | reason | what it means, what to do |
+| --- | --- | --- |
+| 0 | | Stopped by SIGTERM or SIGINT. |
+| 2 | usage | A wrong or unknown option; the message names it. Nothing was touched. |
+${Object.entries(fatalTable)
+  .map(([reason, { status, help }]) => `| ${status} | \`${reason}\` | ${help} |`)
+  .join("\n")}
+
+## Metrics
+
+At \`/metrics\`, in the text format of Prometheus.
+
+${await metricsMarkdown(new Metrics())}
+`;
+}
+
+if (import.meta.main) await Bun.write(referencePath, await renderReference());
