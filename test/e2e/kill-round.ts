@@ -13,8 +13,17 @@ const delayMsMax = 300;
 /** Acknowledged after the kill, so that the cluster is known to go on. */
 const acknowledgedAfter = 50;
 
-const victimKinds = ["any node", "the leader", "all nodes", "the leader, twice"] as const;
-const victimWeights = [4, 5, 2, 1];
+const kinds = [
+  "any node",
+  "the leader",
+  "the leader twice",
+  "the leader, ahead of the others",
+  "a majority",
+  "all nodes",
+] as const;
+type Kind = (typeof kinds)[number];
+/** In the order above. */
+const weights = [4, 4, 1, 2, 1, 3];
 
 export async function killRound(
   cluster: TestCluster,
@@ -24,9 +33,23 @@ export async function killRound(
   workload.start();
   await workload.acknowledges(1);
   await Bun.sleep(random.between(0, delayMsMax));
-  const kind = victimKinds[random.weighted(victimWeights)]!;
+  const kind = kinds[random.weighted(weights)]!;
+  const victims = await victimsOf(kind, cluster, random);
+  const others = cluster.nodes.filter((node) => !victims.includes(node));
+  if (kind === "the leader, ahead of the others") {
+    // It can fill their sockets and its own log meanwhile, and must acknowledge nothing of that.
+    for (const node of others) node.pause();
+    await Bun.sleep(random.between(0, delayMsMax));
+  }
   const killedMs = performance.now();
-  const victims = await kill(cluster, random, kind);
+  await killAll(victims);
+  for (const node of others) node.resume();
+  if (kind === "the leader twice") {
+    // Again in the middle of its recovery.
+    for (const node of victims) node.start();
+    await Bun.sleep(random.between(0, delayMsMax));
+    await killAll(victims);
+  }
   await cluster.start();
   const servingMs = Math.round(performance.now() - killedMs);
   await workload.acknowledges(acknowledgedAfter);
@@ -36,21 +59,21 @@ export async function killRound(
   return { what: `${kind} (${victims.map(({ id }) => id).join(", ")})`, servingMs };
 }
 
-async function kill(
+async function victimsOf(
+  kind: Kind,
   cluster: TestCluster,
   random: Random,
-  kind: (typeof victimKinds)[number],
 ): Promise<readonly TestNode[]> {
-  const victims =
-    kind === "all nodes"
-      ? cluster.nodes
-      : [kind === "any node" ? random.pick(cluster.nodes) : await cluster.leader()];
-  await Promise.all(victims.map((node) => node.kill()));
-  if (kind === "the leader, twice") {
-    // Again in the middle of its recovery.
-    for (const node of victims) node.start();
-    await Bun.sleep(random.between(0, delayMsMax));
-    await Promise.all(victims.map((node) => node.kill()));
+  const { nodes } = cluster;
+  if (kind === "all nodes") return nodes;
+  if (kind === "any node") return [random.pick(nodes)];
+  if (kind === "a majority") {
+    const spared = random.pick(nodes);
+    return nodes.filter((node) => node !== spared);
   }
-  return victims;
+  return [await cluster.leader()];
+}
+
+async function killAll(nodes: readonly TestNode[]): Promise<void> {
+  await Promise.all(nodes.map((node) => node.kill()));
 }
