@@ -72,6 +72,9 @@ export interface Limits {
   readonly valueBytesMax: number;
   readonly rangeItemsMax: number;
   readonly rangeBytesMax: number;
+  /** One transaction: its compares and the operations of both lists together, and the whole command. */
+  readonly txnOperationsMax: number;
+  readonly txnBytesMax: number;
   /** Commands of one section; results of one section are bounded too. */
   readonly sectionCommandsMax: number;
   readonly resultBytesMax: number;
@@ -140,6 +143,8 @@ export const defaultLimits: Limits = checkLimits({
   valueBytesMax: 1 * MiB,
   rangeItemsMax: 1_000,
   rangeBytesMax: 1 * MiB,
+  txnOperationsMax: 128,
+  txnBytesMax: 4 * MiB,
   sectionCommandsMax: 65_536,
   resultBytesMax: 1 * MiB,
   memtableBytes: 64 * MiB,
@@ -168,6 +173,9 @@ export function checkLimits(limits: Limits): Limits {
   // A section may hold one largest command; a batch one such section; an append frame one such batch.
   const largest = l.keyBytesMax + l.valueBytesMax + frameOverheadBytes;
   must(largest + frameOverheadBytes <= l.frameBytesMax, "key + value + overhead <= frameBytesMax");
+  must(l.txnBytesMax + frameOverheadBytes <= l.frameBytesMax, "txnBytesMax <= frameBytesMax");
+  // Positions in a transaction are u16 on the wire.
+  must(l.txnOperationsMax <= 0xffff, "txnOperationsMax <= 65535");
   must(
     l.sectionBytesMax + frameOverheadBytes <= l.frameBytesMax,
     "sectionBytesMax <= frameBytesMax",

@@ -6,19 +6,23 @@ import type { Limits } from "../limits.ts";
 import { batchHeaderBytes, lastIndexOf, writeSafe, type Batch } from "../wire/batch.ts";
 import { KvCommandReader, KvOp } from "../wire/kv.ts";
 import { readSectionHeader, sectionHeaderBytes } from "../wire/section.ts";
+import { kvTxnOp } from "../wire/kv-txn.ts";
 import type { KvLayers } from "./kv-layers.ts";
+import type { KvTxn } from "./kv-txn.ts";
 import { ResultCode, type ResultSink } from "./machine.ts";
 
 export class KvApply {
   readonly #layers: KvLayers;
   readonly #keyBytesMax: number;
   readonly #valueBytesMax: number;
+  readonly #txn: KvTxn;
   readonly #command = new KvCommandReader();
   readonly #revision = new Uint8Array(8);
   readonly #revisionView = new DataView(this.#revision.buffer);
 
-  constructor(layers: KvLayers, limits: Limits) {
+  constructor(layers: KvLayers, txn: KvTxn, limits: Limits) {
     this.#layers = layers;
+    this.#txn = txn;
     this.#keyBytesMax = limits.keyBytesMax;
     this.#valueBytesMax = limits.valueBytesMax;
   }
@@ -76,6 +80,9 @@ export class KvApply {
   ): void {
     const command = this.#command;
     if (!command.read(view, at, length)) {
+      if (length > 0 && view.getUint8(at) === kvTxnOp) {
+        return this.#txn.apply(bytes, view, at, length, index, results);
+      }
       results.result(index, ResultCode.malformed, undefined);
       return;
     }

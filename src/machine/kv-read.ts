@@ -33,12 +33,18 @@ export class KvRead {
     this.#limits = limits;
   }
 
-  read(query: Uint8Array, appliedIndex: number, answers: AnswerSink): void {
+  /** `pageBytesMax` bounds a page besides the machine's own bound; its first item may exceed both. */
+  read(
+    query: Uint8Array,
+    appliedIndex: number,
+    answers: AnswerSink,
+    pageBytesMax = Number.POSITIVE_INFINITY,
+  ): void {
     const read = readKvQuery(query);
     if (read === undefined) {
       answers.answer(ResultCode.malformed, undefined);
     } else if (read.op === KvQuery.range) {
-      this.#range(read.range, appliedIndex, answers);
+      this.#range(read.range, appliedIndex, answers, pageBytesMax);
     } else if (read.key.byteLength > this.#limits.keyBytesMax) {
       answers.answer(ResultCode.tooLarge, undefined);
     } else {
@@ -51,9 +57,9 @@ export class KvRead {
   }
 
   #get(query: Uint8Array, key: Uint8Array, answers: AnswerSink): void {
-    const { active, frozen, file } = this.#layers;
+    const { tables, file } = this.#layers;
     const view = new DataView(query.buffer, query.byteOffset, query.byteLength);
-    for (const table of frozen === undefined ? [active] : [active, frozen]) {
+    for (const table of tables) {
       const entry = table.find(view, kvGetHeadBytes, key.byteLength);
       if (entry === 0) continue;
       if (table.isDeleted(entry)) return answers.answer(ResultCode.notFound, undefined);
@@ -75,7 +81,7 @@ export class KvRead {
     answers.answer(ResultCode.ok, this.#bytes.subarray(0, size));
   }
 
-  #range(range: KvRange, appliedIndex: number, answers: AnswerSink): void {
+  #range(range: KvRange, appliedIndex: number, answers: AnswerSink, pageBytesMax: number): void {
     const first = range.prefix ?? range.from;
     const to = range.prefix === undefined ? range.to : successor(range.prefix);
     // The page goes on behind `after`, unless that lies before the range.
@@ -83,8 +89,8 @@ export class KvRead {
     const exclusive =
       after !== undefined && (first === undefined || Buffer.compare(after, first) >= 0);
     const from = exclusive ? after : first;
-    const page = new Page(this.#limits, range);
-    const memory = new MemoryCursor(this.#layers, from, exclusive, to);
+    const page = new Page(this.#limits, range, pageBytesMax);
+    const memory = new MemoryCursor(this.#layers.tables, from, exclusive, to);
     this.#layers.file.scan(from, (row) => {
       if (exclusive && from !== undefined && Buffer.compare(row.key, from) === 0) return true;
       if (to !== undefined && Buffer.compare(row.key, to) >= 0) return false;
@@ -156,11 +162,11 @@ class Page {
   readonly #itemsMax: number;
   readonly #endMax: number;
 
-  constructor(limits: Limits, range: KvRange) {
+  constructor(limits: Limits, range: KvRange, pageBytesMax: number) {
     this.keysOnly = range.keysOnly === true;
     const wanted = range.limit === 0 ? limits.rangeItemsMax : range.limit;
     this.#itemsMax = Math.min(wanted, limits.rangeItemsMax);
-    this.#endMax = kvRangeAnswerHeadBytes + limits.rangeBytesMax;
+    this.#endMax = Math.min(kvRangeAnswerHeadBytes + limits.rangeBytesMax, pageBytesMax);
   }
 
   /** Takes an item of that size; the first one always, so that each page gets on. */
@@ -176,29 +182,27 @@ class Page {
   }
 }
 
-/** Walks both memtables by key, up to `to`; where both have a key the active one's entry counts. */
+/** Walks the memtables by key, up to `to`; where several have a key the newest one's entry counts. */
 class MemoryCursor {
-  readonly #active: Memtable;
-  readonly #frozen: Memtable | undefined;
-  readonly #activeRuns: RunCursor;
-  readonly #frozenRuns: RunCursor | undefined;
+  /** The newest first. */
+  readonly #tables: readonly Memtable[];
+  readonly #cursors: readonly RunCursor[];
   readonly #to: Uint8Array | undefined;
+  #current = 0;
   table: Memtable;
   /** 0 at the end. */
   entry = 0;
 
   constructor(
-    { active, frozen }: KvLayers,
+    tables: readonly Memtable[],
     from: Uint8Array | undefined,
     exclusive: boolean,
     to: Uint8Array | undefined,
   ) {
-    this.#active = active;
-    this.#frozen = frozen;
-    this.#activeRuns = active.runs.cursor(from, exclusive);
-    this.#frozenRuns = frozen?.runs.cursor(from, exclusive);
+    this.#tables = tables;
+    this.#cursors = tables.map((table) => table.runs.cursor(from, exclusive));
     this.#to = to;
-    this.table = active;
+    this.table = tables[0]!;
     this.#choose();
   }
 
@@ -212,23 +216,22 @@ class MemoryCursor {
   }
 
   advance(): void {
-    if (this.table === this.#active) this.#activeRuns.advance();
-    else this.#frozenRuns?.advance();
+    this.#cursors[this.#current]!.advance();
     this.#choose();
   }
 
   #choose(): void {
-    const active = this.#activeRuns.entry;
-    const frozen = this.#frozenRuns?.entry ?? 0;
-    this.table = this.#active;
-    this.entry = active;
-    if (frozen !== 0 && this.#frozen !== undefined) {
-      const order = active === 0 ? 1 : compareEntries(this.#active, active, this.#frozen, frozen);
-      if (order === 0) this.#frozenRuns?.advance();
-      if (order > 0) {
-        this.table = this.#frozen;
-        this.entry = frozen;
-      }
+    this.entry = 0;
+    for (let at = 0; at < this.#tables.length; at++) {
+      const { entry } = this.#cursors[at]!;
+      if (entry === 0) continue;
+      const table = this.#tables[at]!;
+      const order = this.entry === 0 ? -1 : compareEntries(table, entry, this.table, this.entry);
+      if (order === 0) this.#cursors[at]!.advance();
+      if (order >= 0) continue;
+      this.table = table;
+      this.entry = entry;
+      this.#current = at;
     }
     const to = this.#to;
     if (this.entry !== 0 && to !== undefined && compareKey(this.table, this.entry, to) >= 0) {

@@ -15,6 +15,7 @@ import type { KvFile, KvMeta } from "./kv-file.ts";
 import { KvFlush } from "./kv-flush.ts";
 import { KvLayers } from "./kv-layers.ts";
 import { KvRead } from "./kv-read.ts";
+import { KvTxn } from "./kv-txn.ts";
 import type { AnswerSink, ResultSink, StateMachine } from "./machine.ts";
 import { StateHash } from "./state-hash.ts";
 
@@ -48,8 +49,9 @@ export class KvMachine implements StateMachine {
   constructor({ file, limits, nowMs }: KvMachineOptions) {
     this.#limits = limits;
     this.#layers = new KvLayers(file);
-    this.#apply = new KvApply(this.#layers, limits);
     this.#read = new KvRead(this.#layers, limits);
+    const txn = new KvTxn(this.#layers, this.#read, limits);
+    this.#apply = new KvApply(this.#layers, txn, limits);
     const committed = (): void => this.#layers.dropFrozen(this.#keepMemory);
     this.#flush = new KvFlush({ file, limits, nowMs, committed });
   }

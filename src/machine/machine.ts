@@ -15,6 +15,8 @@ export const ResultCode = {
   compareFailed: 3,
   /** A bound of the machine was exceeded. Nothing was changed. */
   tooLarge: 4,
+  /** The compares of a transaction did not hold, so its failure list was applied; bytes as with ok, for that list. */
+  failureList: 5,
 } as const;
 export type ResultCode = number;
 

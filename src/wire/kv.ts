@@ -18,7 +18,7 @@ import { readSafe, writeSafe } from "./batch.ts";
 
 export const kvVersion = 1;
 
-/** Append-only. A compare op compares the key's revision with prevRevision first; 0 = the key must not exist. */
+/** Append-only; 5 is a transaction (kv-txn.ts). A compare op compares the key's revision with prevRevision first; 0 = the key must not exist. */
 export const KvOp = { put: 1, delete: 2, compareAndPut: 3, compareAndDelete: 4 } as const;
 export type KvOp = (typeof KvOp)[keyof typeof KvOp];
 

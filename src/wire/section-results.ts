@@ -10,7 +10,8 @@ export interface CommandResult {
   readonly bytes: Uint8Array;
 }
 
-const headBytes = 12;
+/** What one result takes besides its bytes. */
+export const resultHeadBytes = 12;
 const none = new Uint8Array(0);
 
 /** Grows as needed; reused from section to section with `reset`. */
@@ -29,12 +30,12 @@ export class SectionResults {
 
   add(position: number, code: number, bytes: Uint8Array | undefined): void {
     const size = bytes === undefined ? 0 : bytes.byteLength;
-    const end = this.#length + headBytes + size;
+    const end = this.#length + resultHeadBytes + size;
     if (end > this.#bytes.byteLength) this.#grow(end);
     this.#view.setUint32(this.#length, position, true);
     this.#view.setUint32(this.#length + 4, code, true);
     this.#view.setUint32(this.#length + 8, size, true);
-    if (bytes !== undefined) this.#bytes.set(bytes, this.#length + headBytes);
+    if (bytes !== undefined) this.#bytes.set(bytes, this.#length + resultHeadBytes);
     this.#length = end;
   }
 
@@ -58,12 +59,12 @@ export function readSectionResults(bytes: Uint8Array, count: number): CommandRes
   let at = 0;
   let next = 0;
   while (at < bytes.byteLength) {
-    if (bytes.byteLength - at < headBytes) return undefined;
+    if (bytes.byteLength - at < resultHeadBytes) return undefined;
     const position = view.getUint32(at, true);
     const length = view.getUint32(at + 8, true);
     if (position < next || position >= count) return undefined;
-    if (length > bytes.byteLength - at - headBytes) return undefined;
-    const start = at + headBytes;
+    if (length > bytes.byteLength - at - resultHeadBytes) return undefined;
+    const start = at + resultHeadBytes;
     results.push({
       position,
       code: view.getUint32(at + 4, true),
