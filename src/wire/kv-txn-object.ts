@@ -12,6 +12,7 @@
 import { BargeError } from "../errors.ts";
 import type { KvRange } from "./kv.ts";
 import {
+  encodeKvTxn,
   type KvCompare,
   type KvOperation,
   KvOperator,
@@ -37,9 +38,19 @@ const operationFields: Readonly<Record<KvOperation["op"], readonly string[]>> = 
   range: ["prefix", "from", "to", "after", "limit", "keysOnly"],
 };
 
+export interface LaidOutTxn {
+  readonly txn: KvTxn;
+  readonly command: Uint8Array;
+}
+
 /** Throws a BargeError, `bad_request` or `too_large`, that names the place. An absent list is an empty one. */
-export function readTxnObject(given: unknown, notation: TxnNotation, bounds: KvTxnBounds): KvTxn {
-  return new TxnObject(notation, bounds).read(given);
+export function layOutTxn(given: unknown, notation: TxnNotation, bounds: KvTxnBounds): LaidOutTxn {
+  const txn = new TxnObject(notation, bounds).read(given);
+  const command = encodeKvTxn(txn);
+  if (command.byteLength <= bounds.txnBytesMax) return { txn, command };
+  throw tooLarge(
+    `the transaction takes ${command.byteLength} bytes and may take ${bounds.txnBytesMax}`,
+  );
 }
 
 class TxnObject {

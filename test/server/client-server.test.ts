@@ -174,7 +174,11 @@ test("queries are answered in order, at one index", () => {
 
 test("answers that do not fit the frame are answered as too large, the others are there", () => {
   const value = "x".repeat(1_000_000);
-  const small = checkLimits({ ...defaultLimits, frameBytesMax: 2_500_000 });
+  const small = checkLimits({
+    ...defaultLimits,
+    frameBytesMax: 2_500_000,
+    txnBytesMax: 2_000_000,
+  });
   server = new ClientServer({ groups, limits: small, tallies, wake: () => wakes++ });
   client = new FakeClient(server, small);
   put(1, value);
