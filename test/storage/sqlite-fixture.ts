@@ -36,7 +36,6 @@ switch (ending) {
   case "exit":
     mark("ending");
     process.exit(3);
-    break;
   case "throw":
     mark("ending");
     throw new Error("uncaught");
@@ -45,7 +44,6 @@ switch (ending) {
     insert.run("never committed");
     mark("ending");
     process.exit(3);
-    break;
   case "sync":
     mark("ending");
     syncer.sync([database.walDescriptor], () => {
