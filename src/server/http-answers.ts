@@ -1,5 +1,6 @@
 /** Answers of the HTTP door: JSON, and errors in the one shape that interface.md names, with the status of errors.ts. */
 import { type BargeError, errorTable } from "../errors.ts";
+import type { KvPage } from "../wire/kv.ts";
 
 export function jsonAnswer(
   body: unknown,
@@ -40,4 +41,22 @@ export function refusal(
     status,
     more.headers,
   );
+}
+
+export function base64(bytes: Uint8Array): string {
+  return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString("base64");
+}
+
+export interface JsonItem {
+  readonly key: string;
+  readonly value: string;
+  readonly revision: number;
+}
+
+export function jsonItems({ items }: KvPage): JsonItem[] {
+  return items.map(({ key, value, revision }) => ({
+    key: base64(key),
+    value: base64(value),
+    revision,
+  }));
 }

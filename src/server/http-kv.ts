@@ -19,8 +19,9 @@ import {
 import { type CommandResult, readSectionResults } from "../wire/section-results.ts";
 import { plainSection, readSectionHeader } from "../wire/section.ts";
 import type { Groups, ReadSink, ReadSource, ReadWaiter, WriteWaiter } from "./groups.ts";
-import { jsonAnswer, refusal } from "./http-answers.ts";
+import { jsonAnswer, jsonItems, refusal } from "./http-answers.ts";
 import { type HttpParameters } from "./http-parameters.ts";
+import { answerTxn, readTxn } from "./http-txn.ts";
 import { encodeEscapes } from "./request-target.ts";
 
 /** Codes that the kv machine answers with; numbers of machine.ResultCode, which the server may not import. */
@@ -83,14 +84,16 @@ export class HttpKv {
     const { code, bytes } = await this.#read(query, parameters);
     const page = code === kvCode.ok ? readKvPage(bytes) : undefined;
     if (page === undefined) throw wrongMachine(code);
-    const items = page.items.map(({ key, value, revision }) => ({
-      key: base64(key),
-      value: base64(value),
-      revision,
-    }));
+    const items = jsonItems(page);
     const last = page.items.at(-1);
     const next = page.more && last !== undefined ? { next: encodeEscapes(last.key) } : {};
     return jsonAnswer({ items, more: page.more, revision: page.revision, ...next });
+  }
+
+  async txn(body: Uint8Array, parameters: HttpParameters): Promise<Response> {
+    const { txn, command } = readTxn(body, this.#limits);
+    const { index, result } = await this.#write(command, parameters);
+    return answerTxn(txn, index, result);
   }
 
   /** The key, or a BargeError that says what is wrong with it. */
@@ -210,8 +213,4 @@ function wrongMachine(code: number): BargeError {
 
 function longKey(): BargeError {
   return new BargeError("too_large", "The key is longer than a key may be.");
-}
-
-function base64(bytes: Uint8Array): string {
-  return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString("base64");
 }

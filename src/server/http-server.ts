@@ -8,9 +8,10 @@ import { ListenError } from "../net/listener.ts";
 import type { Tallies } from "../telemetry/metrics.ts";
 import type { Groups } from "./groups.ts";
 import { errorAnswer, jsonAnswer, refusal, textAnswer } from "./http-answers.ts";
-import { ByteBudget, withBody } from "./http-body.ts";
+import { type BodyBounds, ByteBudget, withBody } from "./http-body.ts";
 import { HttpKv } from "./http-kv.ts";
 import { HttpParameters } from "./http-parameters.ts";
+import { txnBodyBytesMax } from "./http-txn.ts";
 import { decodeEscapes, type RequestTarget, splitTarget } from "./request-target.ts";
 
 export interface HttpAddress {
@@ -86,7 +87,7 @@ function listen(
       // Said aloud: without development mode Bun shares the port with whoever else asks for it.
       reusePort: false,
       // A little more than is accepted, so that the refusal is ours and says why.
-      maxRequestBodySize: limits.valueBytesMax * 2,
+      maxRequestBodySize: Math.max(limits.valueBytesMax, txnBodyBytesMax(limits)) * 2,
       fetch: handle,
       error: (error) => errorAnswer(new BargeError("internal", error.message)),
     });
@@ -106,6 +107,7 @@ async function stopServer(server: BunServer, graceMs: number): Promise<void> {
 }
 
 const kvPath = "/v1/kv";
+const txnPath = "/v1/txn";
 const common = ["group", "timeoutMs"];
 const reading = [...common, "consistency", "maxStalenessMs"];
 const keyMethods = "GET, HEAD, PUT, DELETE";
@@ -201,6 +203,7 @@ class HttpDoor {
       const escaped = path.slice(kvPath.length + 1);
       return this.#key(request, escaped, parameters, server);
     }
+    if (path === txnPath) return this.#txn(request, parameters, server);
     if (path === "/v1/" || path === "/v1") this.#kv.checkKey(new Uint8Array(0));
     return noSuchPath(path);
   }
@@ -229,11 +232,25 @@ class HttpDoor {
   }
 
   #put(request: Request, key: Uint8Array, parameters: HttpParameters): Promise<Response> {
-    const bounds = {
-      bytesMax: this.#limits.valueBytesMax,
-      durationMsMax: this.#limits.requestTimeoutMsMax,
-    };
+    const bounds = this.#bodyBounds(this.#limits.valueBytesMax);
     return withBody(request, bounds, this.#bodies, (value) => this.#kv.put(key, value, parameters));
+  }
+
+  async #txn(
+    request: Request,
+    parameters: ReadonlyMap<string, string>,
+    server: BunServer,
+  ): Promise<Response> {
+    const refused = wrongMethod(request, "POST");
+    if (refused !== undefined) return refused;
+    const checked = new HttpParameters(parameters, common);
+    this.#allowTime(request, checked, server);
+    const bounds = this.#bodyBounds(txnBodyBytesMax(this.#limits));
+    return withBody(request, bounds, this.#bodies, (body) => this.#kv.txn(body, checked));
+  }
+
+  #bodyBounds(bytesMax: number): BodyBounds {
+    return { bytesMax, durationMsMax: this.#limits.requestTimeoutMsMax };
   }
 
   /** A request may wait for its answer longer than a silent connection may stay. */
@@ -252,5 +269,9 @@ function wrongMethod(request: Request, allowed: string): Response | undefined {
 }
 
 function noSuchPath(path: string): Response {
-  return refusal(404, "no_such_path", `There is nothing at ${path}; see /v1/kv and /v1/status.`);
+  return refusal(
+    404,
+    "no_such_path",
+    `There is nothing at ${path}; see /v1/kv, /v1/txn and /v1/status.`,
+  );
 }
