@@ -120,7 +120,7 @@ export interface RangeOptions extends ReadOptions {
   readonly after?: Key | undefined;
   /** Items on one page, at most 1,000; a page also ends at about 1 MiB. @default 1000 */
   readonly limit?: number | undefined;
-  /** Leave the values out. @default false */
+  /** Leave the values out: each is empty, or undefined with another codec than `bytes`. @default false */
   readonly keysOnly?: boolean | undefined;
 }
 
@@ -130,6 +130,103 @@ export interface RangePage<C extends CodecName = "bytes"> {
   readonly more: boolean;
   /** Log index at which the page was read. */
   readonly revision: number;
+}
+
+/** What must hold for a key before a transaction. An absent key has revision 0 and no value, which equals none. */
+export type TxnCompare<C extends CodecName = "bytes"> =
+  | {
+      readonly key: Key;
+      /** The key's revision is `operator` than or to this one. */
+      readonly revision: number;
+      /** @default "equal" */
+      readonly operator?: "equal" | "notEqual" | "less" | "greater" | undefined;
+    }
+  | {
+      readonly key: Key;
+      /** Compared as the bytes that the codec writes. */
+      readonly value: ValueInput<C>;
+      /** `notEqual` holds exactly where `equal` does not, so for an absent key too. @default "equal" */
+      readonly operator?: "equal" | "notEqual" | undefined;
+    }
+  | { readonly key: Key; readonly exists: boolean };
+
+/** One operation of a transaction, with the fields of the call of the same name. */
+export type TxnOperation<C extends CodecName = "bytes"> =
+  | { readonly op: "put"; readonly key: Key; readonly value: ValueInput<C> }
+  | { readonly op: "delete"; readonly key: Key }
+  | { readonly op: "get"; readonly key: Key }
+  | ({ readonly op: "range" } & Pick<
+      RangeOptions,
+      "prefix" | "from" | "to" | "after" | "limit" | "keysOnly"
+    >);
+
+/** What an operation gives: the same as the call of its name. */
+export type TxnOperationResult<C extends CodecName, O> = O extends { readonly op: "put" }
+  ? PutResult
+  : O extends { readonly op: "delete" }
+    ? DeleteResult
+    : O extends { readonly op: "get" }
+      ? Entry<C> | undefined
+      : RangePage<C>;
+
+export type TxnResults<C extends CodecName, L extends readonly unknown[]> = {
+  readonly [P in keyof L]: TxnOperationResult<C, L[P]>;
+};
+
+/** What became of a transaction that was applied. `results` are those of the list that was run, by position. */
+export type TxnResult<
+  C extends CodecName,
+  S extends readonly unknown[],
+  F extends readonly unknown[],
+> =
+  | {
+      readonly succeeded: true;
+      /** Log index of the transaction: the revision of every key that it wrote. */
+      readonly revision: number;
+      readonly results: TxnResults<C, S>;
+    }
+  | {
+      /** The compares did not hold. */
+      readonly succeeded: false;
+      readonly revision: number;
+      readonly results: TxnResults<C, F>;
+    };
+
+/**
+ * A transaction: compares, and one list of operations for when all of them hold, one for when not. It is one command: applied as a
+ * whole or not at all, at one revision, and nothing comes between.
+ *
+ * The compares look at the state before it. The operations run in order, and each sees what those before it did; a key that is written
+ * twice keeps the last value. At most 128 compares and operations and 4 MiB in all; the results at most 1 MiB, and a range that
+ * would not fit them ends early with `more`.
+ *
+ * Immutable: each method gives a new one, so that a part may be used for several. What is wrong is named by its place when it is
+ * committed, as in `success[3].key: must not be empty`, and then nothing was applied.
+ *
+ *     const { succeeded, results } = await client
+ *       .txn()
+ *       .compare({ key: "lock", exists: false })
+ *       .onSuccess({ op: "put", key: "lock", value: "me" })
+ *       .onFailure({ op: "get", key: "lock" })
+ *       .commit();
+ */
+export interface Txn<
+  C extends CodecName = "bytes",
+  S extends readonly unknown[] = readonly [],
+  F extends readonly unknown[] = readonly [],
+> {
+  /** Adds compares. All must hold; without any the success list is run. */
+  compare(...compares: readonly TxnCompare<C>[]): Txn<C, S, F>;
+  /** Adds operations for when all compares hold. */
+  onSuccess<const O extends readonly TxnOperation<C>[]>(
+    ...operations: O
+  ): Txn<C, readonly [...S, ...O], F>;
+  /** Adds operations for when one of the compares does not hold. */
+  onFailure<const O extends readonly TxnOperation<C>[]>(
+    ...operations: O
+  ): Txn<C, S, readonly [...F, ...O]>;
+  /** Sends it, once. Failed compares are no error: see `succeeded`. */
+  commit(options?: CallOptions): Promise<TxnResult<C, S, F>>;
 }
 
 /** Result of one command: `code` 0 is plain ok; the rest is the state machine's (see machine/machine.ts). */
@@ -195,6 +292,8 @@ export interface Client<C extends CodecName = "bytes"> extends AsyncDisposable {
   compareAndDelete(key: Key, prevRevision: number, options?: CallOptions): Promise<CompareResult>;
   /** One page of keys in order. */
   range(options?: RangeOptions): Promise<RangePage<C>>;
+  /** An empty transaction, to be filled and committed. */
+  txn(): Txn<C>;
 
   /**
    * One opaque command. A thin wrapper over a section shared with the other calls of this turn; it costs about 60 ns more than the

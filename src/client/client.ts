@@ -22,6 +22,7 @@ import type {
   RangePage,
   ReadAnswer,
   ReadOptions,
+  Txn,
   ValueInput,
   WriteBatch,
   WriteManyResult,
@@ -37,9 +38,10 @@ import { Ask, ReadBatch } from "./read-batch.ts";
 import { closedError, Router, type RouterEvents } from "./router.ts";
 import { checkStatus, type NodeStatusReply } from "./status.ts";
 import { Sweeper } from "./sweeper.ts";
+import { TxnBuilder } from "./txn.ts";
 import { type ValueCodec, valueCodec } from "./value-codec.ts";
 import { WaitingCalls } from "./waiting-calls.ts";
-import { type SectionBounds, Want, WriteSection } from "./write-section.ts";
+import { resultCode, type SectionBounds, Want, WriteSection } from "./write-section.ts";
 
 /** Sections kept for their buffers. */
 const pooledSectionsMax = 64;
@@ -122,6 +124,16 @@ export class BargeClient<C extends CodecName> implements Client<C>, RouterEvents
   range(options?: RangeOptions): Promise<RangePage<C>> {
     if (this.#full) return this.#later(options, (late) => this.#range({ ...options, ...late }));
     return this.#range(options ?? {});
+  }
+
+  txn(): Txn<C> {
+    const context = {
+      codecName: this.#settings.codec,
+      codec: this.#codec,
+      send: (command: Uint8Array, alone: boolean, options: CallOptions | undefined) =>
+        alone ? this.#writeAlone(command, options) : this.write(command, options),
+    };
+    return new TxnBuilder<C, readonly [], readonly []>(context, [], [], []);
   }
 
   /* ---------------------------------------------------------------- opaque commands and queries */
@@ -295,6 +307,13 @@ export class BargeClient<C extends CodecName> implements Client<C>, RouterEvents
     }
   }
 
+  /** In a section of its own. */
+  async #writeAlone(command: Uint8Array, options: CallOptions | undefined): Promise<WriteResult> {
+    const { firstIndex, exceptions } = await this.writeMany([command], options);
+    const { code, bytes } = exceptions[0] ?? { code: resultCode.ok, bytes: new Uint8Array(0) };
+    return { index: firstIndex, code, bytes };
+  }
+
   #get(key: Key, options: ReadOptions | undefined): Promise<Entry<C> | undefined> {
     try {
       let batch = this.#readsFor(options, false);
@@ -322,7 +341,8 @@ export class BargeClient<C extends CodecName> implements Client<C>, RouterEvents
         limit: checkLimit(options.limit),
         keysOnly: options.keysOnly,
       });
-      const page = this.#waitOnly<RangePage<C>, Ask>(batch, batch.byteLength, Ask.range);
+      const ask = options.keysOnly === true ? Ask.keys : Ask.range;
+      const page = this.#waitOnly<RangePage<C>, Ask>(batch, batch.byteLength, ask);
       this.#begin(batch, options);
       return page;
     } catch (error) {

@@ -22,7 +22,7 @@ import type { ValueCodec } from "./value-codec.ts";
 import { commandError, resultCode } from "./write-section.ts";
 
 /** What the query at a position resolves to. */
-export const Ask = { get: 0, range: 1, opaque: 2 } as const;
+export const Ask = { get: 0, range: 1, keys: 2, opaque: 3 } as const;
 export type Ask = (typeof Ask)[keyof typeof Ask];
 
 /** Queries of one request stay below this, unless one alone is larger. */
@@ -174,7 +174,7 @@ export class ReadBatch extends Outgoing {
     if (page === undefined) return malformedAnswer();
     const items = page.items.map(({ key, value, revision }) => ({
       key,
-      value: this.#codec.decode(value),
+      value: ask === Ask.keys ? this.#codec.leftOut : this.#codec.decode(value),
       revision,
     }));
     return { items, more: page.more, revision: page.revision };

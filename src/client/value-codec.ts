@@ -8,6 +8,8 @@ export interface ValueCodec {
   encode(value: unknown): Uint8Array | string;
   /** `bytes` may be a view of a received frame: what is returned must not depend on it. */
   decode(bytes: Uint8Array): unknown;
+  /** Stands for a value that was left out. */
+  readonly leftOut: unknown;
 }
 
 const utf8 = new TextDecoder();
@@ -21,6 +23,7 @@ const codecs: Record<CodecName, ValueCodec> = {
       throw new BargeError("bad_request", "a value must be a Uint8Array or a string");
     },
     decode: (bytes) => bytes.slice(),
+    leftOut: new Uint8Array(0),
   },
   json: {
     encode(value) {
@@ -29,11 +32,13 @@ const codecs: Record<CodecName, ValueCodec> = {
       return text;
     },
     decode: (bytes) => attempt("json", (): unknown => JSON.parse(utf8.decode(bytes))),
+    leftOut: undefined,
   },
   msgpack: {
     encode: (value) => attempt("msgpack", () => packr.pack(value)),
     // unpack returns views of its input for binary fields, so it gets a copy of its own.
     decode: (bytes) => attempt("msgpack", (): unknown => packr.unpack(bytes.slice())),
+    leftOut: undefined,
   },
 };
 
