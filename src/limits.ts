@@ -58,6 +58,21 @@ export interface Limits {
   readonly peerSilenceMs: number;
   /** Requests of one connection that await their reply. */
   readonly connectionRequestsMax: number;
+  /** Bytes of queries of one connection that await their reply: above it, reading from that socket stops. */
+  readonly connectionRequestBytesMax: number;
+  /**
+   * What all client connections together hold: incomplete frames, queries that wait, unsent replies. Above it the connection that holds
+   * the most is cut.
+   */
+  readonly clientBytesMax: number;
+  /** HTTP requests under way, answers that are being sent among them. */
+  readonly httpRequestsMax: number;
+
+  /** Reads of clients are answered for so long in one turn of the loop, or until so much is copied; the rest waits for the next. */
+  readonly readMsPerTurn: number;
+  readonly readBytesPerTurn: number;
+  /** Queries of one request that come later than this are left unanswered: asked again, they have the time for themselves. */
+  readonly readRequestMsMax: number;
 
   /** WAL bytes of one segment before the log rotates. */
   readonly segmentBytes: number;
@@ -133,6 +148,13 @@ export const defaultLimits: Limits = checkLimits({
   idleTimeoutMs: 60_000,
   peerSilenceMs: 3_000,
   connectionRequestsMax: 65_536,
+  connectionRequestBytesMax: 16 * MiB,
+  clientBytesMax: 256 * MiB,
+  httpRequestsMax: 1_024,
+
+  readMsPerTurn: 2,
+  readBytesPerTurn: 8 * MiB,
+  readRequestMsMax: 20,
 
   segmentBytes: 64 * MiB,
   segmentRecordsMax: 1_000_000,
@@ -195,6 +217,11 @@ export function checkLimits(limits: Limits): Limits {
   must(
     bulkQueue <= l.sendQueueBytesCut,
     "2 (inflightBytesMax + frameBytesMax) <= sendQueueBytesCut",
+  );
+  // One connection alone never reaches the bound of all: its own come first.
+  must(
+    l.sendQueueBytesCut + l.connectionRequestBytesMax + l.frameBytesMax <= l.clientBytesMax,
+    "sendQueueBytesCut + connectionRequestBytesMax + frameBytesMax <= clientBytesMax",
   );
   must(l.segmentBytes <= l.groupLogBytesMax, "segmentBytes <= groupLogBytesMax");
   must(l.requestTimeoutMs <= l.requestTimeoutMsMax, "requestTimeoutMs <= requestTimeoutMsMax");

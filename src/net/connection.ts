@@ -22,6 +22,7 @@ export type CloseReason =
   | "frame time-out"
   | "silent"
   | "does not read"
+  | "holds too much"
   | "frame not allowed"
   | "malformed message"
   | "wrong sender"
@@ -33,6 +34,8 @@ export interface ConnectionHandler {
   frame(connection: Connection, type: number, payload: Uint8Array, fieldsBytes: number): void;
   /** Once, whoever closed it. */
   closed(connection: Connection, reason: CloseReason): void;
+  /** The send queue, which was over its bound, is below half of it again. */
+  drained?(connection: Connection): void;
 }
 
 /** Which frames may arrive besides ping and pong: a client can never carry a peer's message, whatever it sends [38]. */
@@ -70,6 +73,8 @@ export class Connection {
   readonly out = new SendBuffer();
   /** Who is told; handed on once the hello is read. */
   handler: ConnectionHandler;
+  /** Bytes of received frames that its owner still keeps, where the owner counts them. */
+  requestBytes = 0;
   readonly #onGone: ((connection: Connection, reason: CloseReason) => void) | undefined;
   readonly #socket: ByteSocket;
   readonly #limits: Limits;
@@ -126,6 +131,11 @@ export class Connection {
   /** Encoded and not yet taken by the socket. */
   get sendQueueBytes(): number {
     return this.out.byteLength;
+  }
+
+  /** All memory that this connection makes the node hold. */
+  get heldBytes(): number {
+    return this.out.byteLength + this.#reader.assemblyBytes + this.requestBytes;
   }
 
   /** Bytes that the socket took so far. */
@@ -289,6 +299,7 @@ export class Connection {
     if (pause === this.#pausedByQueue) return;
     this.#pausedByQueue = pause;
     this.#applyPause();
+    if (!pause) this.handler.drained?.(this);
   }
 
   #applyPause(): void {

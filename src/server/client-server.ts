@@ -2,14 +2,16 @@
  * The binary door for clients: requests in, replies out, on connections whose hello is done. A request costs one small waiter and never a
  * promise or a closure; its reply is encoded straight into the connection's send buffer and leaves with all others of the turn [39].
  *
- * Bounded: requests of one connection that wait (then its socket is not read), the size of sections and replies, and by the connection
- * itself the bytes that a client does not read.
+ * Bounded: requests of one connection that wait, in number and in bytes (then its socket is not read), the size of sections and replies,
+ * and by the connection itself the bytes that a client does not read. Answering is work and memory, so it has a budget per turn: reads
+ * beyond it, and those of a client that does not take its replies, are held until there is time and room.
  */
 import { BargeError, errorTable } from "../errors.ts";
 import type { Limits } from "../limits.ts";
 import type { CloseReason, Connection, ConnectionHandler } from "../net/connection.ts";
 import type { Tallies } from "../telemetry/metrics.ts";
 import {
+  answerHeadBytes,
   decodeClientRequest,
   encodeControlReply,
   encodeErrorReply,
@@ -18,9 +20,21 @@ import {
   ReadReplyWriter,
 } from "../wire/client-messages.ts";
 import { frameHeaderBytes } from "../wire/frame.ts";
-import type { ControlRequest, ReadRequest, WriteRequest } from "../wire/messages.ts";
+import {
+  Consistency,
+  type ControlRequest,
+  type ReadRequest,
+  type WriteRequest,
+} from "../wire/messages.ts";
 import { readSectionHeader, type SectionHeader, SectionKind } from "../wire/section.ts";
-import type { Groups, ReadSink, ReadSource, ReadWaiter, WriteWaiter } from "./groups.ts";
+import type {
+  Groups,
+  NodeStatus,
+  ReadSink,
+  ReadSource,
+  ReadWaiter,
+  WriteWaiter,
+} from "./groups.ts";
 
 export interface ClientServerOptions {
   readonly groups: Groups;
@@ -34,6 +48,8 @@ export interface ClientServerOptions {
 const replyOverheadBytes = 1_024;
 /** Code of an answer that does not fit: machine.ResultCode.tooLarge, which the server may not import. */
 const answerTooLarge = 4;
+/** Queries between two looks at the clock. */
+const queriesPerCheck = 64;
 
 export class ClientServer {
   readonly #groups: Groups;
@@ -43,9 +59,17 @@ export class ClientServer {
   readonly #served = new Set<ServedConnection>();
   /** Connections with replies that have not been handed to their sockets. */
   #dirty: ServedConnection[] = [];
+  /** Connections with requests that are held, in the order of their turns. */
+  readonly #holding = new Set<ServedConnection>();
+  /** What is left for answering in this turn of the loop. */
+  #turnMs: number;
+  #turnBytes: number;
+  /** Gathered once per turn, whoever asks how often. */
+  #status: NodeStatus | undefined;
   #stopping = false;
   readonly replyWriter = new ReadReplyWriter();
   readonly answerBytesMax: number;
+  readonly readRequestMsMax: number;
 
   constructor({ groups, limits, tallies, wake }: ClientServerOptions) {
     this.#groups = groups;
@@ -53,6 +77,9 @@ export class ClientServer {
     this.#tallies = tallies;
     this.#wake = wake;
     this.answerBytesMax = limits.frameBytesMax - frameHeaderBytes - replyOverheadBytes;
+    this.readRequestMsMax = limits.readRequestMsMax;
+    this.#turnMs = limits.readMsPerTurn;
+    this.#turnBytes = limits.readBytesPerTurn;
   }
 
   /** Takes over a connection whose hello named a client and is answered. */
@@ -73,15 +100,18 @@ export class ClientServer {
     return this.#tallies.requestsWaiting;
   }
 
-  /** Hands the replies of a turn to the sockets. */
+  /** The end of a turn: hands its replies to the sockets, and goes on with what was held. */
   flush(): void {
-    if (this.#dirty.length === 0) return;
     const dirty = this.#dirty;
     this.#dirty = [];
     for (const served of dirty) {
       served.dirty = false;
       served.connection.flush();
     }
+    this.#turnMs = this.#limits.readMsPerTurn;
+    this.#turnBytes = this.#limits.readBytesPerTurn;
+    this.#status = undefined;
+    if (this.#holding.size > 0) this.#answerHeld();
   }
 
   /** From now on requests are refused; those that wait still get their reply. */
@@ -101,10 +131,13 @@ export class ClientServer {
     this.#tallies.framesReceived++;
     const message = decodeClientRequest(type, payload, fieldsBytes);
     if (message === undefined) return served.connection.close("malformed message");
-    if (message.type === "control") return this.#control(served, message);
-    this.#admit(served);
-    if (message.type === "write") this.#write(served, message);
-    else this.#read(served, message);
+    if (message.type === "write") {
+      this.#admit(served, 0);
+      return this.#write(served, message);
+    }
+    this.#admit(served, payload.byteLength);
+    if (message.type === "read") this.#read(served, message, payload.byteLength);
+    else new ControlWaiter(this, served, message, payload.byteLength).resume();
   }
 
   #write(served: ServedConnection, message: WriteRequest): void {
@@ -121,10 +154,10 @@ export class ClientServer {
     this.#groups.write(message.group, message.section, header, timeoutMs, waiter);
   }
 
-  #read(served: ServedConnection, message: ReadRequest): void {
-    const { request, queries, count } = message;
-    const waiter = new QueriesWaiter(this, served, request, queries, count);
-    const refused = this.#refusal();
+  #read(served: ServedConnection, message: ReadRequest, payloadBytes: number): void {
+    const { queries, count } = message;
+    const waiter = new QueriesWaiter(this, served, message, payloadBytes);
+    const refused = this.#refusal() ?? this.#checkQueries(queries.byteLength, count);
     if (refused !== undefined) return waiter.failed(refused);
     this.#tallies.readRequests++;
     this.#tallies.readQueries += count;
@@ -133,13 +166,14 @@ export class ClientServer {
     this.#groups.read(group, consistency, maxStalenessMs, timeoutMs, waiter);
   }
 
-  #control(served: ServedConnection, { request, operation }: ControlRequest): void {
+  control(served: ServedConnection, { request, operation }: ControlRequest): void {
     if (operation !== "status") {
       const error = new BargeError("bad_request", `This node knows no operation "${operation}".`);
       return this.sendError(served, request, error);
     }
+    this.#status ??= this.#groups.status();
     try {
-      encodeControlReply(served.connection.out, request, this.#groups.status());
+      encodeControlReply(served.connection.out, request, this.#status);
     } catch (error) {
       if (!(error instanceof RangeError)) throw error;
       return this.sendError(served, request, new BargeError("too_large", error.message));
@@ -169,6 +203,16 @@ export class ClientServer {
       return new BargeError("too_large", `A section holds at most ${sectionCommandsMax} commands.`);
     }
     return undefined;
+  }
+
+  /** The same bounds as for writes: what one request may ask of a turn. */
+  #checkQueries(bytes: number, count: number): BargeError | undefined {
+    const { sectionBytesMax, sectionCommandsMax } = this.#limits;
+    if (count === 1 || (count <= sectionCommandsMax && bytes <= sectionBytesMax)) return undefined;
+    return new BargeError(
+      "too_large",
+      `A request may hold at most ${sectionCommandsMax} queries and ${sectionBytesMax} bytes of them.`,
+    );
   }
 
   #timeoutMs(asked: number): number {
@@ -209,22 +253,88 @@ export class ClientServer {
     if (this.#dirty.length === 1) this.#wake();
   }
 
+  /* ---------------------------------------------------------------- what has to wait for time and room */
+
+  /** True where the request is kept: this turn has done enough, or the client has replies to take first. */
+  hold(served: ServedConnection, held: Held): boolean {
+    const behind = served.held.length > 0 && !served.answeringHeld;
+    if (!behind && this.#turnHasRoom && this.#queueHasRoom(served.connection)) return false;
+    served.held.push(held);
+    this.#holding.add(served);
+    this.#wake();
+    return true;
+  }
+
+  get #turnHasRoom(): boolean {
+    return this.#turnMs > 0 && this.#turnBytes > 0;
+  }
+
+  #queueHasRoom(connection: Connection): boolean {
+    return connection.sendQueueBytes <= this.#limits.sendQueueBytesMax;
+  }
+
+  /** Counts what an answer took against the turn's budget. */
+  spent(milliseconds: number, bytes: number): void {
+    this.#turnMs -= milliseconds;
+    this.#turnBytes -= bytes;
+  }
+
+  /** Each connection in its turn, one request at a time: who asks for much delays himself. */
+  #answerHeld(): void {
+    // A connection that has more stands at the end again, and the iteration comes by there too.
+    for (const served of this.#holding) {
+      // Another turn, at once. Whose queue is full wakes us when it drains.
+      if (!this.#turnHasRoom) return this.#wake();
+      if (!this.#queueHasRoom(served.connection)) continue;
+      this.#holding.delete(served);
+      this.#answerNext(served);
+      if (served.held.length > 0) this.#holding.add(served);
+    }
+  }
+
+  #answerNext(served: ServedConnection): void {
+    served.answeringHeld = true;
+    served.held.shift()!.resume();
+    served.answeringHeld = false;
+  }
+
+  /** Reads that were held: the index that they waited for is applied, so the state of this node is new enough. */
+  readHeld(group: number, waiter: ReadWaiter): void {
+    this.#groups.read(group, Consistency.local, 0, this.#limits.requestTimeoutMs, waiter);
+  }
+
+  drained(served: ServedConnection): void {
+    if (served.held.length > 0) this.#wake();
+  }
+
   /* ---------------------------------------------------------------- how many wait */
 
-  #admit(served: ServedConnection): void {
+  #admit(served: ServedConnection, bytes: number): void {
     this.#tallies.requestsWaiting++;
+    this.#tallies.requestBytesWaiting += bytes;
     served.waiting++;
-    if (served.paused || served.waiting < this.#limits.connectionRequestsMax) return;
+    served.connection.requestBytes += bytes;
+    const { connectionRequestsMax, connectionRequestBytesMax } = this.#limits;
+    const full =
+      served.waiting >= connectionRequestsMax ||
+      served.connection.requestBytes >= connectionRequestBytesMax;
+    if (!full || served.paused) return;
     served.paused = true;
     served.connection.pause();
   }
 
   /** A request has its answer. False when nobody is there to read it. */
-  settle(served: ServedConnection): boolean {
+  settle(served: ServedConnection, bytes: number): boolean {
     if (served.gone) return false;
     this.#tallies.requestsWaiting--;
+    this.#tallies.requestBytesWaiting -= bytes;
     served.waiting--;
-    if (served.paused && served.waiting * 2 <= this.#limits.connectionRequestsMax) {
+    served.connection.requestBytes -= bytes;
+    const { connectionRequestsMax, connectionRequestBytesMax } = this.#limits;
+    const calm =
+      served.waiting * 2 <= connectionRequestsMax &&
+      served.connection.requestBytes * 2 <= connectionRequestBytesMax;
+    if (served.paused && calm) {
       served.paused = false;
       served.connection.resume();
     }
@@ -235,10 +345,19 @@ export class ClientServer {
     this.#served.delete(served);
     this.#tallies.clientConnections = this.#served.size;
     this.#tallies.requestsWaiting -= served.waiting;
+    this.#tallies.requestBytesWaiting -= served.connection.requestBytes;
+    this.#holding.delete(served);
+    served.held.length = 0;
     if (reason !== "closed by the other side" && reason !== "closed here") {
       this.#tallies.clientConnectionsCut++;
     }
   }
+}
+
+/** A request that waits for time and room. */
+interface Held {
+  /** Answers now, or is held again. */
+  resume(): void;
 }
 
 /** What the door keeps of one connection. */
@@ -248,6 +367,8 @@ class ServedConnection implements ConnectionHandler {
   waiting = 0;
   paused = false;
   dirty = false;
+  readonly held: Held[] = [];
+  answeringHeld = false;
   /** Nobody is there any more: waiters say nothing. */
   gone = false;
 
@@ -264,6 +385,10 @@ class ServedConnection implements ConnectionHandler {
     this.gone = true;
     this.#server.forget(this, reason);
   }
+
+  drained(): void {
+    this.#server.drained(this);
+  }
 }
 
 class SectionWaiter implements WriteWaiter {
@@ -278,63 +403,106 @@ class SectionWaiter implements WriteWaiter {
   }
 
   applied(firstIndex: number, results: Uint8Array): void {
-    if (!this.#server.settle(this.#served)) return;
+    if (!this.#server.settle(this.#served, 0)) return;
     this.#server.sendWritten(this.#served, this.#request, firstIndex, results);
   }
 
   failed(error: BargeError): void {
-    if (!this.#server.settle(this.#served)) return;
+    if (!this.#server.settle(this.#served, 0)) return;
     this.#server.sendError(this.#served, this.#request, error);
   }
 }
 
-class QueriesWaiter implements ReadWaiter, ReadSink {
+class QueriesWaiter implements ReadWaiter, ReadSink, Held {
   readonly #server: ClientServer;
   readonly #served: ServedConnection;
-  readonly #request: number;
-  readonly #queries: Uint8Array;
-  readonly #count: number;
+  readonly #message: ReadRequest;
+  readonly #payloadBytes: number;
+  /** Queries without an answer, the present one among them. */
+  #left = 0;
 
   constructor(
     server: ClientServer,
     served: ServedConnection,
-    request: number,
-    queries: Uint8Array,
-    count: number,
+    message: ReadRequest,
+    payloadBytes: number,
   ) {
     this.#server = server;
     this.#served = served;
-    this.#request = request;
-    this.#queries = queries;
-    this.#count = count;
+    this.#message = message;
+    this.#payloadBytes = payloadBytes;
   }
 
   ready(source: ReadSource, appliedIndex: number): void {
-    if (!this.#server.settle(this.#served)) return;
+    if (this.#served.gone || this.#server.hold(this.#served, this)) return;
+    this.#server.settle(this.#served, this.#payloadBytes);
     const { replyWriter } = this.#server;
-    replyWriter.begin(this.#served.connection.out, this.#request, appliedIndex);
-    const { buffer, byteOffset, byteLength } = this.#queries;
-    const view = new DataView(buffer, byteOffset, byteLength);
-    let at = 0;
-    for (let i = 0; i < this.#count; i++) {
-      const queryAt = at + queryHeadBytes;
-      at = queryAt + view.getUint32(at, true);
-      source.read(this.#queries.subarray(queryAt, at), this);
-    }
+    const beginMs = performance.now();
+    replyWriter.begin(this.#served.connection.out, this.#message.request, appliedIndex);
+    this.#readAll(source, beginMs + this.#server.readRequestMsMax);
+    this.#server.spent(performance.now() - beginMs, replyWriter.bodyBytes);
     replyWriter.end();
     this.#server.sent(this.#served);
+  }
+
+  /** The first query is always read; those for which no time is left are answered as if they had no room. */
+  #readAll(source: ReadSource, untilMs: number): void {
+    const { queries, count } = this.#message;
+    const view = new DataView(queries.buffer, queries.byteOffset, queries.byteLength);
+    let at = 0;
+    let late = false;
+    for (let i = 0; i < count; i++) {
+      this.#left = count - i;
+      const queryAt = at + queryHeadBytes;
+      at = queryAt + view.getUint32(at, true);
+      if (i > 0 && i % queriesPerCheck === 0) late ||= performance.now() > untilMs;
+      if (late) this.#server.replyWriter.answer(answerTooLarge, undefined);
+      else source.read(queries.subarray(queryAt, at), this);
+    }
   }
 
   /** An answer that does not fit the frame any more is answered as too large; asked alone it fits. */
   answer(code: number, bytes: Uint8Array | undefined): void {
     const { replyWriter, answerBytesMax } = this.#server;
     const size = bytes === undefined ? 0 : bytes.byteLength;
-    if (replyWriter.bodyBytes + size <= answerBytesMax) replyWriter.answer(code, bytes);
+    const end = replyWriter.bodyBytes + size + this.#left * answerHeadBytes;
+    if (end <= answerBytesMax) replyWriter.answer(code, bytes);
     else replyWriter.answer(answerTooLarge, undefined);
   }
 
+  resume(): void {
+    this.#server.readHeld(this.#message.group, this);
+  }
+
   failed(error: BargeError): void {
-    if (!this.#server.settle(this.#served)) return;
-    this.#server.sendError(this.#served, this.#request, error);
+    if (!this.#server.settle(this.#served, this.#payloadBytes)) return;
+    this.#server.sendError(this.#served, this.#message.request, error);
+  }
+}
+
+class ControlWaiter implements Held {
+  readonly #server: ClientServer;
+  readonly #served: ServedConnection;
+  readonly #message: ControlRequest;
+  readonly #payloadBytes: number;
+
+  constructor(
+    server: ClientServer,
+    served: ServedConnection,
+    message: ControlRequest,
+    payloadBytes: number,
+  ) {
+    this.#server = server;
+    this.#served = served;
+    this.#message = message;
+    this.#payloadBytes = payloadBytes;
+  }
+
+  resume(): void {
+    if (this.#served.gone || this.#server.hold(this.#served, this)) return;
+    this.#server.settle(this.#served, this.#payloadBytes);
+    const beginMs = performance.now();
+    this.#server.control(this.#served, this.#message);
+    this.#server.spent(performance.now() - beginMs, 0);
   }
 }

@@ -43,6 +43,8 @@ export class Tallies {
   httpRequests = 0;
   /** Requests in flight over all binary connections. */
   requestsWaiting = 0;
+  /** Bytes of the frames of reads among them. */
+  requestBytesWaiting = 0;
   /** Refused or failed requests by error code. */
   readonly refused = new Map<string, number>();
 

@@ -24,7 +24,7 @@ import {
   type ServerReply,
 } from "./messages.ts";
 import { wholeSection } from "./section.ts";
-import type { SendBuffer } from "./send-buffer.ts";
+import { bodyDirectBytes, type SendBuffer } from "./send-buffer.ts";
 
 const writeFieldsBytes = 16;
 const writeReplyFieldsBytes = 20;
@@ -139,13 +139,14 @@ export class ReadReplyWriter {
     this.#count = 0;
   }
 
-  /** `bytes` is copied. */
+  /** `bytes` is copied: a large answer into memory of its own, that goes as soon as it is sent. */
   answer(code: number, bytes: Uint8Array | undefined): void {
     const out = this.#building();
     const at = out.reserve(answerHeadBytes);
     out.view.setUint32(at, code, true);
     out.view.setUint32(at + 4, bytes === undefined ? 0 : bytes.byteLength, true);
-    if (bytes !== undefined) out.append(bytes);
+    if (bytes !== undefined && bytes.byteLength > bodyDirectBytes) out.attach(bytes.slice());
+    else if (bytes !== undefined) out.append(bytes);
     this.#count++;
   }
 
