@@ -3,12 +3,13 @@
  * node, and with space again it goes on by itself. Nothing is lost. Skips where nothing can be mounted.
  */
 import { expect, test } from "bun:test";
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { appendFileSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { fatalTable } from "../../src/fatal.ts";
 import { type TestNode, until, withCluster } from "./cluster.ts";
 import { failureOf, HttpDoor } from "./doors.ts";
-import { type Mount, mounted } from "./mount.ts";
+import { mounted } from "./mount.ts";
 import { Workload } from "./workload.ts";
 
 const testMsMax = 90_000;
@@ -16,17 +17,38 @@ const valueBytes = 8_192;
 const ballastMiB = 40;
 const size = "size=64m";
 
-/** Runs `body` with a file system that has little space, and much once the ballast is dropped. */
-async function onSmallDisk(body: (disk: Mount, dropBallast: () => void) => Promise<void>) {
+interface SmallDisk {
+  readonly path: string;
+  /** Takes what is left. */
+  fill(): void;
+  /** From now on there is space. */
+  free(): void;
+}
+
+/** Runs `body` with a file system that has little space until it is freed. */
+async function onSmallDisk(body: (disk: SmallDisk) => Promise<void>): Promise<void> {
   const dir = mkdtempSync(join(tmpdir(), "barge-disk-"));
   try {
-    using disk = mounted(join(dir, "disk"), size);
-    if (disk === undefined) return;
-    const ballast = join(disk.path, "ballast");
-    writeFileSync(ballast, new Uint8Array(ballastMiB * 1024 * 1024));
-    await body(disk, () => rmSync(ballast));
+    using mount = mounted(join(dir, "disk"), size);
+    if (mount === undefined) return;
+    const [ballast, rest] = ["ballast", "rest"].map((name) => join(mount.path, name));
+    writeFileSync(ballast!, new Uint8Array(ballastMiB * 1024 * 1024));
+    await body({
+      path: mount.path,
+      fill: () => fillWith(rest!),
+      free: () => [ballast!, rest!].forEach((path) => rmSync(path, { force: true })),
+    });
   } finally {
     rmSync(dir, { recursive: true, force: true });
+  }
+}
+
+function fillWith(path: string): void {
+  const block = new Uint8Array(4_096);
+  try {
+    for (;;) appendFileSync(path, block);
+  } catch (error) {
+    expect((error as NodeJS.ErrnoException).code).toBe("ENOSPC");
   }
 }
 
@@ -40,33 +62,36 @@ for (const who of ["leader", "follower"] as const) {
   test(
     `the disk of a ${who} is full: the others go on, and it comes back by itself`,
     () =>
-      onSmallDisk((disk, dropBallast) =>
-        withCluster({ dataDir: (id) => (id === 1 ? disk.path : undefined) }, async (cluster) => {
-          const small = cluster.nodes[0]!;
-          await using workload = new Workload(cluster, { valueBytes, timeoutMs: 2_000 });
-          while (((await cluster.leader()) === small) !== (who === "leader")) {
-            const leader = await cluster.leader();
-            await leader.kill();
-            await cluster.leader(cluster.nodes.filter((node) => node !== leader));
-            await cluster.start();
-          }
-          workload.start();
-          await full(small);
-          const error = await failureOf(new HttpDoor(small).put("refused", "value", 1_000));
-          expect({ code: error.code, outcome: error.outcome }).toEqual({
-            code: "disk_full",
-            outcome: "not-applied",
-          });
-          await workload.acknowledges(200);
-          expect(await new HttpDoor(small).get("refused", 1_000, "local")).toBeUndefined();
-          expect(small.running).toBe(true);
+      onSmallDisk((disk) =>
+        withCluster(
+          { dataDir: (id) => (id === 1 ? join(disk.path, "node1") : undefined) },
+          async (cluster) => {
+            const small = cluster.nodes[0]!;
+            await using workload = new Workload(cluster, { valueBytes, timeoutMs: 2_000 });
+            while (((await cluster.leader()) === small) !== (who === "leader")) {
+              const leader = await cluster.leader();
+              await leader.kill();
+              await cluster.leader(cluster.nodes.filter((node) => node !== leader));
+              await cluster.start();
+            }
+            workload.start();
+            await full(small);
+            const error = await failureOf(new HttpDoor(small).put("refused", "value", 1_000));
+            expect({ code: error.code, outcome: error.outcome }).toEqual({
+              code: "disk_full",
+              outcome: "not-applied",
+            });
+            await workload.acknowledges(200);
+            expect(await new HttpDoor(small).get("refused", 1_000, "local")).toBeUndefined();
+            expect(small.running).toBe(true);
 
-          dropBallast();
-          await workload.acknowledges(200);
-          await workload.stop();
-          await cluster.converged();
-          await workload.verify("all");
-        }),
+            disk.free();
+            await workload.acknowledges(200);
+            await workload.stop();
+            await cluster.converged();
+            await workload.verify("all");
+          },
+        ),
       ),
     testMsMax,
   );
@@ -75,7 +100,7 @@ for (const who of ["leader", "follower"] as const) {
 test(
   "the disks of all are full: writes are refused until there is space",
   () =>
-    onSmallDisk((disk, dropBallast) =>
+    onSmallDisk((disk) =>
       withCluster({ dataDir: (id) => join(disk.path, `node${id}`) }, async (cluster) => {
         await using workload = new Workload(cluster, { valueBytes, timeoutMs: 2_000 });
         workload.start();
@@ -85,12 +110,17 @@ test(
         });
         const { notApplied } = workload.counts;
         await until("writes are refused", () => workload.counts.notApplied > notApplied + 10);
-        // A crash in this state changes nothing.
-        const leader = cluster.nodes[1]!;
-        await leader.kill();
+        // After a crash a node needs some space to begin again, and says so.
+        const crashed = cluster.nodes[1]!;
+        await crashed.kill();
+        disk.fill();
+        crashed.start();
+        const { status, stderr } = await crashed.ended();
+        expect(stderr).toMatch(/barge: data_dir_not_writable: .*no space left/);
+        expect(status).toBe(fatalTable.data_dir_not_writable.status);
 
-        dropBallast();
-        leader.start();
+        disk.free();
+        crashed.start();
         await workload.acknowledges(500);
         await workload.stop();
         await cluster.converged();
