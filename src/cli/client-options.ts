@@ -85,6 +85,14 @@ export function readable(bytes: Uint8Array): string {
   return /^[\p{L}\p{N}\p{P}\p{S} ]*$/u.test(text) ? text : JSON.stringify(text);
 }
 
+const previewBytes = 100;
+
+/** Values are shown to be recognised; `barge get` and `--json` have the whole. */
+export function preview(value: Uint8Array): string {
+  if (value.byteLength <= previewBytes) return readable(value);
+  return `${readable(value.subarray(0, previewBytes))}… (${value.byteLength} bytes)`;
+}
+
 export async function printLine(text: string): Promise<void> {
   await Bun.write(Bun.stdout, `${text}\n`);
 }

@@ -47,6 +47,11 @@ const entries: readonly Entry[] = [
     load: async () => (await import("./range.ts")).rangeCommand(),
   },
   {
+    name: "txn",
+    summary: "compare, then one of two lists of operations, atomically",
+    load: async () => (await import("./txn.ts")).txnCommand(),
+  },
+  {
     name: "status",
     summary: "show all nodes of a cluster",
     load: async () => (await import("./status.ts")).statusCommand(),

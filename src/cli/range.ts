@@ -5,6 +5,7 @@ import {
   addConsistency,
   base64,
   clientCommand,
+  preview,
   printLine,
   readable,
   type ReadFlags,
@@ -23,7 +24,6 @@ const examples = `  barge range                             everything
   barge range user/ --json | jq -r .key   keys and values are in base64`;
 
 const pageItemsMax = 1_000;
-const previewBytes = 100;
 
 export function rangeCommand(): Command {
   const command = clientCommand(
@@ -78,10 +78,4 @@ function line({ key, value, revision }: RangeItem, { json, keysOnly }: RangeFlag
   const columns = [readable(key), String(revision)];
   if (keysOnly !== true) columns.push(preview(value));
   return columns.join("\t");
-}
-
-/** Values are shown to be recognised; `barge get` and `--json` have the whole. */
-function preview(value: Uint8Array): string {
-  if (value.byteLength <= previewBytes) return readable(value);
-  return `${readable(value.subarray(0, previewBytes))}… (${value.byteLength} bytes)`;
 }
