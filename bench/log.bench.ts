@@ -48,6 +48,7 @@ class Log {
     const disk = openSqliteDisk({
       segmentsPath: join(folder, "segments"),
       watermarkPath: join(folder, "watermark"),
+      segmentBytes: defaultLimits.segmentBytes,
     });
     this.#store = new LogStore(disk, { limits: defaultLimits, bootId: 1, seedCrc: 0 });
     this.#store.recover();

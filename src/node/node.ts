@@ -20,7 +20,7 @@ import { FileSyncer } from "../storage/file-syncer.ts";
 import { CorruptBatchError, LogStore } from "../storage/log-store.ts";
 import { openSqliteDisk, type SqliteDisk } from "../storage/sqlite-disk.ts";
 import { createLogger, type Logger } from "../telemetry/logger.ts";
-import { Metrics } from "../telemetry/metrics.ts";
+import { Metrics, type NodeFigures } from "../telemetry/metrics.ts";
 import type { Consistency, Hello, HelloReply } from "../wire/messages.ts";
 import { frameVersion } from "../wire/frame.ts";
 import { version } from "../version.ts";
@@ -56,8 +56,6 @@ export interface NodeOptions {
 export interface RunningNode {
   readonly binaryPort: number;
   readonly httpPort: number;
-  /** How long recovery took, from the first file to the open port. */
-  readonly recoveryMs: number;
   status(): NodeStatus;
   /** Stops intake, finishes what is in flight, leaves the files. Within 3 s. */
   stop(): Promise<void>;
@@ -73,11 +71,9 @@ const wrongIncarnation = "wrong_incarnation";
 
 /** Throws FatalError, having touched nothing that is not its own, when the node cannot start. */
 export async function startNode(options: NodeOptions): Promise<RunningNode> {
-  const startedMs = performance.now();
   try {
     const node = new Node(options);
     await node.start();
-    node.recoveryMs = performance.now() - startedMs;
     return node;
   } catch (error) {
     if (!(error instanceof DiskFullError)) throw error;
@@ -109,7 +105,6 @@ class Node implements RunningNode, Groups {
   #stopping = false;
   #stopped: Promise<void> | undefined;
   readonly #startedMs = performance.now();
-  recoveryMs = 0;
   /** Members that have accepted this node's folder, while the cluster forms. */
   readonly #met = new Set<number>();
 
@@ -126,7 +121,11 @@ class Node implements RunningNode, Groups {
     const owner = { clusterId: this.#clusterId, nodeId };
     this.#dataDir = openDataDir(dataDir, drawn ? { ...owner, token } : owner);
     try {
-      this.#disk = openSqliteDisk(this.#dataDir);
+      this.#disk = openSqliteDisk({
+        segmentsPath: this.#dataDir.segmentsPath,
+        watermarkPath: this.#dataDir.watermarkPath,
+        segmentBytes: this.#limits.segmentBytes,
+      });
       this.#store = new LogStore(this.#disk, {
         limits: this.#limits,
         bootId: randomInt(2 ** 32),
@@ -222,7 +221,7 @@ class Node implements RunningNode, Groups {
       tallies: this.#metrics.tallies,
       wake: () => this.#wake(),
     });
-    this.#metrics.observe(() => this.status());
+    this.#metrics.observe(() => this.#figures());
     await this.#open();
     this.#timer = setInterval(() => this.#tick(), this.#limits.tickMs);
     this.#wake();
@@ -415,6 +414,24 @@ class Node implements RunningNode, Groups {
       syncs: this.#disk.syncDurations(),
       cpuSeconds: (user + system) / 1e6,
       peakRssBytes: process.resourceUsage().maxRSS * 1_024,
+    };
+  }
+
+  /** For metrics: the status, and what can grow. */
+  #figures(): NodeFigures {
+    const status = this.status();
+    const others = [...this.#options.initialMembers.keys()].filter(
+      (id) => id !== this.#options.nodeId,
+    );
+    return {
+      ...status,
+      connections: this.#listener.counts.all,
+      clientBytes: this.#listener.clientBytes,
+      groups: status.groups.map((group) => ({
+        ...group,
+        queues: this.#shard.group(group.id)!.queues(),
+      })),
+      peers: others.map((id) => ({ id, ...this.#transport.figures(id)! })),
     };
   }
 

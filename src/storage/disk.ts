@@ -37,6 +37,8 @@ export interface SegmentFile {
   readonly number: number;
   /** Bytes that the segment takes on disk so far (for SQLite: used part of its WAL). Decides rotation. */
   readonly bytes: number;
+  /** Its file grows as it is written, which syncs dearer than overwriting (M15). */
+  readonly growing: boolean;
   /** One transaction. Throws DiskFullError with nothing written; any other failure is fatal and does not come back. */
   append(records: readonly LogRecord[]): void;
   /** One record's data, or undefined when it has none of that number. */

@@ -97,13 +97,16 @@ export class SegmentChain {
     const current = this.current;
     // The segments that were found are never written again, for their lost tails could come back [M19].
     const isOfThisBoot = this.#oldestNeeded > 0;
-    if (current !== undefined && isOfThisBoot && !this.#isFull(current, 1)) return undefined;
+    if (current !== undefined && isOfThisBoot && !this.#isFull(current, 1)) {
+      // A growing one is left for one that does not grow as soon as there is one.
+      if (current.file.growing && this.#preparing !== 0) this.#takePrepared();
+      return this.#unused;
+    }
     if (this.#unused !== undefined) return this.#unused;
     if (this.#preparing !== 0) {
-      const prepared = this.#disk.takePrepared(this.#preparing);
       const canWait = isOfThisBoot && current !== undefined && !this.#isFull(current, 2);
-      if (prepared === undefined && canWait) return undefined;
-      this.#unused = prepared;
+      this.#takePrepared();
+      if (this.#unused !== undefined || canWait) return this.#unused;
     } else {
       // Remembered, so that a number is not used up each time that the disk is too full.
       this.#preparing = this.#takeNumber();
@@ -111,6 +114,11 @@ export class SegmentChain {
     this.#unused ??= this.#disk.create(this.#preparing);
     this.#preparing = 0;
     return this.#unused;
+  }
+
+  #takePrepared(): void {
+    this.#unused = this.#disk.takePrepared(this.#preparing);
+    if (this.#unused !== undefined) this.#preparing = 0;
   }
 
   /** The file of `nextFile` has its first transaction, which names `oldest`, and is the current segment now. */
@@ -145,10 +153,11 @@ export class SegmentChain {
     return this.#isFull(this.current!, 1);
   }
 
-  /** Has the next segment made off the loop, once the current one is half full. */
+  /** Has the next segment made off the loop: once the current one is half full, or sees some use while it still grows. */
   prepareNext(): void {
     if (this.#preparing !== 0 || this.#unused !== undefined) return;
-    if (!this.#isFull(this.current!, 0.5)) return;
+    const current = this.current!;
+    if (!this.#isFull(current, current.file.growing ? 1 / 64 : 1 / 2)) return;
     this.#preparing = this.#takeNumber();
     this.#disk.prepare(this.#preparing);
   }

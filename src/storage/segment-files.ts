@@ -3,7 +3,7 @@
  * which holds all records and is never checkpointed [18]. Used by the event loop and by segment-worker.ts; everything here blocks.
  */
 
-import { closeSync, openSync, renameSync, rmSync, writeSync } from "node:fs";
+import { closeSync, ftruncateSync, openSync, renameSync, rmSync, writeSync } from "node:fs";
 import { join } from "node:path";
 import { DiskFullError } from "./disk.ts";
 import { databaseImage, isDiskFull, openDatabase } from "./sqlite.ts";
@@ -25,6 +25,7 @@ const schema = `
 `;
 
 const walHeaderBytes = 32;
+const fillChunkBytes = 1_048_576;
 const fileName = /^(\d{8,})\.db(-wal|-shm)?$/;
 
 export type SegmentSuffix = "" | "-wal" | "-shm";
@@ -50,18 +51,22 @@ export function segmentImage(): Uint8Array {
   return image;
 }
 
-/**
- * Makes segment `number` and leaves it open: empty, stamped and durable. Out of the WAL of the retired segment `recycled`, which is
- * overwritten in place, or with one that grows. Throws DiskFullError with nothing left of it.
- */
+export interface SegmentSource {
+  /** The retired segment whose WAL is overwritten in place. */
+  readonly recycled?: number | undefined;
+  /** Without one: so many bytes of zeros to overwrite, where the disk has the space; 0 = a WAL that grows. */
+  readonly filledBytes: number;
+}
+
+/** Makes segment `number` and leaves it open: empty, stamped and durable. Throws DiskFullError with nothing left of it. */
 export function prepareSegment(
   directory: string,
   number: number,
-  recycled?: number,
+  { recycled, filledBytes }: SegmentSource,
 ): OwnedDatabase {
   let database: OwnedDatabase | undefined;
   try {
-    if (recycled === undefined) createSegmentFiles(directory, number);
+    if (recycled === undefined) createSegmentFiles(directory, number, filledBytes);
     else recycleSegmentFiles(directory, recycled, number);
     database = openSegment(directory, number);
     stampSegment(database, number);
@@ -74,12 +79,33 @@ export function prepareSegment(
   }
 }
 
-/** New files; the WAL will grow. */
-function createSegmentFiles(directory: string, number: number): void {
+/** New files. The WAL is made here and not by SQLite, so that one directory sync covers both; `wx` refuses one of a former life. */
+function createSegmentFiles(directory: string, number: number, filledBytes: number): void {
   writeImage(directory, number);
-  // Made here and not by SQLite, so that one directory sync covers both; `wx` refuses a WAL of a former life.
-  closeSync(openSync(segmentPath(directory, number, "-wal"), "wx", 0o600));
+  const descriptor = openSync(segmentPath(directory, number, "-wal"), "wx", 0o600);
+  try {
+    if (filledBytes > 0) fillWithZeros(descriptor, filledBytes);
+  } finally {
+    closeSync(descriptor);
+  }
   fsyncDirectory(directory);
+}
+
+/**
+ * Overwriting syncs at less than half the cost of growing (M5, M15). A WAL that begins with zeros is empty to SQLite, as a recycled one
+ * is. Where space runs out the file stays empty, and grows.
+ */
+function fillWithZeros(descriptor: number, bytes: number): void {
+  const zeros = new Uint8Array(fillChunkBytes);
+  try {
+    for (let at = 0; at < bytes;) {
+      at += writeSync(descriptor, zeros, 0, Math.min(zeros.byteLength, bytes - at), at);
+    }
+  } catch (error) {
+    if (!isDiskFull(error)) throw error;
+    ftruncateSync(descriptor);
+  }
+  fsyncFile(descriptor);
 }
 
 /**

@@ -15,8 +15,13 @@ export const ProgressWord = {
 } as const;
 
 export type SegmentJob =
-  /** Make segment `number`, out of the WAL of `recycled` where there is one. */
-  | { readonly kind: "prepare"; readonly number: number; readonly recycled: number | undefined }
+  /** Make segment `number`, out of the WAL of `recycled` where there is one, else with one filled with zeros. */
+  | {
+      readonly kind: "prepare";
+      readonly number: number;
+      readonly recycled: number | undefined;
+      readonly filledBytes: number;
+    }
   | { readonly kind: "unlink"; readonly number: number };
 
 /** `failed` says why; where `isFull` it was for want of space, and nothing is left of the new segment. */

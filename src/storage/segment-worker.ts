@@ -26,7 +26,7 @@ function work(job: SegmentJob): SegmentJobDone {
     if (job.kind === "unlink") {
       unlinkSegment(directory, job.number);
     } else {
-      prepareSegment(directory, job.number, job.recycled).leave();
+      prepareSegment(directory, job.number, job).leave();
       Atomics.store(words, ProgressWord.prepared, job.number);
     }
     return { job };

@@ -34,6 +34,8 @@ import { WatermarkFile } from "./watermark-file.ts";
 export interface SqliteDiskOptions {
   readonly segmentsPath: string;
   readonly watermarkPath: string;
+  /** A new segment is made with as many bytes to overwrite, where there is no retired one to recycle; 0 = it grows. */
+  readonly segmentBytes: number;
 }
 
 /** Retired segments kept to be recycled; they take the disk space of as many full WALs. */
@@ -54,6 +56,7 @@ export class SqliteDisk implements Disk {
   readonly segments: readonly SqliteSegment[];
 
   readonly #directory: string;
+  readonly #segmentBytes: number;
   readonly #syncer = new FileSyncer();
   readonly #watermarkSyncer = new FileSyncer();
   readonly #watermark: WatermarkFile;
@@ -75,8 +78,9 @@ export class SqliteDisk implements Disk {
   #closed = false;
 
   /** Use `openSqliteDisk`. */
-  constructor({ segmentsPath, watermarkPath }: SqliteDiskOptions) {
+  constructor({ segmentsPath, watermarkPath, segmentBytes }: SqliteDiskOptions) {
     this.#directory = segmentsPath;
+    this.#segmentBytes = segmentBytes;
     const progress = new SharedArrayBuffer(8);
     kept.push(progress);
     this.#progress = new Int32Array(progress);
@@ -112,8 +116,12 @@ export class SqliteDisk implements Disk {
     if (prepared !== undefined) return prepared;
     return orFatal(() => {
       this.#removeDebris();
-      const database = prepareSegment(this.#directory, number, this.#spares.shift());
-      return this.#adopt(new SqliteSegment(number, database, freshWalBytes));
+      // Filling would block the loop; the log moves on to a prepared one as soon as it is worth it.
+      const recycled = this.#spares.shift();
+      const database = prepareSegment(this.#directory, number, { recycled, filledBytes: 0 });
+      return this.#adopt(
+        new SqliteSegment(number, database, freshWalBytes, recycled === undefined),
+      );
     });
   }
 
@@ -121,7 +129,8 @@ export class SqliteDisk implements Disk {
     if (this.#preparing !== undefined) throw new Error("a segment is being prepared already");
     orFatal(() => this.#removeDebris());
     this.#preparing = number;
-    this.#post({ kind: "prepare", number, recycled: this.#spares.shift() });
+    const recycled = this.#spares.shift();
+    this.#post({ kind: "prepare", number, recycled, filledBytes: this.#segmentBytes });
   }
 
   takePrepared(number: number): SqliteSegment | undefined {
@@ -133,7 +142,7 @@ export class SqliteDisk implements Disk {
     this.#prepared = undefined;
     return orFatal(() => {
       const database = openSegment(this.#directory, number);
-      return this.#adopt(new SqliteSegment(number, database, freshWalBytes));
+      return this.#adopt(new SqliteSegment(number, database, freshWalBytes, false));
     });
   }
 
@@ -273,7 +282,7 @@ function findSegments(directory: string): FoundSegments {
     const database = openStamped(directory, number);
     if (database === undefined) continue;
     const walBytes = statSync(segmentPath(directory, number, "-wal")).size;
-    segments.push(new SqliteSegment(number, database, walBytes));
+    segments.push(new SqliteSegment(number, database, walBytes, false));
   }
   const live = new Set(segments.map((segment) => segment.number));
   return { segments, debris: numbers.filter((number) => !live.has(number)) };

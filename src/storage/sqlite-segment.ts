@@ -16,6 +16,7 @@ interface RecordRow {
 
 export class SqliteSegment implements SegmentFile {
   readonly number: number;
+  readonly growing: boolean;
   readonly #database: OwnedDatabase;
   readonly #meter: WalMeter;
   readonly #insert: Statement<unknown, [number, number, number, Uint8Array]>;
@@ -24,8 +25,9 @@ export class SqliteSegment implements SegmentFile {
   readonly #heads: Statement<RecordRow, [number]>;
 
   /** Takes over an open database; `walBytes` is how much of its WAL is used already. */
-  constructor(number: number, database: OwnedDatabase, walBytes: number) {
+  constructor(number: number, database: OwnedDatabase, walBytes: number, growing: boolean) {
     this.number = number;
+    this.growing = growing;
     this.#database = database;
     this.#meter = new WalMeter(walBytes);
     this.#insert = database.prepare(

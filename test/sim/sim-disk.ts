@@ -46,6 +46,7 @@ interface DiskState {
 
 class SimSegment implements SegmentFile {
   readonly number: number;
+  readonly growing: boolean;
   bytes = 0;
   readonly records: LogRecord[];
   /** How many records there were after each transaction that is not known durable. */
@@ -59,6 +60,7 @@ class SimSegment implements SegmentFile {
   constructor(disk: SimDisk, number: number, records: readonly LogRecord[], durable: boolean) {
     this.#disk = disk;
     this.number = number;
+    this.growing = !durable;
     this.records = [...records];
     this.durableRecords = durable ? records.length : 0;
     this.durable = durable;

@@ -27,12 +27,18 @@ diskSuite("simulated", (): DiskHarness => {
   };
 });
 
-diskSuite("sqlite", (): DiskHarness => {
+/** Growing segments, and segments filled beforehand that the records outgrow. */
+for (const segmentBytes of [0, 20_000]) {
+  diskSuite(`sqlite, ${segmentBytes} bytes filled`, () => sqliteHarness(segmentBytes));
+}
+
+function sqliteHarness(segmentBytes: number): DiskHarness {
   const folder = mkdtempSync(join(tmpdir(), "barge-disk-"));
   const open = (): SqliteDisk =>
     new SqliteDisk({
       segmentsPath: join(folder, "segments"),
       watermarkPath: join(folder, "watermark"),
+      segmentBytes,
     });
   return {
     open,
@@ -49,4 +55,4 @@ diskSuite("sqlite", (): DiskHarness => {
     },
     dispose: () => rmSync(folder, { recursive: true, force: true }),
   };
-});
+}

@@ -26,6 +26,7 @@ function open(): { store: LogStore; recovered: ReturnType<LogStore["recover"]> }
   const disk = new SqliteDisk({
     segmentsPath: join(folder, "segments"),
     watermarkPath: join(folder, "watermark"),
+    segmentBytes: 200_000,
   });
   const limits = { ...defaultLimits, segmentBytes: 200_000 };
   store = new LogStore(disk, { limits, bootId: 1, seedCrc });

@@ -11,6 +11,7 @@ const soon = (): Promise<void> => new Promise((resolve) => setTimeout(resolve, 1
 const disk = openSqliteDisk({
   segmentsPath: `${folder}/segments`,
   watermarkPath: `${folder}/watermark`,
+  segmentBytes: 0,
 });
 mark("create");
 const first = disk.create(1);

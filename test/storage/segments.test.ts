@@ -40,9 +40,9 @@ afterEach(() => {
   rmSync(folder, { recursive: true, force: true });
 });
 
-function open(): SqliteDisk {
+function open(segmentBytes = 0): SqliteDisk {
   disk?.close();
-  disk = openSqliteDisk({ segmentsPath, watermarkPath: join(folder, "watermark") });
+  disk = openSqliteDisk({ segmentsPath, watermarkPath: join(folder, "watermark"), segmentBytes });
   return disk;
 }
 
@@ -229,6 +229,40 @@ describe("what a crash leaves", () => {
     expect(() => open()).toThrow(FatalError);
     disk = undefined;
     expect(readdirSync(segmentsPath).sort()).toEqual(before);
+  });
+});
+
+describe("filling", () => {
+  test("a prepared segment is overwritten in place, and reads as empty before", async () => {
+    const bytes = 400_000;
+    open(bytes).prepare(1);
+    let segment: SegmentFile | undefined;
+    await until(() => (segment = disk!.takePrepared(1)) !== undefined);
+    expect(segment!.growing).toBe(false);
+    const size = statSync(path(1, "-wal")).size;
+    expect(size).toBe(bytes);
+    for (let seq = 1; seq <= 5; seq++) segment!.append([record(seq, 50_000)]);
+    expect(statSync(path(1, "-wal")).size).toBe(size);
+    expect(segment!.bytes).toBeLessThan(size);
+    expect(found()).toEqual({ 1: [1, 2, 3, 4, 5] });
+  });
+
+  test("past what was filled it grows", async () => {
+    open(100_000).prepare(1);
+    let segment: SegmentFile | undefined;
+    await until(() => (segment = disk!.takePrepared(1)) !== undefined);
+    for (let seq = 1; seq <= 5; seq++) segment!.append([record(seq, 50_000)]);
+    expect(statSync(path(1, "-wal")).size).toBeGreaterThan(250_000);
+    expect(found()).toEqual({ 1: [1, 2, 3, 4, 5] });
+  });
+
+  test("a crash while it is filled leaves something that is dropped", () => {
+    const fresh = open(100_000);
+    fresh.create(1).append([record(10)]);
+    fresh.close();
+    copyFileSync(path(1), path(2));
+    writeFileSync(path(2, "-wal"), new Uint8Array(50_000));
+    expect(found()).toEqual({ 1: [10] });
   });
 });
 

@@ -122,7 +122,9 @@ describe.skipIf(!hasStrace)("a failed sync", () => {
     expect(exitCode).toBe(fatalTable.sync_failed.status);
     expect(stdout).toBe("50");
     const rest = after(calls, "ending");
-    expect(rest.filter(isSync)).toMatchObject([{ name: "fdatasync", file: "eio.db-wal", failed: true }]);
+    expect(rest.filter(isSync)).toMatchObject([
+      { name: "fdatasync", file: "eio.db-wal", failed: true },
+    ]);
     expect(rest.filter((call) => call.name === "pwrite64")).toEqual([]);
     expect(statSync(path).size).toBe(4096);
   });

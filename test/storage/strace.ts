@@ -87,7 +87,8 @@ function parseCall(body: string): Call | undefined {
   if (match === null) return undefined;
   const [, name, args, result] = match;
   const mark = /"mark ([\w-]+)\\n"/.exec(args!);
-  if (mark !== null) return { name: "mark", file: mark[1]!, to: undefined, bytes: 0, failed: false };
+  if (mark !== null)
+    return { name: "mark", file: mark[1]!, to: undefined, bytes: 0, failed: false };
   const paths = [...args!.matchAll(/<([^>]+)>|"([^"]*)"/g)].map((path) => path[1] ?? path[2] ?? "");
   const named = paths.filter((path) => path.startsWith("/"));
   const isWrite = name === "write" || name === "pwrite64";
