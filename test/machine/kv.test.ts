@@ -21,6 +21,18 @@ import {
   type KvItem,
   type KvRange,
 } from "../../src/wire/kv.ts";
+import {
+  encodeKvTxn,
+  KvOperator,
+  type KvCompare,
+  type KvOperation,
+  KvTarget,
+  type KvTxn,
+  KvTxnList,
+  KvTxnProblem,
+  encodeKvTxnFault,
+  readKvTxnResults,
+} from "../../src/wire/kv-txn.ts";
 import { plainSection } from "../../src/wire/section.ts";
 import { Random } from "../sim/random.ts";
 import { SimKvFile } from "../sim/sim-kv-file.ts";
@@ -35,8 +47,16 @@ function limitsWith(changes: Partial<Limits>): Limits {
 
 /** What the machine should be, as simply as possible; keys in hex, whose order is that of the bytes. */
 class Model {
-  readonly entries = new Map<string, { revision: number; value: Uint8Array }>();
-  readonly expected = new Map<number, { code: number; revision?: number }>();
+  entries = new Map<string, { revision: number; value: Uint8Array }>();
+  /** Results that are not plain ok, with what their bytes say, read by `saidBy`. */
+  readonly expected = new Map<number, { code: number; says?: unknown }>();
+  /** The list that a transaction took, by its index: what the bytes of its result are about. */
+  readonly lists = new Map<number, readonly KvOperation[]>();
+  readonly #limits: Limits;
+
+  constructor(limits: Limits) {
+    this.#limits = limits;
+  }
 
   revision(key: Uint8Array): number {
     return this.entries.get(hex(key))?.revision ?? 0;
@@ -54,8 +74,83 @@ class Model {
   compare(index: number, key: Uint8Array, prevRevision: number): boolean {
     const revision = this.revision(key);
     if (revision === prevRevision) return true;
-    this.expected.set(index, { code: ResultCode.compareFailed, revision });
+    this.expected.set(index, { code: ResultCode.compareFailed, says: revision });
     return false;
+  }
+
+  txn(index: number, { compare, success, failure }: KvTxn): void {
+    const holds = compare.every((each) => this.#holds(each));
+    const operations = holds ? success : failure;
+    const before = new Map(this.entries);
+    // Each result takes 12 bytes, as the whole does within its section; those still to come have theirs reserved.
+    let room = this.#limits.resultBytesMax - 12 - 12 * operations.length;
+    const said: unknown[] = [];
+    let plain = true;
+    for (const [position, operation] of operations.entries()) {
+      const { size, ...result } = this.#operation(index, operation, room);
+      said.push(result);
+      const isPlain = size === 0 && !("found" in result && !result.found);
+      plain &&= isPlain;
+      if (!isPlain && size > room) {
+        this.entries = before;
+        const list = holds ? KvTxnList.success : KvTxnList.failure;
+        const fault = encodeKvTxnFault(list, position, KvTxnProblem.resultTooLarge);
+        this.expected.set(index, { code: ResultCode.tooLarge, says: hex(fault) });
+        return;
+      }
+      // What a plain ok does not need is there for the next.
+      room += isPlain ? 12 : -size;
+    }
+    this.lists.set(index, operations);
+    const says = plain ? undefined : said;
+    if (!holds) this.expected.set(index, { code: ResultCode.failureList, says });
+    else if (!plain) this.expected.set(index, { code: ResultCode.ok, says });
+  }
+
+  #holds(compare: KvCompare): boolean {
+    const entry = this.entries.get(hex(compare.key));
+    const { operator } = compare;
+    const { equal, less, greater } = KvOperator;
+    if (compare.target === KvTarget.exists) return (entry !== undefined) === (operator === equal);
+    if (compare.target === KvTarget.value) {
+      const same = entry !== undefined && hex(entry.value) === hex(compare.value);
+      return same === (operator === equal);
+    }
+    const revision = entry?.revision ?? 0;
+    if (operator === less) return revision < compare.revision;
+    if (operator === greater) return revision > compare.revision;
+    return (revision === compare.revision) === (operator === equal);
+  }
+
+  /** What an operation of a transaction does and says, and how many bytes that takes. */
+  #operation(index: number, operation: KvOperation, room: number): Said {
+    if (operation.op === "range") return this.#page(operation.range, room);
+    const key = hex(operation.key);
+    if (operation.op === "put") {
+      this.entries.set(key, { revision: index, value: operation.value });
+      return { size: 0 };
+    }
+    if (operation.op === "delete") return { size: 0, found: this.entries.delete(key) };
+    const entry = this.entries.get(key);
+    if (entry === undefined) return { size: 0, found: false };
+    const { revision, value } = entry;
+    return { size: 8 + value.byteLength, found: true, revision, value: hex(value) };
+  }
+
+  #page(range: KvRange, room: number): Said {
+    const { rangeItemsMax, rangeBytesMax } = this.#limits;
+    const itemsMax = Math.min(range.limit || rangeItemsMax, rangeItemsMax);
+    const all = this.range(range);
+    const items: typeof all = [];
+    let size = 16;
+    for (const item of all) {
+      const end = size + 14 + (item.key.length + item.value.length) / 2;
+      const fits = items.length < itemsMax && end <= Math.min(16 + rangeBytesMax, room);
+      if (!fits && items.length > 0) break;
+      items.push(item);
+      size = end;
+    }
+    return { size, items, more: items.length < all.length };
   }
 
   range(range: KvRange): { key: string; revision: number; value: string }[] {
@@ -75,13 +170,20 @@ class Model {
   }
 }
 
+interface Said {
+  readonly size: number;
+  readonly found?: boolean;
+  readonly [what: string]: unknown;
+}
+
 class Workload {
   readonly log = new TestLog();
-  readonly model = new Model();
+  readonly model: Model;
   readonly #random: Random;
 
-  constructor(random: Random) {
+  constructor(random: Random, limits: Limits) {
     this.#random = random;
+    this.model = new Model(limits);
   }
 
   key(): Uint8Array {
@@ -114,7 +216,7 @@ class Workload {
     const length = random.below(random.chance(0.05) ? 500 : 20);
     const value = Uint8Array.from({ length }, () => random.below(256));
     const guess = random.chance(0.7) ? model.revision(key) : random.below(index);
-    switch (random.weighted([6, 2, 2, 1, 0.3])) {
+    switch (random.weighted([6, 2, 2, 1, 3, 0.3])) {
       case 0:
         model.put(index, key, value);
         return encodeKvPut(key, value);
@@ -127,9 +229,58 @@ class Workload {
       case 3:
         if (model.compare(index, key, guess)) model.delete(index, key);
         return encodeKvCompareAndDelete(key, guess);
+      case 4: {
+        const txn = this.#txn(index);
+        model.txn(index, txn);
+        return encodeKvTxn(txn);
+      }
       default:
         model.expected.set(index, { code: ResultCode.malformed });
         return Uint8Array.from({ length: random.below(12) }, () => random.below(5));
+    }
+  }
+
+  #txn(index: number): KvTxn {
+    const random = this.#random;
+    const list = (): KvOperation[] =>
+      Array.from({ length: random.below(5) }, () => this.#operation());
+    const compare = Array.from({ length: random.below(3) }, () => this.#compare(index));
+    return { compare, success: list(), failure: list() };
+  }
+
+  #compare(index: number): KvCompare {
+    const random = this.#random;
+    const key = this.key();
+    const entry = this.model.entries.get(hex(key));
+    const operator = random.pick([KvOperator.equal, KvOperator.notEqual]);
+    switch (random.below(3)) {
+      case 0:
+        return { key, target: KvTarget.exists, operator };
+      case 1: {
+        const value = entry !== undefined && random.chance(0.7) ? entry.value : text("other");
+        return { key, target: KvTarget.value, operator, value };
+      }
+      default: {
+        const revision = random.chance(0.5) ? (entry?.revision ?? 0) : random.below(index);
+        const any = random.pick(Object.values(KvOperator));
+        return { key, target: KvTarget.revision, operator: any, revision };
+      }
+    }
+  }
+
+  #operation(): KvOperation {
+    const random = this.#random;
+    const key = this.key();
+    const value = Uint8Array.from({ length: random.below(20) }, () => random.below(256));
+    switch (random.weighted([3, 2, 2, 1])) {
+      case 0:
+        return { op: "put", key, value };
+      case 1:
+        return { op: "delete", key };
+      case 2:
+        return { op: "get", key };
+      default:
+        return { op: "range", range: this.range() };
     }
   }
 
@@ -156,7 +307,7 @@ class Harness {
 
   constructor(seed: number, limits: Limits) {
     this.random = new Random(seed);
-    this.workload = new Workload(this.random.fork(1));
+    this.workload = new Workload(this.random.fork(1), limits);
     this.#limits = limits;
     const disk = this.random.fork(2);
     this.#file = new SimKvFile({
@@ -257,11 +408,41 @@ function readAll(machine: KvMachine, range: KvRange): KvItem[] {
 function expectResults(results: Results, model: Model): void {
   const got = [...results.all]
     .sort(([a], [b]) => a - b)
-    .map(([index, { code, bytes }]) => [index, code, bytes && readKvRevision(bytes)]);
+    .map(([index, { code, bytes }]) => [
+      index,
+      code,
+      bytes && saidBy(code, bytes, model.lists.get(index)),
+    ]);
   const expected = [...model.expected]
     .sort(([a], [b]) => a - b)
-    .map(([index, { code, revision }]) => [index, code, revision]);
+    .map(([index, { code, says }]) => [index, code, says]);
   expect(got).toEqual(expected);
+}
+
+/** The bytes of a result in the words of the model. */
+function saidBy(
+  code: number,
+  bytes: Uint8Array,
+  operations: readonly KvOperation[] | undefined,
+): unknown {
+  if (code === ResultCode.compareFailed) return readKvRevision(bytes);
+  if (operations === undefined) return hex(bytes);
+  return readKvTxnResults(operations, bytes)?.map((result) => {
+    if (result.op === "put") return {};
+    if (result.op === "delete") return { found: result.deleted };
+    if (result.op === "range") {
+      const { items, more } = result.page;
+      const plain = items.map(({ key, revision, value }) => ({
+        key: hex(key),
+        revision,
+        value: hex(value),
+      }));
+      return { items: plain, more };
+    }
+    const { entry } = result;
+    if (entry === undefined) return { found: false };
+    return { found: true, revision: entry.revision, value: hex(entry.value) };
+  });
 }
 
 describe("kv against a model", () => {
@@ -276,6 +457,7 @@ describe("kv against a model", () => {
         kvWalBytesMax: small.pick([1, 2_000, 1 << 30]),
         rangeItemsMax: small.pick([2, 1_000]),
         rangeBytesMax: small.pick([1, 200, 10_000]),
+        resultBytesMax: small.pick([30, 100, 400, 1 << 20]),
       });
       const harness = new Harness(seed, limits);
       const { random, workload } = harness;
@@ -291,7 +473,10 @@ describe("kv against a model", () => {
       harness.settle();
       harness.check();
       expectResults(harness.results, workload.model);
-      const twin = uninterrupted(workload.log);
+      // What results are made of is the same on all nodes; the rest may differ.
+      const { rangeItemsMax, rangeBytesMax, resultBytesMax } = limits;
+      const same = limitsWith({ rangeItemsMax, rangeBytesMax, resultBytesMax });
+      const twin = uninterrupted(workload.log, same);
       expect(harness.machine.stateHash).toBe(twin.machine.stateHash);
       expectResults(twin.results, workload.model);
     });
@@ -316,8 +501,11 @@ describe("kv against a model", () => {
   });
 });
 
-function uninterrupted(log: TestLog): { machine: KvMachine; results: Results } {
-  const machine = new KvMachine({ file: stillFile(), limits: defaultLimits, nowMs: () => 0 });
+function uninterrupted(
+  log: TestLog,
+  limits = defaultLimits,
+): { machine: KvMachine; results: Results } {
+  const machine = new KvMachine({ file: stillFile(), limits, nowMs: () => 0 });
   machine.open();
   const results = new Results();
   expect(machine.apply(log.batches, results)).toBe(log.batches.length);
@@ -427,7 +615,7 @@ describe("kv", () => {
     test(`apply and read are total: any bytes give results, the same twice (seed ${seed})`, () => {
       const random = new Random(seed);
       const log = new TestLog();
-      const workload = new Workload(random.fork(1));
+      const workload = new Workload(random.fork(1), defaultLimits);
       for (let i = 0; i < 300; i++) {
         const { bytes, count } = workload.batch();
         const body = bytes.slice(48);
