@@ -150,7 +150,7 @@ export const defaultLimits: Limits = checkLimits({
   connectionRequestsMax: 65_536,
   connectionRequestBytesMax: 16 * MiB,
   clientBytesMax: 256 * MiB,
-  httpRequestsMax: 1_024,
+  httpRequestsMax: 512,
 
   readMsPerTurn: 2,
   readBytesPerTurn: 8 * MiB,

@@ -23,6 +23,7 @@ export type CloseReason =
   | "silent"
   | "does not read"
   | "holds too much"
+  | "crowded out"
   | "frame not allowed"
   | "malformed message"
   | "wrong sender"

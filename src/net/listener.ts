@@ -1,6 +1,6 @@
 /**
- * Accepts connections, reads the hello of each, lets the node decide about it, and hands accepted ones on. Counts them, and drives the
- * time-outs of all, handed on or not.
+ * Accepts connections, reads the hello of each, lets the node decide about it, and hands accepted ones on. Counts them, bounds what those
+ * of clients hold together, and drives the time-outs of all, handed on or not.
  */
 import type { Limits } from "../limits.ts";
 import { frameVersion } from "../wire/frame.ts";
@@ -47,8 +47,11 @@ export class Listener {
   readonly #options: ListenerOptions;
   readonly #bound: BoundSocket;
   readonly #connections = new Map<Connection, Hello["role"] | "unknown">();
+  /** Those without a hello, the oldest first. */
+  readonly #unknown = new Set<Connection>();
   readonly #clientsMax: number;
   #clients = 0;
+  #clientBytes = 0;
   #epoch = 0;
 
   constructor(options: ListenerOptions) {
@@ -72,8 +75,36 @@ export class Listener {
     return { all: this.#connections.size, clients: this.#clients };
   }
 
+  /** What the connections of clients and strangers held together at the last check. */
+  get clientBytes(): number {
+    return this.#clientBytes;
+  }
+
   checkTimeouts(nowMs: number): void {
     for (const connection of this.#connections.keys()) connection.checkTimeouts(nowMs);
+    this.#boundClientBytes();
+  }
+
+  /** Cuts those that hold the most until all together are below the bound: the others never notice. */
+  #boundClientBytes(): void {
+    const { clientBytesMax } = this.#options.limits;
+    const holders: Connection[] = [];
+    let bytes = 0;
+    for (const [connection, role] of this.#connections) {
+      const held = role === "client" || role === "unknown" ? connection.heldBytes : 0;
+      if (held === 0) continue;
+      holders.push(connection);
+      bytes += held;
+    }
+    if (bytes > clientBytesMax) {
+      holders.sort((a, b) => a.heldBytes - b.heldBytes);
+      while (bytes > clientBytesMax) {
+        const most = holders.pop()!;
+        bytes -= most.heldBytes;
+        most.close("holds too much");
+      }
+    }
+    this.#clientBytes = bytes;
   }
 
   /** Accepts no more; what is open stays, so that replies still leave. */
@@ -89,7 +120,7 @@ export class Listener {
 
   #accept(socket: ByteSocket): Connection | undefined {
     const { limits } = this.#options;
-    if (this.#connections.size >= limits.connectionsMax) return undefined;
+    if (this.#connections.size >= limits.connectionsMax && !this.#makeRoom()) return undefined;
     const connection = new Connection(socket, {
       epoch: ++this.#epoch,
       limits,
@@ -103,7 +134,15 @@ export class Listener {
       pingMs: 0,
     });
     this.#connections.set(connection, "unknown");
+    this.#unknown.add(connection);
     return connection;
+  }
+
+  /** Whoever says hello does so at once: those that are silent for the longest must not keep a peer out. */
+  #makeRoom(): boolean {
+    const [oldest] = this.#unknown;
+    oldest?.close("crowded out");
+    return oldest !== undefined;
   }
 
   #hello(connection: Connection, type: number, payload: Uint8Array, fieldsBytes: number): void {
@@ -113,6 +152,7 @@ export class Listener {
     encodeHelloReply(connection.out, reply);
     if (reply.error !== undefined) return connection.close("refused");
     this.#connections.set(connection, hello.role);
+    this.#unknown.delete(connection);
     if (hello.role === "client") this.#clients++;
     connection.expect(hello.role === "client" ? "client" : "peer");
     this.#options.onConnection(connection, hello);
@@ -137,5 +177,6 @@ export class Listener {
   #gone(connection: Connection): void {
     if (this.#connections.get(connection) === "client") this.#clients--;
     this.#connections.delete(connection);
+    this.#unknown.delete(connection);
   }
 }

@@ -12,6 +12,7 @@ import type { Raft } from "../raft/raft.ts";
 import type { Ready } from "../raft/ready.ts";
 import type { GroupStatus, ReadWaiter, WriteWaiter } from "../server/groups.ts";
 import type { GroupWrite, LogStore } from "../storage/log-store.ts";
+import type { GroupQueues } from "../telemetry/metrics.ts";
 import { BatchKind, batchHeaderBytes, sealBatch } from "../wire/batch.ts";
 import {
   Consistency,
@@ -546,6 +547,22 @@ export class Group {
       this.#stop(error.message);
       return undefined;
     }
+  }
+
+  /** What can grow, for metrics. */
+  queues(): GroupQueues {
+    const { memtableBytes = 0, fileWalBytes = 0 } = this.machine.figures();
+    return {
+      inboxBytes: this.#inbox.bytes,
+      waiters: this.#inbox.length + this.#pending.size,
+      readWaiters: this.#reads.size,
+      forwards: this.#forwards.size,
+      unsyncedBytes: this.raft.unsyncedBytes,
+      unappliedBytes: this.raft.unappliedBytes,
+      tailCacheBytes: this.#tail.bytes,
+      memtableBytes,
+      kvWalBytes: fileWalBytes,
+    };
   }
 
   status(): GroupStatus {

@@ -427,6 +427,7 @@ class Node implements RunningNode, Groups {
       ...status,
       connections: this.#listener.counts.all,
       clientBytes: this.#listener.clientBytes,
+      kvOpenFiles: this.#files.openFiles,
       groups: status.groups.map((group) => ({
         ...group,
         queues: this.#shard.group(group.id)!.queues(),

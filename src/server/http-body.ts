@@ -41,7 +41,7 @@ export async function withBody<T>(
   let held = 0;
   const startMs = performance.now();
   try {
-    for await (const chunk of request.body ?? []) {
+    for await (const chunk of arriving(request)) {
       size += chunk.byteLength;
       if (size > bounds.bytesMax) throw tooLarge(bounds);
       budget.take(chunk.byteLength);
@@ -52,6 +52,18 @@ export async function withBody<T>(
     return await use(chunks.length === 1 ? chunks[0]! : Buffer.concat(chunks));
   } finally {
     budget.give(held);
+  }
+}
+
+/** The body as it comes; a client that goes away on the way is no fault of ours. */
+async function* arriving(request: Request): AsyncGenerator<Uint8Array> {
+  try {
+    yield* request.body ?? [];
+  } catch (error) {
+    throw new BargeError("aborted", "The connection ended before the body did.", {
+      outcome: "not-applied",
+      cause: error,
+    });
   }
 }
 

@@ -133,12 +133,17 @@ class HttpDoor {
 
   async handle(request: Request, server: BunServer): Promise<Response> {
     this.#tallies.httpRequests++;
+    this.#tallies.httpRequestsUnderWay = server.pendingRequests;
     try {
       const target = splitTarget(request.url);
       if (target === undefined) throw new BargeError("bad_request", "A parameter is there twice.");
       const fixed = this.#fixed(request, target);
       if (fixed !== undefined) return await fixed;
       if (this.stopping) throw new BargeError("shutting_down", "This node is stopping.");
+      // An answer counts until the client has taken it: who asks and does not read fills this up, not the memory.
+      if (server.pendingRequests > this.#limits.httpRequestsMax) {
+        throw new BargeError("overloaded", "Too many HTTP requests at once; try again.");
+      }
       return await this.#route(request, target, server);
     } catch (error) {
       return this.#failed(error);

@@ -5,7 +5,29 @@
  */
 import { Counter, Gauge, Histogram, Registry } from "prom-client";
 
-/** What a scrape needs of one group; `GroupStatus` of server/groups.ts has it all. */
+/** What can grow in one group; each has its bound in limits.ts, named here. */
+export interface GroupQueues {
+  /** inboxBytesMax. */
+  readonly inboxBytes: number;
+  /** waitersMax: sections in the inbox, and sections in the log that somebody waits for. */
+  readonly waiters: number;
+  /** readWaitersMax. */
+  readonly readWaiters: number;
+  /** forwardsMax. */
+  readonly forwards: number;
+  /** unsyncedBytesMax. */
+  readonly unsyncedBytes: number;
+  /** unappliedBytesMax. */
+  readonly unappliedBytes: number;
+  /** tailCacheBytes. */
+  readonly tailCacheBytes: number;
+  /** memtableBytes, of each of two. */
+  readonly memtableBytes: number;
+  /** kvWalBytesMax. */
+  readonly kvWalBytes: number;
+}
+
+/** What a scrape needs of one group; `GroupStatus` of server/groups.ts has most of it. */
 export interface GroupFigures {
   readonly id: number;
   readonly role: string;
@@ -18,15 +40,32 @@ export interface GroupFigures {
   readonly firstIndex: number;
   readonly lastIndex: number;
   readonly logBytes: number;
+  readonly queues: GroupQueues;
 }
 
-/** What a scrape needs of the node; `NodeStatus` of server/groups.ts has it all. */
+/** What a scrape needs of the connections to and from another node. */
+export interface PeerFigures {
+  readonly id: number;
+  readonly connected: boolean;
+  /** sendQueueBytesMax, and for appends 2 inflightBytesMax + frameBytesMax. */
+  readonly sendQueueBytes: number;
+  readonly framesDropped: number;
+}
+
+/** What a scrape needs of the node; `NodeStatus` of server/groups.ts has most of it. */
 export interface NodeFigures {
   readonly version: string;
   readonly uptimeSeconds: number;
   readonly diskBytes: number;
   readonly health: string;
+  /** connectionsMax. */
+  readonly connections: number;
+  /** clientBytesMax. */
+  readonly clientBytes: number;
+  /** kvOpenFilesMax. */
+  readonly kvOpenFiles: number;
   readonly groups: readonly GroupFigures[];
+  readonly peers: readonly PeerFigures[];
 }
 
 /** Counted in place by whoever does the thing; plain fields, because a metric object costs a microsecond. */
@@ -41,6 +80,8 @@ export class Tallies {
   readRequests = 0;
   readQueries = 0;
   httpRequests = 0;
+  /** As of the last HTTP request, answers that are being sent among them. */
+  httpRequestsUnderWay = 0;
   /** Requests in flight over all binary connections. */
   requestsWaiting = 0;
   /** Bytes of the frames of reads among them. */
@@ -65,6 +106,12 @@ interface GroupRow {
   readonly value: (group: GroupFigures) => number;
 }
 
+interface PeerRow {
+  readonly name: string;
+  readonly help: string;
+  readonly value: (peer: PeerFigures) => number;
+}
+
 interface TallyRow {
   readonly name: string;
   readonly help: string;
@@ -87,6 +134,21 @@ const nodeRows: readonly NodeRow[] = [
     name: "barge_healthy",
     help: "1 while the node is well, 0 while it has no leader, is read-only or stops.",
     value: (node) => (node.health === "ok" ? 1 : 0),
+  },
+  {
+    name: "barge_connections",
+    help: "Open binary connections that others dialled: clients, peers, and those without a hello.",
+    value: (node) => node.connections,
+  },
+  {
+    name: "barge_client_bytes",
+    help: "Memory held for connections of clients: incomplete frames, reads that wait, unsent replies.",
+    value: (node) => node.clientBytes,
+  },
+  {
+    name: "barge_kv_open_files",
+    help: "Open files of key-value machines.",
+    value: (node) => node.kvOpenFiles,
   },
   {
     name: "barge_resident_memory_bytes",
@@ -141,6 +203,69 @@ const groupRows: readonly GroupRow[] = [
     name: "barge_group_log_bytes",
     help: "Size of the group's live log.",
     value: (group) => group.logBytes,
+  },
+  {
+    name: "barge_group_inbox_bytes",
+    help: "Sections of commands that wait to be sealed into a batch.",
+    value: (group) => group.queues.inboxBytes,
+  },
+  {
+    name: "barge_group_waiters",
+    help: "Sections whose sender waits for their result.",
+    value: (group) => group.queues.waiters,
+  },
+  {
+    name: "barge_group_read_waiters",
+    help: "Reads that wait for their index.",
+    value: (group) => group.queues.readWaiters,
+  },
+  {
+    name: "barge_group_forwards",
+    help: "Sections passed on to the leader that have no place in the log yet.",
+    value: (group) => group.queues.forwards,
+  },
+  {
+    name: "barge_group_unsynced_bytes",
+    help: "Log that is written and not yet known to be durable here.",
+    value: (group) => group.queues.unsyncedBytes,
+  },
+  {
+    name: "barge_group_unapplied_bytes",
+    help: "Log that is not applied yet.",
+    value: (group) => group.queues.unappliedBytes,
+  },
+  {
+    name: "barge_group_tail_cache_bytes",
+    help: "Newest part of the log that is kept in memory.",
+    value: (group) => group.queues.tailCacheBytes,
+  },
+  {
+    name: "barge_group_memtable_bytes",
+    help: "Keys and values in memory that are not in the kv file yet.",
+    value: (group) => group.queues.memtableBytes,
+  },
+  {
+    name: "barge_group_kv_wal_bytes",
+    help: "Write-ahead log of the kv file.",
+    value: (group) => group.queues.kvWalBytes,
+  },
+];
+
+const peerRows: readonly PeerRow[] = [
+  {
+    name: "barge_peer_connected",
+    help: "1 while both connections to the other node are up.",
+    value: (peer) => (peer.connected ? 1 : 0),
+  },
+  {
+    name: "barge_peer_send_queue_bytes",
+    help: "Unsent bytes of the connections to and from the other node.",
+    value: (peer) => peer.sendQueueBytes,
+  },
+  {
+    name: "barge_peer_frames_dropped",
+    help: "Frames for the other node that were dropped since the start: it was away, or its queue was full.",
+    value: (peer) => peer.framesDropped,
   },
 ];
 
@@ -206,6 +331,18 @@ const tallyRows: readonly TallyRow[] = [
     value: (tallies) => tallies.httpRequests,
   },
   {
+    name: "barge_http_requests_under_way",
+    help: "HTTP requests under way, answers that are being sent among them.",
+    type: "gauge",
+    value: (tallies) => tallies.httpRequestsUnderWay,
+  },
+  {
+    name: "barge_request_bytes_waiting",
+    help: "Bytes of reads of binary connections that await their reply.",
+    type: "gauge",
+    value: (tallies) => tallies.requestBytesWaiting,
+  },
+  {
     name: "barge_requests_waiting",
     help: "Requests of binary connections that await their reply.",
     type: "gauge",
@@ -241,6 +378,7 @@ export class Metrics {
     });
     this.#addNode();
     this.#addGroups();
+    this.#addPeers();
     this.#addTallies();
   }
 
@@ -314,6 +452,22 @@ export class Metrics {
         collect(): void {
           this.reset();
           for (const group of current()?.groups ?? []) this.set({ group: group.id }, value(group));
+        },
+      });
+    }
+  }
+
+  #addPeers(): void {
+    const current = (): NodeFigures | undefined => this.#node;
+    for (const { name, help, value } of peerRows) {
+      new Gauge({
+        name,
+        help,
+        labelNames: ["peer"],
+        registers: [this.#registry],
+        collect(): void {
+          this.reset();
+          for (const peer of current()?.peers ?? []) this.set({ peer: peer.id }, value(peer));
         },
       });
     }

@@ -11,6 +11,18 @@ import { FakeGroups } from "./fake-groups.ts";
 const limits = checkLimits({ ...defaultLimits, valueBytesMax: 1_000, inboxBytesMax: 2_500 });
 const loopback = { host: "127.0.0.1", port: 0 };
 
+const queues = {
+  inboxBytes: 1,
+  waiters: 2,
+  readWaiters: 3,
+  forwards: 4,
+  unsyncedBytes: 5,
+  unappliedBytes: 6,
+  tailCacheBytes: 7,
+  memtableBytes: 8,
+  kvWalBytes: 9,
+};
+
 let groups: FakeGroups;
 let metrics: Metrics;
 let server: HttpServer;
@@ -19,7 +31,11 @@ let base: string;
 beforeEach(() => {
   groups = new FakeGroups();
   metrics = new Metrics();
-  metrics.observe(() => groups.status());
+  metrics.observe(() => {
+    const status = groups.status();
+    const node = { connections: 1, clientBytes: 2, kvOpenFiles: 3, peers: [] };
+    return { ...status, ...node, groups: status.groups.map((group) => ({ ...group, queues })) };
+  });
   server = start({});
   base = `http://127.0.0.1:${server.port}`;
 });
