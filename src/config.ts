@@ -60,6 +60,9 @@ const nodeIdSchema = v.pipe(
   v.maxValue(nodeIdMax),
 );
 
+/** No system call takes a path with a zero byte in it. */
+const pathSchema = v.pipe(v.string(), v.regex(/^[^\0]+$/));
+
 const flagSchema = v.pipe(
   v.picklist(["true", "false", "1", "0"]),
   v.transform((text) => text === "true" || text === "1"),
@@ -125,7 +128,7 @@ function parseMembers(text: string): ReadonlyMap<number, string> | string {
 }
 
 function isWildcard(host: string): boolean {
-  return host === "0.0.0.0" || /^[0:]+$/.test(host);
+  return /^[0.:]+$/.test(host);
 }
 
 function isLoopback(host: string): boolean {
@@ -166,7 +169,7 @@ export const optionTable = {
     value: "DIR",
     environment: ["BARGE_DATA_DIR", "RAFT_DIR"],
     fallback: "./barge-data",
-    schema: v.pipe(v.string(), v.nonEmpty()),
+    schema: pathSchema,
     right: "the path of a folder",
     help: "Folder that holds everything this node keeps. Created when absent.",
   },
@@ -230,7 +233,7 @@ export const optionTable = {
     value: "FILE",
     environment: ["BARGE_CONFIG"],
     fallback: "none",
-    schema: v.pipe(v.string(), v.nonEmpty()),
+    schema: pathSchema,
     right: "the path of a TOML file",
     help: "TOML file; its keys are the names of these flags without the dashes in front.",
   },
@@ -301,16 +304,16 @@ export function parseConfig(argv: readonly string[], environment: Environment): 
   if (file !== undefined) readFile(file, given);
 
   const options: Partial<Record<OptionKey, unknown>> = {};
-  for (const [key, { text, origin }] of given) {
-    const { schema, right } = optionTable[key] as OptionRow;
-    const result = v.safeParse(schema, text);
-    if (!result.success) {
-      const why = key === "initialMembers" ? `${result.issues[0].message}; ` : "";
-      throw new UsageError(`${origin} "${text}": ${why}it must be ${right}`);
-    }
-    options[key] = result.output;
-  }
+  for (const [key, one] of given) options[key] = valueOf(key, one);
   return complete(options as Options);
+}
+
+function valueOf(key: OptionKey, { text, origin }: Given): unknown {
+  const { schema, right } = optionTable[key] as OptionRow;
+  const result = v.safeParse(schema, text);
+  if (result.success) return result.output;
+  const why = key === "initialMembers" ? `${result.issues[0].message}; ` : "";
+  throw new UsageError(`${origin} "${text}": ${why}it must be ${right}`);
 }
 
 function readFlags(argv: readonly string[], given: Map<OptionKey, Given>): void {
@@ -372,12 +375,14 @@ function readFile(file: Given, given: Map<OptionKey, Given>): void {
       row.value === undefined
         ? typeof value === "boolean"
         : typeof value === "string" || (key === "nodeId" && typeof value === "number");
-    if (!fits) throw new UsageError(`${origin} must be ${row.right}`);
+    if (!fits) throw new UsageError(`${origin}: it is ${shown(value)}, it must be ${row.right}`);
     if (!given.has(key)) given.set(key, { text: String(value), origin });
   }
 }
 
-function parseFile({ text: path, origin }: Given): object {
+function parseFile(file: Given): object {
+  valueOf("config", file);
+  const { text: path, origin } = file;
   let text: string;
   try {
     text = readFileSync(path, "utf8");
@@ -391,12 +396,28 @@ function parseFile({ text: path, origin }: Given): object {
   }
 }
 
+/** A value of the file for an error, also one that JSON has no words for. */
+function shown(value: unknown): string {
+  const text = Bun.inspect(value, { compact: true, depth: 1 });
+  return text.length > shownCharsMax ? `${text.slice(0, shownCharsMax)}…` : text;
+}
+
+const shownCharsMax = 80;
+
 function unknownOption(name: string, known: readonly string[], prefix: string): UsageError {
   const bare = name.replace(/^-+|^environment | in .*$/g, "");
-  const near = known.find((other) => editDistance(bare, other) <= 2);
-  const hint = near === undefined ? "" : `; did you mean ${prefix}${near}?`;
+  let hint = "";
+  let best = typoMax + 1;
+  for (const other of known) {
+    const distance = editDistance(bare, other);
+    if (distance >= best) continue;
+    best = distance;
+    hint = `; did you mean ${prefix}${other}?`;
+  }
   return new UsageError(`unknown option ${name}${hint}`);
 }
+
+const typoMax = 2;
 
 function editDistance(a: string, b: string): number {
   let row = Array.from({ length: b.length + 1 }, (_, i) => i);
@@ -498,15 +519,31 @@ function checkListening(
 
 const visibleRows = rows.map(([, row]) => row).filter((row) => row.hidden !== true);
 
-/** The options as aligned text for `serve --help`. */
+/** The options as aligned text for `serve --help`, in lines of a usual terminal. */
 export function optionsHelp(): string {
   const lines: string[] = [];
   for (const row of visibleRows) {
     const flag = row.value === undefined ? `--${row.flag}` : `--${row.flag} ${row.value}`;
-    lines.push(`  ${flag.padEnd(28)}${row.help}`);
-    lines.push(`${" ".repeat(30)}${row.environment[0]}; default: ${row.fallback}`);
+    const texts = [row.help, `${row.environment[0]}; default: ${row.fallback}`];
+    for (const [i, line] of texts.flatMap(wrapped).entries()) {
+      lines.push(`  ${(i === 0 ? flag : "").padEnd(flagColumns)}${line}`);
+    }
   }
+  lines.push(`  ${"-h, --help".padEnd(flagColumns)}Shows this.`);
   return lines.join("\n");
+}
+
+const flagColumns = 28;
+const helpColumns = 52;
+
+function wrapped(text: string): string[] {
+  const lines: string[] = [];
+  for (const word of text.split(" ")) {
+    const last = lines.at(-1);
+    if (last === undefined || last.length + 1 + word.length > helpColumns) lines.push(word);
+    else lines[lines.length - 1] = `${last} ${word}`;
+  }
+  return lines;
 }
 
 /** The options as a Markdown table, for the documents. */

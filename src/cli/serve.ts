@@ -118,7 +118,6 @@ environment, the environment over the file.
 
 Options:
 ${optionsHelp()}
-  -h, --help                    Shows this.
 
 Examples:
   barge serve
