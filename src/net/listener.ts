@@ -40,6 +40,25 @@ export function listen(options: ListenerOptions): Listener {
   return new Listener(options);
 }
 
+/**
+ * Throws ListenError where one of the addresses cannot be bound, now and all of them at once. Nothing stays bound: for a check before
+ * anything else is done.
+ */
+export function checkBindable(addresses: readonly Address[]): void {
+  const bound: BoundSocket[] = [];
+  try {
+    for (const address of addresses) {
+      try {
+        bound.push(listenSocket(address, () => undefined));
+      } catch (error) {
+        throw new ListenError(`${address.host}:${address.port}`, error);
+      }
+    }
+  } finally {
+    for (const socket of bound) socket.stop();
+  }
+}
+
 /** Connections that clients leave free for peers: so many, yet at most a quarter of all. */
 const peersReserveMax = 64;
 

@@ -8,7 +8,7 @@ import { defaultLimits, type Limits } from "../limits.ts";
 import { createMachine, KvFiles, type MachineKind } from "../machine/machines.ts";
 import type { StateMachine } from "../machine/machine.ts";
 import type { Connection } from "../net/connection.ts";
-import { listen, ListenError, type Listener } from "../net/listener.ts";
+import { checkBindable, listen, ListenError, type Listener } from "../net/listener.ts";
 import { TcpTransport } from "../net/tcp-transport.ts";
 import { InvariantError } from "../raft/invariants.ts";
 import { ClientServer } from "../server/client-server.ts";
@@ -119,7 +119,9 @@ class Node implements RunningNode, Groups {
     const token = clusterToken ?? storedToken(dataDir) ?? randomBytes(16).toString("hex");
     this.#clusterId = clusterIdOf(token, drawn ? new Map([[nodeId, ""]]) : initialMembers);
     const owner = { clusterId: this.#clusterId, nodeId };
-    this.#dataDir = openDataDir(dataDir, drawn ? { ...owner, token } : owner);
+    this.#dataDir = openDataDir(dataDir, drawn ? { ...owner, token } : owner, () =>
+      checkPorts(options),
+    );
     try {
       this.#disk = openSqliteDisk({
         segmentsPath: this.#dataDir.segmentsPath,
@@ -279,12 +281,7 @@ class Node implements RunningNode, Groups {
       });
     } catch (error) {
       await this.#leave();
-      if (!(error instanceof ListenError)) throw error;
-      throw new FatalError(
-        "port_in_use",
-        `${error.message}; stop what uses it, or choose another with --listen and --http-listen`,
-        { cause: error },
-      );
+      throw portInUse(error);
     }
   }
 
@@ -511,4 +508,22 @@ class Node implements RunningNode, Groups {
     this.#store.close();
     this.#dataDir.close();
   }
+}
+
+/** Before the folder is bound to a cluster whose member list may name the wrong port. The doors themselves open last. */
+function checkPorts({ listen: binary, httpListen, metricsListen }: NodeOptions): void {
+  try {
+    checkBindable([binary, httpListen, ...(metricsListen === undefined ? [] : [metricsListen])]);
+  } catch (error) {
+    throw portInUse(error);
+  }
+}
+
+function portInUse(error: unknown): unknown {
+  if (!(error instanceof ListenError)) return error;
+  return new FatalError(
+    "port_in_use",
+    `${error.message}; stop what uses it, or choose another with --listen and --http-listen`,
+    { cause: error },
+  );
 }

@@ -48,14 +48,22 @@ interface Identity extends DataDirOwner {
   readonly createdBy: string;
 }
 
-/** Throws FatalError, with a message that says what to do, where the folder cannot be used or is not ours. Blocks. */
-export function openDataDir(path: string, owner: DataDirOwner): DataDir {
+/**
+ * Throws FatalError, with a message that says what to do, where the folder cannot be used or is not ours. `beforeChange` may refuse too, for
+ * reasons of its own: the folder is ours alone by then, and a new one is not yet bound to this node and cluster. Blocks.
+ */
+export function openDataDir(
+  path: string,
+  owner: DataDirOwner,
+  beforeChange: () => void = () => {},
+): DataDir {
   const folder = resolve(path);
   makeFolder(folder);
   const lock = takeLock(folder);
   try {
     const found = readIdentity(folder);
     if (found !== undefined) refuseOther(folder, found, owner);
+    beforeChange();
     const identity = found ?? writeIdentity(folder, owner);
     const machines = join(folder, "machine");
     mkdirSync(machines, { recursive: true, mode: 0o700 });

@@ -114,8 +114,14 @@ test(
         const ended = await (node.start(), node.ended());
         expect(ended.stderr).toMatch(/barge: port_in_use: .*127\.0\.0\.1:\d+/);
         expect(ended.status).toBe(fatalTable.port_in_use.status);
+        // Not bound to a cluster whose member list names the wrong port.
+        expect(readdirSync(join(dir, name))).toEqual(["lock.db"]);
       }
       expect((await running!.fetch("/readyz")).status).toBe(200);
+      await running!.terminate();
+      using stranger = Bun.listen({ hostname: "127.0.0.1", port: 0, socket: { data(): void {} } });
+      const flags = [`--http-listen=127.0.0.1:${stranger.port}`];
+      await refuses(running!, "port_in_use", /is already in use/, flags);
     }),
   testMsMax,
 );
