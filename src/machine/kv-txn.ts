@@ -28,9 +28,8 @@ export class KvTxn implements AnswerSink {
   readonly #txn = new KvTxnReader();
   readonly #compare = new KvCompareReader();
   readonly #command = new KvCommandReader();
-  /** Of the list that runs: its results, which deletes found nothing, and where it is. */
+  /** Of the list that runs: its results, and where it is. */
   #results = new SectionResults();
-  readonly #foundNothing: Uint8Array;
   #position = 0;
   /** Bytes that the answer at `#position` may have, so that the results behind it fit as well. */
   #room = 0;
@@ -40,7 +39,6 @@ export class KvTxn implements AnswerSink {
     this.#layers = layers;
     this.#read = read;
     this.#limits = limits;
-    this.#foundNothing = new Uint8Array(limits.txnOperationsMax);
   }
 
   /** The transaction is the `length` bytes at `at`; `bytes` and `view` are over the same memory. */
@@ -144,7 +142,6 @@ export class KvTxn implements AnswerSink {
       entry === 0
         ? this.#layers.revision(bytes, view, keyAt, keyLength) !== 0
         : !overlay.isDeleted(entry);
-    this.#foundNothing[this.#position] = found ? 0 : 1;
     if (found) overlay.remove(bytes, view, keyAt, keyLength, index);
     else this.answer(ResultCode.notFound, undefined);
   }
@@ -169,7 +166,8 @@ export class KvTxn implements AnswerSink {
       const { keyAt, keyLength, valueAt, valueLength } = command;
       if (op === KvOp.put) {
         active.put(bytes, view, keyAt, keyLength, valueAt, valueLength, index);
-      } else if (this.#foundNothing[position] === 0) {
+      } else {
+        // Also where there was no such key: that leaves a mark in the memtable until the flush, and says nothing.
         active.remove(bytes, view, keyAt, keyLength, index);
       }
     }

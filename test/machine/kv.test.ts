@@ -455,9 +455,9 @@ describe("kv against a model", () => {
         flushSliceMs: 1,
         flushLogBytes: small.pick([1, 3_000, 1 << 30]),
         kvWalBytesMax: small.pick([1, 2_000, 1 << 30]),
-        rangeItemsMax: small.pick([2, 1_000]),
-        rangeBytesMax: small.pick([1, 200, 10_000]),
-        resultBytesMax: small.pick([30, 100, 400, 1 << 20]),
+        rangeItemsMax: small.pick([2, 1_000, 1_000]),
+        rangeBytesMax: small.pick([1, 200, 10_000, 10_000]),
+        resultBytesMax: small.pick([60, 150, 300, 1 << 20]),
       });
       const harness = new Harness(seed, limits);
       const { random, workload } = harness;
