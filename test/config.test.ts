@@ -1,5 +1,6 @@
-/** Every row of the option table from each of its sources, precedence, and what is refused with which words. */
-import { afterAll, beforeAll, expect, test } from "bun:test";
+/** The options of a node: each row of the table by every way it can be given, what wins, what is refused, and the checks across rows. */
+import { afterAll, describe, expect, test } from "bun:test";
+import fc from "fast-check";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
@@ -14,270 +15,518 @@ import {
   UsageError,
 } from "../src/config.ts";
 
-let folder: string;
-
-beforeAll(() => {
-  folder = mkdtempSync(join(tmpdir(), "barge-config-"));
-});
-
+const folder = mkdtempSync(join(tmpdir(), "barge-config-"));
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
 
-function file(content: string): string {
-  const path = join(folder, `${Bun.hash(content).toString(16)}.toml`);
+type OptionKey = keyof typeof optionTable;
+type Environment = Readonly<Record<string, string>>;
+
+/** What a row takes, what it makes of that, and what it refuses. */
+interface Sample {
+  /** Two values that differ, as text. */
+  readonly good: readonly [string, string];
+  /** What the configuration holds for them. */
+  readonly read: (config: NodeConfig) => unknown;
+  readonly expected: readonly [unknown, unknown];
+  readonly bad: readonly string[];
+  /** Flags that the values need beside them. */
+  readonly with?: readonly string[];
+}
+
+const address = { host: "127.0.0.1", port: 1234 };
+const memberList = "1=127.0.0.1:7001,2=127.0.0.1:7002";
+const badAddresses = [
+  "",
+  "9091",
+  "127.0.0.1",
+  "127.0.0.1:",
+  "127.0.0.1:65536",
+  "a b:1",
+  "::1:1",
+  "[::1]",
+];
+
+/** `config` is not among them: it has tests of its own. */
+const samples: Readonly<Record<Exclude<OptionKey, "config">, Sample>> = {
+  nodeId: {
+    good: ["7", "4294967294"],
+    read: ({ nodeId }) => nodeId,
+    expected: [7, 4_294_967_294],
+    bad: ["", "0", "1.5", "0x10", "one", "4294967295", "99999999999", " 1"],
+  },
+  dataDir: {
+    good: ["some/folder", "/an/absolute one"],
+    read: ({ dataDir }) => dataDir,
+    expected: [resolve("some/folder"), "/an/absolute one"],
+    bad: [""],
+  },
+  listen: {
+    good: ["127.0.0.1:1234", "[::1]:0"],
+    read: ({ listen }) => listen,
+    expected: [address, { host: "::1", port: 0 }],
+    bad: badAddresses,
+  },
+  advertise: {
+    good: ["127.0.0.1:9091", "node-1.example:7000"],
+    read: ({ advertise }) => advertise,
+    expected: ["127.0.0.1:9091", "node-1.example:7000"],
+    bad: [...badAddresses, ":9091", "0.0.0.0:9091", "[::]:9091", "0:9091", "127.0.0.1:0"],
+  },
+  httpListen: {
+    good: ["127.0.0.1:1234", "LOCALHOST:0"],
+    read: ({ httpListen }) => httpListen,
+    expected: [address, { host: "localhost", port: 0 }],
+    bad: badAddresses,
+  },
+  metricsListen: {
+    good: ["127.0.0.1:1234", "127.0.0.1:0"],
+    read: ({ metricsListen }) => metricsListen,
+    expected: [address, { host: "127.0.0.1", port: 0 }],
+    bad: badAddresses,
+  },
+  initialMembers: {
+    good: [memberList, "2=127.0.0.1:7002, 3=n3.example:7003"],
+    read: ({ initialMembers }) => [...initialMembers],
+    expected: [
+      [
+        [1, "127.0.0.1:7001"],
+        [2, "127.0.0.1:7002"],
+      ],
+      [
+        [2, "127.0.0.1:7002"],
+        [3, "n3.example:7003"],
+      ],
+    ],
+    bad: [
+      "",
+      ",",
+      "1",
+      "127.0.0.1:7001",
+      "1=127.0.0.1",
+      "x=127.0.0.1:7001",
+      "0=127.0.0.1:7001",
+      "1=127.0.0.1:0",
+      "1=0.0.0.0:7001",
+      "1=127.0.0.1:7001,",
+      "1=127.0.0.1:7001,1=127.0.0.1:7002",
+      "1=127.0.0.1:7001,2=127.0.0.1:7001",
+    ],
+    with: ["--node-id=2", "--listen=127.0.0.1:7002"],
+  },
+  machine: {
+    good: ["null", "kv"],
+    read: ({ machine }) => machine,
+    expected: ["null", "kv"],
+    bad: ["", "KV", "redis"],
+  },
+  clusterToken: {
+    good: ["a token", "x".repeat(256)],
+    read: ({ clusterToken }) => clusterToken,
+    expected: ["a token", "x".repeat(256)],
+    bad: ["x".repeat(257), "ü".repeat(129)],
+  },
+  logLevel: {
+    good: ["debug", "silent"],
+    read: ({ logLevel }) => logLevel,
+    expected: ["debug", "silent"],
+    bad: ["", "INFO", "verbose"],
+  },
+  insecure: {
+    good: ["true", "false"],
+    read: ({ insecure }) => insecure,
+    expected: [true, false],
+    bad: ["", "yes", "on", "2"],
+  },
+  exitWithParent: {
+    good: ["true", "false"],
+    read: ({ exitWithParent }) => exitWithParent,
+    expected: [true, false],
+    bad: ["", "yes"],
+  },
+};
+
+const sampled = Object.entries(samples) as [Exclude<OptionKey, "config">, Sample][];
+
+/** Writes a TOML file and returns its path. */
+let files = 0;
+function tomlFile(content: string): string {
+  const path = join(folder, `${files++}.toml`);
   writeFileSync(path, content);
   return path;
 }
 
-const alone: NodeConfig = {
-  nodeId: 1,
-  dataDir: resolve("barge-data"),
-  listen: { host: "127.0.0.1", port: 9091 },
-  advertise: "127.0.0.1:9091",
-  httpListen: { host: "127.0.0.1", port: 9090 },
-  metricsListen: undefined,
-  initialMembers: new Map([[1, "127.0.0.1:9091"]]),
-  machine: "kv",
-  clusterToken: undefined,
-  insecure: false,
-  logLevel: "info",
-  exitWithParent: false,
-};
-
-const members = "1=10.0.0.1:9091,2=10.0.0.2:9091";
-const memberMap = new Map([
-  [1, "10.0.0.1:9091"],
-  [2, "10.0.0.2:9091"],
-]);
-
-/** A right value of each option, what else it needs, and what it changes. `config` has tests of its own. */
-const cases: readonly {
-  readonly flag: string;
-  readonly value: string;
-  readonly toml: string;
-  readonly more?: readonly string[];
-  readonly changes: Partial<NodeConfig>;
-}[] = [
-  {
-    flag: "node-id",
-    value: "7",
-    toml: "7",
-    changes: { nodeId: 7, initialMembers: new Map([[7, "127.0.0.1:9091"]]) },
-  },
-  { flag: "data-dir", value: "/x/y", toml: '"/x/y"', changes: { dataDir: "/x/y" } },
-  {
-    flag: "listen",
-    value: "[::1]:9191",
-    toml: '"[::1]:9191"',
-    changes: {
-      listen: { host: "::1", port: 9191 },
-      advertise: "[::1]:9191",
-      initialMembers: new Map([[1, "[::1]:9191"]]),
-    },
-  },
-  {
-    flag: "advertise",
-    value: "Node1.example:9091",
-    toml: '"node1.example:9091"',
-    changes: {
-      advertise: "node1.example:9091",
-      initialMembers: new Map([[1, "node1.example:9091"]]),
-    },
-  },
-  {
-    flag: "http-listen",
-    value: "localhost:0",
-    toml: '"localhost:0"',
-    changes: { httpListen: { host: "localhost", port: 0 } },
-  },
-  {
-    flag: "metrics-listen",
-    value: "127.0.0.2:9092",
-    toml: '"127.0.0.2:9092"',
-    changes: { metricsListen: { host: "127.0.0.2", port: 9092 } },
-  },
-  {
-    flag: "initial-members",
-    value: members,
-    toml: `"${members}"`,
-    more: ["--node-id", "2"],
-    changes: {
-      nodeId: 2,
-      initialMembers: memberMap,
-      advertise: "10.0.0.2:9091",
-      clusterToken: "",
-    },
-  },
-  { flag: "machine", value: "null", toml: '"null"', changes: { machine: "null" } },
-  { flag: "cluster-token", value: "blue", toml: '"blue"', changes: { clusterToken: "blue" } },
-  { flag: "log-level", value: "debug", toml: '"debug"', changes: { logLevel: "debug" } },
-  { flag: "insecure", value: "true", toml: "true", changes: { insecure: true } },
-];
-
-const rowOf = (
-  flag: string,
-): { readonly value?: string; readonly environment: readonly string[] } =>
-  Object.values(optionTable).find((row) => row.flag === flag)!;
-
-test("every option of the table has a case here", () => {
-  const flags = Object.values(optionTable).map(({ flag }) => flag);
-  const others = ["config", "exit-with-parent"];
-  expect([...cases.map(({ flag }) => flag), ...others].sort()).toEqual([...flags].sort());
-});
-
-test("nothing given: a cluster of one, ready to use", () => {
-  expect(parseConfig([], {})).toEqual(alone);
-});
-
-for (const { flag, value, toml, more = [], changes } of cases) {
-  const expected = { ...alone, ...changes };
-  test(`${flag}: by flag, by each environment name, by file`, () => {
-    const asFlag = rowOf(flag).value === undefined ? [`--${flag}`] : [`--${flag}`, value];
-    expect(parseConfig([...more, ...asFlag], {})).toEqual(expected);
-    expect(parseConfig([`--${flag}=${value}`, ...more], {})).toEqual(expected);
-    for (const name of rowOf(flag).environment) {
-      expect(parseConfig(more, { [name]: value })).toEqual(expected);
-    }
-    const path = file(`${flag} = ${toml}\n`);
-    expect(parseConfig([...more, "--config", path], {})).toEqual(expected);
-    expect(parseConfig(more, { BARGE_CONFIG: path })).toEqual(expected);
-  });
+/** A line of TOML in the type that the option has. */
+function tomlLine(key: OptionKey, text: string): string {
+  const row: { readonly flag: string; readonly value?: string } = optionTable[key];
+  return `${row.flag} = ${row.value === undefined ? text : JSON.stringify(text)}\n`;
 }
 
-test("flag before environment, own name before alias, environment before file, file before default", () => {
-  const config = file('data-dir = "/file"\nlog-level = "warn"\nmachine = "null"\n');
-  const environment = { BARGE_DATA_DIR: "/own", RAFT_DIR: "/alias", BARGE_LOG_LEVEL: "error" };
-  expect(parseConfig(["--config", config, "--data-dir", "/flag"], environment)).toMatchObject({
-    dataDir: "/flag",
-    logLevel: "error",
-    machine: "null",
-    nodeId: 1,
-  });
-  expect(parseConfig(["--config", config], environment).dataDir).toBe("/own");
-  expect(parseConfig(["--config", config], { RAFT_DIR: "/alias" }).dataDir).toBe("/alias");
-  expect(parseConfig(["--config", config], {}).dataDir).toBe("/file");
-});
-
-test("an empty variable counts as unset; those of others are no concern", () => {
-  const environment = {
-    BARGE_NODE_ID: "",
-    NODE_ID: "3",
-    BARGE_ENDPOINTS: "a:1",
-    BARGE_TEST_SEED: "1",
-    BARGE_SERVICE_HOST: "10.0.0.9",
-    BARGE_PORT_9091_TCP: "tcp://10.0.0.9:9091",
-    PATH: "/bin",
-  };
-  expect(parseConfig([], environment).nodeId).toBe(3);
-});
-
-test("Go's short form means all interfaces", () => {
-  const config = parseConfig(["--http-listen", ":8080", "--insecure"], {});
-  expect(config.httpListen).toEqual({ host: "0.0.0.0", port: 8080 });
-});
-
-/** What is refused, and words that the message must have: the option, the value, what is right. */
-const refused: readonly (readonly [argv: readonly string[], ...words: readonly string[]])[] = [
-  [["--frobnicate"], "--frobnicate"],
-  [["--node"], "--node"],
-  [["-x"], "-x"],
-  [["--nodeid", "3"], "--nodeid", "did you mean --node-id?"],
-  [["extra"], '"extra"'],
-  [["--node-id"], "--node-id", "needs a value"],
-  [["--listen", "--insecure"], "--listen", "needs a value"],
-  [["--node-id", "1", "--node-id", "2"], "--node-id", "twice"],
-  [["--insecure=perhaps"], "--insecure", '"perhaps"', "true or false"],
-  ...["0", "-1", "x", "1.5", "4294967295", ""].map(
-    (id) => [[`--node-id=${id}`], "--node-id", `"${id}"`, "whole number from 1 to"] as const,
-  ),
-  ...["localhost", "127.0.0.1:", "127.0.0.1:65536", "a b:1", "::1:9091", "http://a:1"].map(
-    (address) => [["--listen", address], "--listen", `"${address}"`, "HOST:PORT"] as const,
-  ),
-  [["--advertise", "0.0.0.0:9091"], "--advertise", "0.0.0.0:9091", "wildcard"],
-  [["--advertise", "[::]:9091"], "--advertise", "wildcard"],
-  [["--advertise", "a:0"], "--advertise", "port 0"],
-  [["--listen", "0.0.0.0:9091", "--insecure"], "--listen", "wildcard", "--advertise"],
-  [["--machine", "http"], "--machine", '"http"', "kv or null"],
-  [["--log-level", "loud"], "--log-level", '"loud"', "debug"],
-  [["--cluster-token", "é".repeat(129)], "--cluster-token", "256 bytes"],
-  [["--listen", "0.0.0.0:9091"], "--listen", "0.0.0.0:9091", "--insecure"],
-  [["--listen", "node1:9091"], "--listen", "--insecure"],
-  [["--http-listen", "192.168.1.5:9090"], "--http-listen", "192.168.1.5:9090", "--insecure"],
-  [["--metrics-listen", "[::]:9092"], "--metrics-listen", "--insecure"],
-  [["--http-listen", "127.0.0.1:9091"], "--http-listen", "--listen", "another port"],
-  [["--initial-members", members], "--node-id", "1, 2"],
-  [["--node-id", "3", "--initial-members", members], "--node-id 3", "1, 2"],
-  ...["", "1", "1=", "=a:1", "1=a", "1=a:0", "1=0.0.0.0:1", "0=a:1", "1=a:1,", "1=a:1;2=b:1"].map(
-    (list) =>
-      [["--node-id=1", `--initial-members=${list}`], "--initial-members", "ID=HOST:PORT"] as const,
-  ),
-  [["--node-id=1", "--initial-members=1=a:1,1=b:1"], "--initial-members", "id 1 is there twice"],
-  [["--node-id=1", "--initial-members=1=a:1,2=A:1"], "--initial-members", "a:1 is there twice"],
-  [
-    ["--node-id=1", `--initial-members=${members}`, "--advertise=10.0.0.9:9091"],
-    "10.0.0.9:9091",
-    "10.0.0.1:9091",
-    "--initial-members",
-  ],
-  [
-    ["--node-id=2", "--initial-members=1=127.0.0.1:9091,2=127.0.0.1:9191"],
-    "127.0.0.1:9191",
-    "give --listen 127.0.0.1:9191",
-  ],
-];
-
-test.each(refused.map(([argv, ...words]) => [argv.join(" "), argv, words] as const))(
-  "refused: %s",
-  (_name, argv, words) => {
-    const error = refusal(argv, {});
-    for (const word of words) expect(error).toContain(word);
-  },
-);
-
-test("errors of the environment and the file name where they are", () => {
-  expect(refusal([], { NODE_ID: "x" })).toContain('NODE_ID "x"');
-  const typo = refusal([], { BARGE_DATADIR: "/x" });
-  expect(typo).toContain("BARGE_DATADIR");
-  expect(typo).toContain("did you mean BARGE_DATA_DIR?");
-
-  const rows: readonly [string, ...string[]][] = [
-    ["node-id = 0", "node-id in ", "whole number"],
-    ["insecure = 'yes'", "insecure in ", "true or false"],
-    ["listen = 9091", "listen in ", "HOST:PORT"],
-    ["nodeid = 1", "nodeid in ", "did you mean node-id?"],
-    ["config = 'x'", "config in "],
-    ["[listen]\nhost = 'a'", "listen in ", "HOST:PORT"],
-    ["node-id = = 1", "is not TOML"],
-  ];
-  for (const [content, ...words] of rows) {
-    const path = file(content);
-    const error = refusal(["--config", path], {});
-    for (const word of [...words, path]) expect(error).toContain(word);
-  }
-  expect(refusal(["--config", join(folder, "none.toml")], {})).toContain("cannot be read");
-});
-
-function refusal(argv: readonly string[], environment: Record<string, string>): string {
+function refused(argv: readonly string[], environment: Environment = {}): string {
   try {
     parseConfig(argv, environment);
   } catch (error) {
     expect(error).toBeInstanceOf(UsageError);
     return (error as UsageError).message;
   }
-  throw new Error(`not refused: ${argv.join(" ")}`);
+  throw new Error(`accepted: ${JSON.stringify({ argv, environment })}`);
 }
 
-test("addresses survive being written and read", () => {
-  for (const text of ["127.0.0.1:0", "[::1]:9091", "node-1.a_b.example:65535"]) {
-    expect(formatAddress(parseAddress(text)!)).toBe(text);
-  }
+test("every row has a sample", () => {
+  expect(Object.keys(samples).toSorted()).toEqual(
+    Object.keys(optionTable)
+      .filter((key) => key !== "config")
+      .toSorted(),
+  );
 });
 
-test("help and documents list every option but the hidden one", () => {
-  for (const text of [optionsHelp(), optionsMarkdown()]) {
-    for (const { flag, environment } of Object.values(optionTable)) {
-      const hidden = flag === "exit-with-parent";
-      expect(text.includes(`--${flag}`)).toBe(!hidden);
-      if (!hidden) expect(text).toContain(environment[0]!);
+test("names are unique: flags, and environment variables over all rows", () => {
+  const rows = Object.values(optionTable);
+  const names = rows.flatMap(({ flag, environment }) => [flag, ...environment]);
+  expect(new Set(names).size).toBe(names.length);
+});
+
+for (const [key, sample] of sampled) {
+  const row: {
+    readonly flag: string;
+    readonly value?: string;
+    readonly environment: readonly string[];
+    readonly right: string;
+  } = optionTable[key];
+  const { good, expected, read, bad, with: more = [] } = sample;
+
+  describe(`--${row.flag}`, () => {
+    const give = (argv: readonly string[], environment: Environment = {}): unknown =>
+      read(parseConfig([...argv, ...more], environment));
+
+    test("as a flag", () => {
+      for (const [i, text] of good.entries()) {
+        expect(give([`--${row.flag}=${text}`])).toEqual(expected[i]);
+        if (row.value !== undefined) expect(give([`--${row.flag}`, text])).toEqual(expected[i]);
+      }
+      if (row.value === undefined) expect(give([`--${row.flag}`])).toBe(true);
+    });
+
+    test.each(row.environment)("from the environment as %s", (name) => {
+      for (const [i, text] of good.entries()) {
+        expect(give([], { [name]: text })).toEqual(expected[i]);
+      }
+    });
+
+    test("from a file", () => {
+      for (const [i, text] of good.entries()) {
+        const path = tomlFile(tomlLine(key, text));
+        expect(give(["--config", path])).toEqual(expected[i]);
+        expect(give([], { BARGE_CONFIG: path })).toEqual(expected[i]);
+      }
+    });
+
+    test("flag over environment over file over default; a name over its aliases; empty is unset", () => {
+      const [first, second] = good;
+      const file = ["--config", tomlFile(tomlLine(key, second))];
+      expect(give([`--${row.flag}=${first}`, ...file])).toEqual(expected[0]);
+      for (const [i, name] of row.environment.entries()) {
+        expect(give([`--${row.flag}=${first}`], { [name]: second })).toEqual(expected[0]);
+        expect(give(file, { [name]: first })).toEqual(expected[0]);
+        expect(give(file, { [name]: "" })).toEqual(expected[1]);
+        for (const alias of row.environment.slice(i + 1)) {
+          expect(give([], { [name]: first, [alias]: second })).toEqual(expected[0]);
+          expect(give([], { [name]: "", [alias]: second })).toEqual(expected[1]);
+        }
+      }
+    });
+
+    test.each(bad)("refuses %j and says what is right", (text) => {
+      const says = (message: string, origin: string): void => {
+        expect(message).toStartWith(`${origin} "${text}": `);
+        expect(message).toEndWith(`it must be ${row.right}`);
+      };
+      says(refused([`--${row.flag}=${text}`, ...more]), `--${row.flag}`);
+      const [name] = row.environment;
+      if (name !== undefined && text !== "") {
+        says(refused(more, { [name]: text }), `environment ${name}`);
+      }
+      if (row.value === undefined) return;
+      const path = tomlFile(tomlLine(key, text));
+      says(refused(["--config", path, ...more]), `${row.flag} in ${path}`);
+    });
+
+    test("refuses the wrong type in a file", () => {
+      const wrong = row.value === undefined ? `"true"` : key === "nodeId" ? "true" : "1";
+      for (const value of [wrong, `["a"]`, `{ a = 1 }`]) {
+        const path = tomlFile(`${row.flag} = ${value}\n`);
+        const message = refused(["--config", path, ...more]);
+        expect(message).toStartWith(`${row.flag} in ${path}: it is `);
+        expect(message).toEndWith(`it must be ${row.right}`);
+      }
+    });
+
+    test("refuses to be given twice", () => {
+      const flag = `--${row.flag}=${good[0]}`;
+      expect(refused([flag, flag, ...more])).toContain(`--${row.flag} is given twice`);
+    });
+
+    if (row.value !== undefined) {
+      test("refuses to stand without a value", () => {
+        const words = `--${row.flag} needs a value: ${row.right}`;
+        expect(refused([`--${row.flag}`])).toBe(words);
+        expect(refused([`--${row.flag}`, "--insecure"])).toBe(words);
+      });
     }
+  });
+}
+
+test("with nothing given: one node, on loopback", () => {
+  expect(parseConfig([], {})).toEqual({
+    nodeId: 1,
+    dataDir: resolve("barge-data"),
+    listen: { host: "127.0.0.1", port: 9091 },
+    advertise: "127.0.0.1:9091",
+    httpListen: { host: "127.0.0.1", port: 9090 },
+    metricsListen: undefined,
+    initialMembers: new Map([[1, "127.0.0.1:9091"]]),
+    machine: "kv",
+    clusterToken: undefined,
+    insecure: false,
+    logLevel: "info",
+    exitWithParent: false,
+  });
+});
+
+describe("unknown names", () => {
+  const cases: [argv: string[], environment: Environment, words: string][] = [
+    [["--lissen=a:1"], {}, "unknown option --lissen; did you mean --listen?"],
+    [["--insecur"], {}, "unknown option --insecur; did you mean --insecure?"],
+    [["--node_id", "1"], {}, "unknown option --node_id; did you mean --node-id?"],
+    [["--quite-another"], {}, "unknown option --quite-another"],
+    [["-x"], {}, "unknown option -x"],
+    [["--no-insecure"], {}, "unknown option --no-insecure"],
+    [["data"], {}, '"data" is not an option; serve takes no arguments'],
+    [["--", "data"], {}, '"data" is not an option; serve takes no arguments'],
+    [
+      [],
+      { BARGE_NODEID: "1" },
+      "unknown option environment BARGE_NODEID; did you mean BARGE_NODE_ID?",
+    ],
+    [[], { BARGE_: "" }, "unknown option environment BARGE_"],
+  ];
+  test.each(cases)("%j %j", (argv, environment, words) => {
+    expect(refused(argv, environment)).toBe(words);
+  });
+
+  test("of clients, tests, benchmarks and Kubernetes are none of ours", () => {
+    parseConfig([], {
+      BARGE_ENDPOINTS: "127.0.0.1:9091",
+      BARGE_TEST_SEED: "1",
+      BARGE_BENCH_SECONDS: "1",
+      BARGE_SERVICE_HOST: "10.0.0.1",
+      BARGE_SERVICE_PORT_HTTP: "80",
+      BARGE_PORT_9091_TCP_ADDR: "10.0.0.1",
+      BARGE_HEADLESS_SERVICE_PORT: "80",
+      NODE_ENV: "production",
+    });
+  });
+});
+
+describe("--config", () => {
+  test("names the file and what is wrong with it", () => {
+    const absent = join(folder, "absent.toml");
+    expect(refused(["--config", absent])).toStartWith(`--config "${absent}" cannot be read: `);
+    expect(refused([], { BARGE_CONFIG: folder })).toStartWith(
+      `environment BARGE_CONFIG "${folder}" cannot be read: `,
+    );
+    const torn = tomlFile("listen = [");
+    expect(refused(["--config", torn])).toStartWith(`--config "${torn}" is not TOML: `);
+    expect(refused(["--config="])).toBe('--config "": it must be the path of a TOML file');
+    expect(refused(["--config"])).toBe("--config needs a value: the path of a TOML file");
+  });
+
+  test("refuses unknown keys, also those of another file", () => {
+    const typo = tomlFile('lisen = "127.0.0.1:1"');
+    expect(refused(["--config", typo])).toBe(
+      `unknown option lisen in ${typo}; did you mean listen?`,
+    );
+    const table = tomlFile("[node]\nid = 1");
+    expect(refused(["--config", table])).toStartWith(`unknown option node in ${table}`);
+    const nested = tomlFile('config = "other.toml"');
+    expect(refused(["--config", nested])).toStartWith(`unknown option config in ${nested}`);
+  });
+
+  test("takes a node id as a number too", () => {
+    expect(parseConfig(["--config", tomlFile("node-id = 3")], {}).nodeId).toBe(3);
+    const path = tomlFile("node-id = 3.5");
+    expect(refused(["--config", path])).toContain(`node-id in ${path} "3.5": it must be`);
+  });
+
+  test("a zero byte in a path is refused here, not by the system later", () => {
+    const path = tomlFile('data-dir = "a\\u0000b"');
+    expect(refused(["--config", path])).toContain("it must be the path of a folder");
+  });
+});
+
+describe("checks across options", () => {
+  const members = `--initial-members=${memberList}`;
+  const cases: [title: string, argv: string[], words: string][] = [
+    ["members without an own id", [members], "--initial-members needs --node-id: which of 1, 2"],
+    [
+      "an own id that is not a member",
+      [members, "--node-id=3"],
+      "--node-id 3 is not among the ids of --initial-members: 1, 2",
+    ],
+    [
+      "another address than among the members",
+      [members, "--node-id=1", "--listen=127.0.0.1:7001", "--advertise=127.0.0.1:7009"],
+      "--advertise 127.0.0.1:7009 differs from this node's address in --initial-members, 127.0.0.1:7001",
+    ],
+    [
+      "a forgotten --listen",
+      [members, "--node-id=1"],
+      "node 1 is to be reached at 127.0.0.1:7001, but listens on 127.0.0.1:9091: give --listen 127.0.0.1:7001",
+    ],
+    [
+      "a wildcard that nobody can dial",
+      ["--listen=:9091", "--insecure"],
+      "--listen 0.0.0.0:9091 is a wildcard, which others cannot dial: give --advertise",
+    ],
+    [
+      "listening beyond loopback",
+      ["--listen=10.0.0.1:9091"],
+      "--listen 10.0.0.1:9091 can be reached from other machines, and nobody who connects is authenticated: add --insecure",
+    ],
+    [
+      "HTTP beyond loopback",
+      ["--http-listen=:9090"],
+      "--http-listen 0.0.0.0:9090 can be reached from other machines",
+    ],
+    [
+      "metrics beyond loopback",
+      ["--metrics-listen=[::]:9092"],
+      "--metrics-listen [::]:9092 can be reached from other machines",
+    ],
+    [
+      "one address for two ports",
+      ["--listen=127.0.0.1:9090"],
+      "--http-listen 127.0.0.1:9090 is the address of --listen too",
+    ],
+  ];
+  test.each(cases)("%s", (_title, argv, words) => {
+    expect(refused(argv)).toStartWith(words);
+  });
+
+  test.each([
+    [["--listen=localhost:9091"]],
+    [["--listen=127.1.2.3:9091"]],
+    [["--listen=[::1]:9091"]],
+    [["--listen=:9091", "--insecure", "--advertise=n1.example:9091"]],
+    [["--listen=127.0.0.1:0", "--http-listen=127.0.0.1:0"]],
+    [[members, "--node-id=2", "--listen=:7002", "--insecure"]],
+  ])("accepts %j", (argv) => {
+    parseConfig(argv, {});
+  });
+
+  test("a token is drawn only where no members are given", () => {
+    expect(parseConfig([], {}).clusterToken).toBeUndefined();
+    const argv = [members, "--node-id=1", "--listen=127.0.0.1:7001"];
+    expect(parseConfig(argv, {}).clusterToken).toBe("");
+    expect(parseConfig(["--cluster-token="], {}).clusterToken).toBe("");
+  });
+});
+
+/* ------------------------------------------------------------------ whatever it is given */
+
+const flags = Object.values(optionTable).map(({ flag }) => flag);
+const environmentNames = Object.values(optionTable).flatMap(({ environment }) => [...environment]);
+const goodTexts = sampled.flatMap(([, { good }]) => [...good]);
+
+const anyText = fc.oneof(
+  fc.constantFrom(...goodTexts),
+  fc.string(),
+  fc.string({ unit: "binary" }),
+  fc.constantFrom("true", "-", "--", "__proto__", "constructor", "\0", "=", "1=[::1]:1,2=a:2"),
+);
+const anyArgument = fc.oneof(
+  fc.constantFrom(...flags).map((flag) => `--${flag}`),
+  fc.tuple(fc.constantFrom(...flags), anyText).map(([flag, text]) => `--${flag}=${text}`),
+  anyText,
+  anyText.map((text) => `--${text}`),
+  anyText.map((text) => `-${text}`),
+);
+const anyEnvironment = fc.dictionary(
+  fc.oneof(
+    fc.constantFrom(...environmentNames.filter((name) => name !== "BARGE_CONFIG")),
+    fc.string().map((text) => `BARGE_${text}`),
+    fc.string(),
+  ),
+  anyText,
+  { maxKeys: 4 },
+);
+const anyToml = fc.oneof(
+  fc.string(),
+  fc.string({ unit: "binary" }),
+  fc
+    .array(
+      fc.tuple(
+        fc.oneof(fc.constantFrom(...flags), fc.string()),
+        fc.oneof(
+          anyText.map((text) => JSON.stringify(text)),
+          fc.constantFrom("1", "1.5", "true", "[]", "{}", "1979-05-27T07:32:00Z", "nan", "1e400"),
+        ),
+      ),
+      { maxLength: 4 },
+    )
+    .map((lines) => lines.map(([name, value]) => `${name} = ${value}`).join("\n")),
+);
+
+/** A configuration that all later rooms can rely on. */
+function isSound(config: NodeConfig): void {
+  expect(config.initialMembers.has(config.nodeId)).toBe(true);
+  expect(config.dataDir).toStartWith("/");
+  for (const { host, port } of [config.listen, config.httpListen]) {
+    expect(host).not.toBe("");
+    expect(parseAddress(formatAddress({ host, port }))).toEqual({ host, port });
   }
+}
+
+test("whatever is given, the answer is a sound configuration or a UsageError", () => {
+  const path = join(folder, "any.toml");
+  fc.assert(
+    fc.property(
+      fc.array(anyArgument, { maxLength: 5 }),
+      anyEnvironment,
+      fc.option(anyToml),
+      (argv, environment, toml) => {
+        if (toml !== null) writeFileSync(path, toml);
+        const all = toml === null ? environment : { ...environment, BARGE_CONFIG: path };
+        try {
+          isSound(parseConfig(argv, all));
+        } catch (error) {
+          if (!(error instanceof UsageError)) throw error;
+        }
+      },
+    ),
+    { numRuns: 2_000 },
+  );
+});
+
+test("an address that is read is written the same", () => {
+  const host = fc.oneof(fc.ipV4(), fc.ipV6(), fc.domain());
+  fc.assert(
+    fc.property(host, fc.nat(65_535), (one, port) => {
+      const written = formatAddress({ host: one.toLowerCase(), port });
+      expect(parseAddress(written)).toEqual({ host: one.toLowerCase(), port });
+    }),
+  );
+});
+
+/* ------------------------------------------------------------------ documents */
+
+test("help and documents show every option but the hidden ones, in lines of a usual terminal", () => {
+  const help = optionsHelp();
+  const markdown = optionsMarkdown();
+  for (const row of Object.values(optionTable)) {
+    const hidden = "hidden" in row;
+    expect(help.includes(`--${row.flag} `)).toBe(!hidden);
+    expect(markdown.includes(`\`--${row.flag}\``)).toBe(!hidden);
+    for (const name of row.environment) expect(markdown).toContain(`\`${name}\``);
+  }
+  for (const line of help.split("\n")) expect(line.length).toBeLessThanOrEqual(84);
 });
