@@ -1,0 +1,97 @@
+import { expect, test } from "bun:test";
+import { type GroupFigures, Metrics, type NodeFigures } from "../../src/telemetry/metrics.ts";
+
+const group: GroupFigures = {
+  id: 0,
+  role: "leader",
+  leader: 7,
+  term: 3,
+  commitIndex: 12,
+  appliedIndex: 11,
+  durableIndex: 12,
+  machineDurableIndex: 4,
+  firstIndex: 2,
+  lastIndex: 13,
+  logBytes: 100,
+  queues: {
+    inboxBytes: 1,
+    waiters: 2,
+    readWaiters: 3,
+    forwards: 4,
+    unsyncedBytes: 5,
+    unappliedBytes: 6,
+    tailCacheBytes: 7,
+    memtableBytes: 8,
+    kvWalBytes: 9,
+  },
+};
+
+const node: NodeFigures = {
+  version: "0.0.0-test",
+  uptimeSeconds: 1,
+  diskBytes: 2,
+  health: "ok",
+  connections: 3,
+  clientBytes: 4,
+  kvOpenFiles: 5,
+  groups: [group],
+  peers: [{ id: 2, connected: true, sendQueueBytes: 6, framesDropped: 7 }],
+};
+
+const sample = (text: string, name: string): string[] =>
+  text.split("\n").filter((line) => line.startsWith(name));
+
+test("all names begin with barge_ and each has a help text", async () => {
+  const text = await new Metrics().text();
+  const named = [...text.matchAll(/^# TYPE (\S+)/gm)].map((match) => match[1]!);
+  expect(named.length).toBeGreaterThan(20);
+  expect(named.filter((name) => !name.startsWith("barge_"))).toEqual([]);
+  expect([...text.matchAll(/^# HELP \S+ \S/gm)]).toHaveLength(named.length);
+});
+
+test("counters end in _total, and nothing else does", async () => {
+  const text = await new Metrics().text();
+  for (const [, name, type] of text.matchAll(/^# TYPE (\S+) (\S+)$/gm)) {
+    expect([name, name!.endsWith("_total")]).toEqual([name, type === "counter"]);
+  }
+});
+
+test("figures of the node are gathered at each scrape; a group that is gone leaves no line", async () => {
+  const metrics = new Metrics();
+  let figures: NodeFigures = node;
+  metrics.observe(() => figures);
+  expect(sample(await metrics.text(), "barge_group_term")).toEqual([
+    'barge_group_term{group="0"} 3',
+  ]);
+  figures = { ...node, uptimeSeconds: 42, groups: [] };
+  const text = await metrics.text();
+  expect(sample(text, "barge_group_term")).toEqual([]);
+  expect(sample(text, "barge_uptime_seconds")).toEqual(["barge_uptime_seconds 42"]);
+});
+
+test("tallies are told as they stand, however often somebody asks", async () => {
+  const metrics = new Metrics();
+  metrics.tallies.writeCommands = 1_000;
+  metrics.tallies.refuse("timeout");
+  metrics.tallies.refuse("timeout");
+  for (let i = 0; i < 2; i++) {
+    const text = await metrics.text();
+    expect(sample(text, "barge_write_commands_total")).toEqual(["barge_write_commands_total 1000"]);
+    expect(sample(text, "barge_requests_refused_total")).toEqual([
+      'barge_requests_refused_total{code="timeout"} 2',
+    ]);
+  }
+});
+
+test("durations fall into buckets from a tenth of a millisecond on", async () => {
+  const metrics = new Metrics();
+  metrics.syncTook(0.000_15);
+  metrics.syncTook(0.003);
+  metrics.loopGap(0.5);
+  const text = await metrics.text();
+  expect(sample(text, 'barge_log_sync_duration_seconds_bucket{le="0.0002"}')[0]).toEndWith(" 1");
+  expect(sample(text, "barge_log_sync_duration_seconds_count")).toEqual([
+    "barge_log_sync_duration_seconds_count 2",
+  ]);
+  expect(sample(text, "barge_loop_gap_seconds_sum")).toEqual(["barge_loop_gap_seconds_sum 0.5"]);
+});
