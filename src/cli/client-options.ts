@@ -16,6 +16,8 @@ export interface ReadFlags extends ClientFlags {
 
 const groupMax = 0xffff_fffe;
 
+export const keyHelp: string = "key, as text; -- goes before one that begins with a dash";
+
 /** A command with the options of every client command, and examples in its help. */
 export function clientCommand(name: string, description: string, examples: string): Command {
   return new Command(name)
@@ -43,12 +45,21 @@ export function addConsistency(command: Command): Command {
   );
 }
 
+const waitingMs = 1_000;
+
 export async function withClient<T>(
   { endpoints, group, timeout }: ClientFlags,
   use: (client: Client) => Promise<T>,
 ): Promise<T> {
   await using client = connect({ endpoints, group, timeoutMs: timeout });
-  return await use(client);
+  // A person should know what they wait for; a script waits for the time-out.
+  const told = (): void => void process.stderr.write(`barge: waiting for ${endpoints} …\n`);
+  const timer = process.stderr.isTTY === true ? setTimeout(told, waitingMs) : undefined;
+  try {
+    return await use(client);
+  } finally {
+    clearTimeout(timer);
+  }
 }
 
 /** Parses a whole number within bounds, for commander. */
@@ -60,11 +71,11 @@ export function wholeNumber(min: number, max: number): (text: string) => number 
   };
 }
 
-const unitMs: Readonly<Record<string, number>> = { ms: 1, s: 1_000, "": 1 };
+const unitMs: Readonly<Record<string, number>> = { ms: 1, s: 1_000 };
 const timeoutMsMax = 60_000;
 
 function duration(text: string): number {
-  const match = /^([0-9]+(?:\.[0-9]+)?)(ms|s|)$/.exec(text);
+  const match = /^([0-9]+(?:\.[0-9]+)?)(ms|s)$/.exec(text);
   const value = match === null ? Number.NaN : Math.round(Number(match[1]) * unitMs[match[2]!]!);
   if (value >= 1 && value <= timeoutMsMax) return value;
   throw new InvalidArgumentError("It must be from 1ms to 60s, such as 500ms or 5s.");
@@ -90,7 +101,14 @@ const previewBytes = 100;
 /** Values are shown to be recognised; `barge get` and `--json` have the whole. */
 export function preview(value: Uint8Array): string {
   if (value.byteLength <= previewBytes) return readable(value);
-  return `${readable(value.subarray(0, previewBytes))}… (${value.byteLength} bytes)`;
+  return `${readable(head(value))}… (${value.byteLength} bytes)`;
+}
+
+/** The first bytes, not cut within a character of UTF-8: what is text is shown as text. */
+function head(value: Uint8Array): Uint8Array {
+  let end = previewBytes;
+  while (end > previewBytes - 4 && (value[end]! & 0xc0) === 0x80) end--;
+  return value.subarray(0, end);
 }
 
 export async function printLine(text: string): Promise<void> {

@@ -3,6 +3,7 @@ import type { Command } from "commander";
 import {
   clientCommand,
   type ClientFlags,
+  keyHelp,
   printJson,
   printLine,
   wholeNumber,
@@ -19,7 +20,7 @@ const examples = `  barge del greeting
 
 export function delCommand(): Command {
   return clientCommand("del", "Deletes a key; status 1 when there was none.", examples)
-    .argument("<key>", "key, as text")
+    .argument("<key>", keyHelp)
     .option(
       "--prev-revision <n>",
       "delete only if the key's revision is this",

@@ -7,6 +7,7 @@ import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { createInterface } from "node:readline";
+import * as v from "valibot";
 import { UsageError } from "../config.ts";
 import { version } from "../version.ts";
 import { wholeNumber } from "./client-options.ts";
@@ -19,12 +20,14 @@ import {
 } from "./local-cluster.ts";
 
 interface DemoFlags {
-  readonly nodes: number;
+  /** Undefined: as many as the folder holds, else three. */
+  readonly nodes?: number;
   readonly dir?: string;
   readonly once?: boolean;
 }
 
 const nodesMax = 9;
+const nodesDefault = 3;
 const requestTimeoutMs = 10_000;
 const retryMs = 20;
 const key = "greeting";
@@ -39,7 +42,7 @@ Examples:
 export function demoCommand(): Command {
   return new Command("demo")
     .description("Runs a cluster on this machine, each node a process of its own.")
-    .option("--nodes <n>", "how many", wholeNumber(1, nodesMax), 3)
+    .option("--nodes <n>", `how many (default: ${nodesDefault})`, wholeNumber(1, nodesMax))
     .option("--dir <dir>", "keep the data there, and pick it up again; else a folder in /tmp")
     .option("--once", "end after one write and one read")
     .addHelpText("after", examples)
@@ -47,13 +50,13 @@ export function demoCommand(): Command {
 }
 
 async function demo(flags: DemoFlags): Promise<void> {
-  const dir =
-    flags.dir === undefined ? mkdtempSync(join(tmpdir(), "barge-demo-")) : resolve(flags.dir);
-  const ports = portsOf(flags, dir);
+  const { dir, ports } = flags.dir === undefined ? newPlace(flags) : keptPlace(flags, flags.dir);
   const cluster = new LocalCluster({ dir, ports, onDeath: (node, how) => tellDeath(node, how) });
   const interrupted = interruption();
+  // Whatever ends this process: `demo | head` closes its output, for one.
   process.once("exit", () => {
     for (const node of cluster.nodes) node.kill();
+    if (flags.dir === undefined) rmSync(dir, { recursive: true, force: true });
   });
   const tellDeath = (node: LocalNode, how: string): void => {
     const left = cluster.nodes.filter(({ pid }) => pid !== undefined).length;
@@ -68,25 +71,51 @@ async function demo(flags: DemoFlags): Promise<void> {
     if (ended !== "interrupted" && flags.once !== true) await stayUp(cluster, interrupted);
   } finally {
     await cluster.stop();
-    if (flags.dir === undefined) rmSync(dir, { recursive: true, force: true });
-    else say(`The data is kept in ${dir}; barge demo --dir ${flags.dir} goes on with it.`);
+    if (flags.dir !== undefined) {
+      say(`\nThe data is kept; ${programWords()} demo --dir ${flags.dir} goes on with it.`);
+    }
   }
 }
 
-/** With a folder that is kept, the addresses are kept too: they belong to the identity of the cluster. */
-function portsOf({ nodes, dir: kept }: DemoFlags, dir: string): LocalPorts[] {
-  if (kept === undefined) return choosePorts(nodes);
-  const file = join(dir, "demo.json");
-  if (existsSync(file)) {
-    const { ports } = JSON.parse(readFileSync(file, "utf8")) as { readonly ports: LocalPorts[] };
-    if (ports.length === nodes) return ports;
-    throw new UsageError(`--nodes ${nodes}: the cluster in ${dir} has ${ports.length} nodes`);
-  }
-  const ports = choosePorts(nodes);
-  mkdirSync(dir, { recursive: true });
-  writeFileSync(file, `${JSON.stringify({ ports })}\n`);
-  return ports;
+/** Where the nodes keep their data, and where they listen. */
+interface Place {
+  readonly dir: string;
+  readonly ports: readonly LocalPorts[];
 }
+
+function newPlace({ nodes = nodesDefault }: DemoFlags): Place {
+  const ports = choosePorts(nodes);
+  return { dir: mkdtempSync(join(tmpdir(), "barge-demo-")), ports };
+}
+
+/** With a folder that is kept, the addresses are kept too: they belong to the identity of the cluster. */
+function keptPlace({ nodes }: DemoFlags, given: string): Place {
+  const dir = resolve(given);
+  const file = join(dir, "demo.json");
+  try {
+    if (existsSync(file)) {
+      const { ports } = v.parse(keptSchema, JSON.parse(readFileSync(file, "utf8")));
+      if (nodes === undefined || nodes === ports.length) return { dir, ports };
+      throw new UsageError(`--nodes ${nodes}: the cluster in ${dir} has ${ports.length} nodes`);
+    }
+    const ports = choosePorts(nodes ?? nodesDefault);
+    mkdirSync(dir, { recursive: true });
+    writeFileSync(file, `${JSON.stringify({ ports })}\n`);
+    return { dir, ports };
+  } catch (error) {
+    if (error instanceof UsageError) throw error;
+    throw new UsageError(`--dir ${given} cannot be used: ${(error as Error).message}`);
+  }
+}
+
+const portSchema = v.pipe(v.number(), v.integer(), v.minValue(1), v.maxValue(65_535));
+const keptSchema = v.object({
+  ports: v.pipe(
+    v.array(v.object({ binary: portSchema, http: portSchema })),
+    v.minLength(1),
+    v.maxLength(nodesMax),
+  ),
+});
 
 async function showRound(cluster: LocalCluster, dir: string, flags: DemoFlags): Promise<void> {
   const startMs = performance.now();
@@ -95,7 +124,7 @@ async function showRound(cluster: LocalCluster, dir: string, flags: DemoFlags): 
   say(`Barge ${version}: ${count} ${count === 1 ? "node" : "nodes"} in ${place}`);
   await cluster.start();
   for (const node of cluster.nodes) {
-    say(`  node ${node.id}   pid ${node.pid}   binary ${node.binary}   http http://${node.http}`);
+    say(`  node ${node.id}   pid ${node.pid}   binary ${node.binary}   http ${node.http}`);
   }
   const first = cluster.nodes[0]!;
   const last = cluster.nodes.at(-1)!;
@@ -116,6 +145,8 @@ function sayHowToGoOn(cluster: LocalCluster, leader: LocalNode): void {
   const words = programWords();
   const first = cluster.nodes[0]!;
   const last = cluster.nodes.at(-1)!;
+  const then =
+    last === first ? "Enter here starts it again, with its data" : "then write and read again";
   say(`
 Go on in another terminal, in ${process.cwd()}:
 
@@ -125,7 +156,7 @@ Go on in another terminal, in ${process.cwd()}:
   ${words} put other-key 'another value'
   ${words} range
   ${words} status
-  kill -9 ${leader.pid}    # node ${leader.id}, the leader: then write and read again
+  kill -9 ${leader.pid}    # node ${leader.id}, the leader: ${then}
 
 Ctrl-C ends all nodes.`);
 }

@@ -17,8 +17,15 @@ export const exitStatus = {
 /** Errors that come from what was asked, not from the state of the cluster. */
 const usageCodes: readonly ErrorCode[] = ["bad_request", "too_large", "unknown_group"];
 
+export interface ReportOptions {
+  /** Also one document on standard output. */
+  readonly json: boolean;
+  /** The command writes: tell whether it did. */
+  readonly writes: boolean;
+}
+
 /** Tells the error and returns the exit status for it. */
-export function reportError(error: unknown, json: boolean): number {
+export function reportError(error: unknown, { json, writes }: ReportOptions): number {
   // Commander has printed its own words, or the help that was asked for.
   if (error instanceof CommanderError)
     return error.exitCode === 0 ? exitStatus.ok : exitStatus.usage;
@@ -27,7 +34,9 @@ export function reportError(error: unknown, json: boolean): number {
   const message = error instanceof Error ? error.message : String(error);
   if (error instanceof BargeError) {
     const { code, outcome, retryable } = error;
-    process.stderr.write(`barge: ${code}: ${message} (${outcomeWords[outcome]})\n`);
+    const sentence = message.endsWith(".") ? message : `${message}.`;
+    const changed = writes ? ` ${outcomeWords[outcome]}` : "";
+    process.stderr.write(`barge: ${code}: ${sentence}${changed}\n${hints[code] ?? ""}`);
     if (json) {
       const body = { error: { code, message, outcome, retryable } };
       process.stdout.write(`${JSON.stringify(body)}\n`);
@@ -39,10 +48,15 @@ export function reportError(error: unknown, json: boolean): number {
 }
 
 const outcomeWords = {
-  applied: "it was applied",
-  "not-applied": "nothing was changed",
-  unknown: "it may have been applied or not",
+  applied: "It was applied.",
+  "not-applied": "Nothing was changed.",
+  unknown: "It may have been applied or not.",
 } as const;
+
+/** What to try, where the message alone leaves a new user alone. */
+const hints: Partial<Record<ErrorCode, string>> = {
+  unreachable: "(barge serve runs a node here; --endpoints or BARGE_ENDPOINTS names others)\n",
+};
 
 function statusOf({ code, outcome }: BargeError): number {
   if (usageCodes.includes(code)) return exitStatus.usage;

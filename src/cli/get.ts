@@ -4,6 +4,7 @@ import {
   addConsistency,
   base64,
   clientCommand,
+  keyHelp,
   printJson,
   type ReadFlags,
   withClient,
@@ -20,7 +21,7 @@ export function getCommand(): Command {
     "Prints the value of a key, bytes verbatim; status 1 when there is none.",
     examples,
   );
-  return addConsistency(command).argument("<key>", "key, as text").action(get);
+  return addConsistency(command).argument("<key>", keyHelp).action(get);
 }
 
 async function get(key: string, flags: ReadFlags): Promise<void> {

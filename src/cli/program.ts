@@ -9,6 +9,8 @@ import { exitStatus, reportError } from "./exit-status.ts";
 interface Entry {
   readonly name: string;
   readonly summary: string;
+  /** Its errors say whether anything was changed. */
+  readonly writes?: true;
   readonly load: () => Promise<Command>;
 }
 
@@ -29,6 +31,7 @@ const entries: readonly Entry[] = [
   {
     name: "put",
     summary: "write a value",
+    writes: true,
     load: async () => (await import("./put.ts")).putCommand(),
   },
   {
@@ -39,6 +42,7 @@ const entries: readonly Entry[] = [
   {
     name: "del",
     summary: "delete a key",
+    writes: true,
     load: async () => (await import("./del.ts")).delCommand(),
   },
   {
@@ -49,6 +53,7 @@ const entries: readonly Entry[] = [
   {
     name: "txn",
     summary: "compare, then one of two lists of operations, atomically",
+    writes: true,
     load: async () => (await import("./txn.ts")).txnCommand(),
   },
   {
@@ -65,14 +70,24 @@ const entries: readonly Entry[] = [
 
 /** Runs one command line and returns the exit status. Never throws. */
 export async function run(argv: readonly string[]): Promise<number> {
+  process.stdout.on("error", endQuietly);
+  // `barge help put` is `barge put --help`.
+  const words = argv[0] === "help" ? [...argv.slice(1, 2), "--help"] : [...argv];
   try {
-    if (argv[0] === serveName) return await (await import("./serve.ts")).serve(argv.slice(1));
-    const program = await programFor(argv[0]);
-    await program.parseAsync([...argv], { from: "user" });
+    if (words[0] === serveName) return await (await import("./serve.ts")).serve(words.slice(1));
+    const program = await programFor(words[0]);
+    await program.parseAsync(words, { from: "user" });
     return Number(process.exitCode ?? exitStatus.ok);
   } catch (error) {
-    return reportError(error, argv.includes("--json"));
+    const writes = entries.some((entry) => entry.name === words[0] && entry.writes === true);
+    return reportError(error, { json: words.includes("--json"), writes });
   }
+}
+
+/** Nobody reads any more, as with `barge range | head`. */
+function endQuietly(error: { readonly code?: unknown }): void {
+  if (error.code === "EPIPE") process.exit(exitStatus.ok);
+  throw error;
 }
 
 async function programFor(name: string | undefined): Promise<Command> {
@@ -80,12 +95,18 @@ async function programFor(name: string | undefined): Promise<Command> {
     .description("Raft replication server: every acknowledged write is on the disks of a quorum.")
     .version(version, "-V, --version", "print the version")
     .helpCommand(false)
+    .configureOutput({
+      outputError: (text, write) => write(text.replace(/^error: /, "barge: ")),
+    })
     .showHelpAfterError("(barge --help lists the commands)")
     .exitOverride()
     .addHelpText("after", `\n${rootExamples}`);
   for (const entry of entries) {
     const command = entry.name === name ? await entry.load() : new Command(entry.name);
-    program.addCommand(command.summary(entry.summary).copyInheritedSettings(program));
+    command.summary(entry.summary).copyInheritedSettings(program);
+    program.addCommand(
+      command.showHelpAfterError(`(barge ${entry.name} --help shows its options)`),
+    );
   }
   return program;
 }

@@ -3,6 +3,7 @@ import type { Command } from "commander";
 import {
   clientCommand,
   type ClientFlags,
+  keyHelp,
   printJson,
   printLine,
   wholeNumber,
@@ -20,7 +21,7 @@ const examples = `  barge put greeting hello
 
 export function putCommand(): Command {
   return clientCommand("put", "Writes a value and prints its revision.", examples)
-    .argument("<key>", "key, as text")
+    .argument("<key>", keyHelp)
     .argument("[value]", "value, as text; absent: standard input, bytes verbatim")
     .option(
       "--prev-revision <n>",
@@ -31,14 +32,26 @@ export function putCommand(): Command {
 }
 
 async function put(key: string, value: string | undefined, flags: PutFlags): Promise<void> {
-  const bytes = value === undefined ? await Bun.stdin.bytes() : new TextEncoder().encode(value);
+  const bytes = value === undefined ? await readValue() : new TextEncoder().encode(value);
   const { prevRevision } = flags;
-  const { swapped, revision } = await withClient(flags, async (client) =>
-    prevRevision === undefined
-      ? { swapped: true, ...(await client.put(key, bytes)) }
-      : await client.compareAndSet(key, bytes, prevRevision),
+  if (prevRevision === undefined) {
+    const { revision } = await withClient(flags, (client) => client.put(key, bytes));
+    return flags.json === true ? printJson({ revision }) : printLine(`revision ${revision}`);
+  }
+  const { swapped, revision } = await withClient(flags, (client) =>
+    client.compareAndSet(key, bytes, prevRevision),
   );
   if (!swapped) process.exitCode = exitStatus.no;
-  if (flags.json === true) await printJson(swapped ? { revision } : { swapped, revision });
-  else await printLine(swapped ? `revision ${revision}` : `not written: revision is ${revision}`);
+  if (flags.json === true) return printJson({ swapped, revision });
+  if (swapped) return printLine(`revision ${revision}`);
+  await printLine(
+    revision === 0 ? "not written: there is no such key" : `not written: revision is ${revision}`,
+  );
+}
+
+function readValue(): Promise<Uint8Array> {
+  if (process.stdin.isTTY === true) {
+    process.stderr.write("barge: reading the value from the terminal; Ctrl-D ends it\n");
+  }
+  return Bun.stdin.bytes();
 }

@@ -8,6 +8,10 @@ import { fatal, FatalError } from "../fatal.ts";
 import { createLogger, type Logger } from "../telemetry/logger.ts";
 import { version } from "../version.ts";
 import { exitStatus } from "./exit-status.ts";
+import { programWords } from "./local-cluster.ts";
+
+/** A person started it and watches: words for people, and what to do next. */
+const isWatched = process.stderr.isTTY === true;
 
 /** The promise to service managers: gone in under 3 s. What is not finished by then is as safe as after a crash. */
 const stopMsMax = 2_700;
@@ -22,7 +26,10 @@ export async function serve(argv: readonly string[]): Promise<number> {
   const logger = createLogger({ nodeId: config.nodeId, level: config.logLevel });
   process.on("uncaughtException", (error) => fatal("invariant", error.stack ?? error.message));
   const stopAsked = stopSignal(config, logger);
-  logStart(config, logger);
+  if (!isWatched) logStart(config, logger);
+  if (config.insecure) {
+    logger.warn("--insecure: whoever reaches the ports may read and write everything");
+  }
   try {
     await runNode(config, logger, stopAsked);
   } catch (error) {
@@ -41,6 +48,13 @@ function readConfig(argv: readonly string[]): NodeConfig {
   }
 }
 
+interface Serving {
+  /** Addresses with the ports that were taken. */
+  readonly listen: string;
+  readonly http: string;
+  readonly startMs: number;
+}
+
 async function runNode(
   config: NodeConfig,
   logger: Logger,
@@ -50,14 +64,13 @@ async function runNode(
   // Loaded only now, so that wrong usage is told at once.
   const { startNode } = await import("../node/node.ts");
   const node = await startNode(config);
-  logger.info(
-    {
-      listen: `${config.listen.host}:${node.binaryPort}`,
-      http: `${config.httpListen.host}:${node.httpPort}`,
-      startMs: Math.round(performance.now() - startMs),
-    },
-    "serving",
-  );
+  const serving = {
+    listen: formatAddress({ ...config.listen, port: node.binaryPort }),
+    http: formatAddress({ ...config.httpListen, port: node.httpPort }),
+    startMs: Math.round(performance.now() - startMs),
+  };
+  if (!isWatched) logger.info(serving, "serving");
+  else if (logger.isLevelEnabled("info")) process.stderr.write(startText(config, serving));
   const reason = await stopAsked;
   logger.info({ reason }, "stopping: finishing what is in flight");
   const timer = setTimeout(() => {
@@ -70,8 +83,7 @@ async function runNode(
 }
 
 function logStart(config: NodeConfig, logger: Logger): void {
-  const { dataDir, advertise, machine, initialMembers, insecure } = config;
-  const members = [...initialMembers].map(([id, address]) => `${id}=${address}`).join(",");
+  const { dataDir, advertise, machine } = config;
   logger.info(
     {
       version,
@@ -81,12 +93,40 @@ function logStart(config: NodeConfig, logger: Logger): void {
       listen: formatAddress(config.listen),
       advertise,
       http: formatAddress(config.httpListen),
-      members,
+      members: membersText(config),
       machine,
     },
     "starting",
   );
-  if (insecure) logger.warn("--insecure: whoever reaches the ports may read and write everything");
+}
+
+function membersText({ initialMembers }: NodeConfig): string {
+  return [...initialMembers].map(([id, address]) => `${id}=${address}`).join(",");
+}
+
+/** What a person wants to know: where it is, where its data is, and what to type next. */
+function startText(config: NodeConfig, serving: Serving): string {
+  const count = config.initialMembers.size;
+  const words = programWords();
+  const isUsual = serving.listen === "127.0.0.1:9091";
+  const endpoints = isUsual ? "" : ` --endpoints ${serving.listen}`;
+  const http = `http://${serving.http}`;
+  const others =
+    count === 1
+      ? "a cluster of its own"
+      : `one of ${count}: ${membersText(config)}; it serves once a majority runs`;
+  return `Barge ${version}, node ${config.nodeId}, ${others}
+  data      ${config.dataDir}
+  binary    ${serving.listen}
+  http      ${http}   /v1/kv/KEY, /v1/status, /metrics
+Started in ${serving.startMs} ms. In another terminal:
+
+  ${words} put greeting hello${endpoints}
+  ${words} get greeting${endpoints}
+  ${words} status${endpoints}
+
+Ctrl-C stops it; the data stays. The log follows.
+`;
 }
 
 /** Resolves with what asked to stop. A second signal ends the process at once. */

@@ -32,7 +32,7 @@ const nodeTimeoutMs = 1_500;
 export function statusCommand(): Command {
   return clientCommand(
     "status",
-    "Shows every node of the cluster; status 3 when none answers.",
+    "Shows every node of the cluster; ends with 3 when none answers.",
     examples,
   )
     .option("--watch", "show it again every second, until Ctrl-C")
@@ -43,14 +43,19 @@ async function status(flags: StatusFlags): Promise<void> {
   await withClient(flags, async (client) => {
     for (;;) {
       const found = await findAll(client, Math.min(flags.timeout, nodeTimeoutMs));
-      const reached = found.some((node) => node.status !== undefined);
-      process.exitCode = reached ? exitStatus.ok : exitStatus.unreachable;
+      process.exitCode = statusOf(found, flags.group);
       if (flags.json === true) await printJson({ nodes: found.map(asJson) });
       else await printTable(found, flags);
       if (flags.watch !== true) return;
       await Bun.sleep(watchMs);
     }
   });
+}
+
+function statusOf(found: readonly Found[], group: number): number {
+  if (found.some((node) => groupOf(node, group) !== undefined)) return exitStatus.ok;
+  const reached = found.some((node) => node.status !== undefined);
+  return reached ? exitStatus.usage : exitStatus.unreachable;
 }
 
 /** Asks the nodes that were given, then those that they name. */
@@ -115,7 +120,8 @@ async function printTable(found: readonly Found[], flags: StatusFlags): Promise<
   const rows = found.map((node) => cells(node, group, commit));
   const text = alignColumns([[...titles, ...moreTitles], ...rows]);
   const clear = flags.watch === true && process.stdout.isTTY === true ? "\u001b[H\u001b[2J" : "";
-  await printLine(clear + text);
+  const reasons = found.map(({ error }) => (error === undefined ? "" : `\n${error}`)).join("");
+  await printLine(clear + text + reasons);
 }
 
 function groupOf(
