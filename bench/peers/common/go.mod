@@ -1,0 +1,3 @@
+module barge/bench/peers/common
+
+go 1.26
