@@ -36,7 +36,7 @@ export interface Limits {
   readonly unappliedBytesMax: number;
   /** Batches applied in one turn of the loop, per group. */
   readonly applyBytesPerTurn: number;
-  /** Sections that wait to be sealed, per group. */
+  /** Sections that wait to be sealed, per group; and all sections of binary clients that await their reply. */
   readonly inboxBytesMax: number;
   /** Bodies of the log's tail kept in memory per group, so that sending rarely reads the store. */
   readonly tailCacheBytes: number;
@@ -68,6 +68,9 @@ export interface Limits {
   /** HTTP requests under way, answers that are being sent among them. */
   readonly httpRequestsMax: number;
 
+  /** Requests of clients that are taken in one turn of the loop, and their bytes; the rest waits in its connection for the next. */
+  readonly requestsPerTurn: number;
+  readonly requestBytesPerTurn: number;
   /** Reads of clients are answered for so long in one turn of the loop, or until so much is copied; the rest waits for the next. */
   readonly readMsPerTurn: number;
   readonly readBytesPerTurn: number;
@@ -152,6 +155,8 @@ export const defaultLimits: Limits = checkLimits({
   clientBytesMax: 256 * MiB,
   httpRequestsMax: 512,
 
+  requestsPerTurn: 4_096,
+  requestBytesPerTurn: 8 * MiB,
   readMsPerTurn: 2,
   readBytesPerTurn: 8 * MiB,
   readRequestMsMax: 20,

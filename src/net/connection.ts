@@ -165,7 +165,10 @@ export class Connection {
     const out = this.out;
     // Replies to a client that is gone.
     if (this.#closed) return out.clear();
-    if (this.#blocked) return this.#bound();
+    if (this.#blocked) {
+      this.#bound();
+      return this.#readOn();
+    }
     let chunk = out.chunk();
     while (chunk !== undefined) {
       const size = chunk.byteLength;
@@ -182,14 +185,16 @@ export class Connection {
       chunk = out.chunk();
     }
     this.#bound();
+    this.#readOn();
   }
 
-  /** Stops reading while what this connection asked for outgrows a bound of its owner. Frames already received still come. */
+  /** Stops reading while what this connection asked for outgrows a bound of its owner: not one more frame comes. */
   pause(): void {
     this.#pausedByOwner = true;
     this.#applyPause();
   }
 
+  /** Frames that were received meanwhile come with the next flush. */
   resume(): void {
     this.#pausedByOwner = false;
     this.#applyPause();
@@ -198,6 +203,7 @@ export class Connection {
   /** Sends what the socket still takes, then closes. Frames not yet handed on are dropped. */
   close(reason: CloseReason): void {
     if (this.#closed) return;
+    this.#reader.stop();
     this.flush();
     this.#finish(reason);
   }
@@ -224,12 +230,8 @@ export class Connection {
   received(chunk: Uint8Array): void {
     if (this.#closed) return;
     this.#bytesReceived += chunk.byteLength;
-    const error = this.#reader.push(chunk);
-    if (error !== undefined) return this.close(error);
-    if (this.#flushWanted) {
-      this.#flushWanted = false;
-      this.flush();
-    }
+    this.#handled(this.#reader.push(chunk));
+    this.#readOn();
   }
 
   /** Adapter: the socket takes bytes again. */
@@ -242,6 +244,19 @@ export class Connection {
   /** Adapter: the socket is gone. */
   socketClosed(reason: "closed by the other side" | "socket failed"): void {
     this.#finish(reason);
+  }
+
+  /** Frames that waited for the end of a pause. */
+  #readOn(): void {
+    if (!this.#closed) this.#handled(this.#reader.readOn());
+  }
+
+  #handled(error: FrameError | undefined): void {
+    if (error !== undefined) return this.close(error);
+    if (this.#flushWanted) {
+      this.#flushWanted = false;
+      this.flush();
+    }
   }
 
   #frame(type: number, payload: Uint8Array, fieldsBytes: number): void {
@@ -305,8 +320,13 @@ export class Connection {
 
   #applyPause(): void {
     if (this.#closed) return;
-    if (this.#pausedByOwner || this.#pausedByQueue) this.#socket.pause();
-    else this.#socket.resume();
+    if (this.#pausedByOwner || this.#pausedByQueue) {
+      this.#reader.hold();
+      this.#socket.pause();
+    } else {
+      this.#reader.release();
+      this.#socket.resume();
+    }
   }
 
   #finish(reason: CloseReason): void {

@@ -5,6 +5,9 @@
  * Bounded: requests of one connection that wait, in number and in bytes (then its socket is not read), the size of sections and replies,
  * and by the connection itself the bytes that a client does not read. Answering is work and memory, so it has a budget per turn: reads
  * beyond it, and those of a client that does not take its replies, are held until there is time and room.
+ *
+ * More than the node can take is refused before it is decoded. While the sections that wait for their reply are over a bound, a connection
+ * with more than its share of them is told `overloaded`, and not read until there is room: refusing costs less than reading does.
  */
 import { BargeError, errorTable } from "../errors.ts";
 import type { Limits } from "../limits.ts";
@@ -13,6 +16,7 @@ import type { Tallies } from "../telemetry/metrics.ts";
 import {
   answerHeadBytes,
   decodeClientRequest,
+  requestOf,
   encodeControlReply,
   encodeErrorReply,
   encodeWriteReply,
@@ -23,6 +27,7 @@ import { frameHeaderBytes } from "../wire/frame.ts";
 import {
   Consistency,
   type ControlRequest,
+  FrameType,
   type ReadRequest,
   type WriteRequest,
 } from "../wire/messages.ts";
@@ -61,7 +66,15 @@ export class ClientServer {
   #dirty: ServedConnection[] = [];
   /** Connections with requests that are held, in the order of their turns. */
   readonly #holding = new Set<ServedConnection>();
-  /** What is left for answering in this turn of the loop. */
+  /** Connections whose requests wait for the next turn. */
+  #stalled: ServedConnection[] = [];
+  /** Connections that were refused and are not read. */
+  readonly #shedding = new Set<ServedConnection>();
+  /** Connections with sections that await their reply. */
+  #writers = 0;
+  /** What is left for taking in, and for answering, in this turn of the loop. */
+  #turnRequests: number;
+  #turnRequestBytes: number;
   #turnMs: number;
   #turnBytes: number;
   /** Gathered once per turn, whoever asks how often. */
@@ -78,6 +91,8 @@ export class ClientServer {
     this.#wake = wake;
     this.answerBytesMax = limits.frameBytesMax - frameHeaderBytes - replyOverheadBytes;
     this.readRequestMsMax = limits.readRequestMsMax;
+    this.#turnRequests = limits.requestsPerTurn;
+    this.#turnRequestBytes = limits.requestBytesPerTurn;
     this.#turnMs = limits.readMsPerTurn;
     this.#turnBytes = limits.readBytesPerTurn;
   }
@@ -108,10 +123,15 @@ export class ClientServer {
       served.dirty = false;
       served.connection.flush();
     }
-    this.#turnMs = this.#limits.readMsPerTurn;
-    this.#turnBytes = this.#limits.readBytesPerTurn;
+    const { requestsPerTurn, requestBytesPerTurn, readMsPerTurn, readBytesPerTurn } = this.#limits;
+    this.#turnRequests = requestsPerTurn;
+    this.#turnRequestBytes = requestBytesPerTurn;
+    this.#turnMs = readMsPerTurn;
+    this.#turnBytes = readBytesPerTurn;
     this.#status = undefined;
     if (this.#holding.size > 0) this.#answerHeld();
+    if (this.#shedding.size > 0) this.#readShed();
+    if (this.#stalled.length > 0) this.#readStalled();
   }
 
   /** From now on requests are refused; those that wait still get their reply. */
@@ -129,10 +149,15 @@ export class ClientServer {
 
   request(served: ServedConnection, type: number, payload: Uint8Array, fieldsBytes: number): void {
     this.#tallies.framesReceived++;
+    this.#take(served, payload.byteLength);
+    if (type === FrameType.write && this.#isTooMuch(served, payload.byteLength)) {
+      return this.#shed(served, payload, fieldsBytes);
+    }
     const message = decodeClientRequest(type, payload, fieldsBytes);
     if (message === undefined) return served.connection.close("malformed message");
     if (message.type === "write") {
       this.#admit(served, 0);
+      this.#admitSection(served, message.section.byteLength);
       return this.#write(served, message);
     }
     this.#admit(served, payload.byteLength);
@@ -141,7 +166,7 @@ export class ClientServer {
   }
 
   #write(served: ServedConnection, message: WriteRequest): void {
-    const waiter = new SectionWaiter(this, served, message.request);
+    const waiter = new SectionWaiter(this, served, message);
     const header = readSectionHeader(message.section, 0);
     const refused =
       header === undefined
@@ -253,6 +278,75 @@ export class ClientServer {
     if (this.#dirty.length === 1) this.#wake();
   }
 
+  /* ---------------------------------------------------------------- more than can be taken */
+
+  /** Counts a request against the turn's budget; behind the last one, the connection waits for the next turn. */
+  #take(served: ServedConnection, bytes: number): void {
+    this.#turnRequests--;
+    this.#turnRequestBytes -= bytes;
+    if ((this.#turnRequests > 0 && this.#turnRequestBytes > 0) || served.stalled) return;
+    served.stalled = true;
+    served.updatePause();
+    this.#stalled.push(served);
+    this.#wake();
+  }
+
+  #readStalled(): void {
+    const stalled = this.#stalled;
+    this.#stalled = [];
+    for (const served of stalled) {
+      served.stalled = false;
+      served.updatePause();
+      served.connection.flush();
+    }
+  }
+
+  get #shareBytes(): number {
+    return this.#limits.inboxBytesMax / Math.max(1, this.#writers);
+  }
+
+  #isTooMuch({ sectionBytes }: ServedConnection, bytes: number): boolean {
+    if (this.#tallies.writeBytesWaiting + bytes <= this.#limits.inboxBytesMax) return false;
+    return sectionBytes > 0 && sectionBytes + bytes > this.#shareBytes;
+  }
+
+  #shed(served: ServedConnection, payload: Uint8Array, fieldsBytes: number): void {
+    const request = requestOf(payload, fieldsBytes);
+    if (request === undefined) return served.connection.close("malformed message");
+    const { number, outcome, help } = errorTable.overloaded;
+    this.#tallies.refuse("overloaded");
+    encodeErrorReply(served.connection.out, request, number, outcome, help, "");
+    this.sent(served);
+    served.shed = true;
+    this.#shedding.add(served);
+    served.updatePause();
+  }
+
+  /** Goes on reading where there is room again, with some to spare. */
+  #readShed(): void {
+    const { writeBytesWaiting } = this.#tallies;
+    const calm = writeBytesWaiting * 2 <= this.#limits.inboxBytesMax;
+    for (const served of this.#shedding) {
+      if (!calm && served.sectionBytes * 2 > this.#shareBytes) continue;
+      this.#shedding.delete(served);
+      served.shed = false;
+      served.updatePause();
+      served.connection.flush();
+    }
+  }
+
+  #admitSection(served: ServedConnection, bytes: number): void {
+    this.#tallies.writeBytesWaiting += bytes;
+    if (served.sectionBytes === 0) this.#writers++;
+    served.sectionBytes += bytes;
+  }
+
+  settleSection(served: ServedConnection, bytes: number): void {
+    this.#tallies.writeBytesWaiting -= bytes;
+    served.sectionBytes -= bytes;
+    if (served.sectionBytes === 0) this.#writers--;
+  }
+
   /* ---------------------------------------------------------------- what has to wait for time and room */
 
   /** True where the request is kept: this turn has done enough, or the client has replies to take first. */
@@ -318,9 +412,9 @@ export class ClientServer {
     const full =
       served.waiting >= connectionRequestsMax ||
       served.connection.requestBytes >= connectionRequestBytesMax;
-    if (!full || served.paused) return;
-    served.paused = true;
-    served.connection.pause();
+    if (!full || served.full) return;
+    served.full = true;
+    served.updatePause();
   }
 
   /** A request has its answer. False when nobody is there to read it. */
@@ -334,9 +428,9 @@ export class ClientServer {
     const calm =
       served.waiting * 2 <= connectionRequestsMax &&
       served.connection.requestBytes * 2 <= connectionRequestBytesMax;
-    if (served.paused && calm) {
-      served.paused = false;
-      served.connection.resume();
+    if (served.full && calm) {
+      served.full = false;
+      served.updatePause();
     }
     return true;
   }
@@ -346,7 +440,9 @@ export class ClientServer {
     this.#tallies.clientConnections = this.#served.size;
     this.#tallies.requestsWaiting -= served.waiting;
     this.#tallies.requestBytesWaiting -= served.connection.requestBytes;
+    if (served.sectionBytes > 0) this.settleSection(served, served.sectionBytes);
     this.#holding.delete(served);
+    this.#shedding.delete(served);
     served.held.length = 0;
     if (reason !== "closed by the other side" && reason !== "closed here") {
       this.#tallies.clientConnectionsCut++;
@@ -365,7 +461,13 @@ class ServedConnection implements ConnectionHandler {
   readonly #server: ClientServer;
   readonly connection: Connection;
   waiting = 0;
-  paused = false;
+  /** Bytes of sections that await their reply. */
+  sectionBytes = 0;
+  /** Why it is not read: too much waits; it had its share of this turn; it was refused for want of room. */
+  full = false;
+  stalled = false;
+  shed = false;
+  #paused = false;
   dirty = false;
   readonly held: Held[] = [];
   answeringHeld = false;
@@ -389,27 +491,43 @@ class ServedConnection implements ConnectionHandler {
   drained(): void {
     this.#server.drained(this);
   }
+
+  updatePause(): void {
+    const pause = this.full || this.stalled || this.shed;
+    if (pause === this.#paused) return;
+    this.#paused = pause;
+    if (pause) this.connection.pause();
+    else this.connection.resume();
+  }
 }
 
 class SectionWaiter implements WriteWaiter {
   readonly #server: ClientServer;
   readonly #served: ServedConnection;
   readonly #request: number;
+  readonly #bytes: number;
 
-  constructor(server: ClientServer, served: ServedConnection, request: number) {
+  constructor(server: ClientServer, served: ServedConnection, message: WriteRequest) {
     this.#server = server;
     this.#served = served;
-    this.#request = request;
+    this.#request = message.request;
+    this.#bytes = message.section.byteLength;
   }
 
   applied(firstIndex: number, results: Uint8Array): void {
-    if (!this.#server.settle(this.#served, 0)) return;
+    if (!this.#settle()) return;
     this.#server.sendWritten(this.#served, this.#request, firstIndex, results);
   }
 
   failed(error: BargeError): void {
-    if (!this.#server.settle(this.#served, 0)) return;
+    if (!this.#settle()) return;
     this.#server.sendError(this.#served, this.#request, error);
+  }
+
+  #settle(): boolean {
+    if (!this.#server.settle(this.#served, 0)) return false;
+    this.#server.settleSection(this.#served, this.#bytes);
+    return true;
   }
 }
 

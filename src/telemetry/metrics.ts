@@ -84,6 +84,8 @@ export class Tallies {
   httpRequestsUnderWay = 0;
   /** Requests in flight over all binary connections. */
   requestsWaiting = 0;
+  /** Bytes of the sections among them. */
+  writeBytesWaiting = 0;
   /** Bytes of the frames of reads among them. */
   requestBytesWaiting = 0;
   /** Refused or failed requests by error code. */
@@ -341,6 +343,12 @@ const tallyRows: readonly TallyRow[] = [
     help: "Bytes of reads of binary connections that await their reply.",
     type: "gauge",
     value: (tallies) => tallies.requestBytesWaiting,
+  },
+  {
+    name: "barge_write_bytes_waiting",
+    help: "Bytes of sections of binary connections that await their reply.",
+    type: "gauge",
+    value: (tallies) => tallies.writeBytesWaiting,
   },
   {
     name: "barge_requests_waiting",

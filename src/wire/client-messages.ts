@@ -252,6 +252,13 @@ export function decodeClientRequest(
   }
 }
 
+/** The number of a request that is refused unread; undefined where there is none. */
+export function requestOf(payload: Uint8Array, fieldsBytes: number): number | undefined {
+  if (fieldsBytes < controlFixedBytes || payload.byteLength < fieldsBytes) return undefined;
+  const request = readSafe(viewOf(payload), 0);
+  return request >= 0 ? request : undefined;
+}
+
 /** Reads a node's reply; undefined where it is malformed. Results and answers are views into `payload`, their crc checked. */
 export function decodeServerReply(
   type: number,

@@ -26,6 +26,11 @@ export class FrameReader {
   #payloadLength = 0;
   #payloadFilled = 0;
 
+  /** Received while nothing was to be handed on, in order. */
+  #rest: Uint8Array[] = [];
+  #restBytes = 0;
+  #held = false;
+
   #error: FrameError | undefined;
   #stopped = false;
   #pushing = false;
@@ -45,14 +50,35 @@ export class FrameReader {
     return this.#headerFilled > 0;
   }
 
-  /** Memory allotted for a frame that is not complete. */
+  /** Memory allotted for a frame that is not complete, and for what is held back. */
   get assemblyBytes(): number {
-    return this.#payload?.byteLength ?? 0;
+    return (this.#payload?.byteLength ?? 0) + this.#restBytes;
+  }
+
+  /** Hands on no more frames, from within a handler on: what has come and comes waits for `release` and `readOn`. */
+  hold(): void {
+    this.#held = true;
+  }
+
+  release(): void {
+    this.#held = false;
+  }
+
+  /** Goes on with what was held back. Returns the error, if that breaks the stream. Does nothing within a handler. */
+  readOn(): FrameError | undefined {
+    if (this.#rest.length === 0 || this.#held || this.#pushing) return undefined;
+    const rest = this.#rest;
+    this.#rest = [];
+    this.#restBytes = 0;
+    for (const chunk of rest) this.push(chunk);
+    return this.#error;
   }
 
   /** No more frames, not even the rest of the chunk at hand. */
   stop(): void {
     this.#stopped = true;
+    this.#rest = [];
+    this.#restBytes = 0;
     this.#payload = undefined;
     this.#headerFilled = 0;
   }
@@ -60,11 +86,16 @@ export class FrameReader {
   /** Hands on each frame that the chunk completes. Returns the error, if the stream is broken. */
   push(chunk: Uint8Array): FrameError | undefined {
     if (this.#pushing) throw new Error("frame reader: push within its own handler");
+    if (this.#held || this.#rest.length > 0) {
+      this.#keep(chunk, 0);
+      return this.#error;
+    }
     this.#pushing = true;
     try {
       let at = 0;
       if (this.#headerFilled > 0) at = this.#continue(chunk);
-      if (at < chunk.byteLength && !this.#stopped) this.#split(chunk, at);
+      if (this.#held) this.#keep(chunk, at);
+      else if (at < chunk.byteLength && !this.#stopped) this.#split(chunk, at);
     } finally {
       this.#pushing = false;
     }
@@ -89,8 +120,15 @@ export class FrameReader {
       at = payloadAt + length;
       this.#handler(type, payload, fieldsBytes);
       if (this.#stopped) return;
+      if (this.#held) return this.#keep(chunk, at);
     }
     if (at < chunk.byteLength) this.#continue(at === 0 ? chunk : chunk.subarray(at));
+  }
+
+  #keep(chunk: Uint8Array, at: number): void {
+    if (this.#stopped || at === chunk.byteLength) return;
+    this.#rest.push(at === 0 ? chunk : chunk.subarray(at));
+    this.#restBytes += chunk.byteLength - at;
   }
 
   /** Adds to the incomplete frame; returns how many bytes of the chunk it took. */

@@ -32,8 +32,8 @@ export interface RawOptions {
   readonly hello?: Hello;
   /** Never takes a byte out of the kernel's buffer. */
   readonly deaf?: boolean;
-  /** Sees each reply instead of `replies`. */
-  readonly onReply?: (reply: ServerReply) => void;
+  /** Sees each frame after the hello's reply; then nothing is decoded and kept. */
+  readonly onFrame?: (type: number, payload: Uint8Array) => void;
 }
 
 export class RawClient implements Disposable {
@@ -146,10 +146,10 @@ export class RawClient implements Disposable {
       this.helloReply = decodeHelloReply(payload, fieldsBytes);
       return;
     }
+    if (this.#options.onFrame !== undefined) return this.#options.onFrame(type, payload);
     const reply = decodeServerReply(type, payload, fieldsBytes);
     if (reply === undefined) throw new Error(`the node sent a malformed frame of type ${type}`);
-    if (this.#options.onReply === undefined) this.replies.push(reply);
-    else this.#options.onReply(reply);
+    this.replies.push(reply);
   }
 }
 
