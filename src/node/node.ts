@@ -105,6 +105,8 @@ class Node implements RunningNode, Groups {
   #stopping = false;
   #stopped: Promise<void> | undefined;
   readonly #startedMs = performance.now();
+  /** All that was committed when this node came up is applied. */
+  #caughtUp = false;
   /** Members that have accepted this node's folder, while the cluster forms. */
   readonly #met = new Set<number>();
 
@@ -452,11 +454,15 @@ class Node implements RunningNode, Groups {
     for (const group of this.#shard.status()) {
       if (group.role === "stopped") missing.push(`group ${group.id} stopped`);
       else if (group.leader === 0) missing.push(`group ${group.id} has no leader`);
-      else if (group.appliedIndex < group.commitIndex) {
+      else if (!group.members.some(({ id, connected }) => id === group.leader && connected)) {
+        missing.push(`group ${group.id}: no connection to its leader, node ${group.leader}`);
+      } else if (!this.#caughtUp && group.appliedIndex < group.commitIndex) {
         const behind = group.commitIndex - group.appliedIndex;
         missing.push(`group ${group.id} has ${behind} committed commands to apply`);
       }
     }
+    // From then on it lags only as far as the load makes it.
+    if (missing.length === 0) this.#caughtUp = true;
     return missing;
   }
 
