@@ -3,7 +3,8 @@
  * goes to standard error, so that with `--json` standard output holds one document.
  */
 import { Argument, Command, InvalidArgumentError, Option } from "commander";
-import { writeFileSync } from "node:fs";
+import { accessSync, constants, existsSync, writeFileSync } from "node:fs";
+import { dirname, resolve } from "node:path";
 import { describeEnvironment } from "./bench/environment.ts";
 import { humanDiskReport, measureDisk } from "./bench/disk.ts";
 import { Load } from "./bench/load.ts";
@@ -17,6 +18,7 @@ import {
 } from "./bench/plan.ts";
 import { humanReport, type LoadReport, loadReport } from "./bench/report.ts";
 import { printLine, wholeNumber } from "./client-options.ts";
+import { UsageError } from "../config.ts";
 import type { NodeStatusReply } from "../client/index.ts";
 
 const examples = `
@@ -75,6 +77,7 @@ async function bench(
   workload: Workload,
   flags: Omit<BenchFlags, "seconds"> & { readonly seconds?: number },
 ): Promise<void> {
+  if (flags.out !== undefined) checkOut(flags.out);
   if (workload === "disk") {
     const seconds = flags.seconds ?? diskSecondsDefault;
     const report = await measureDisk(flags.dir, seconds, tell);
@@ -126,6 +129,15 @@ async function publish(
   const json = JSON.stringify(report);
   if (flags.out !== undefined) writeFileSync(flags.out, `${json}\n`);
   await printLine(flags.json === true ? json : text);
+}
+
+/** Found out before the run, not after it. */
+function checkOut(file: string): void {
+  try {
+    accessSync(existsSync(file) ? file : dirname(resolve(file)), constants.W_OK);
+  } catch (error) {
+    throw new UsageError(`--out ${file} cannot be written: ${(error as Error).message}`);
+  }
 }
 
 function tell(text: string): void {

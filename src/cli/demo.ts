@@ -58,7 +58,10 @@ async function demo(flags: DemoFlags): Promise<void> {
     for (const node of cluster.nodes) node.kill();
     if (flags.dir === undefined) rmSync(dir, { recursive: true, force: true });
   });
+  let serving = false;
   const tellDeath = (node: LocalNode, how: string): void => {
+    // Before that, the start fails and says why.
+    if (!serving) return;
     const left = cluster.nodes.filter(({ pid }) => pid !== undefined).length;
     say(`\nnode ${node.id} ended (${how}); ${left} of ${cluster.nodes.length} are left.`);
     if (flags.once === true) return;
@@ -66,7 +69,7 @@ async function demo(flags: DemoFlags): Promise<void> {
     say(`Its log is ${node.logFile}`);
   };
   try {
-    const run = showRound(cluster, dir, flags);
+    const run = showRound(cluster, dir, flags, () => (serving = true));
     const ended = await Promise.race([run, interrupted]);
     if (ended !== "interrupted" && flags.once !== true) await stayUp(cluster, interrupted);
   } finally {
@@ -94,7 +97,7 @@ function keptPlace({ nodes }: DemoFlags, given: string): Place {
   const file = join(dir, "demo.json");
   try {
     if (existsSync(file)) {
-      const { ports } = v.parse(keptSchema, JSON.parse(readFileSync(file, "utf8")));
+      const { ports } = readKept(file);
       if (nodes === undefined || nodes === ports.length) return { dir, ports };
       throw new UsageError(`--nodes ${nodes}: the cluster in ${dir} has ${ports.length} nodes`);
     }
@@ -108,6 +111,15 @@ function keptPlace({ nodes }: DemoFlags, given: string): Place {
   }
 }
 
+function readKept(file: string): v.InferOutput<typeof keptSchema> {
+  const text = readFileSync(file, "utf8");
+  try {
+    return v.parse(keptSchema, JSON.parse(text));
+  } catch (error) {
+    throw new Error(`its demo.json is not as demo wrote it: ${(error as Error).message}`);
+  }
+}
+
 const portSchema = v.pipe(v.number(), v.integer(), v.minValue(1), v.maxValue(65_535));
 const keptSchema = v.object({
   ports: v.pipe(
@@ -117,12 +129,18 @@ const keptSchema = v.object({
   ),
 });
 
-async function showRound(cluster: LocalCluster, dir: string, flags: DemoFlags): Promise<void> {
+async function showRound(
+  cluster: LocalCluster,
+  dir: string,
+  flags: DemoFlags,
+  started: () => void,
+): Promise<void> {
   const startMs = performance.now();
   const place = flags.dir === undefined ? `${dir}, which is removed at the end` : dir;
   const count = cluster.nodes.length;
   say(`Barge ${version}: ${count} ${count === 1 ? "node" : "nodes"} in ${place}`);
   await cluster.start();
+  started();
   for (const node of cluster.nodes) {
     say(`  node ${node.id}   pid ${node.pid}   binary ${node.binary}   http ${node.http}`);
   }

@@ -3,7 +3,7 @@
  * happens: it watches a pipe that only we hold.
  */
 import { type Subprocess } from "bun";
-import { closeSync, existsSync, mkdirSync, openSync, readFileSync } from "node:fs";
+import { closeSync, fstatSync, mkdirSync, openSync, readFileSync } from "node:fs";
 import { constants } from "node:os";
 import { join, relative } from "node:path";
 import { optionTable } from "../config.ts";
@@ -73,6 +73,8 @@ export class LocalNode {
   readonly #onDeath: (node: LocalNode, how: string) => void;
   #child: Subprocess<"pipe", "ignore", number> | undefined;
   #stopping = false;
+  /** Where its present life begins in the log file. */
+  #logStart = 0;
 
   constructor(id: number, members: string, options: LocalClusterOptions) {
     const { dir, ports, flags = [], onDeath = (): void => {} } = options;
@@ -105,6 +107,7 @@ export class LocalNode {
 
   start(): void {
     const log = openSync(this.logFile, "a");
+    this.#logStart = fstatSync(log).size;
     const child = Bun.spawn([...selfCommand(), "serve", ...this.#flags, "--exit-with-parent"], {
       stdin: "pipe",
       stdout: "ignore",
@@ -145,9 +148,11 @@ export class LocalNode {
     }
   }
 
-  /** What it said last. */
+  /** Why it ended, in its own words, else what it said last. */
   logTail(): string {
-    return existsSync(this.logFile) ? readFileSync(this.logFile, "utf8").slice(-logTailBytes) : "";
+    const log = readFileSync(this.logFile).subarray(this.#logStart).toString();
+    const reason = /^barge: .*$/ms.exec(log);
+    return (reason?.[0] ?? log.slice(-logTailBytes)).trimEnd();
   }
 
   /** Lets it finish what is in flight; ends it the hard way if that takes too long. */

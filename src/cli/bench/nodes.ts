@@ -2,6 +2,7 @@
 import { accessSync, constants, mkdirSync, mkdtempSync, rmSync } from "node:fs";
 import { dirname, join, resolve } from "node:path";
 import { type Client, connect, type NodeStatusReply } from "../../client/index.ts";
+import { UsageError } from "../../config.ts";
 import { freePorts, LocalCluster } from "../local-cluster.ts";
 
 const nodeCount = 3;
@@ -63,12 +64,14 @@ async function startNodes(dir: string | undefined, machine: string): Promise<Tes
 
 /** A new folder under `dir`, else beside the current one: on the disk that the user works on, not on a /tmp that may be memory. */
 export function benchFolder(dir: string | undefined): string {
-  if (dir !== undefined) {
-    mkdirSync(dir, { recursive: true });
-    return mkdtempSync(join(resolve(dir), "barge-bench-"));
-  }
   const here = process.cwd();
-  return mkdtempSync(join(writable(dirname(here)) ? dirname(here) : here, "barge-bench-"));
+  const place = dir ?? (writable(dirname(here)) ? dirname(here) : here);
+  try {
+    mkdirSync(place, { recursive: true });
+    return mkdtempSync(join(resolve(place), "barge-bench-"));
+  } catch (error) {
+    throw new UsageError(`--dir ${place} cannot be used: ${(error as Error).message}`);
+  }
 }
 
 function writable(dir: string): boolean {
