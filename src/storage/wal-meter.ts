@@ -13,6 +13,8 @@ const rowOverheadBytes = 36;
 const localBytesMax = usableBytes - 35;
 const localBytesMin = Math.floor(((usableBytes - 12) * 32) / 255) - 23;
 const overflowBytes = usableBytes - 4;
+/** Per new leaf: a parent takes some 400 of them, then it is split, which writes up to 3 pages more. */
+const parentSplitBytes = 64;
 
 export class WalMeter {
   #bytes: number;
@@ -49,8 +51,8 @@ export class WalMeter {
   commit(): void {
     let frames = 1 + this.#leaves + this.#others;
     if (this.#leaves + this.#others > 0) frames += 1;
-    if (this.#leaves > 0) frames += 2 + Math.ceil(this.#leaves / 128);
-    this.#bytes += frames * frameBytes;
+    if (this.#leaves > 0) frames += 1;
+    this.#bytes += frames * frameBytes + this.#leaves * parentSplitBytes;
     this.#leaves = 0;
     this.#others = 0;
   }

@@ -326,7 +326,7 @@ describe("recycling", () => {
 
 describe("the used part of the WAL", () => {
   for (const bytes of [0, 16, 300, 512, 1_000, 4_000, 4_100, 8_000, 16_384, 70_000, 262_144]) {
-    test(`is never understated, nor overstated twice, with rows of ${bytes} bytes`, () => {
+    test(`is never understated, nor overstated much, with rows of ${bytes} bytes`, () => {
       const count = Math.min(3_000, Math.ceil(8_000_000 / (bytes + 1_000)));
       const segment = open().create(1);
       let seq = 0;
@@ -338,7 +338,7 @@ describe("the used part of the WAL", () => {
       }
       const used = statSync(path(1, "-wal")).size;
       expect(segment.bytes).toBeGreaterThanOrEqual(used);
-      expect(segment.bytes).toBeLessThan(used * 2);
+      expect(segment.bytes).toBeLessThan(used * 1.4);
     });
   }
 });
