@@ -178,6 +178,7 @@ export class DurableLedger {
       const appended = (record: LogRecord): void => this.#appended(segment.number, record);
       const wrapped: SegmentFile = {
         number: segment.number,
+        growing: segment.growing,
         get bytes() {
           return segment.bytes;
         },
