@@ -59,7 +59,9 @@ export class KvRead {
   #get(query: Uint8Array, key: Uint8Array, answers: AnswerSink): void {
     const { tables, file } = this.#layers;
     const view = new DataView(query.buffer, query.byteOffset, query.byteLength);
-    for (const table of tables) {
+    // No iterator: gets are many.
+    for (let at = 0; at < tables.length; at++) {
+      const table = tables[at]!;
       const entry = table.find(view, kvGetHeadBytes, key.byteLength);
       if (entry === 0) continue;
       if (table.isDeleted(entry)) return answers.answer(ResultCode.notFound, undefined);
