@@ -7,6 +7,7 @@
 import { createHistogram } from "node:perf_hooks";
 import { Worker } from "node:worker_threads";
 import { fatal } from "../fatal.ts";
+import { awaitWord } from "./await-word.ts";
 import { isLatched, latchMemory } from "./sync-latch.ts";
 import { SyncWord } from "./sync-request.ts";
 import type { SyncReply, SyncWorkerData } from "./sync-request.ts";
@@ -79,11 +80,7 @@ export class FileSyncer implements Syncer {
   close(): void {
     this.#closed = true;
     const request = Atomics.load(this.#words, SyncWord.request);
-    for (;;) {
-      const answered = Atomics.load(this.#words, SyncWord.answered);
-      if (answered === request) break;
-      Atomics.wait(this.#words, SyncWord.answered, answered);
-    }
+    awaitWord(this.#words, SyncWord.answered, request, "the last sync");
     this.#worker.unref();
   }
 

@@ -8,6 +8,7 @@ import { mkdirSync, readdirSync, statSync } from "node:fs";
 import { dirname } from "node:path";
 import { Worker } from "node:worker_threads";
 import { fatal, FatalError } from "../fatal.ts";
+import { awaitWord } from "./await-word.ts";
 import { DiskFullError } from "./disk.ts";
 import type { Disk, SegmentFile } from "./disk.ts";
 import { FileSyncer } from "./file-syncer.ts";
@@ -223,11 +224,7 @@ export class SqliteDisk implements Disk {
 
   /** Blocks until the Worker has nothing to do. */
   #awaitJobs(): void {
-    for (;;) {
-      const done = Atomics.load(this.#progress, ProgressWord.doneJobs);
-      if (done === this.#postedJobs) return;
-      Atomics.wait(this.#progress, ProgressWord.doneJobs, done);
-    }
+    awaitWord(this.#progress, ProgressWord.doneJobs, this.#postedJobs, "making a segment");
   }
 
   #jobDone({ job, failed, isFull }: SegmentJobDone): void {
