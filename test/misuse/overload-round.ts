@@ -65,6 +65,8 @@ class Load {
   readonly #clients: RawClient[] = [];
   #closedLoop = true;
   #done = 0;
+  /** Since the last piece of input began. */
+  #answers = 0;
   #refused = 0;
   #refusedOtherwise = 0;
   readonly #otherErrors: Record<string, number> = {};
@@ -83,7 +85,8 @@ class Load {
     for (let i = 0; i < plan.connections; i++) {
       const client: RawClient = await RawClient.connect(node.binary, {
         hello: clientHello,
-        onFrame: (type, payload) => load.#answered(client, type, payload),
+        onFrame: (type, payload) => load.#answered(type, payload),
+        onRead: () => load.#next(client),
       });
       load.#clients.push(client);
     }
@@ -183,7 +186,14 @@ class Load {
     }
   }
 
-  #answered(client: RawClient, type: number, payload: Uint8Array): void {
+  /** As many requests as were answered. */
+  #next(client: RawClient): void {
+    if (this.#closedLoop && this.#answers > 0) client.send(repeated(this.#frame, this.#answers));
+    this.#answers = 0;
+  }
+
+  #answered(type: number, payload: Uint8Array): void {
+    this.#answers++;
     if (type === FrameType.writeReply) {
       this.#done++;
     } else {
@@ -195,7 +205,6 @@ class Load {
         this.#otherErrors[number] = (this.#otherErrors[number] ?? 0) + 1;
       }
     }
-    if (this.#closedLoop) client.send(this.#frame);
   }
 }
 

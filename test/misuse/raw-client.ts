@@ -34,6 +34,8 @@ export interface RawOptions {
   readonly deaf?: boolean;
   /** Sees each frame after the hello's reply; then nothing is decoded and kept. */
   readonly onFrame?: (type: number, payload: Uint8Array) => void;
+  /** After the frames of one piece of input. */
+  readonly onRead?: () => void;
 }
 
 export class RawClient implements Disposable {
@@ -139,6 +141,7 @@ export class RawClient implements Disposable {
     this.bytesReceived += chunk.byteLength;
     const error = this.#reader.push(chunk);
     if (error !== undefined) throw new Error(`the node sent what is no frame: ${error}`);
+    this.#options.onRead?.();
   }
 
   #frame(type: number, payload: Uint8Array, fieldsBytes: number): void {
