@@ -41,6 +41,7 @@ export interface RawOptions {
 export class RawClient implements Disposable {
   readonly replies: ServerReply[] = [];
   helloReply: HelloReply | undefined;
+  pongs = 0;
   /** When the other side closed; NaN while it is open. */
   closedMs = Number.NaN;
   readonly openedMs = performance.now();
@@ -147,6 +148,10 @@ export class RawClient implements Disposable {
   #frame(type: number, payload: Uint8Array, fieldsBytes: number): void {
     if (type === FrameType.helloReply) {
       this.helloReply = decodeHelloReply(payload, fieldsBytes);
+      return;
+    }
+    if (type === FrameType.pong) {
+      this.pongs++;
       return;
     }
     if (this.#options.onFrame !== undefined) return this.#options.onFrame(type, payload);
