@@ -127,7 +127,7 @@ export class Group {
     if (this.#leader === 0 || !this.#transport.connected(this.#leader)) {
       return waiter.failed(this.#error("no_leader"));
     }
-    if (this.#forwards.size >= this.#limits.forwardsMax) {
+    if (this.#forwards.size >= this.#limits.forwardsMax || this.#isCrowded) {
       return waiter.failed(this.#error("overloaded"));
     }
     const { count } = header;
@@ -192,14 +192,17 @@ export class Group {
     const bytes = section.section.byteLength;
     let refusal: ErrorCode | undefined;
     if (this.#store.logBytes(this.id) > this.#limits.groupLogBytesMax) refusal = "disk_full";
-    else if (
-      this.#inbox.bytes + bytes > this.#limits.inboxBytesMax ||
-      this.#inbox.length + this.#pending.size >= this.#limits.waitersMax
-    ) {
+    else if (this.#inbox.bytes + bytes > this.#limits.inboxBytesMax || this.#isCrowded) {
       refusal = "overloaded";
     }
     if (refusal !== undefined) return this.#refuse(section, refusal);
     this.#inbox.push(section);
+  }
+
+  /** Also counts what was passed on, as it will wait for its index here once the leader has given it a place. */
+  get #isCrowded(): boolean {
+    const waiters = this.#inbox.length + this.#pending.size + this.#forwards.size;
+    return waiters >= this.#limits.waitersMax;
   }
 
   #refuse(section: InboxSection, code: ErrorCode): void {

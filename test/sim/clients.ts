@@ -2,7 +2,7 @@
  * Simulated clients: they lay out real sections, send them to any node through the door that the servers use, and write down what they saw.
  * A crash of the node, or silence for too long, leaves the outcome of what was under way unknown.
  */
-import type { BargeError } from "../../src/errors.ts";
+import type { BargeError, ErrorCode } from "../../src/errors.ts";
 import { ResultCode } from "../../src/machine/machine.ts";
 import type { Groups, ReadSource } from "../../src/server/groups.ts";
 import {
@@ -21,6 +21,7 @@ import { Violation } from "./invariants.ts";
 import type { Oracle } from "./oracle.ts";
 import type { Random } from "./random.ts";
 import type { Scheduler } from "./scheduler.ts";
+import type { Tally } from "./tally.ts";
 
 /** A node as its clients see it. */
 export interface ClientNode {
@@ -37,6 +38,7 @@ export interface ClientOptions {
   readonly random: Random;
   readonly nodes: readonly ClientNode[];
   readonly oracle: Oracle;
+  readonly tally: Tally;
   readonly clients: number;
   /** Time between an answer and the next request, on average. */
   readonly thinkMs: number;
@@ -68,6 +70,18 @@ interface Request {
 const encoder = new TextEncoder();
 const decoder = new TextDecoder();
 
+/** What a client may be told by a cluster in trouble; anything else is a bug. */
+const expectedErrors: ReadonlySet<ErrorCode> = new Set<ErrorCode>([
+  "not_leader",
+  "no_leader",
+  "overloaded",
+  "timeout",
+  "disk_full",
+  "outcome_unknown",
+]);
+/** Requests of a burst that share a key. */
+const burstPerKey = 8;
+
 export class Clients {
   /** Writes and linearizable reads. */
   readonly history: Draft[] = [];
@@ -79,6 +93,7 @@ export class Clients {
   readonly #told = new Map<string, number>();
   #moment = 0;
   #operations = 0;
+  #bursts = 0;
   #stopped = false;
 
   constructor(options: ClientOptions) {
@@ -105,10 +120,33 @@ export class Clients {
     }
   }
 
-  /** One write to each node in turn, for the end of a run; calls `done` with whether all were acknowledged. */
-  probe(node: ClientNode, done: (ok: boolean) => void): void {
-    const drafts = [this.#draft(-1, "put")];
-    this.#write(node, drafts, () => done(drafts[0]!.outcome === "ok"));
+  /** One request for the end of a run; calls `done` with whether it was done. */
+  probe(node: ClientNode, kind: "get" | "put", done: (ok: boolean) => void): void {
+    const drafts = [this.#draft(-1, kind)];
+    const resume = (): void => done(drafts[0]!.outcome === "ok");
+    if (kind === "get") this.#read(node, drafts, false, resume);
+    else this.#write(node, drafts, resume);
+  }
+
+  /** Many requests to one node within a moment, none waiting for another, on keys of their own: far more than any bound takes. */
+  burst(node: ClientNode, requests: number, withinMs: number): void {
+    const { scheduler, random, readShare, sectionCommandsMax } = this.#options;
+    const burst = ++this.#bursts;
+    for (let at = 0; at < requests; at++) {
+      const reads = random.chance(readShare / 2);
+      const count = reads ? 1 : random.between(1, sectionCommandsMax);
+      scheduler.after(random.float() * withinMs, () => {
+        if (node.door === undefined) return;
+        const key = `b${burst}.${Math.floor(at / burstPerKey)}`;
+        const drafts = Array.from({ length: count }, () => {
+          const draft = this.#draft(-2, reads ? "get" : "put");
+          draft.key = key;
+          return draft;
+        });
+        if (reads) this.#read(node, drafts, false, () => {});
+        else this.#write(node, drafts, () => {});
+      });
+    }
   }
 
   #think(client: number): void {
@@ -186,6 +224,17 @@ export class Clients {
   }
 
   #failed(request: Request, error: BargeError): void {
+    const { code } = error;
+    if (!expectedErrors.has(code)) {
+      throw new Violation(`node ${request.node.id} answers ${code}: ${error.message}`);
+    }
+    if (code === "overloaded") {
+      this.#options.tally.overloaded++;
+      if (error.outcome !== "not-applied") {
+        throw new Violation(`node ${request.node.id} is overloaded, outcome ${error.outcome}`);
+      }
+    }
+    if (code === "disk_full") this.#options.tally.diskFull++;
     if (!this.#answered(request)) return;
     for (const draft of request.drafts) {
       if (error.outcome === "not-applied" || draft.kind === "get") draft.outcome = "refused";

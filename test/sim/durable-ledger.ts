@@ -67,6 +67,14 @@ interface Found {
 /** Told about each batch that is appended anew (not by recovery). */
 export type OnAppend = (batch: Batch, shadow: Shadow) => void;
 
+/** One life of a node as its disk sees it. */
+export interface DiskUser {
+  /** Hands over a completion, now or once the node is no longer paused. */
+  readonly deliver: (event: () => void) => void;
+  /** Called after each effect on the disk; may throw to end the process there. */
+  readonly effect: () => void;
+}
+
 export class DurableLedger {
   /** What would be read back now if nothing went wrong. */
   visible = new Shadow();
@@ -89,15 +97,15 @@ export class DurableLedger {
 
   /**
    * The node starts again from what its disk has left. What was durable must be among that; the rest counts only after a sync
-   * of this life. `deliver` hands completions to the node, which may be paused.
+   * of this life.
    */
-  watch(disk: Disk, deliver: (event: () => void) => void): Disk {
+  watch(disk: Disk, user: DiskUser): Disk {
     this.#found = [];
     for (const segment of disk.segments) {
       const { number } = segment;
       segment.scan((record) => this.#found?.push({ segment: number, record }));
     }
-    return this.#wrap(disk, deliver);
+    return this.#wrap(disk, user);
   }
 
   /**
@@ -116,15 +124,16 @@ export class DurableLedger {
       while (kept.length > 0 && kept[kept.length - 1]!.record.seq >= seq) kept.pop();
     };
     for (const one of found) {
-      if (one.record.kind === RecordKind.segmentStart) cut(one.record.seq);
-      kept.push(one);
+      const { kind, seq } = one.record;
+      if (kind === RecordKind.segmentStart) cut(seq);
+      // What was durable is known, and may have rotted since.
+      if (seq > this.#durableSeq) kept.push(one);
     }
     cut(nextSeq);
     if (nextSeq <= this.#durableSeq) {
       throw new Error(`recovery goes on at record ${nextSeq}, ${this.#durableSeq} was durable`);
     }
     for (const { segment, record } of kept) this.#record(segment, record, false);
-    this.#changes = this.#changes.filter(({ seq }) => seq > this.#durableSeq);
   }
 
   #appended(segment: number, record: LogRecord): void {
@@ -169,7 +178,7 @@ export class DurableLedger {
     this.#changes.splice(0, done);
   }
 
-  #wrap(disk: Disk, deliver: (event: () => void) => void): Disk {
+  #wrap(disk: Disk, { deliver, effect }: DiskUser): Disk {
     const inner = new Map<SegmentFile, SegmentFile>();
     const outer = new Map<SegmentFile, SegmentFile>();
     const wrap = (segment: SegmentFile): SegmentFile => {
@@ -185,6 +194,7 @@ export class DurableLedger {
         append: (records) => {
           segment.append(records);
           for (const record of records) appended(record);
+          effect();
         },
         read: (seq) => segment.read(seq),
         scan: (visit, headBytes) => segment.scan(visit, headBytes),
@@ -204,10 +214,17 @@ export class DurableLedger {
     const life = ++this.#life;
     return {
       segments,
-      create: (number) => wrap(disk.create(number)),
+      create: (number) => {
+        const segment = wrap(disk.create(number));
+        effect();
+        return segment;
+      },
       prepare: (number) => disk.prepare(number),
       takePrepared: (number) => wrapMaybe(disk.takePrepared(number)),
-      retire: (segment) => disk.retire(unwrap(segment)),
+      retire: (segment) => {
+        disk.retire(unwrap(segment));
+        effect();
+      },
       sync: (dirty, done) => {
         const numbers = new Set(dirty.map(({ number }) => number));
         const covered = this.#changes.filter(({ segment }) => numbers.has(segment));
@@ -217,12 +234,16 @@ export class DurableLedger {
           this.#synced();
           deliver(done);
         });
+        effect();
       },
       get syncing() {
         return disk.syncing;
       },
       readWatermark: () => disk.readWatermark(),
-      writeWatermark: (bytes) => disk.writeWatermark(bytes),
+      writeWatermark: (bytes) => {
+        disk.writeWatermark(bytes);
+        effect();
+      },
       syncWatermark: (done) => disk.syncWatermark(() => deliver(done)),
       close: () => disk.close(),
     };

@@ -29,6 +29,8 @@ export interface SimDiskOptions {
   readonly syncMsMax?: number;
   /** Bytes of all segments together beyond which appends are refused. */
   readonly bytesMax?: number;
+  /** Asked when a sync ends: one that fails never reports back, as the process ends before. */
+  readonly syncFails?: () => boolean;
 }
 
 /** What a record adds to the size of a segment beside its data. */
@@ -127,6 +129,8 @@ export class SimDisk implements Disk {
   #durableWatermark: Uint8Array | undefined;
   #syncing = false;
   #dead = false;
+  /** What is under way, oldest first. */
+  readonly #jobs = new Set<() => void>();
   #bytes = 0;
   /** Multiplies the time of each sync; a test may change it at any time. */
   slowness = 1;
@@ -219,6 +223,7 @@ export class SimDisk implements Disk {
         return;
       }
       this.#later(this.#delay(), () => {
+        if (this.#syncFails()) return;
         target.segment.settle(target.records);
         next();
       });
@@ -242,6 +247,7 @@ export class SimDisk implements Disk {
     this.mustLive();
     const watermark = this.#watermark;
     this.#later(this.#delay(), () => {
+      if (this.#syncFails()) return;
       this.#durableWatermark = watermark;
       done();
     });
@@ -283,6 +289,11 @@ export class SimDisk implements Disk {
     return next;
   }
 
+  /** What is under way ends now, in its order. */
+  hurry(): void {
+    for (const job of this.#jobs) this.#options.schedule(0, () => this.#finish(job));
+  }
+
   /** Bit rot: flips one bit of a record at rest, wherever it is. */
   flipBit(seq: number, bit: number): void {
     this.#replace(seq, (record) => {
@@ -319,6 +330,14 @@ export class SimDisk implements Disk {
     }
   }
 
+  /** Rot in the watermark. */
+  flipWatermarkBit(bit: number): void {
+    if (this.#watermark === undefined) return;
+    const bytes = this.#watermark.slice();
+    bytes[(bit >>> 3) % bytes.byteLength]! ^= 1 << (bit & 7);
+    this.#watermark = this.#durableWatermark = bytes;
+  }
+
   #replace(seq: number, change: (record: LogRecord) => LogRecord): void {
     for (const { records } of this.#segments) {
       const at = records.findIndex((record) => record.seq === seq);
@@ -346,9 +365,17 @@ export class SimDisk implements Disk {
   }
 
   #later(delayMs: number, run: () => void): void {
-    this.#options.schedule(delayMs, () => {
-      if (!this.#dead) run();
-    });
+    const job = (): void => run();
+    this.#jobs.add(job);
+    this.#options.schedule(delayMs, () => this.#finish(job));
+  }
+
+  #finish(job: () => void): void {
+    if (this.#jobs.delete(job) && !this.#dead) job();
+  }
+
+  #syncFails(): boolean {
+    return this.#options.syncFails?.() ?? false;
   }
 
   #delay(): number {

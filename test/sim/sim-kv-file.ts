@@ -16,6 +16,10 @@ export interface SimKvFileOptions {
   readonly syncMsMax?: number;
   /** Bytes of keys and values written beyond which writes are refused. */
   readonly bytesMax?: number;
+  /** Asked when a sync or checkpoint ends: one that fails never reports back, as the process ends before. */
+  readonly syncFails?: () => boolean;
+  /** Called after each effect on the file; may throw to end the process there. */
+  readonly effect?: () => void;
 }
 
 interface Entry {
@@ -99,6 +103,7 @@ export class SimKvFile implements KvFile {
     this.#meta = meta;
     this.#pending.push({ changes, meta });
     this.#walBytes += 64 * (changes.size + 1);
+    this.#options.effect?.();
   }
 
   revision(key: Uint8Array): number {
@@ -198,7 +203,7 @@ export class SimKvFile implements KvFile {
   #later(run: () => void): void {
     const { syncMsMin = 0.1, syncMsMax = 2, random, schedule } = this.#options;
     schedule(syncMsMin + random() * (syncMsMax - syncMsMin), () => {
-      if (!this.#dead) run();
+      if (!this.#dead && this.#options.syncFails?.() !== true) run();
     });
   }
 

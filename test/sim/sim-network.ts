@@ -65,6 +65,8 @@ interface Link {
   readonly blind: Map<number, TransportEvents>;
   connecting: boolean;
   slow: boolean;
+  /** Bytes were changed on the way. */
+  damaged: boolean;
   readonly streams: Stream[];
 }
 
@@ -91,8 +93,8 @@ export class SimNetwork {
     }
   }
 
-  /** What the node of that id sends through during one life. */
-  transportOf(nodeId: number, life: number): Transport {
+  /** What the node of that id sends through during one life; `effect` is called after each stream that was written to. */
+  transportOf(nodeId: number, life: number, effect: () => void): Transport {
     const linkTo = new Map<number, Link>();
     for (const link of this.#links) {
       if (link.a === nodeId) linkTo.set(link.b, link);
@@ -114,7 +116,10 @@ export class SimNetwork {
       },
       connected: (peer) => linkTo.get(peer)?.up.get(nodeId) === true,
       flush: () => {
-        for (const stream of queued) this.#ship(stream);
+        for (const stream of queued) {
+          this.#ship(stream);
+          effect();
+        }
         queued.clear();
       },
     };
@@ -144,9 +149,19 @@ export class SimNetwork {
     }
   }
 
-  /** Heals everything, and from now on nothing is slow or damaged. */
+  /** Heals everything, and from now on nothing is slow or damaged; what is half broken breaks now, and is noticed now. */
   calm(): void {
     this.#calm = true;
+    for (const link of this.#links) {
+      if (link.damaged) this.#reset(link);
+      for (const [id, events] of link.blind) {
+        this.#scheduler.after(0, () => this.#notice(link, id, events));
+      }
+      for (const stream of link.streams) {
+        stream.queue = stream.queue.map(({ bytes }) => ({ atMs: this.#scheduler.nowMs, bytes }));
+        stream.pumping = false;
+      }
+    }
     this.heal();
   }
 
@@ -182,7 +197,17 @@ export class SimNetwork {
       [b, false],
     ]);
     const blind = new Map<number, TransportEvents>();
-    const link = { a, b, epoch: 0, up, blind, connecting: false, slow: false, streams };
+    const link: Link = {
+      a,
+      b,
+      epoch: 0,
+      up,
+      blind,
+      connecting: false,
+      slow: false,
+      damaged: false,
+      streams,
+    };
     for (const [from, to] of [
       [a, b],
       [a, b],
@@ -225,6 +250,7 @@ export class SimNetwork {
 
   #reset(link: Link): void {
     link.epoch++;
+    link.damaged = false;
     for (const stream of link.streams) this.#breakOff(stream);
     for (const id of [link.a, link.b]) {
       const { events } = this.#nodes.get(id)!;
@@ -234,7 +260,8 @@ export class SimNetwork {
       } else if (link.up.get(id) === true && !link.blind.has(id)) {
         // Bytes from now on go nowhere, but this end believes in the connection until it notices.
         link.blind.set(id, events);
-        const late = this.#random.chance(0.3) ? this.#random.below(600) : this.#random.float();
+        const late =
+          this.#random.chance(0.3) && !this.#calm ? this.#random.below(600) : this.#random.float();
         this.#scheduler.after(late, () => this.#notice(link, id, events));
       }
     }
@@ -272,7 +299,8 @@ export class SimNetwork {
   #connectLater(link: Link): void {
     if (link.connecting || link.up.get(link.a) === true || link.up.get(link.b) === true) return;
     link.connecting = true;
-    this.#scheduler.after(reconnectMs * (0.5 + this.#random.float()), () => {
+    const patienceMs = this.#calm ? reconnectMs / 10 : reconnectMs;
+    this.#scheduler.after(patienceMs * (0.5 + this.#random.float()), () => {
       link.connecting = false;
       const [a, b] = [this.#nodes.get(link.a)!, this.#nodes.get(link.b)!];
       // Woken by `awake` and `heal` when that changes.
@@ -328,6 +356,7 @@ export class SimNetwork {
   /** A damaged length lets the receiver wait for a frame that never ends: the time-out of the real transport ends that. */
   #corrupt(link: Link, bytes: Uint8Array): void {
     bytes[this.#random.below(bytes.byteLength)]! ^= 1 << this.#random.below(8);
+    link.damaged = true;
     const { epoch } = link;
     this.#scheduler.after(this.#options.frameTimeoutMs, () => {
       if (link.epoch === epoch) this.#reset(link);

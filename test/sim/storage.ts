@@ -1,6 +1,7 @@
 /** What a simulated node has on disk: its log's segments and its key-value file. Outlives the node's boots; a crash decides what is left. */
 import type { KvFile } from "../../src/machine/kv-file.ts";
 import type { Disk } from "../../src/storage/disk.ts";
+import { readWatermark } from "../../src/storage/watermark.ts";
 import type { Random } from "./random.ts";
 import type { Scheduler } from "./scheduler.ts";
 import { SimDisk, type CrashMode } from "./sim-disk.ts";
@@ -10,18 +11,34 @@ export interface StorageOptions {
   readonly scheduler: Scheduler;
   readonly random: Random;
   readonly syncMsMax: number;
+  /** Called after each effect on the key-value file. */
+  readonly effect: () => void;
+  /** A sync has failed: the process will notice soon, and end. */
+  readonly syncFailed: () => void;
 }
 
+/** In the order of `rots`: a bit, a record in another's place, a tail that is gone, a record that is gone, a bit of the watermark. */
+const rotWeights = [5, 2, 2, 2, 1];
+
 export class Storage {
+  readonly #random: Random;
+  readonly #syncFailed: () => void;
   #disk: SimDisk;
   #kvFile: SimKvFile;
+  #failing = false;
+  /** No sync of this life succeeds any more, whatever it covers [D9]. */
+  #latched = false;
 
-  constructor({ scheduler, random, syncMsMax }: StorageOptions) {
+  constructor({ scheduler, random, syncMsMax, effect, syncFailed }: StorageOptions) {
+    this.#random = random;
+    this.#syncFailed = syncFailed;
     const options = {
       random: (): number => random.float(),
       schedule: (delayMs: number, run: () => void): void => scheduler.after(delayMs, run),
       syncMsMin: 0.05,
       syncMsMax,
+      syncFails: () => this.#syncFails(),
+      effect,
     };
     this.#disk = new SimDisk(options);
     this.#kvFile = new SimKvFile(options);
@@ -30,6 +47,14 @@ export class Storage {
   /** Factor on the time of each sync of the log. */
   set slowness(factor: number) {
     this.#disk.slowness = factor;
+  }
+
+  /** Nothing is slow, full or about to fail, and what is under way is done soon. */
+  calm(slowness: number): void {
+    this.#failing = false;
+    this.room = Infinity;
+    this.slowness = slowness;
+    this.#disk.hurry();
   }
 
   /** From now on the log may grow by so many bytes, and the key-value file not at all unless there is room without end. */
@@ -48,8 +73,53 @@ export class Storage {
     return this.#kvFile;
   }
 
+  /** The next sync to end fails, be it of log, watermark or key-value file. */
+  failSync(): void {
+    this.#failing = true;
+  }
+
+  #syncFails(): boolean {
+    if (this.#failing) {
+      this.#failing = false;
+      this.#latched = true;
+      this.#syncFailed();
+    }
+    return this.#latched;
+  }
+
   crash(mode: CrashMode): void {
     this.#disk = this.#disk.crash(mode);
     this.#kvFile = this.#kvFile.crash(mode);
+    this.#failing = this.#latched = false;
+  }
+
+  /**
+   * Bit rot while the node is down. Strikes only what the watermark covers: beyond it nobody can tell rot from a tail that a power cut took, which
+   * is a stated limit [22]. False when there is nothing yet.
+   */
+  rot(): boolean {
+    const disk = this.#disk;
+    const random = this.#random;
+    const bytes = disk.readWatermark();
+    const watermark = bytes === undefined ? undefined : readWatermark(bytes);
+    if (watermark === undefined) return false;
+    const covered: number[] = [];
+    for (const segment of disk.segments) {
+      segment.scan(({ seq }) => {
+        if (seq <= watermark.seq) covered.push(seq);
+      });
+    }
+    if (covered.length === 0) return false;
+    const seq = random.pick(covered);
+    const bit = random.below(1 << 16);
+    const rots = [
+      () => disk.flipBit(seq, bit),
+      () => disk.misdirect(random.pick(covered), seq),
+      () => disk.cutTail(seq),
+      () => disk.loseRecord(seq),
+      () => disk.flipWatermarkBit(bit),
+    ];
+    rots[random.weighted(rotWeights)]!();
+    return true;
   }
 }

@@ -20,8 +20,31 @@ export const faults = [
   "slowLink",
   "slowDisk",
   "fullDisk",
+  /** The process ends between two effects of a turn, or of its boot. */
+  "endInside",
+  "endLeaderInside",
+  "failSync",
+  /** Crash, and bits rot on the disk before it starts again; of a minority of nodes. */
+  "rot",
+  "overload",
 ] as const;
 export type Fault = (typeof faults)[number];
+
+/** What else can be left out of a run, to find out what a failure needs. */
+export const traits = [
+  "fellLeaders",
+  "powerCuts",
+  "slowSyncs",
+  "slowMessages",
+  "splitFrames",
+  "corruptFrames",
+  "drift",
+  "strangeBounds",
+  "largeValues",
+] as const;
+export type Trait = (typeof traits)[number];
+export type Kind = Fault | Trait;
+export const kinds: readonly Kind[] = [...faults, ...traits];
 
 /** The process dies alone; power is cut and nothing, or of each file some prefix, is kept of what was not synced. */
 export const crashModes = ["all", "none", "prefix"] as const;
@@ -45,6 +68,10 @@ export interface Swarm {
   readonly syncMs: number;
   /** Factor on the time of syncs while a disk is slow. */
   readonly slowness: number;
+  /** A process that ends inside does so after this many effects, at most. */
+  readonly effectsMax: number;
+  /** Requests of an overload, per node. */
+  readonly burst: number;
   /** Clocks run between 1 / drift and drift. */
   readonly drift: number;
   readonly delayMs: number;
@@ -65,7 +92,39 @@ export interface Swarm {
 
 const KiB = 1024;
 
-export function drawSwarm(random: Random): Swarm {
+export function drawSwarm(random: Random, without: readonly Kind[] = []): Swarm {
+  return without.reduce(withoutKind, drawAll(random));
+}
+
+function withoutKind(swarm: Swarm, kind: Kind): Swarm {
+  switch (kind) {
+    case "fellLeaders":
+      return { ...swarm, fellChance: 0 };
+    case "powerCuts":
+      return { ...swarm, crashWeights: [1, 0, 0] };
+    case "slowSyncs":
+      return { ...swarm, syncMs: 0.3 };
+    case "slowMessages":
+      return { ...swarm, slowChance: 0 };
+    case "splitFrames":
+      return { ...swarm, splitChance: 0 };
+    case "corruptFrames":
+      return { ...swarm, corruptChance: 0 };
+    case "drift":
+      return { ...swarm, drift: 1 };
+    case "strangeBounds":
+      return { ...swarm, limits: plainLimits(swarm.limits) };
+    case "largeValues":
+      return { ...swarm, valueBytes: 0 };
+    default: {
+      const without = faults.indexOf(kind);
+      const faultWeights = swarm.faultWeights.map((weight, at) => (at === without ? 0 : weight));
+      return { ...swarm, faultWeights };
+    }
+  }
+}
+
+function drawAll(random: Random): Swarm {
   const limits = drawLimits(random);
   const electionMs = limits.electionTicksMax * limits.tickMs;
   const usual: Swarm = {
@@ -86,7 +145,9 @@ export function drawSwarm(random: Random): Swarm {
     ]),
     syncMs: random.pick([0.3, 2, 20]),
     slowness: random.pick([10, 100]),
-    drift: random.pick([1, 1, 1.2]),
+    effectsMax: random.pick([3, 20]),
+    burst: random.pick([30, 150]),
+    drift: random.pick([1, 1, 1.2, 2]),
     delayMs: random.pick([0.1, 0.5, 2]),
     slowChance: random.pick([0, 0.01, 0.1, 0.3]),
     slowMs: electionMs * random.pick([0.05, 0.3, 1.5]),
@@ -140,6 +201,19 @@ function churn(random: Random, usual: Swarm): Swarm {
   };
 }
 
+/** The usual bounds at the same clock. */
+function plainLimits(limits: Limits): Limits {
+  const { tickMs, heartbeatTicks, electionTicksMin, electionTicksMax, checkQuorumTicks } = limits;
+  return checkLimits({
+    ...defaultLimits,
+    tickMs,
+    heartbeatTicks,
+    electionTicksMin,
+    electionTicksMax,
+    checkQuorumTicks,
+  });
+}
+
 /** Bounds at which rare paths become common: one section a batch, a window of one, segments of a few records, no cache, a tiny memtable. */
 function drawLimits(random: Random): Limits {
   const heartbeatTicks = random.between(1, 3);
@@ -163,12 +237,13 @@ function drawLimits(random: Random): Limits {
     unsyncedBytesMax: strange(defaultLimits.unsyncedBytesMax, [1, 1_000]),
     unappliedBytesMax: strange(defaultLimits.unappliedBytesMax, [1, 2_000]),
     applyBytesPerTurn: strange(defaultLimits.applyBytesPerTurn, [1, 500]),
-    inboxBytesMax: strange(defaultLimits.inboxBytesMax, [2_000]),
+    inboxBytesMax: strange(defaultLimits.inboxBytesMax, [400, 2_000]),
     tailCacheBytes: strange(defaultLimits.tailCacheBytes, [1, 1_000]),
-    waitersMax: strange(defaultLimits.waitersMax, [2]),
-    forwardsMax: strange(defaultLimits.forwardsMax, [1]),
+    waitersMax: strange(defaultLimits.waitersMax, [2, 20]),
+    readWaitersMax: strange(defaultLimits.readWaitersMax, [1, 10]),
+    forwardsMax: strange(defaultLimits.forwardsMax, [1, 10]),
     segmentBytes,
-    segmentRecordsMax: strange(defaultLimits.segmentRecordsMax, [4, 10, 40]),
+    segmentRecordsMax: strange(defaultLimits.segmentRecordsMax, [3, 10, 40]),
     memtableBytes: strange(defaultLimits.memtableBytes, [512, 4 * KiB]),
     memtableFlushMs: strange(defaultLimits.memtableFlushMs, [50, 500]),
   });

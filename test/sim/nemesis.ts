@@ -1,0 +1,210 @@
+/** What goes wrong in a run, and when: faults at random times, and new leaders that fall. All of it ends with peace. */
+import type { Clients } from "./clients.ts";
+import type { EndPoint } from "./process-end.ts";
+import type { Random } from "./random.ts";
+import type { Scheduler } from "./scheduler.ts";
+import type { Ending, SimNode } from "./sim-node.ts";
+import type { SimNetwork } from "./sim-network.ts";
+import type { Storage } from "./storage.ts";
+import { crashModes, faults, type Fault, type Swarm } from "./swarm.ts";
+import type { Tally } from "./tally.ts";
+
+/** A node with what surrounds it. */
+export interface Victim {
+  readonly node: SimNode;
+  readonly storage: Storage;
+  readonly endPoint: EndPoint;
+}
+
+export interface NemesisOptions {
+  readonly scheduler: Scheduler;
+  readonly random: Random;
+  readonly swarm: Swarm;
+  readonly victims: readonly Victim[];
+  readonly network: SimNetwork;
+  readonly clients: Clients;
+  readonly tally: Tally;
+  readonly struck: (fault: number) => void;
+}
+
+/** A disk that fails a sync may have kept any part of what it was given. */
+const failedSyncWeights = [1, 1, 1];
+
+export class Nemesis {
+  readonly #scheduler: Scheduler;
+  readonly #random: Random;
+  readonly #swarm: Swarm;
+  readonly #victims: readonly Victim[];
+  readonly #network: SimNetwork;
+  readonly #clients: Clients;
+  readonly #tally: Tally;
+  readonly #struck: (fault: number) => void;
+  #peace = false;
+
+  constructor(options: NemesisOptions) {
+    this.#scheduler = options.scheduler;
+    this.#random = options.random;
+    this.#swarm = options.swarm;
+    this.#victims = options.victims;
+    this.#network = options.network;
+    this.#clients = options.clients;
+    this.#tally = options.tally;
+    this.#struck = options.struck;
+  }
+
+  start(): void {
+    const { faultWeights, faultEveryMs } = this.#swarm;
+    if (faultWeights.every((weight) => weight === 0)) return;
+    this.#scheduler.after(-Math.log(1 - this.#random.float()) * faultEveryMs, () => {
+      if (this.#peace) return;
+      const fault = this.#random.weighted(faultWeights);
+      this.#struck(fault);
+      this.#strike(faults[fault]!);
+      this.start();
+    });
+  }
+
+  /** Somebody leads a new term. */
+  led(): void {
+    const { fellBy, fellChance, fellWithinMs } = this.#swarm;
+    if (this.#peace || !this.#random.chance(fellChance)) return;
+    this.#scheduler.after(this.#random.float() * fellWithinMs, () => {
+      if (!this.#peace) this.#strike(fellBy);
+    });
+  }
+
+  /** A process ends by itself. */
+  ended(node: SimNode, why: Ending): void {
+    if (why !== "noSpace") this.#tally[why]++;
+    this.#end(node, why === "failedSyncs" ? failedSyncWeights : this.#swarm.crashWeights);
+  }
+
+  /** Everything is healed, and stays so. */
+  end(): void {
+    this.#peace = true;
+    this.#network.calm();
+    const slowness = Math.min(1, 0.3 / this.#swarm.syncMs);
+    for (const { storage, endPoint } of this.#victims) {
+      endPoint.disarm();
+      storage.calm(slowness);
+    }
+    for (const { node } of this.#victims) {
+      node.resume();
+      node.start();
+    }
+  }
+
+  #strike(fault: Fault): void {
+    const random = this.#random;
+    const victim = random.pick(this.#victims);
+    const leader = this.#victims.find(({ node }) => node.group?.raft.role === "leader") ?? victim;
+    switch (fault) {
+      case "crash":
+        return this.#crash(victim.node);
+      case "crashLeader":
+        return this.#crash(leader.node);
+      case "crashAll":
+        for (const { node } of this.#victims) this.#crash(node);
+        return;
+      case "endInside":
+        return victim.endPoint.arm(random.between(1, this.#swarm.effectsMax));
+      case "endLeaderInside":
+        return leader.endPoint.arm(random.between(1, this.#swarm.effectsMax));
+      case "failSync":
+        return victim.storage.failSync();
+      case "rot":
+        return this.#rot(victim.node);
+      case "pause":
+        return this.#pause(victim.node);
+      case "pauseLeader":
+        return this.#pause(leader.node);
+      case "isolate":
+        return this.#isolate([victim]);
+      case "isolateLeader":
+        return this.#isolate([leader]);
+      case "split":
+        return this.#isolate(this.#victims.filter(() => random.chance(0.5)));
+      case "cutOneWay": {
+        const [a, b] = random.pick(this.#network.pairs);
+        if (random.chance(0.5)) this.#network.cut(a, b);
+        else this.#network.cut(b, a);
+        return this.#healLater();
+      }
+      case "heal":
+        return this.#network.heal();
+      case "reset": {
+        const [a, b] = random.pick(this.#network.pairs);
+        return this.#network.reset(a, b);
+      }
+      case "slowLink": {
+        const [a, b] = random.pick(this.#network.pairs);
+        this.#network.slow(a, b);
+        return this.#healLater();
+      }
+      case "fullDisk": {
+        const { storage } = victim;
+        storage.room = random.below(500);
+        return this.#scheduler.after(random.float() * this.#swarm.outageMs, () => {
+          storage.room = Infinity;
+        });
+      }
+      case "slowDisk": {
+        const { storage } = victim;
+        storage.slowness = this.#swarm.slowness;
+        return this.#scheduler.after(random.float() * this.#swarm.outageMs, () => {
+          if (!this.#peace) storage.slowness = 1;
+        });
+      }
+      case "overload": {
+        const struck = random.chance(0.5) ? [leader] : this.#victims;
+        const withinMs = this.#swarm.limits.tickMs * random.pick([0.1, 4]);
+        for (const { node } of struck) this.#clients.burst(node, this.#swarm.burst, withinMs);
+        return;
+      }
+    }
+  }
+
+  #crash(node: SimNode): void {
+    if (!node.alive) return;
+    this.#tally.crashes++;
+    this.#end(node, this.#swarm.crashWeights);
+  }
+
+  #end(node: SimNode, weights: readonly number[]): void {
+    node.crash(crashModes[this.#random.weighted(weights)]!);
+    this.#clients.crashed(node);
+    this.#scheduler.after(this.#random.float() * this.#swarm.outageMs, () => node.start());
+  }
+
+  /** Only so many that the others, which are whole, are a quorum. */
+  #rot(node: SimNode): void {
+    const rotten = this.#victims.filter((victim) => victim.node.rotten).length;
+    if (!node.rotten && rotten + 1 > (this.#victims.length - 1) / 2) return;
+    this.#crash(node);
+    node.rot();
+  }
+
+  #pause(node: SimNode): void {
+    const { life } = node;
+    node.pause();
+    this.#scheduler.after(this.#random.float() * this.#swarm.pauseMs, () => {
+      if (node.life === life) node.resume();
+    });
+  }
+
+  /** Nothing passes between these nodes and the others. */
+  #isolate(inside: readonly Victim[]): void {
+    for (const a of inside) {
+      for (const b of this.#victims) {
+        if (inside.includes(b)) continue;
+        this.#network.cut(a.node.id, b.node.id);
+        this.#network.cut(b.node.id, a.node.id);
+      }
+    }
+    this.#healLater();
+  }
+
+  #healLater(): void {
+    this.#scheduler.after(this.#random.float() * this.#swarm.outageMs, () => this.#network.heal());
+  }
+}

@@ -1,0 +1,116 @@
+/**
+ * The end of a run: with everything healed, a cluster must serve again within some elections, through every node; everybody who asked must
+ * be answered; all nodes must come to the same index; and whoever leads then must go on to lead.
+ */
+import type { Clients } from "./clients.ts";
+import { Violation } from "./invariants.ts";
+import type { Oracle } from "./oracle.ts";
+import type { Scheduler } from "./scheduler.ts";
+import type { SimNode } from "./sim-node.ts";
+import type { Swarm } from "./swarm.ts";
+
+export interface RecoveryOptions {
+  readonly scheduler: Scheduler;
+  readonly swarm: Swarm;
+  readonly nodes: readonly SimNode[];
+  readonly clients: Clients;
+  readonly oracle: Oracle;
+  /** Runs the next event. */
+  readonly step: () => void;
+}
+
+/** Within so many of the longest election time-outs, of the slowest clock, there is a leader that serves. */
+const progressElections = 10;
+const convergeElections = 30;
+const stableElections = 5;
+
+export class Recovery {
+  readonly #options: RecoveryOptions;
+  readonly #electionMs: number;
+
+  constructor(options: RecoveryOptions) {
+    this.#options = options;
+    const { limits } = options.swarm;
+    const slowest = Math.min(...options.nodes.map(({ clockRate }) => clockRate));
+    this.#electionMs = (limits.electionTicksMax * limits.tickMs) / slowest;
+  }
+
+  /** Reads come first: a leader must be able to serve them though nobody writes. */
+  run(): void {
+    const { swarm, clients, oracle } = this.#options;
+    const answered = { get: new Set<SimNode>(), put: new Set<SimNode>() };
+    const probeAll = (kind: "get" | "put"): void => {
+      for (const node of this.#options.nodes) this.#probe(node, kind, answered[kind]);
+    };
+    const { get, put } = answered;
+
+    probeAll("get");
+    this.#until("a read", progressElections * this.#electionMs, () => get.size > 0);
+    probeAll("put");
+    this.#until("a write", progressElections * this.#electionMs, () => put.size > 0);
+    // A client may wait for its time-out, and its node for the one of the forward.
+    const patienceMs = convergeElections * this.#electionMs + 3 * swarm.timeoutMs + 2_000;
+    this.#until("all nodes to serve", patienceMs, () =>
+      this.#up.every((node) => get.has(node) && put.has(node)),
+    );
+    this.#until("everybody to be answered", patienceMs, () => clients.unanswered === 0);
+    this.#until("all nodes to be equal", patienceMs, () =>
+      this.#up.every(({ group }) => group?.machine.appliedIndex === oracle.lastIndex),
+    );
+  }
+
+  /** Nobody deposes a leader while nothing goes wrong. To be called after `run`. */
+  staysLed(): void {
+    // Clocks that differ by the whole margin may need some elections until one of the fast ones leads.
+    this.#wait(progressElections);
+    const terms = this.#terms();
+    this.#wait(stableElections);
+    if (this.#terms() !== terms) {
+      throw new Violation(`leader and term change in peace: from ${terms} to ${this.#terms()}`);
+    }
+  }
+
+  /** A refused node stays down, and may find out late. */
+  get #up(): readonly SimNode[] {
+    return this.#options.nodes.filter(({ refused }) => !refused);
+  }
+
+  #terms(): string {
+    return this.#up.map(({ group }) => `${group?.leader}/${group?.raft.term}`).join(" ");
+  }
+
+  /** Asks until it is done. */
+  #probe(node: SimNode, kind: "get" | "put", answered: Set<SimNode>): void {
+    const { scheduler, swarm, clients } = this.#options;
+    const again = (): void =>
+      scheduler.after(swarm.limits.tickMs, () => this.#probe(node, kind, answered));
+    if (node.refused) return;
+    if (node.door === undefined) return again();
+    clients.probe(node, kind, (ok) => {
+      if (ok) answered.add(node);
+      else again();
+    });
+  }
+
+  #wait(elections: number): void {
+    const { scheduler, step } = this.#options;
+    const endMs = scheduler.nowMs + elections * this.#electionMs;
+    while (scheduler.nowMs < endMs) step();
+  }
+
+  #until(what: string, patienceMs: number, done: () => boolean): void {
+    const { scheduler, step, oracle, clients, nodes } = this.#options;
+    const deadlineMs = scheduler.nowMs + patienceMs;
+    while (!done()) {
+      step();
+      if (scheduler.nowMs <= deadlineMs) continue;
+      const views = nodes.map(({ id, refused, group }) => {
+        if (refused) return `${id} refused`;
+        return `${id} ${group?.raft.role} of term ${group?.raft.term}, applied ${group?.machine.appliedIndex}`;
+      });
+      throw new Violation(
+        `no recovery: waited ${Math.round(patienceMs)} ms for ${what}; ${clients.unanswered} requests wait, history ends at ${oracle.lastIndex}; ${views.join("; ")}`,
+      );
+    }
+  }
+}
