@@ -4,7 +4,7 @@
  */
 import { spawnSync } from "node:child_process";
 import { createHash } from "node:crypto";
-import { existsSync, mkdirSync, readdirSync, readFileSync } from "node:fs";
+import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { homedir } from "node:os";
 import { join } from "node:path";
 import type { Peer } from "./systems.ts";
@@ -37,11 +37,22 @@ export function buildPeer(peer: Peer, go: string): Built {
       env: { ...process.env, CGO_ENABLED: "0" },
     },
   );
-  if (build.status === 0) return { ok: true, binary };
+  if (build.status === 0) {
+    removeOthers(cache, peer, binary);
+    return { ok: true, binary };
+  }
   const words = (build.stderr ?? "")
     .split("\n")
     .filter((line) => !line.startsWith("go: downloading"));
   return { ok: false, reason: `go build failed: ${words.slice(0, 3).join("; ").trim()}` };
+}
+
+/** Builds of what the sources were before. */
+function removeOthers(cache: string, peer: Peer, binary: string): void {
+  for (const file of readdirSync(cache)) {
+    const isOurs = file.startsWith(`${peer.folder}-`) && join(cache, file) !== binary;
+    if (isOurs) rmSync(join(cache, file), { force: true });
+  }
 }
 
 function fingerprint(folders: readonly string[], go: string): string {

@@ -252,7 +252,7 @@ function human(document: Document): string {
   const lines = [
     markdownTable(document.loads, document.rows),
     "",
-    `Median of ${rounds} rounds of ${timing.seconds} s after ${timing.warmupSeconds} s (lowest to highest); the last column is the median of the ratios within a round.`,
+    `Medians, lowest and highest in brackets; rounds: ${rounds}, each ${timing.seconds} s after ${timing.warmupSeconds} s. A ratio is of operations/s within one round.`,
     "",
     ...Object.entries(versions).map(([name, words]) => `- ${name} ${words}`),
     ...Object.entries(skipped).map(([name, reason]) => `- ${name}: skipped, ${reason}`),

@@ -119,7 +119,7 @@ export function doubtsOf(
 
 /** In Markdown, aligned so that a terminal shows it as well. */
 export function markdownTable(loads: readonly PeerLoad[], rows: readonly Row[]): string {
-  const head = ["load", "system", "operations/s", "p50 ms", `${bargeName} is faster by`];
+  const head = ["load", "system", "operations/s", "p50 ms", `${bargeName} / system`];
   const cells = rows.map((row) => [
     describeLoad(loads.find((load) => load.name === row.load)!),
     row.system,

@@ -127,7 +127,7 @@ test("the table shows every load and system once, aligned", () => {
     ],
   );
   expect(markdownTable([load], rows).split("\n")).toEqual([
-    "| load                    | system |           operations/s | p50 ms |        Barge is faster by |",
+    "| load                    | system |           operations/s | p50 ms |            Barge / system |",
     "| ----------------------- | ------ | ---------------------: | -----: | ------------------------: |",
     "| put 256 B, 64 in flight | Barge  |                 60,000 |   1.00 |                           |",
     "| put 256 B, 64 in flight | etcd   | 5,500 (5,000 to 6,000) |   1.00 | 11.00x (10.00x to 12.00x) |",
