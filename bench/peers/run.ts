@@ -36,7 +36,7 @@ const usage = `usage: bun bench/peers/run.ts [--rounds N] [--seconds S] [--warmu
 Ends with 1 when a run failed, with 0 when there was nothing to compare with.`;
 
 /** What a run takes beside the time that it measures: start, election, stop. Only for the estimate. */
-const overheadSeconds = 2.5;
+const overheadSeconds = 1.8;
 /** After this a run is given up. */
 const spareSeconds = 60;
 
