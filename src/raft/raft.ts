@@ -89,6 +89,9 @@ const ageUnknownTicks = 0xffff_ffff;
 /** Questions of a life begin at random below this, so that answers to an earlier life's do not count. */
 const firstQuestionMax = 2 ** 48;
 
+/** No honest node is so many terms ahead: at two elections a second that takes some sixty years. */
+const termJumpMax = 2 ** 32;
+
 const noBatches: readonly Batch[] = Object.freeze([]);
 const noMessages: readonly RaftMessage[] = Object.freeze([]);
 const noReads: readonly ReadState[] = Object.freeze([]);
@@ -505,7 +508,8 @@ export class Raft implements CoreState {
   #plausible(message: RaftMessage): boolean {
     if (message.group !== this.group || message.to !== this.nodeId) return false;
     if (message.from === this.nodeId || message.from === 0) return false;
-    if (!isIndex(message.term)) return false;
+    // Terms rise by one an election. One from beyond all reason would end elections for ever, as no term lies above the greatest.
+    if (!isIndex(message.term) || message.term > this.#term + termJumpMax) return false;
     switch (message.type) {
       case "preVote":
       case "vote":

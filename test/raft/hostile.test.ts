@@ -132,6 +132,17 @@ describe("nonsense is dropped", () => {
     expect(leader.raft).toMatchObject({ role: "leader", lastIndex: 1, commit: 1 });
   });
 
+  test("a term from beyond all reason moves nobody: above it there would be no more elections", () => {
+    const node = follower([]);
+    const head = { group, from: 2, to: 1, term: Number.MAX_SAFE_INTEGER - 1 };
+    node.raft.step({ ...head, type: "vote", lastIndex: 0, lastTerm: 0 });
+    node.raft.step({ ...head, type: "heartbeatReply", readSeq: 1 });
+    node.raft.step({ ...append(3, logOf([1]), 0), term: head.term });
+    expect(node.raft).toMatchObject({ term: 3, leader: 0, lastIndex: 0 });
+    node.raft.step({ ...head, term: 1_000_000, type: "heartbeatReply", readSeq: 1 });
+    expect(node.raft.term).toBe(1_000_000);
+  });
+
   test("random messages of every type never throw, unless they speak as the leader of the term", () => {
     for (let seed = 1; seed <= 40; seed++) {
       const random = randomFrom(seed);
