@@ -214,3 +214,24 @@ const notApplied = 1;
 function mean(numbers: readonly number[]): number {
   return numbers.reduce((sum, number) => sum + number, 0) / numbers.length;
 }
+
+/** What of the criteria does not hold, in words. */
+export function missed(result: OverloadResult, goodputShareMin = 0.8): string[] {
+  const wrong: string[] = [];
+  const must = (ok: boolean, what: string): void => {
+    if (!ok) wrong.push(what);
+  };
+  const { goodputShare, refused, heldBack, refusedOtherwise, otherErrors } = result;
+  must(goodputShare >= goodputShareMin, `goodput is ${Math.round(goodputShare * 100)} % of peak`);
+  must(refused > 0, "nobody was told: overloaded");
+  must(refused + heldBack > result.peak, "it was no overload");
+  must(refusedOtherwise === 0, "a refusal left open whether it was applied");
+  must(Object.keys(otherErrors).length === 0, `other errors: ${JSON.stringify(otherErrors)}`);
+  must(result.normalAfterMs <= 5_000, `normal again after ${result.normalAfterMs} ms`);
+  must(result.termAfter === result.termBefore, "there was an election");
+  must(result.rssPeakBytes <= rssBytesMax, `peak memory ${result.rssPeakBytes} bytes`);
+  return wrong;
+}
+
+/** Two memtables of 64 MiB with their indexes, unapplied log of 64 MiB, inbox, caches; and what the collector has not looked at yet. */
+const rssBytesMax = 1024 ** 3;
