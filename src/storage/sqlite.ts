@@ -28,6 +28,8 @@ export interface DatabaseOptions {
 }
 
 const open = new Set<OwnedDatabase>();
+/** Locks: a database that nobody refers to is closed by the garbage collector, and its lock is gone. */
+const held = new Set<Database>();
 let leaveInstalled = false;
 
 /** Opens a database, creating it where it is missing. Blocks: up to 6 syncs for a new one, none for one that exists. */
@@ -64,7 +66,12 @@ export function lockFile(path: string): { release(): void } | undefined {
     if (sqliteCode(error) === "SQLITE_BUSY") return undefined;
     throw error;
   }
-  return { release: () => db.close(true) };
+  held.add(db);
+  const release = (): void => {
+    held.delete(db);
+    db.close(true);
+  };
+  return { release };
 }
 
 /** Leaves every database of this thread: no sync, no checkpoint. Safe to call twice. */
