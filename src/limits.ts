@@ -158,7 +158,7 @@ export const defaultLimits: Limits = checkLimits({
   requestsPerTurn: 4_096,
   requestBytesPerTurn: 8 * MiB,
   readMsPerTurn: 2,
-  readBytesPerTurn: 8 * MiB,
+  readBytesPerTurn: 2 * MiB,
   readRequestMsMax: 20,
 
   segmentBytes: 64 * MiB,

@@ -538,6 +538,8 @@ class QueriesWaiter implements ReadWaiter, ReadSink, Held {
   readonly #payloadBytes: number;
   /** Queries without an answer, the present one among them. */
   #left = 0;
+  /** Bytes of answers that found no room. */
+  #wasted = 0;
 
   constructor(
     server: ClientServer,
@@ -563,7 +565,7 @@ class QueriesWaiter implements ReadWaiter, ReadSink, Held {
     this.#server.sent(this.#served);
   }
 
-  /** The first query is always read; those for which no time is left are answered as if they had no room. */
+  /** The first query is always read; those for which no time is left, or long no room, are answered as too large unread. */
   #readAll(source: ReadSource, untilMs: number): void {
     const { queries, count } = this.#message;
     const view = new DataView(queries.buffer, queries.byteOffset, queries.byteLength);
@@ -574,6 +576,7 @@ class QueriesWaiter implements ReadWaiter, ReadSink, Held {
       const queryAt = at + queryHeadBytes;
       at = queryAt + view.getUint32(at, true);
       if (i > 0 && i % queriesPerCheck === 0) late ||= performance.now() > untilMs;
+      late ||= this.#wasted > this.#server.answerBytesMax;
       if (late) this.#server.replyWriter.answer(answerTooLarge, undefined);
       else source.read(queries.subarray(queryAt, at), this);
     }
@@ -584,8 +587,9 @@ class QueriesWaiter implements ReadWaiter, ReadSink, Held {
     const { replyWriter, answerBytesMax } = this.#server;
     const size = bytes === undefined ? 0 : bytes.byteLength;
     const end = replyWriter.bodyBytes + size + this.#left * answerHeadBytes;
-    if (end <= answerBytesMax) replyWriter.answer(code, bytes);
-    else replyWriter.answer(answerTooLarge, undefined);
+    if (end <= answerBytesMax) return replyWriter.answer(code, bytes);
+    this.#wasted += size;
+    replyWriter.answer(answerTooLarge, undefined);
   }
 
   resume(): void {

@@ -27,18 +27,23 @@ function sectionOf(bytes: number): Uint8Array {
 
 /** A section of `count` commands that together fill it. */
 function fullSection(bytes: number, count: number): Uint8Array {
-  const commands = Array.from({ length: count }, () => new Uint8Array(0));
+  const commands: Uint8Array[] = Array.from({ length: count }, () => new Uint8Array(0));
   const rest = bytes - sectionHeaderBytes - 4 * count;
   commands[0] = encodeKvPut(Buffer.from("full"), new Uint8Array(rest - 12));
   return plainSection(commands);
 }
 
-const key = (bytes: number): Uint8Array => new Uint8Array(bytes).fill(0x6b);
+const key = (bytes: number) => new Uint8Array(bytes).fill(0x6b);
 const put = (keyBytes: number, valueBytes: number): Uint8Array =>
   plainSection([encodeKvPut(key(keyBytes), new Uint8Array(valueBytes))]);
 
+interface Ending {
+  readonly code?: number;
+  readonly error?: number;
+}
+
 /** Section, and the code of its first command, or the error of the whole. */
-const cases: Record<string, readonly [Uint8Array, { code: number } | { error: number }]> = {
+const cases: Record<string, readonly [Uint8Array, Ending]> = {
   "the longest key": [put(keyBytesMax, 10), { code: ok }],
   "a longer key": [put(keyBytesMax + 1, 10), { code: tooLarge }],
   "the largest value": [put(5, valueBytesMax), { code: ok }],
@@ -81,14 +86,16 @@ test(
           await client.waitReplies(client.replies.length + 1);
           const reply = client.replies.at(-1)!;
           if (reply.type === "errorReply") {
-            expect([what, { error: reply.error }]).toEqual([what, wanted]);
+            const ending: Ending = { error: reply.error };
+            expect([what, ending]).toEqual([what, wanted]);
             expect([what, reply.outcome]).toEqual([what, "not-applied"]);
           } else if (reply.type === "writeReply") {
             const count = new DataView(section.buffer, section.byteOffset).getUint32(4, true);
             const code = readSectionResults(reply.results, count)?.[0]?.code ?? ok;
             // The second command of a full section is empty on purpose.
             const first = what.startsWith("the largest section of several") ? ok : code;
-            expect([what, { code: first }]).toEqual([what, wanted]);
+            const ending: Ending = { code: first };
+            expect([what, ending]).toEqual([what, wanted]);
           } else throw new Error(`${what}: ${reply.type}`);
         }
         // A frame over its bound is none: the connection ends.

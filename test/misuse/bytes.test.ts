@@ -2,7 +2,7 @@
  * Random bytes, damaged frames, and frames whose crc is right and whose content is nonsense, while a neighbour writes. Whatever comes, the node
  * answers with a typed error or ends that connection. `BARGE_TEST_SEED=N` repeats or varies a run.
  */
-import { expect, test } from "bun:test";
+import { expect, setDefaultTimeout, test } from "bun:test";
 import { crc32 } from "node:zlib";
 import { encodeControl, encodePing } from "../../src/wire/client-messages.ts";
 import { frameHeaderBytes } from "../../src/wire/frame.ts";
@@ -18,6 +18,8 @@ import {
 import { until } from "../e2e/cluster.ts";
 import { withNode } from "./node.ts";
 import { clientHello, frameOf, RawClient, rawFrame, readFrame, writeFrame } from "./raw-client.ts";
+
+setDefaultTimeout(60_000);
 
 const seed = Number(process.env["BARGE_TEST_SEED"] ?? 20_260_401);
 const rounds = 400;

@@ -1,5 +1,5 @@
 /** Who says nothing, or not enough, or nonsense: the connection ends, in time, and nobody else notices. */
-import { expect, test } from "bun:test";
+import { expect, setDefaultTimeout, test } from "bun:test";
 import { crc32 } from "node:zlib";
 import { encodeHello } from "../../src/wire/hello.ts";
 import { FrameType, type Hello } from "../../src/wire/messages.ts";
@@ -7,6 +7,8 @@ import { encodePing } from "../../src/wire/client-messages.ts";
 import { until } from "../e2e/cluster.ts";
 import { metric, withNode } from "./node.ts";
 import { clientHello, frameOf, RawClient, rawFrame, rawHeader } from "./raw-client.ts";
+
+setDefaultTimeout(60_000);
 
 const helloFrame = frameOf((out) => encodeHello(out, clientHello));
 const pingFrame = frameOf((out) => encodePing(out, 7));

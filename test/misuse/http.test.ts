@@ -1,8 +1,10 @@
 /** The HTTP door: broken targets, giant and slow bodies, many at once. */
-import { expect, test } from "bun:test";
+import { expect, setDefaultTimeout, test } from "bun:test";
 import type { Socket } from "bun";
 import { until } from "../e2e/cluster.ts";
 import { metric, withNode } from "./node.ts";
+
+setDefaultTimeout(60_000);
 
 /** Bytes in, bytes out, as they are. */
 class RawHttp implements Disposable {

@@ -1,5 +1,5 @@
 /** Clients that ask for much and take nothing: their replies wait until they read, or until they are cut; memory stays bounded. */
-import { expect, test } from "bun:test";
+import { expect, setDefaultTimeout, test } from "bun:test";
 import { connect } from "../../src/client/index.ts";
 import { encodeKvGet, encodeKvRange } from "../../src/wire/kv.ts";
 import { encodeControl } from "../../src/wire/client-messages.ts";
@@ -7,6 +7,8 @@ import { Consistency, FrameType } from "../../src/wire/messages.ts";
 import { until, withCluster } from "../e2e/cluster.ts";
 import { metric, withNode } from "./node.ts";
 import { clientHello, frameOf, RawClient, readFrame, repeated } from "./raw-client.ts";
+
+setDefaultTimeout(60_000);
 
 const MiB = 1024 * 1024;
 const bigGet = encodeKvGet(Buffer.from("big"));
