@@ -3,6 +3,7 @@
  * happens: it watches a pipe that only we hold.
  */
 import { type Subprocess } from "bun";
+import { randomInt } from "node:crypto";
 import { closeSync, fstatSync, mkdirSync, openSync, readFileSync } from "node:fs";
 import { constants } from "node:os";
 import { join, relative } from "node:path";
@@ -42,8 +43,21 @@ export function choosePorts(nodeCount: number): LocalPorts[] {
 
 /** Any free ports: for nodes that nobody should find by chance. */
 export function freePorts(nodeCount: number): LocalPorts[] {
-  return reserve(Array.from({ length: nodeCount }, () => ({ binary: 0, http: 0 })))!;
+  for (let tries = 0; tries < portTriesMax; tries++) {
+    const wanted = Array.from({ length: nodeCount }, () => ({
+      binary: randomInt(portMin, portMax),
+      http: randomInt(portMin, portMax),
+    }));
+    const ports = reserve(wanted);
+    if (ports !== undefined) return ports;
+  }
+  throw new Error(`no ${2 * nodeCount} free ports between ${portMin} and ${portMax}`);
 }
+
+/** Below what the kernel hands out by itself: no outgoing connection takes a port before its node does, or while that is down. */
+const portMin = 20_000;
+const portMax = 32_000;
+const portTriesMax = 100;
 
 /** The ports bound for a moment, all at once so that none is given twice; undefined where one is taken. */
 function reserve(wanted: readonly LocalPorts[]): LocalPorts[] | undefined {

@@ -1,150 +1,184 @@
-/** `barge demo` as a user meets it: one round trip, a node that is killed and comes back, and nothing left behind, whatever ends it. */
-import { afterAll, expect, test } from "bun:test";
-import { existsSync, mkdtempSync, rmSync } from "node:fs";
-import { tmpdir } from "node:os";
+/** `barge demo`: what it prints, what it keeps, and that nothing of it is ever left behind. */
+import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
+import { existsSync, mkdirSync, readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
+import { until } from "../e2e/cluster.ts";
+import { barge, type Ran, removeFolder, Running, scratchFolder } from "./program.ts";
 
-const root = join(import.meta.dir, "..", "..");
-const testMsMax = 60_000;
-const waitMsMax = 20_000;
+setDefaultTimeout(60_000);
 
-const folder = mkdtempSync(join(tmpdir(), "barge-demo-test-"));
-afterAll(() => rmSync(folder, { recursive: true, force: true }));
+const folder = scratchFolder();
+afterAll(() => removeFolder(folder));
 
-/** One run of the demo, with what it has said so far. */
-class Demo implements AsyncDisposable {
-  readonly #child: Bun.Subprocess<"pipe", "pipe", "pipe">;
-  readonly #reading: Promise<void>;
-  readonly #errors: Promise<string>;
-  said = "";
+const usualPort = 9_091;
+/** After Ctrl-C nothing runs any more within this. */
+const stopMsMax = 3_000;
 
-  constructor(...flags: readonly string[]) {
-    this.#child = Bun.spawn([process.execPath, "src/main.ts", "demo", ...flags], {
-      cwd: root,
-      stdin: "pipe",
-      stdout: "pipe",
-      stderr: "pipe",
-    });
-    this.#reading = this.#read();
-    this.#errors = new Response(this.#child.stderr).text();
-  }
-
-  async #read(): Promise<void> {
-    const decoder = new TextDecoder();
-    for await (const chunk of this.#child.stdout) this.said += decoder.decode(chunk);
-  }
-
-  async says(pattern: RegExp): Promise<RegExpExecArray> {
-    const deadline = performance.now() + waitMsMax;
-    while (performance.now() < deadline) {
-      const match = pattern.exec(this.said);
-      if (match !== null) return match;
-      if (this.#child.exitCode !== null) break;
-      await Bun.sleep(10);
-    }
-    throw new Error(`the demo never said ${pattern}:\n${this.said}\n${await this.#lastErrors()}`);
-  }
-
-  get pids(): number[] {
-    return [...this.said.matchAll(/pid (\d+)/g)].map((match) => Number(match[1]));
-  }
-
-  line(): void {
-    this.#child.stdin.write("\n");
-    void this.#child.stdin.flush();
-  }
-
-  kill(signal: NodeJS.Signals): void {
-    this.#child.kill(signal);
-  }
-
-  async ended(): Promise<{ status: number; errors: string }> {
-    const status = await this.#child.exited;
-    await this.#reading;
-    return { status, errors: await this.#errors };
-  }
-
-  async #lastErrors(): Promise<string> {
-    this.kill("SIGKILL");
-    return await this.#errors;
-  }
-
-  async [Symbol.asyncDispose](): Promise<void> {
-    this.kill("SIGINT");
-    await this.ended();
-  }
+let folders = 0;
+/** A folder for temporary files of one demo, so that what it leaves there is seen. */
+function newFolder(): string {
+  const path = join(folder, String(folders++));
+  mkdirSync(path);
+  return path;
 }
 
-function alive(pid: number): boolean {
+interface ShownNode {
+  readonly pid: number;
+  readonly binary: string;
+  readonly http: string;
+}
+
+function nodesIn(text: string): ShownNode[] {
+  const rows = text.matchAll(/^ {2}node \d+ {3}pid (\d+) {3}binary (\S+) {3}http (\S+)$/gm);
+  return [...rows].map(([, pid, binary, http]) => ({
+    pid: Number(pid),
+    binary: binary!,
+    http: http!,
+  }));
+}
+
+function runs(pid: number): boolean {
   try {
     process.kill(pid, 0);
-    return true;
   } catch {
     return false;
   }
+  // Ended, and only not yet collected by whoever adopted it.
+  return !/\) Z /.test(readFileSync(`/proc/${pid}/stat`, "latin1"));
 }
 
-async function allGone(pids: readonly number[]): Promise<void> {
-  const deadline = performance.now() + waitMsMax;
-  while (pids.some(alive)) {
-    if (performance.now() > deadline) throw new Error(`still there: ${pids.filter(alive)}`);
-    await Bun.sleep(10);
+async function nothingRuns(nodes: readonly ShownNode[]): Promise<void> {
+  await until("all nodes of the demo ended", () => !nodes.some(({ pid }) => runs(pid)));
+}
+
+function roundTrip({ status, out, err }: Ran, nodeCount: number): ShownNode[] {
+  expect({ status, err }).toEqual({ status: 0, err: "" });
+  expect(out).not.toContain("\u001b");
+  expect(out).toMatch(/^Node \d leads, \d+ ms after the start\.$/m);
+  expect(out).toMatch(/^wrote {2}greeting = "hello from Barge" {2}through node 1: revision \d+$/m);
+  expect(out).toContain(`\nread   greeting = "hello from Barge"  through node ${nodeCount}: `);
+  const nodes = nodesIn(out);
+  expect(nodes).toHaveLength(nodeCount);
+  expect(nodes.some(({ pid }) => runs(pid))).toBe(false);
+  return nodes;
+}
+
+function hold(port: number): { stop(force: boolean): void } | undefined {
+  try {
+    return Bun.listen({ hostname: "127.0.0.1", port, socket: { data(): void {} } });
+  } catch {
+    return undefined;
   }
 }
 
-test(
-  "--once: a write, a read, and nothing is left behind",
-  async () => {
-    await using demo = new Demo("--once");
-    expect(await demo.ended()).toEqual({ status: 0, errors: "" });
-    expect(demo.said).toMatch(/wrote .* through node 1: revision \d+\nread .* through node 3/);
-    const place = /nodes in (\S+), which is removed/.exec(demo.said)![1]!;
-    expect(existsSync(place)).toBe(false);
-    expect(demo.pids).toHaveLength(3);
-    expect(demo.pids.filter(alive)).toEqual([]);
-  },
-  testMsMax,
-);
+/** Some other program may have the usual ports; then the demo must take others. */
+test("takes the usual ports where they are free", async () => {
+  const holds = [9_090, 9_091, 9_190, 9_191, 9_290, 9_291].map(hold);
+  const free = !holds.includes(undefined);
+  for (const one of holds) one?.stop(true);
+  const TMPDIR = newFolder();
+  const nodes = roundTrip(await barge(["demo", "--once"], { env: { TMPDIR } }), 3);
+  const binaries = nodes.map(({ binary }) => binary);
+  const usual = ["127.0.0.1:9091", "127.0.0.1:9191", "127.0.0.1:9291"];
+  if (free) expect(binaries).toEqual(usual);
+  else expect(binaries).not.toEqual(usual);
+  expect(readdirSync(TMPDIR)).toEqual([]);
+});
 
-test(
-  "a node that is killed is told of and comes back; Ctrl-C ends all; the folder is picked up again",
-  async () => {
-    const dir = join(folder, "kept");
-    {
-      await using demo = new Demo("--dir", dir);
-      const pid = Number((await demo.says(/kill -9 (\d+)/))[1]);
-      process.kill(pid, "SIGKILL");
-      await demo.says(/node \d ended \(SIGKILL\); 2 of 3 are left/);
-      await demo.says(/main\.ts serve --node-id=\d --data-dir=\S+ --listen=\S+/);
-      demo.line();
-      await demo.says(/node \d is back, pid \d+/);
-      demo.kill("SIGINT");
-      expect(await demo.ended()).toEqual({ status: 0, errors: "" });
-      expect(demo.pids.filter(alive)).toEqual([]);
+describe("where a usual port is taken", () => {
+  // Held while all of these run, so that they can run beside each other.
+  let held: { stop(force: boolean): void } | undefined;
+  beforeAll(() => void (held = hold(usualPort)));
+  afterAll(() => held?.stop(true));
+
+  describe.concurrent("demo takes free ones and", () => {
+    for (const count of [1, 5]) {
+      test(`makes the round with --nodes ${count}`, async () => {
+        const TMPDIR = newFolder();
+        const ran = await barge(["demo", "--once", "--nodes", String(count)], { env: { TMPDIR } });
+        const nodes = roundTrip(ran, count);
+        expect(nodes.map(({ binary }) => binary)).not.toContain(`127.0.0.1:${usualPort}`);
+        expect(readdirSync(TMPDIR)).toEqual([]);
+      });
     }
-    expect(existsSync(dir)).toBe(true);
 
-    await using other = new Demo("--nodes", "5", "--dir", dir);
-    const { status, errors } = await other.ended();
-    expect(status).toBe(2);
-    expect(errors).toContain("has 3 nodes");
+    test("keeps a --dir and picks it up again, as large as it is", async () => {
+      const cwd = newFolder();
+      const first = await barge(["demo", "--once", "--nodes", "2", "--dir", "kept"], { cwd });
+      const nodes = roundTrip(first, 2);
+      expect(first.out).toMatch(/\nThe data is kept; .* demo --dir kept goes on with it\.\n$/);
+      const other = await barge(["demo", "--once", "--nodes", "3", "--dir", "kept"], { cwd });
+      expect(other).toMatchObject({ status: 2, out: "" });
+      expect(other.err).toContain("--nodes 3: the cluster in ");
+      const again = await barge(["demo", "--once", "--dir", "kept"], { cwd });
+      expect(roundTrip(again, 2).map(({ binary }) => binary)).toEqual(
+        nodes.map(({ binary }) => binary),
+      );
+      const revision = ({ out }: Ran): number => Number(/revision (\d+)/.exec(out)![1]);
+      expect(revision(again)).toBeGreaterThan(revision(first));
+    });
 
-    await using again = new Demo("--once", "--dir", dir);
-    expect(await again.ended()).toEqual({ status: 0, errors: "" });
-    // The first run wrote at revision 3: a cluster that began anew would do so again.
-    expect(Number(/revision (\d+)/.exec(again.said)![1])).toBeGreaterThan(3);
-  },
-  testMsMax,
-);
+    test("stops everything on Ctrl-C, and removes its folder", async () => {
+      const TMPDIR = newFolder();
+      await using demo = new Running(["demo"], { env: { TMPDIR }, terminal: true });
+      await demo.says(/Ctrl-C ends all nodes\./);
+      const nodes = nodesIn(demo.said.replaceAll("\r\n", "\n"));
+      expect(nodes).toHaveLength(3);
+      const beganMs = performance.now();
+      demo.interrupt();
+      expect(await demo.ended()).toEqual({ status: 0, signal: null });
+      expect(performance.now() - beganMs).toBeLessThan(stopMsMax);
+      expect(nodes.some(({ pid }) => runs(pid))).toBe(false);
+      expect(readdirSync(TMPDIR)).toEqual([]);
+      expect(demo.said).toEndWith("\r\nStopping.\r\n");
+    });
 
-test(
-  "kill -9 of the demo itself leaves no node behind",
-  async () => {
-    await using demo = new Demo("--dir", join(folder, "orphans"));
-    await demo.says(/Ctrl-C ends all nodes/);
-    expect(demo.pids.filter(alive)).toHaveLength(3);
-    demo.kill("SIGKILL");
-    await allGone(demo.pids);
-  },
-  testMsMax,
-);
+    test("the leader killed: writing goes on, and Enter brings it back", async () => {
+      const TMPDIR = newFolder();
+      await using demo = new Running(["demo"], { env: { TMPDIR }, terminal: true });
+      const [, pid, id] = await demo.says(/kill -9 (\d+) {4}# node (\d), the leader/);
+      const [, endpoints] = await demo.says(/export BARGE_ENDPOINTS=(\S+)/);
+      process.kill(Number(pid), "SIGKILL");
+      await demo.says(new RegExp(`node ${id} ended \\(SIGKILL\\); 2 of 3 are left\\.`));
+      const put = await barge(["put", "k", "v", "--endpoints", endpoints!]);
+      expect([put.status, put.err]).toEqual([0, ""]);
+      demo.type("\r");
+      await demo.says(new RegExp(`node ${id} is back, pid \\d+\\.`));
+      demo.interrupt();
+      expect(await demo.ended()).toEqual({ status: 0, signal: null });
+    });
+
+    test("leaves no node behind when it is killed", async () => {
+      const TMPDIR = newFolder();
+      await using demo = new Running(["demo"], { env: { TMPDIR } });
+      await demo.says(/Ctrl-C ends all nodes\./);
+      const nodes = nodesIn(demo.said);
+      expect(nodes.every(({ pid }) => runs(pid))).toBe(true);
+      demo.signal("SIGKILL");
+      await demo.ended();
+      await nothingRuns(nodes);
+    });
+
+    test("ends with its nodes when nobody reads what it prints", async () => {
+      const TMPDIR = newFolder();
+      await using demo = new Running(["demo"], { env: { TMPDIR }, closeOutput: true });
+      expect(await demo.ended()).toEqual({ status: 0, signal: null });
+      await until("the folder is removed", () => readdirSync(TMPDIR).length === 0);
+    });
+
+    test("says why a node did not start", async () => {
+      const cwd = newFolder();
+      await barge(["demo", "--once", "--nodes", "1", "--dir", "kept"], { cwd });
+      const { ports } = JSON.parse(readFileSync(join(cwd, "kept/demo.json"), "utf8")) as {
+        readonly ports: readonly { readonly binary: number }[];
+      };
+      const taken = hold(ports[0]!.binary);
+      const { status, err } = await barge(["demo", "--once", "--dir", "kept"], { cwd });
+      taken?.stop(true);
+      expect(status).toBe(3);
+      expect(err).toStartWith("barge: node 1 ended:\nbarge: port_in_use: 127.0.0.1:");
+      expect(err.trimEnd().split("\n")).toHaveLength(2);
+      expect(existsSync(join(cwd, "kept/demo.json"))).toBe(true);
+    });
+  });
+});
