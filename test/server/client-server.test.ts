@@ -331,3 +331,72 @@ test("while stopping, new requests are refused and those under way are answered"
   expect(client.closed).toEqual(["closed here"]);
   expect(server.connectionCount).toBe(0);
 });
+
+test("more than may wait is refused to whoever has more than its share, who is read again when there is room", () => {
+  const small = checkLimits({ ...defaultLimits, inboxBytesMax: 1_000 });
+  server = new ClientServer({ groups, limits: small, tallies, wake: () => wakes++ });
+  const hog = new FakeClient(server);
+  const polite = new FakeClient(server);
+  groups.hold = true;
+  const section = plainSection([encodeKvPut(bytes("key"), new Uint8Array(300))]);
+  for (let request = 1; request <= 5; request++) encodeWrite(hog.out, request, 0, 0, section);
+  hog.send();
+  encodeWrite(polite.out, 1, 0, 0, section);
+  polite.send();
+  server.flush();
+  // Two of the hog's fit. The third is refused and ends its reading; the fourth is not even looked at.
+  expect(groups.heldCount).toBe(3);
+  expect(hog.replies).toMatchObject([errorReply(3, "overloaded", "not-applied")]);
+  expect([hog.paused, polite.paused]).toEqual([true, false]);
+  expect(tallies.writeBytesWaiting).toBe(3 * section.byteLength);
+  groups.release();
+  server.flush();
+  server.flush();
+  expect(hog.paused).toBe(false);
+  expect(groups.heldCount).toBe(2);
+  groups.release();
+  server.flush();
+  expect(hog.replies.map(({ request }) => request)).toEqual([3, 1, 2, 4, 5]);
+  expect(tallies.writeBytesWaiting).toBe(0);
+});
+
+test("a turn takes so many requests; the rest waits in its connection for the next", () => {
+  const few = checkLimits({ ...defaultLimits, requestsPerTurn: 2 });
+  server = new ClientServer({ groups, limits: few, tallies, wake: () => wakes++ });
+  client = new FakeClient(server);
+  const section = plainSection([encodeKvPut(bytes("key"), bytes("value"))]);
+  for (let request = 1; request <= 5; request++) encodeWrite(client.out, request, 0, 0, section);
+  client.send();
+  const taken: number[] = [];
+  for (let turn = 0; turn < 3; turn++) {
+    taken.push(groups.lastIndex);
+    server.flush();
+  }
+  expect(taken).toEqual([2, 4, 5]);
+  server.flush();
+  expect(client.replies.map(({ request }) => request)).toEqual([1, 2, 3, 4, 5]);
+});
+
+test("reads wait while their client does not take replies, and are answered when it does", () => {
+  groups.entries.set("big", { key: bytes("big"), value: new Uint8Array(200_000), revision: 1 });
+  const tight = checkLimits({ ...defaultLimits, sendQueueBytesMax: 300_000 });
+  server = new ClientServer({ groups, limits: tight, tallies, wake: () => wakes++ });
+  client = new FakeClient(server, tight);
+  client.room = 0;
+  for (let request = 1; request <= 20; request++) get(request, "big");
+  server.flush();
+  server.flush();
+  // One over the bound, never two.
+  expect(client.connection.sendQueueBytes).toBeLessThan(600_000);
+  expect(tallies.requestsWaiting).toBeGreaterThan(15);
+  for (let turn = 0; turn < 100 && tallies.requestsWaiting > 0; turn++) {
+    client.room = Number.POSITIVE_INFINITY;
+    client.connection.drained();
+    server.flush();
+  }
+  client.connection.drained();
+  server.flush();
+  expect(client.replies.map(({ request }) => request)).toEqual(
+    Array.from({ length: 20 }, (_, i) => i + 1),
+  );
+});

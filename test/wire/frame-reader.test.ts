@@ -151,6 +151,31 @@ test("nothing comes after stop, not even from the chunk at hand", () => {
   expect(reader.error).toBeUndefined();
 });
 
+test("held back from within a handler, every frame comes later, once and in order, whatever the chunks", () => {
+  const frames = Array.from({ length: 50 }, (_, i) =>
+    handMade(FrameType.ping, new Uint8Array([i]), new Uint8Array(i * 7)),
+  );
+  const stream = concat(frames);
+  for (const chunkBytes of [1, 5, 16, 17, 100, 1_000, stream.byteLength]) {
+    const seen: number[] = [];
+    const reader: FrameReader = new FrameReader(10_000, (_type, payload) => {
+      seen.push(payload[0]!);
+      if (seen.length % 3 === 0) reader.hold();
+    });
+    for (let at = 0; at < stream.byteLength; at += chunkBytes) {
+      reader.push(stream.subarray(at, at + chunkBytes));
+    }
+    expect(seen).toEqual([0, 1, 2]);
+    expect(reader.assemblyBytes).toBeGreaterThan(0);
+    for (let times = 0; times < 50; times++) {
+      reader.release();
+      expect(reader.readOn()).toBeUndefined();
+    }
+    expect(seen).toEqual(frames.map((_, i) => i));
+    expect([reader.assemblyBytes, reader.midFrame]).toEqual([0, false]);
+  }
+});
+
 test("pushing from within the handler is a bug that shows", () => {
   const ping = handMade(FrameType.ping, new Uint8Array(8), none);
   const reader: FrameReader = new FrameReader(1_000, () => void reader.push(ping));
