@@ -13,6 +13,8 @@ export interface CoreView {
   readonly term: number;
   readonly commit: number;
   readonly durableIndex: number;
+  /** The others as a leader sees them. */
+  progress(): readonly { readonly id: number; readonly match: number }[];
 }
 
 /** Breaks of an invariant; anything else that is thrown is a failure just as well. */
@@ -34,7 +36,10 @@ export class Invariants {
   /** Whom a node voted for in a term. */
   readonly #votes = new Map<string, number>();
   /** What each node showed after its last turn. */
-  readonly #shown = new Map<number, Omit<CoreView, "durableIndex"> & { readonly life: number }>();
+  readonly #shown = new Map<
+    number,
+    Pick<CoreView, "role" | "term" | "commit"> & { readonly life: number }
+  >();
 
   /** With `blackBox`, only what the cluster does counts: what is applied and what clients see, not what nodes promise each other. */
   constructor(ledgers: ReadonlyMap<number, DurableLedger>, { blackBox }: { blackBox: boolean }) {
@@ -220,6 +225,7 @@ export class Invariants {
         `node ${nodeId} commits ${core.commit}, its log ends at ${visible.lastIndex}`,
       );
     }
+    if (core.role === "leader") this.#matched(nodeId, core);
     const shown = this.#shown.get(nodeId);
     const { role, term, commit } = core;
     this.#shown.set(nodeId, { life, role, term, commit });
@@ -232,6 +238,20 @@ export class Invariants {
     if (leads && commit > shown.commit && visible.at(commit)?.term !== term) {
       throw new Violation(
         `node ${nodeId} leads term ${term} and commits ${commit}, a batch of an earlier term`,
+      );
+    }
+  }
+
+  /** What a leader takes for matched, the other has durably, and as the leader has it. */
+  #matched(nodeId: number, core: CoreView): void {
+    const { visible } = this.#ledger(nodeId);
+    // Somebody else leads by now, and may rewrite what this one knew.
+    if (core.term < this.#newestTerm) return;
+    for (const { id, match } of core.progress()) {
+      const crc = visible.at(match)?.crc;
+      if (match === 0 || this.#ledger(id).durable.at(match)?.crc === crc) continue;
+      throw new Violation(
+        `node ${nodeId} leads term ${core.term} and takes ${match} for matched on ${id}, which has other batches there`,
       );
     }
   }

@@ -27,6 +27,9 @@ export interface NemesisOptions {
   readonly struck: (fault: number) => void;
 }
 
+/** From one node to another. */
+type Direction = readonly [number, number];
+
 /** A disk that fails a sync may have kept any part of what it was given. */
 const failedSyncWeights = [1, 1, 1];
 
@@ -126,10 +129,10 @@ export class Nemesis {
         return this.#isolate(this.#victims.filter(() => random.chance(0.5)));
       case "cutOneWay": {
         const [a, b] = random.pick(this.#network.pairs);
-        if (random.chance(0.5)) this.#network.cut(a, b);
-        else this.#network.cut(b, a);
-        return this.#healLater();
+        return this.#cut([random.chance(0.5) ? [a, b] : [b, a]]);
       }
+      case "holdReplies":
+        return this.#holdReplies(leader);
       case "heal":
         return this.#network.heal();
       case "reset": {
@@ -139,19 +142,17 @@ export class Nemesis {
       case "slowLink": {
         const [a, b] = random.pick(this.#network.pairs);
         this.#network.slow(a, b);
-        return this.#healLater();
+        return this.#later(this.#swarm.outageMs, () => this.#network.hasten(a, b));
       }
       case "fullDisk": {
         const { storage } = victim;
         storage.room = random.below(500);
-        return this.#scheduler.after(random.float() * this.#swarm.outageMs, () => {
-          storage.room = Infinity;
-        });
+        return this.#later(this.#swarm.outageMs, () => (storage.room = Infinity));
       }
       case "slowDisk": {
         const { storage } = victim;
         storage.slowness = this.#swarm.slowness;
-        return this.#scheduler.after(random.float() * this.#swarm.outageMs, () => {
+        return this.#later(this.#swarm.outageMs, () => {
           if (!this.#peace) storage.slowness = 1;
         });
       }
@@ -173,7 +174,7 @@ export class Nemesis {
   #end(node: SimNode, weights: readonly number[]): void {
     node.crash(crashModes[this.#random.weighted(weights)]!);
     this.#clients.crashed(node);
-    this.#scheduler.after(this.#random.float() * this.#swarm.outageMs, () => node.start());
+    this.#later(this.#swarm.outageMs, () => node.start());
   }
 
   /** Only so many that the others, which are whole, are a quorum. */
@@ -187,24 +188,64 @@ export class Nemesis {
   #pause(node: SimNode): void {
     const { life } = node;
     node.pause();
-    this.#scheduler.after(this.#random.float() * this.#swarm.pauseMs, () => {
+    this.#later(this.#swarm.pauseMs, () => {
       if (node.life === life) node.resume();
     });
   }
 
   /** Nothing passes between these nodes and the others. */
   #isolate(inside: readonly Victim[]): void {
-    for (const a of inside) {
-      for (const b of this.#victims) {
-        if (inside.includes(b)) continue;
-        this.#network.cut(a.node.id, b.node.id);
-        this.#network.cut(b.node.id, a.node.id);
-      }
-    }
-    this.#healLater();
+    const outside = this.#victims.filter((victim) => !inside.includes(victim));
+    this.#cut(between(inside, outside));
   }
 
-  #healLater(): void {
-    this.#scheduler.after(this.#random.float() * this.#swarm.outageMs, () => this.#network.heal());
+  /**
+   * A leader and one follower are alone, and what the follower says is held back; then it is alone, while the others go on and lose their
+   * leader, until its replies come: perhaps to the same leader, in a later term.
+   */
+  #holdReplies(leader: Victim): void {
+    const random = this.#random;
+    const { electionTicksMax, tickMs } = this.#swarm.limits;
+    const electionMs = electionTicksMax * tickMs;
+    const follower = random.pick(this.#victims.filter((victim) => victim !== leader));
+    const rest = this.#victims.filter((victim) => victim !== leader && victim !== follower);
+    const [a, b] = [leader.node.id, follower.node.id];
+    const aloneMs = electionMs * (1 + random.float());
+    const heldMs = aloneMs + electionMs * (1 + 2 * random.float());
+    this.#cutFor(aloneMs, between([leader], rest));
+    this.#cutFor(heldMs, [[b, a], ...between([follower], rest)]);
+    this.#scheduler.after(aloneMs, () => {
+      if (!this.#peace) this.#cutFor(heldMs - aloneMs, [[a, b]]);
+    });
+    this.#scheduler.after(aloneMs + random.float() * (heldMs - aloneMs) * 0.5, () => {
+      const other = rest.find(({ node }) => node.group?.raft.role === "leader");
+      if (!this.#peace && other !== undefined) this.#crash(other.node);
+    });
   }
+
+  /** Mended for itself, so that what one cut holds back may arrive long after others have come and gone. */
+  #cut(directions: readonly Direction[]): void {
+    this.#cutFor(this.#random.float() * this.#swarm.outageMs, directions);
+  }
+
+  #cutFor(ms: number, directions: readonly Direction[]): void {
+    for (const [from, to] of directions) this.#network.cut(from, to);
+    this.#scheduler.after(ms, () => {
+      for (const [from, to] of directions) this.#network.mend(from, to);
+    });
+  }
+
+  #later(withinMs: number, run: () => void): void {
+    this.#scheduler.after(this.#random.float() * withinMs, run);
+  }
+}
+
+/** All ways from one side to the other and back. */
+function between(one: readonly Victim[], other: readonly Victim[]): Direction[] {
+  return one.flatMap(({ node: a }) =>
+    other.flatMap(({ node: b }): Direction[] => [
+      [a.id, b.id],
+      [b.id, a.id],
+    ]),
+  );
 }

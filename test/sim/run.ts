@@ -1,18 +1,25 @@
 /**
- * Long runs: `bun test/sim/run.ts --seeds N --from S [--events E] [--bug NAME]`. Prints how fast it goes, and of the first seed that fails what
- * broke and the command that repeats it; then the status is 1.
+ * Long runs: `bun test/sim/run.ts --seeds N --from S [--events E] [--without KIND,…] [--bug NAME] [--black-box] [--no-shrink] [--verbose]`.
+ * Prints how fast it goes, and of the first seed that fails what broke, then the smallest run of that seed that still breaks, with the command that
+ * repeats it; then the status is 1.
  */
 import { parseArgs } from "node:util";
 import { isBugName, plant, plantedBugs } from "./planted-bugs.ts";
+import { isKind, kinds } from "./swarm.ts";
+import { emptyTally, happenings } from "./tally.ts";
 
 const { values } = parseArgs({
+  allowNegative: true,
   options: {
     seeds: { type: "string", default: "500" },
     from: { type: "string", default: "1" },
     events: { type: "string", default: "2000" },
+    /** Kinds of faults and strangeness to leave out, separated by commas. */
+    without: { type: "string", default: "" },
     bug: { type: "string" },
     /** Judge by what is applied and what clients see alone. */
     "black-box": { type: "boolean", default: false },
+    shrink: { type: "boolean", default: true },
     /** One line per seed. */
     verbose: { type: "boolean", default: false },
   },
@@ -21,36 +28,49 @@ const seeds = Number(values.seeds);
 const from = Number(values.from);
 const events = Number(values.events);
 const { bug } = values;
+const without = values.without.split(",").filter((kind) => kind !== "");
+if (!without.every(isKind)) throw new Error(`--without takes ${kinds.join(",")}`);
 if (bug !== undefined) {
   if (!isBugName(bug)) throw new Error(`--bug is one of ${Object.keys(plantedBugs).join(", ")}`);
   plant(bug);
 }
 // Not before the bug is planted.
 const { simulate } = await import("./simulation.ts");
+const { commandOf, shrink } = await import("./shrink.ts");
 
 const startMs = performance.now();
+const tally = emptyTally();
 let total = 0;
 let virtualMs = 0;
 let operations = 0;
 let leaders = 0;
 for (let seed = from; seed < from + seeds; seed++) {
-  const result = simulate({ seed, events, blackBox: values["black-box"] });
+  const options = { seed, events, without, blackBox: values["black-box"] };
+  const result = simulate(options);
   total += result.events;
   virtualMs += result.virtualMs;
   operations += result.operations;
   leaders += result.leaders;
+  for (const happening of happenings) tally[happening] += result.tally[happening];
   const { failure } = result;
   if (values.verbose) console.log(JSON.stringify({ ...result, failure: failure !== undefined }));
   if (failure === undefined) continue;
-  const what = failure instanceof Error ? failure.stack : String(failure);
-  const planted = bug === undefined ? "" : ` --bug ${bug}`;
-  console.error(`seed ${seed} fails after ${result.events} events: ${what}`);
-  console.error(
-    `repeat: bun test/sim/run.ts --seeds 1 --from ${seed} --events ${events}${planted}`,
-  );
+  console.error(`seed ${seed} fails after ${result.events} events: ${whatBroke(failure)}`);
+  console.error(`repeat: ${commandOf(options, bug)}`);
+  if (values.shrink) {
+    const small = shrink(options);
+    const { message } = small.result.failure as Error;
+    console.error(`smallest of ${small.runs} runs, ${small.result.events} events: ${message}`);
+    console.error(`repeat: ${commandOf(small.options, bug)}`);
+  }
   process.exit(1);
 }
 const seconds = (performance.now() - startMs) / 1_000;
 console.log(
   `${seeds} seeds in ${seconds.toFixed(1)} s: ${(seeds / seconds).toFixed(1)} seeds/s, ${Math.round(total / seconds)} events/s, ${(virtualMs / 1_000 / seconds).toFixed(0)}x real time, ${operations} operations, ${leaders} leaders`,
 );
+console.log(happenings.map((happening) => `${tally[happening]} ${happening}`).join(", "));
+
+function whatBroke(failure: unknown): string {
+  return failure instanceof Error ? (failure.stack ?? failure.message) : String(failure);
+}

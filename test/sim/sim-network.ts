@@ -79,8 +79,8 @@ export class SimNetwork {
   readonly #nodes: ReadonlyMap<number, NetworkNode>;
   readonly #links: Link[] = [];
   #calm = false;
-  /** "from>to" of directions that carry nothing. */
-  readonly #cuts = new Set<string>();
+  /** How many cuts lie on a direction, by "from>to"; one with any carries nothing. */
+  readonly #cuts = new Map<string, number>();
 
   constructor(options: NetworkOptions) {
     this.#options = options;
@@ -136,8 +136,29 @@ export class SimNetwork {
     return this.#links.map(({ a, b }) => [a, b] as const);
   }
 
+  /** Nothing passes from one to the other, until `mend` or `heal`. */
   cut(from: number, to: number): void {
-    this.#cuts.add(`${from}>${to}`);
+    const direction = `${from}>${to}`;
+    this.#cuts.set(direction, (this.#cuts.get(direction) ?? 0) + 1);
+  }
+
+  /** Takes back one cut. What was held back arrives. */
+  mend(from: number, to: number): void {
+    const direction = `${from}>${to}`;
+    const cuts = this.#cuts.get(direction);
+    if (cuts === undefined) return;
+    if (cuts > 1) {
+      this.#cuts.set(direction, cuts - 1);
+      return;
+    }
+    this.#cuts.delete(direction);
+    const link = this.#linkOf(from, to);
+    for (const stream of link.streams) this.#pump(stream);
+    this.#connectLater(link);
+  }
+
+  hasten(a: number, b: number): void {
+    this.#linkOf(a, b).slow = false;
   }
 
   heal(): void {

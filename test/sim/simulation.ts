@@ -55,7 +55,7 @@ export function simulate(options: RunOptions): RunResult {
 }
 
 /** Share of runs that go on in peace, to see that the leader stays. */
-const stableShare = 0.1;
+const stableShare = 0.2;
 
 class Simulation {
   readonly #seed: number;

@@ -15,6 +15,8 @@ export const faults = [
   "isolateLeader",
   "split",
   "cutOneWay",
+  /** What a follower says to its leader arrives when others have led meanwhile. */
+  "holdReplies",
   "heal",
   "reset",
   "slowLink",
@@ -45,6 +47,10 @@ export const traits = [
 export type Trait = (typeof traits)[number];
 export type Kind = Fault | Trait;
 export const kinds: readonly Kind[] = [...faults, ...traits];
+
+export function isKind(name: string): name is Kind {
+  return kinds.some((kind) => kind === name);
+}
 
 /** The process dies alone; power is cut and nothing, or of each file some prefix, is kept of what was not synced. */
 export const crashModes = ["all", "none", "prefix"] as const;
