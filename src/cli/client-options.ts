@@ -47,16 +47,17 @@ export function addConsistency(command: Command): Command {
 
 const waitingMs = 1_000;
 
+/** `use` may call `answered` once something came, where it goes on after that. */
 export async function withClient<T>(
   { endpoints, group, timeout }: ClientFlags,
-  use: (client: Client) => Promise<T>,
+  use: (client: Client, answered: () => void) => Promise<T>,
 ): Promise<T> {
   await using client = connect({ endpoints, group, timeoutMs: timeout });
   // A person should know what they wait for; a script waits for the time-out.
   const told = (): void => void process.stderr.write(`barge: waiting for ${endpoints} …\n`);
   const timer = process.stderr.isTTY === true ? setTimeout(told, waitingMs) : undefined;
   try {
-    return await use(client);
+    return await use(client, () => clearTimeout(timer));
   } finally {
     clearTimeout(timer);
   }

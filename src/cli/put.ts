@@ -1,5 +1,7 @@
 /** `barge put KEY [VALUE]`: writes a value, from the command line or from standard input, bytes verbatim. */
 import type { Command } from "commander";
+import { BargeError } from "../errors.ts";
+import { defaultLimits } from "../limits.ts";
 import {
   clientCommand,
   type ClientFlags,
@@ -33,6 +35,11 @@ export function putCommand(): Command {
 
 async function put(key: string, value: string | undefined, flags: PutFlags): Promise<void> {
   const bytes = value === undefined ? await readValue() : new TextEncoder().encode(value);
+  const { valueBytesMax } = defaultLimits;
+  if (bytes.byteLength > valueBytesMax) {
+    const words = `the value has ${bytes.byteLength} bytes; a node takes up to ${valueBytesMax}`;
+    throw new BargeError("too_large", words);
+  }
   const { prevRevision } = flags;
   if (prevRevision === undefined) {
     const { revision } = await withClient(flags, (client) => client.put(key, bytes));

@@ -40,8 +40,9 @@ export function rangeCommand(): Command {
 }
 
 async function range(prefix: string | undefined, flags: RangeFlags): Promise<void> {
-  await withClient(flags, async (client) => {
+  await withClient(flags, async (client, answered) => {
     for await (const items of pages(client, prefix, flags)) {
+      answered();
       if (items.length === 0) continue;
       await printLine(items.map((item) => line(item, flags)).join("\n"));
     }

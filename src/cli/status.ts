@@ -40,9 +40,10 @@ export function statusCommand(): Command {
 }
 
 async function status(flags: StatusFlags): Promise<void> {
-  await withClient(flags, async (client) => {
+  await withClient(flags, async (client, answered) => {
     for (;;) {
       const found = await findAll(client, Math.min(flags.timeout, nodeTimeoutMs));
+      answered();
       process.exitCode = statusOf(found, flags.group);
       if (flags.json === true) await printJson({ nodes: found.map(asJson) });
       else await printTable(found, flags);

@@ -1,7 +1,7 @@
 /** `barge status` over three nodes, all up and one down; and reads and writes with one down. */
 import { expect, setDefaultTimeout, test } from "bun:test";
 import { withCluster } from "../e2e/cluster.ts";
-import { barge } from "./program.ts";
+import { barge, Running } from "./program.ts";
 
 setDefaultTimeout(60_000);
 
@@ -49,6 +49,14 @@ test("one row per node, whichever is asked, and one that is down", () =>
       [2, true],
       [3, false],
     ]);
+
+    {
+      await using watch = new Running(["status", "--watch", "--endpoints", one!.binary]);
+      await watch.says(/(^id +address[^]*?){2}/m);
+      watch.interrupt();
+      await watch.ended();
+      expect(watch.said).not.toContain("\u001b");
+    }
 
     // The dead one first in the list costs no more than a moment.
     const endpoints = ["--endpoints", `${three!.binary},${two!.binary}`];

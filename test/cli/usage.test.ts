@@ -2,7 +2,7 @@
 import { afterAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { mkdirSync, readdirSync } from "node:fs";
 import { join } from "node:path";
-import { barge, removeFolder, scratchFolder } from "./program.ts";
+import { barge, removeFolder, Running, scratchFolder } from "./program.ts";
 
 setDefaultTimeout(60_000);
 
@@ -163,6 +163,13 @@ describe.concurrent("with nobody there", () => {
     expect(nodes).toEqual([
       { address: nobody, reachable: false, error: expect.stringContaining(nobody) },
     ]);
+  });
+
+  test("on a terminal it says whom it waits for", async () => {
+    const args = ["get", "k", "--timeout", "1300ms", "--endpoints", nobody];
+    await using get = new Running(args, { terminal: true });
+    await get.says(/^barge: waiting for 127\.0\.0\.1:1 …\r\nbarge: unreachable: /);
+    expect(await get.ended()).toEqual({ status: 3, signal: null });
   });
 
   test("bench says so before it begins", async () => {
