@@ -129,6 +129,7 @@ class Node implements RunningNode, Groups {
         segmentsPath: this.#dataDir.segmentsPath,
         watermarkPath: this.#dataDir.watermarkPath,
         segmentBytes: this.#limits.segmentBytes,
+        synced: (seconds) => this.#metrics.syncTook(seconds),
       });
       this.#store = new LogStore(this.#disk, {
         limits: this.#limits,
@@ -407,7 +408,7 @@ class Node implements RunningNode, Groups {
       clusterId: this.#clusterId,
       version,
       uptimeSeconds: (performance.now() - this.#startedMs) / 1_000,
-      diskBytes: this.#store.diskBytes + (this.#machine.figures()["fileBytes"] ?? 0),
+      diskBytes: this.#dataDir.bytes(),
       health: this.#health(leaderless),
       groups,
       syncs: this.#disk.syncDurations(),

@@ -6,7 +6,7 @@
  */
 
 import { randomBytes } from "node:crypto";
-import { accessSync, constants, mkdirSync, readFileSync } from "node:fs";
+import { accessSync, constants, mkdirSync, readdirSync, readFileSync, statSync } from "node:fs";
 import { dirname, join, resolve } from "node:path";
 import { FatalError } from "../fatal.ts";
 import { lockFile } from "./sqlite.ts";
@@ -36,6 +36,8 @@ export interface DataDir {
   readonly watermarkPath: string;
   /** Where the machine of a group keeps its files; the folder exists. */
   machinePath(group: number): string;
+  /** Bytes of all files in it. Looks at names and sizes only: opening them would drop SQLite's locks [17]. */
+  bytes(): number;
   /** Gives up the lock; the last thing to close. */
   close(): void;
 }
@@ -76,6 +78,7 @@ export function openDataDir(
       segmentsPath: join(folder, "segments"),
       watermarkPath: join(folder, "watermark"),
       machinePath: (group) => machineFolder(machines, group),
+      bytes: () => bytesBelow(folder),
       close: () => lock.release(),
     };
   } catch (error) {
@@ -182,6 +185,16 @@ function writeIdentity(folder: string, owner: DataDirOwner): Identity {
   writeFileDurably(join(folder, "identity.json"), `${JSON.stringify(identity, undefined, 2)}\n`);
   fsyncDirectory(dirname(folder));
   return identity;
+}
+
+function bytesBelow(folder: string): number {
+  let bytes = 0;
+  for (const name of readdirSync(folder, { recursive: true, encoding: "utf8" })) {
+    // Files come and go while this looks.
+    const stat = statSync(join(folder, name), { throwIfNoEntry: false });
+    if (stat?.isFile() === true) bytes += stat.size;
+  }
+  return bytes;
 }
 
 function machineFolder(machines: string, group: number): string {

@@ -28,11 +28,14 @@ const kept: SharedArrayBuffer[] = [];
 export class FileSyncer implements Syncer {
   readonly #words: Int32Array;
   readonly #worker: Worker;
+  readonly #synced: (seconds: number) => void;
   readonly #durations = createHistogram();
   #done: (() => void) | undefined;
   #closed = false;
 
-  constructor() {
+  /** `synced` is told how long each round took on the disk. */
+  constructor(synced: (seconds: number) => void = () => {}) {
+    this.#synced = synced;
     const control = new SharedArrayBuffer((SyncWord.descriptors + syncDescriptorsMax) * 4);
     kept.push(control);
     this.#words = new Int32Array(control);
@@ -88,6 +91,7 @@ export class FileSyncer implements Syncer {
     if (typeof reply === "string") fatal("sync_failed", reply);
     if (isLatched()) fatal("sync_failed", "another sync failed meanwhile");
     this.#durations.record(Math.max(1, Math.round(reply * 1e6)));
+    this.#synced(reply / 1_000);
     const done = this.#done;
     this.#done = undefined;
     if (this.#closed) return;

@@ -37,6 +37,8 @@ export interface SqliteDiskOptions {
   readonly watermarkPath: string;
   /** A new segment is made with as many bytes to overwrite, where there is no retired one to recycle; 0 = it grows. */
   readonly segmentBytes: number;
+  /** Told how long each sync of the log took on the disk. */
+  readonly synced?: (seconds: number) => void;
 }
 
 /** Retired segments kept to be recycled; they take the disk space of as many full WALs. */
@@ -58,7 +60,7 @@ export class SqliteDisk implements Disk {
 
   readonly #directory: string;
   readonly #segmentBytes: number;
-  readonly #syncer = new FileSyncer();
+  readonly #syncer: FileSyncer;
   readonly #watermarkSyncer = new FileSyncer();
   readonly #watermark: WatermarkFile;
   readonly #worker: Worker;
@@ -79,7 +81,8 @@ export class SqliteDisk implements Disk {
   #closed = false;
 
   /** Use `openSqliteDisk`. */
-  constructor({ segmentsPath, watermarkPath, segmentBytes }: SqliteDiskOptions) {
+  constructor({ segmentsPath, watermarkPath, segmentBytes, synced }: SqliteDiskOptions) {
+    this.#syncer = new FileSyncer(synced);
     this.#directory = segmentsPath;
     this.#segmentBytes = segmentBytes;
     const progress = new SharedArrayBuffer(8);
