@@ -174,10 +174,10 @@ export const defaultLimits: Limits = checkLimits({
   txnBytesMax: 4 * MiB,
   sectionCommandsMax: 65_536,
   resultBytesMax: 1 * MiB,
-  memtableBytes: 64 * MiB,
+  memtableBytes: 128 * MiB,
   memtableFlushMs: 30_000,
   flushSliceMs: 2,
-  flushLogBytes: 256 * MiB,
+  flushLogBytes: 512 * MiB,
   kvWalBytesMax: 256 * MiB,
   kvOpenFilesMax: 256,
 
