@@ -19,7 +19,7 @@ import {
 import { humanReport, type LoadReport, loadReport } from "./bench/report.ts";
 import { printLine, wholeNumber } from "./client-options.ts";
 import { UsageError } from "../config.ts";
-import type { NodeStatusReply } from "../client/index.ts";
+import type { NodeStatus } from "../client/index.ts";
 
 const examples = `
 Examples:
@@ -108,8 +108,8 @@ export async function measureLoad(
       await generator.fill();
     }
     tell(`warming up for ${plan.warmupSeconds} s, measuring for ${plan.seconds} s`);
-    let before: NodeStatusReply[] = [];
-    let after: NodeStatusReply[] = [];
+    let before: NodeStatus[] = [];
+    let after: NodeStatus[] = [];
     const result = await generator.run({
       begin: async () => void (before = await statusOfAll(watcher)),
       end: async () => void (after = await statusOfAll(watcher)),

@@ -1,6 +1,6 @@
 /** `barge status`: one table over all nodes of a cluster, those included that do not answer. */
 import type { Command } from "commander";
-import { BargeError, type Client, type NodeStatusReply } from "../client/index.ts";
+import { BargeError, type Client, type NodeStatus } from "../client/index.ts";
 import {
   clientCommand,
   type ClientFlags,
@@ -18,7 +18,7 @@ interface StatusFlags extends ClientFlags {
 interface Found {
   readonly address: string;
   readonly nodeId: number | undefined;
-  readonly status: NodeStatusReply | undefined;
+  readonly status: NodeStatus | undefined;
   readonly error: string | undefined;
 }
 
@@ -125,10 +125,7 @@ async function printTable(found: readonly Found[], flags: StatusFlags): Promise<
   await printLine(clear + text + reasons);
 }
 
-function groupOf(
-  { status: reply }: Found,
-  id: number,
-): NodeStatusReply["groups"][number] | undefined {
+function groupOf({ status: reply }: Found, id: number): NodeStatus["groups"][number] | undefined {
   return reply?.groups.find((group) => group.id === id);
 }
 

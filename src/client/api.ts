@@ -6,7 +6,7 @@
  * `not-applied`: it did not and will not. `unknown`: it may have, or may still. Nothing is promised about the order of calls that
  * are in flight together; await one to order it before the next.
  */
-import type { NodeStatusReply } from "./status.ts";
+import type { NodeStatus } from "../wire/status.ts";
 
 /** How values are turned into bytes and back. The server never looks inside a value. */
 export type CodecName = "bytes" | "json" | "msgpack";
@@ -308,7 +308,7 @@ export interface Client<C extends CodecName = "bytes"> extends AsyncDisposable {
   read(query: Uint8Array, options?: ReadOptions): Promise<ReadAnswer>;
 
   /** What a node says about itself: the given one, or any. */
-  status(endpoint?: string, options?: CallOptions): Promise<NodeStatusReply>;
+  status(endpoint?: string, options?: CallOptions): Promise<NodeStatus>;
   /** `host:port` of the nodes known so far: those given, then those learned. */
   endpoints(): string[];
   /** `host:port` of the node that leads as far as this client knows. */

@@ -36,7 +36,8 @@ import type { Outgoing, Reject, Resolve } from "./outgoing.ts";
 import { keyBytes } from "./text.ts";
 import { Ask, ReadBatch } from "./read-batch.ts";
 import { closedError, Router, type RouterEvents } from "./router.ts";
-import { checkStatus, type NodeStatusReply } from "./status.ts";
+import { checkStatus } from "./status.ts";
+import type { NodeStatus } from "../wire/status.ts";
 import { Sweeper } from "./sweeper.ts";
 import { TxnBuilder } from "./txn.ts";
 import { type ValueCodec, valueCodec } from "./value-codec.ts";
@@ -175,9 +176,9 @@ export class BargeClient<C extends CodecName> implements Client<C>, RouterEvents
 
   /* ---------------------------------------------------------------- the client itself */
 
-  status(endpoint?: string, options?: CallOptions): Promise<NodeStatusReply> {
+  status(endpoint?: string, options?: CallOptions): Promise<NodeStatus> {
     if (this.#state !== "open") return Promise.reject(closedError());
-    const { promise, resolve, reject } = Promise.withResolvers<NodeStatusReply>();
+    const { promise, resolve, reject } = Promise.withResolvers<NodeStatus>();
     try {
       const target = endpoint === undefined ? undefined : checkEndpoint(endpoint);
       const taken = (body: unknown): void => {

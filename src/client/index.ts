@@ -38,4 +38,4 @@ export type {
   WriteResult,
 } from "./api.ts";
 export { connect } from "./connect.ts";
-export type { GroupStatusReply, MemberStatusReply, NodeStatusReply } from "./status.ts";
+export type { GroupStatus, MemberStatus, NodeStatus } from "../wire/status.ts";

@@ -14,7 +14,7 @@ import { ControlCall } from "./control-call.ts";
 import { NodeLink } from "./node-link.ts";
 import type { Settings } from "./options.ts";
 import type { Outgoing } from "./outgoing.ts";
-import type { NodeStatusReply } from "./status.ts";
+import type { NodeStatus } from "../wire/status.ts";
 import type { SectionBounds } from "./write-section.ts";
 
 /** Refusals that are followed at once to the node in the hint, before a pause. */
@@ -429,11 +429,9 @@ export class Router implements ChannelEvents {
     this.#sentSinceProbe = false;
     this.#nextProbeMs = nowMs + leaderProbeMs;
     const take = (body: unknown): void => {
-      const groups = (body as NodeStatusReply | null)?.groups;
+      const groups = (body as NodeStatus | null)?.groups;
       if (!Array.isArray(groups)) return;
-      const group = (groups as NodeStatusReply["groups"]).find(
-        ({ id }) => id === this.#settings.group,
-      );
+      const group = (groups as NodeStatus["groups"]).find(({ id }) => id === this.#settings.group);
       if (group === undefined || !(group.leader > 0) || !Array.isArray(group.members)) return;
       const member = group.members.find(({ id }) => id === group.leader);
       const known = this.#nodes.find((each) => each.nodeId === group.leader);

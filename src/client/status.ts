@@ -1,49 +1,10 @@
-/** What `status` answers: the node's own words, checked only as far as their shape. The twin of `NodeStatus` in server/groups.ts. */
+/** What `status` answers: the node's own words, checked only as far as their shape. */
 import { BargeError } from "../errors.ts";
-
-export interface MemberStatusReply {
-  readonly id: number;
-  readonly address: string;
-  readonly voter: boolean;
-  readonly connected: boolean;
-  /** Known on the leader only. */
-  readonly matchIndex?: number;
-}
-
-export interface GroupStatusReply {
-  readonly id: number;
-  readonly role: string;
-  /** Node id, 0 = unknown. */
-  readonly leader: number;
-  readonly term: number;
-  readonly commitIndex: number;
-  readonly appliedIndex: number;
-  readonly durableIndex: number;
-  readonly machineDurableIndex: number;
-  readonly firstIndex: number;
-  readonly lastIndex: number;
-  readonly logBytes: number;
-  /** Eight hex digits: equal on all nodes at equal appliedIndex. */
-  readonly stateHash: string;
-  readonly members: readonly MemberStatusReply[];
-}
-
-export interface NodeStatusReply {
-  readonly nodeId: number;
-  readonly clusterId: string;
-  readonly version: string;
-  readonly uptimeSeconds: number;
-  readonly diskBytes: number;
-  readonly health: string;
-  readonly groups: readonly GroupStatusReply[];
-  readonly syncs: { readonly count: number; readonly p50Ms: number; readonly p99Ms: number };
-  readonly cpuSeconds: number;
-  readonly peakRssBytes: number;
-}
+import type { GroupStatus, NodeStatus } from "../wire/status.ts";
 
 /** Checks the shape as far as the SDK and its users rely on it. */
-export function checkStatus(body: unknown): NodeStatusReply | BargeError {
-  const status = body as NodeStatusReply | null | undefined;
+export function checkStatus(body: unknown): NodeStatus | BargeError {
+  const status = body as NodeStatus | null | undefined;
   const wellFormed =
     typeof status === "object" &&
     status !== null &&
@@ -56,7 +17,7 @@ export function checkStatus(body: unknown): NodeStatusReply | BargeError {
 }
 
 function isGroup(value: unknown): boolean {
-  const group = value as GroupStatusReply | null | undefined;
+  const group = value as GroupStatus | null | undefined;
   return (
     typeof group === "object" &&
     group !== null &&

@@ -2,6 +2,9 @@
 import type { BargeError } from "../errors.ts";
 import type { Consistency } from "../wire/messages.ts";
 import type { SectionHeader } from "../wire/section.ts";
+import type { NodeStatus } from "../wire/status.ts";
+
+export type { GroupStatus, MemberStatus, NodeStatus } from "../wire/status.ts";
 
 /** One write section that waits for its result. Exactly one of the two is called, once. */
 export interface WriteWaiter {
@@ -24,46 +27,6 @@ export interface ReadWaiter {
   /** The moment to read has come: call `source.read` for each query now, within the call. */
   ready(source: ReadSource, appliedIndex: number): void;
   failed(error: BargeError): void;
-}
-
-export interface MemberStatus {
-  readonly id: number;
-  readonly address: string;
-  readonly voter: boolean;
-  readonly connected: boolean;
-  /** Known on the leader only. */
-  readonly matchIndex?: number;
-}
-
-export interface GroupStatus {
-  readonly id: number;
-  readonly role: string;
-  readonly leader: number;
-  readonly term: number;
-  readonly commitIndex: number;
-  readonly appliedIndex: number;
-  readonly durableIndex: number;
-  readonly machineDurableIndex: number;
-  readonly firstIndex: number;
-  readonly lastIndex: number;
-  readonly logBytes: number;
-  /** Eight hex digits: equal on all nodes at equal appliedIndex. */
-  readonly stateHash: string;
-  readonly members: readonly MemberStatus[];
-}
-
-export interface NodeStatus {
-  readonly nodeId: number;
-  readonly clusterId: string;
-  readonly version: string;
-  readonly uptimeSeconds: number;
-  readonly diskBytes: number;
-  readonly health: "ok" | "no_leader" | "stopping" | "read_only";
-  readonly groups: readonly GroupStatus[];
-  /** Log syncs since the start, for benchmarks: count, and milliseconds at percentiles. */
-  readonly syncs: { readonly count: number; readonly p50Ms: number; readonly p99Ms: number };
-  readonly cpuSeconds: number;
-  readonly peakRssBytes: number;
 }
 
 export interface Groups {

@@ -7,7 +7,7 @@ import type { Subprocess } from "bun";
 import { closeSync, mkdtempSync, openSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import type { GroupStatusReply, NodeStatusReply } from "../../src/client/index.ts";
+import type { GroupStatus, NodeStatus } from "../../src/client/index.ts";
 
 const host = "127.0.0.1";
 const program = join(import.meta.dir, "../../src/main.ts");
@@ -109,8 +109,8 @@ export class TestCluster implements AsyncDisposable {
   }
 
   /** Waits until all nodes have applied the very same log; only while nobody writes. Their state hashes must be equal then. */
-  async converged(): Promise<GroupStatusReply> {
-    let groups: GroupStatusReply[] = [];
+  async converged(): Promise<GroupStatus> {
+    let groups: GroupStatus[] = [];
     await until("all nodes applied the same log", async () => {
       groups = await Promise.all(this.nodes.map((node) => node.group()));
       const { term, lastIndex } = groups[0]!;
@@ -249,13 +249,13 @@ export class TestNode {
     this.#paused = false;
   }
 
-  async status(): Promise<NodeStatusReply> {
+  async status(): Promise<NodeStatus> {
     const response = await this.fetch("/v1/status");
-    return (await response.json()) as NodeStatusReply;
+    return (await response.json()) as NodeStatus;
   }
 
   /** Status of the one group. */
-  async group(): Promise<GroupStatusReply> {
+  async group(): Promise<GroupStatus> {
     const { groups } = await this.status();
     return groups[0]!;
   }

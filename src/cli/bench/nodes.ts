@@ -1,7 +1,7 @@
 /** The nodes under test: those of the user, or three of our own that are started beside the current folder and removed afterwards. */
 import { accessSync, constants, mkdirSync, mkdtempSync, rmSync } from "node:fs";
 import { dirname, join, resolve } from "node:path";
-import { type Client, connect, type NodeStatusReply } from "../../client/index.ts";
+import { type Client, connect, type NodeStatus } from "../../client/index.ts";
 import { UsageError } from "../../config.ts";
 import { freePorts, LocalCluster } from "../local-cluster.ts";
 
@@ -84,14 +84,14 @@ function writable(dir: string): boolean {
 }
 
 /** What the nodes say of themselves, in the order of their ids. */
-export async function statusOfAll(client: Client): Promise<NodeStatusReply[]> {
+export async function statusOfAll(client: Client): Promise<NodeStatus[]> {
   // The first answer names all members.
   await client.status();
   const endpoints = new Set(client.endpoints());
   const replies = await Promise.allSettled(
     [...endpoints].map((endpoint) => client.status(endpoint)),
   );
-  const byId = new Map<number, NodeStatusReply>();
+  const byId = new Map<number, NodeStatus>();
   for (const reply of replies) {
     if (reply.status === "fulfilled") byId.set(reply.value.nodeId, reply.value);
   }

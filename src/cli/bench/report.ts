@@ -1,5 +1,5 @@
 /** Results of a benchmark: the document of `--json`, the table for people, and the doubts that both carry. */
-import type { NodeStatusReply } from "../../client/index.ts";
+import type { NodeStatus } from "../../client/index.ts";
 import type { Environment } from "./environment.ts";
 import type { LoadResult } from "./load.ts";
 import type { LoadPlan } from "./plan.ts";
@@ -49,8 +49,8 @@ export interface LoadReport {
 export function loadReport(
   plan: LoadPlan,
   result: LoadResult,
-  before: readonly NodeStatusReply[],
-  after: readonly NodeStatusReply[],
+  before: readonly NodeStatus[],
+  after: readonly NodeStatus[],
   environment: Environment,
 ): LoadReport {
   const perSecond = result.operations / result.seconds;
@@ -102,8 +102,8 @@ const clientCoresMax = 0.9;
 function doubtsOf(
   plan: LoadPlan,
   result: LoadResult,
-  before: readonly NodeStatusReply[],
-  after: readonly NodeStatusReply[],
+  before: readonly NodeStatus[],
+  after: readonly NodeStatus[],
   environment: Environment,
 ): string[] {
   const doubts: string[] = [];
@@ -135,7 +135,7 @@ function doubtsOf(
   return doubts;
 }
 
-function termOf(nodes: readonly NodeStatusReply[]): number {
+function termOf(nodes: readonly NodeStatus[]): number {
   return Math.max(0, ...nodes.map(({ groups }) => groups[0]?.term ?? 0));
 }
 
