@@ -35,6 +35,8 @@ export class Invariants {
   readonly #lives = new Map<number, number>();
   /** Whom a node voted for in a term. */
   readonly #votes = new Map<string, number>();
+  /** Highest index that a node has acknowledged to another in a term. */
+  readonly #acknowledgedIn = new Map<string, number>();
   /** What each node showed after its last turn. */
   readonly #shown = new Map<
     number,
@@ -150,6 +152,8 @@ export class Invariants {
   #acknowledged(from: number, message: RaftMessage & { readonly type: "appendReply" }): void {
     const { index, term, to } = message;
     const { durable } = this.#ledger(from);
+    const key = `${from}>${to}/${term}`;
+    this.#acknowledgedIn.set(key, Math.max(index, this.#acknowledgedIn.get(key) ?? 0));
     if (durable.term < term) {
       throw new Violation(`node ${from} acknowledges in term ${term}, which is not durable there`);
     }
@@ -242,12 +246,17 @@ export class Invariants {
     }
   }
 
-  /** What a leader takes for matched, the other has durably, and as the leader has it. */
+  /** What a leader takes for matched, the other has acknowledged in this very term, and has durably as the leader has it. */
   #matched(nodeId: number, core: CoreView): void {
     const { visible } = this.#ledger(nodeId);
     // Somebody else leads by now, and may rewrite what this one knew.
     if (core.term < this.#newestTerm) return;
     for (const { id, match } of core.progress()) {
+      if (match > (this.#acknowledgedIn.get(`${id}>${nodeId}/${core.term}`) ?? 0)) {
+        throw new Violation(
+          `node ${nodeId} leads term ${core.term} and takes ${match} for matched on ${id}, which has not said so in this term`,
+        );
+      }
       const crc = visible.at(match)?.crc;
       if (match === 0 || this.#ledger(id).durable.at(match)?.crc === crc) continue;
       throw new Violation(

@@ -53,9 +53,9 @@ export class Recovery {
     const { get, put } = answered;
 
     probeAll("get");
-    this.#until("a read", progressElections * this.#electionMs, () => get.size > 0);
+    this.#until("a read", progressElections * this.#electionMs, () => get.size > 0, true);
     probeAll("put");
-    this.#until("a write", progressElections * this.#electionMs, () => put.size > 0);
+    this.#until("a write", progressElections * this.#electionMs, () => put.size > 0, true);
     // A client may wait for its time-out, and its node for the one of the forward.
     const patienceMs = convergeElections * this.#electionMs + 3 * swarm.timeoutMs + 2_000;
     this.#until("all nodes to serve", patienceMs, () =>
@@ -105,13 +105,14 @@ export class Recovery {
     while (scheduler.nowMs < endMs) step();
   }
 
-  #until(what: string, patienceMs: number, done: () => boolean): void {
+  /** With `goesOn`, patience begins anew with everything that is applied. */
+  #until(what: string, patienceMs: number, done: () => boolean, goesOn = false): void {
     const { scheduler, step, oracle, clients, nodes } = this.#options;
     let deadlineMs = scheduler.nowMs + patienceMs;
     let { lastIndex } = oracle;
     while (!done()) {
       step();
-      if (oracle.lastIndex > lastIndex) {
+      if (goesOn && oracle.lastIndex > lastIndex) {
         lastIndex = oracle.lastIndex;
         deadlineMs = scheduler.nowMs + patienceMs;
       }

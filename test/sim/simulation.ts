@@ -54,6 +54,8 @@ export function simulate(options: RunOptions): RunResult {
   return { ...simulation.result, failure };
 }
 
+/** Events of the recovery that no cluster needs: it would go on for ever. */
+const recoveryEventsMax = 200_000;
 /** Share of runs that go on in peace, to see that the leader stays. */
 const stableShare = 0.2;
 
@@ -193,6 +195,9 @@ class Simulation {
 
   #step(): void {
     this.#events++;
+    if (this.#events > this.#eventsMax + recoveryEventsMax) {
+      throw new Violation("the recovery does not come to an end");
+    }
     if (!this.#scheduler.step()) throw new Violation("nothing is left to happen");
     if (this.#invariants.leaders > this.#leaders) {
       this.#leaders = this.#invariants.leaders;
