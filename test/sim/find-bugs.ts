@@ -26,7 +26,12 @@ function search(name: string, seeds: number, ...flags: readonly string[]): Findi
   const run = Bun.spawnSync([
     process.execPath,
     join(import.meta.dir, "run.ts"),
-    ...["--seeds", `${seeds}`, "--bug", name, "--no-shrink", ...flags],
+    "--seeds",
+    `${seeds}`,
+    "--bug",
+    name,
+    "--no-shrink",
+    ...flags,
   ]);
   const text = run.stderr.toString();
   const [, seed, found] = /^seed (\d+) fails after \d+ events: (.*)$/m.exec(text) ?? [];
