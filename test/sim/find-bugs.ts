@@ -1,14 +1,12 @@
 /**
  * Searches afresh for seeds that find each planted bug, once with all invariants and once as a black box, and records them:
  * `bun test/sim/find-bugs.ts [NAME…]`. To be run when the simulation or the code has changed so much that the recorded seeds
- * no longer find their bugs. Fails when a bug survives all invariants.
+ * no longer find their bugs; `bun test/sim/readme.ts` afterwards. Fails when a bug survives all invariants.
  */
 import { join } from "node:path";
 import { isBugName, plantedBugs } from "./planted-bugs.ts";
 
 const seedsMax = 2_000;
-/** A black box needs a second, rarer event before anybody can see a break, and the search is long. */
-export const blackBoxSeedsMax = 300;
 const recordPath = join(import.meta.dir, "planted-bugs.json");
 
 export interface Finding {
@@ -18,16 +16,16 @@ export interface Finding {
 }
 
 export interface BugRecord extends Finding {
-  /** Found by what is applied and what clients see alone; null = not within as many seeds. */
+  /** Found without looking at what nodes promise each other; null = not within as many seeds. */
   readonly blackBox: Finding | null;
 }
 
-function search(name: string, seeds: number, ...flags: readonly string[]): Finding | null {
+function search(name: string, ...flags: readonly string[]): Finding | null {
   const run = Bun.spawnSync([
     process.execPath,
     join(import.meta.dir, "run.ts"),
     "--seeds",
-    `${seeds}`,
+    `${seedsMax}`,
     "--bug",
     name,
     "--no-shrink",
@@ -55,13 +53,13 @@ if (import.meta.main) {
       if (record !== undefined) records[name] = record;
       continue;
     }
-    const finding = search(name, seedsMax);
+    const finding = search(name);
     if (finding === null) {
       console.log(`${name}: survives ${seedsMax} seeds`);
       survivors++;
       continue;
     }
-    const blackBox = search(name, blackBoxSeedsMax, "--black-box");
+    const blackBox = search(name, "--black-box");
     records[name] = { ...finding, blackBox };
     console.log(`${name}: ${finding.seed}, black box ${blackBox?.seed ?? "not"}: ${finding.found}`);
   }
