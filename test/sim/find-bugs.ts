@@ -16,8 +16,8 @@ export interface Finding {
 }
 
 export interface BugRecord extends Finding {
-  /** Found without looking at what nodes promise each other; null = not within as many seeds. */
-  readonly blackBox: Finding | null;
+  /** Found without looking at what nodes promise each other; null = not within as many seeds, absent = not searched yet. */
+  readonly blackBox?: Finding | null;
 }
 
 function search(name: string, ...flags: readonly string[]): Finding | null {
