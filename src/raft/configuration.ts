@@ -5,15 +5,24 @@
  * The encoding is canonical: equal configurations have equal bytes, so the first batch of a group is the same on every node [36].
  *
  *     version u8 | 0 u8 ×3 | voters u32 | outgoing u32 | learners u32 | addresses u32 | ids u32 … | (id u32, bytes u16, UTF-8) …
+ *
+ * That is version 1: all of a cluster's first configuration. Version 2 goes on, and is used only where one of these is not empty:
+ *
+ *     removed u32 | incarnations u32 | removed ids u32 … | (id u32, bytes u16, UTF-8) …
  */
 import { bodyOf } from "../wire/batch.ts";
 import type { Batch } from "../wire/batch.ts";
 import type { Configuration } from "./ready.ts";
 
-const version = 1;
 const headerBytes = 20;
+const moreHeaderBytes = 8;
+/** Version of a configuration that has no more than a cluster's first one. */
+const plainVersion = 1;
+const fullVersion = 2;
 /** Members of one group, over all roles; far above what makes sense, so that a count can be trusted before allocation. */
 const membersMax = 1024;
+/** Former members that a configuration remembers. */
+export const removedMax = 16_384;
 const u32Max = 0xffff_ffff;
 
 export function isVoter(configuration: Configuration, nodeId: number): boolean {
@@ -30,77 +39,166 @@ export function encodeConfiguration(configuration: Configuration): Uint8Array {
   const voters = ascending(configuration.voters);
   const outgoing = ascending(configuration.outgoing);
   const learners = ascending(configuration.learners);
-  const addresses = Object.entries(configuration.addresses)
-    .map(([id, address]) => ({ id: Number(id), bytes: new TextEncoder().encode(address) }))
-    .sort((a, b) => a.id - b.id);
-  const idCount = voters.length + outgoing.length + learners.length;
-  const addressBytes = addresses.reduce((sum, { bytes }) => sum + 6 + bytes.byteLength, 0);
-  const body = new Uint8Array(headerBytes + 4 * idCount + addressBytes);
-  const view = new DataView(body.buffer);
-  view.setUint8(0, version);
-  view.setUint32(4, voters.length, true);
-  view.setUint32(8, outgoing.length, true);
-  view.setUint32(12, learners.length, true);
-  view.setUint32(16, addresses.length, true);
-  let offset = headerBytes;
-  for (const id of [...voters, ...outgoing, ...learners]) {
-    view.setUint32(offset, id, true);
-    offset += 4;
-  }
-  for (const { id, bytes } of addresses) {
-    view.setUint32(offset, id, true);
-    view.setUint16(offset + 4, bytes.byteLength, true);
-    body.set(bytes, offset + 6);
-    offset += 6 + bytes.byteLength;
-  }
-  return body;
+  const removed = ascending(configuration.removed ?? []);
+  const addresses = namedTexts(configuration.addresses);
+  const incarnations = namedTexts(configuration.incarnations ?? {});
+  const isPlain = removed.length === 0 && incarnations.length === 0;
+  const ids = [...voters, ...outgoing, ...learners];
+  const bytes =
+    headerBytes +
+    4 * ids.length +
+    textsBytes(addresses) +
+    (isPlain ? 0 : moreHeaderBytes + 4 * removed.length + textsBytes(incarnations));
+  const writer = new ConfigurationWriter(bytes);
+  writer.u32(isPlain ? plainVersion : fullVersion);
+  for (const list of [voters, outgoing, learners, addresses]) writer.u32(list.length);
+  writer.ids(ids);
+  writer.texts(addresses);
+  if (isPlain) return writer.body;
+  writer.u32(removed.length);
+  writer.u32(incarnations.length);
+  writer.ids(removed);
+  writer.texts(incarnations);
+  return writer.body;
 }
 
 /** Undefined where the bytes are not the canonical encoding of a configuration. */
 export function decodeConfiguration(body: Uint8Array): Configuration | undefined {
-  if (body.byteLength < headerBytes) return undefined;
-  const view = new DataView(body.buffer, body.byteOffset, body.byteLength);
-  if (view.getUint32(0, true) !== version) return undefined;
-  const counts = [4, 8, 12, 16].map((offset) => view.getUint32(offset, true));
-  if (counts.some((count) => count > membersMax)) return undefined;
-  const [voterCount, outgoingCount, learnerCount, addressCount] = counts as [
-    number,
-    number,
-    number,
-    number,
-  ];
-  let offset = headerBytes;
-  if (offset + 4 * (voterCount + outgoingCount + learnerCount) > body.byteLength) return undefined;
-  const ids = (count: number): number[] => {
-    const list: number[] = [];
-    for (; list.length < count; offset += 4) list.push(view.getUint32(offset, true));
-    return list;
+  const reader = new ConfigurationReader(body);
+  const version = reader.u32();
+  if (version !== plainVersion && version !== fullVersion) return undefined;
+  const voterCount = reader.count(membersMax);
+  const outgoingCount = reader.count(membersMax);
+  const learnerCount = reader.count(membersMax);
+  const addressCount = reader.count(membersMax);
+  const plain: Configuration = {
+    voters: reader.ids(voterCount),
+    outgoing: reader.ids(outgoingCount),
+    learners: reader.ids(learnerCount),
+    addresses: reader.texts(addressCount),
   };
-  const voters = ids(voterCount);
-  const outgoing = ids(outgoingCount);
-  const learners = ids(learnerCount);
-  const addresses: Record<number, string> = {};
-  for (let at = 0; at < addressCount; at++) {
-    if (offset + 6 > body.byteLength) return undefined;
-    const id = view.getUint32(offset, true);
-    const end = offset + 6 + view.getUint16(offset + 4, true);
-    if (end > body.byteLength) return undefined;
-    addresses[id] = new TextDecoder().decode(body.subarray(offset + 6, end));
-    offset = end;
-  }
-  const configuration: Configuration = { voters, outgoing, learners, addresses };
-  return wellFormed(configuration) && isCanonical(configuration, body) ? configuration : undefined;
+  const configuration = version === plainVersion ? plain : readMore(reader, plain);
+  const isWhole = !reader.failed && wellFormed(configuration) && isCanonical(configuration, body);
+  return isWhole ? configuration : undefined;
 }
 
-/** Ids ascending and not 0, at least one voter, and no learner among the voters. */
-function wellFormed({ voters, outgoing, learners }: Configuration): boolean {
+function readMore(reader: ConfigurationReader, plain: Configuration): Configuration {
+  const removedCount = reader.count(removedMax);
+  const incarnationCount = reader.count(membersMax);
+  const removed = reader.ids(removedCount);
+  const incarnations = reader.texts(incarnationCount);
+  return {
+    ...plain,
+    ...(removed.length === 0 ? {} : { removed }),
+    ...(Object.keys(incarnations).length === 0 ? {} : { incarnations }),
+  };
+}
+
+interface NamedText {
+  readonly id: number;
+  readonly bytes: Uint8Array;
+}
+
+function namedTexts(texts: Readonly<Record<number, string>>): NamedText[] {
+  return Object.entries(texts)
+    .map(([id, text]) => ({ id: Number(id), bytes: new TextEncoder().encode(text) }))
+    .sort((a, b) => a.id - b.id);
+}
+
+function textsBytes(texts: readonly NamedText[]): number {
+  return texts.reduce((sum, { bytes }) => sum + 6 + bytes.byteLength, 0);
+}
+
+class ConfigurationWriter {
+  readonly body: Uint8Array;
+  readonly #view: DataView;
+  #offset = 0;
+
+  constructor(bytes: number) {
+    this.body = new Uint8Array(bytes);
+    this.#view = new DataView(this.body.buffer);
+  }
+
+  u32(value: number): void {
+    this.#view.setUint32(this.#offset, value, true);
+    this.#offset += 4;
+  }
+
+  ids(ids: readonly number[]): void {
+    for (const id of ids) this.u32(id);
+  }
+
+  texts(texts: readonly NamedText[]): void {
+    for (const { id, bytes } of texts) {
+      this.u32(id);
+      this.#view.setUint16(this.#offset, bytes.byteLength, true);
+      this.body.set(bytes, this.#offset + 2);
+      this.#offset += 2 + bytes.byteLength;
+    }
+  }
+}
+
+/** Reads in order; what goes beyond the bytes, or over a bound, reads as nothing and is remembered in `failed`. */
+class ConfigurationReader {
+  readonly #body: Uint8Array;
+  readonly #view: DataView;
+  #offset = 0;
+  failed = false;
+
+  constructor(body: Uint8Array) {
+    this.#body = body;
+    this.#view = new DataView(body.buffer, body.byteOffset, body.byteLength);
+  }
+
+  u32(): number {
+    if (!this.#has(4)) return 0;
+    this.#offset += 4;
+    return this.#view.getUint32(this.#offset - 4, true);
+  }
+
+  count(max: number): number {
+    const count = this.u32();
+    if (count <= max) return count;
+    this.failed = true;
+    return 0;
+  }
+
+  ids(count: number): number[] {
+    if (!this.#has(4 * count)) return [];
+    return Array.from({ length: count }, () => this.u32());
+  }
+
+  texts(count: number): Record<number, string> {
+    const texts: Record<number, string> = {};
+    for (let at = 0; at < count && this.#has(6); at++) {
+      const id = this.u32();
+      const bytes = this.#view.getUint16(this.#offset, true);
+      this.#offset += 2;
+      if (!this.#has(bytes)) break;
+      texts[id] = new TextDecoder().decode(this.#body.subarray(this.#offset, this.#offset + bytes));
+      this.#offset += bytes;
+    }
+    return texts;
+  }
+
+  #has(bytes: number): boolean {
+    if (this.failed || this.#offset + bytes > this.#body.byteLength) this.failed = true;
+    return !this.failed;
+  }
+}
+
+/** Ids ascending and not 0, at least one voter, no learner among the voters, no member among the removed. */
+function wellFormed(configuration: Configuration): boolean {
+  const { voters, outgoing, learners, removed = [] } = configuration;
   if (voters.length === 0) return false;
-  for (const ids of [voters, outgoing, learners]) {
+  for (const ids of [voters, outgoing, learners, removed]) {
     for (let at = 0; at < ids.length; at++) {
       const id = ids[at]!;
       if (id === 0 || id === u32Max || (at > 0 && id <= ids[at - 1]!)) return false;
     }
   }
+  const members = new Set(membersOf(configuration));
+  if (removed.some((id) => members.has(id))) return false;
   return !learners.some((id) => voters.includes(id) || outgoing.includes(id));
 }
 

@@ -9,6 +9,10 @@ export interface Configuration {
   readonly learners: readonly number[];
   /** `host:port` by node id. */
   readonly addresses: Readonly<Record<number, string>>;
+  /** The data folder that a member is bound to, by node id: no other may speak, let alone vote, in its name [36]. */
+  readonly incarnations?: Readonly<Record<number, string>>;
+  /** Ids of former members. Never used again: whoever came under one could have forgotten a vote. */
+  readonly removed?: readonly number[];
 }
 
 export type Role = "follower" | "preCandidate" | "candidate" | "leader";

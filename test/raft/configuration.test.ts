@@ -19,6 +19,7 @@ describe("configuration", () => {
           outgoing: [],
           learners: others.filter((id) => !voters.includes(id)),
           addresses: { 501: address.toWellFormed(), 3: "b:1" },
+          ...(address.length % 2 === 0 ? {} : { removed: [700, 600], incarnations: { 501: "ab" } }),
         };
         const reversed = {
           ...configuration,
@@ -31,6 +32,8 @@ describe("configuration", () => {
         const decoded = decodeConfiguration(bytes)!;
         expect(decoded.voters).toEqual([...voters].sort((a, b) => a - b));
         expect(decoded.addresses).toEqual(configuration.addresses);
+        expect(decoded.incarnations).toEqual(configuration.incarnations);
+        expect(decoded.removed).toEqual(configuration.removed?.toReversed());
         expect(encodeConfiguration(decoded)).toEqual(bytes);
       }),
       { numRuns: 200, seed: 1 },
@@ -38,9 +41,15 @@ describe("configuration", () => {
   });
 
   test("other bytes are refused, never thrown at", () => {
-    const good = encodeConfiguration(configurationOf([1, 2, 3], [4], [1, 2]));
-    for (let length = 0; length < good.byteLength; length++)
-      expect(decodeConfiguration(good.subarray(0, length))).toBeUndefined();
+    const plain = configurationOf([1, 2, 3], [4], [1, 2]);
+    const full = { ...plain, removed: [5, 9], incarnations: { 1: "a", 2: "b" } };
+    const good = encodeConfiguration(full);
+    expect(decodeConfiguration(good)).toEqual(full);
+    for (const bytes of [good, encodeConfiguration(plain)]) {
+      for (let length = 0; length < bytes.byteLength; length++)
+        expect(decodeConfiguration(bytes.subarray(0, length))).toBeUndefined();
+    }
+    expect(decodeConfiguration(encodeConfiguration({ ...full, removed: [1] }))).toBeUndefined();
     expect(decodeConfiguration(new Uint8Array([...good, 0]))).toBeUndefined();
     fc.assert(
       fc.property(
