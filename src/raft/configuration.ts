@@ -8,14 +8,14 @@
  *
  * That is version 1: all of a cluster's first configuration. Version 2 goes on, and is used only where one of these is not empty:
  *
- *     removed u32 | incarnations u32 | removed ids u32 … | (id u32, bytes u16, UTF-8) …
+ *     removed u32 | incarnations u32 | promotions u32 | removed ids u32 … | (id u32, place u32) … | (id u32, bytes u16, UTF-8) …
  */
 import { bodyOf } from "../wire/batch.ts";
 import type { Batch } from "../wire/batch.ts";
 import type { Configuration } from "./ready.ts";
 
 const headerBytes = 20;
-const moreHeaderBytes = 8;
+const moreHeaderBytes = 12;
 /** Version of a configuration that has no more than a cluster's first one. */
 const plainVersion = 1;
 const fullVersion = 2;
@@ -27,6 +27,10 @@ const u32Max = 0xffff_ffff;
 
 export function isVoter(configuration: Configuration, nodeId: number): boolean {
   return configuration.voters.includes(nodeId) || configuration.outgoing.includes(nodeId);
+}
+
+export function isJoint(configuration: Configuration): boolean {
+  return configuration.outgoing.length > 0;
 }
 
 /** All members, each once, ascending. */
@@ -42,13 +46,19 @@ export function encodeConfiguration(configuration: Configuration): Uint8Array {
   const removed = ascending(configuration.removed ?? []);
   const addresses = namedTexts(configuration.addresses);
   const incarnations = namedTexts(configuration.incarnations ?? {});
-  const isPlain = removed.length === 0 && incarnations.length === 0;
+  const promotions = Object.entries(configuration.promotions ?? {})
+    .map(([id, place]) => [Number(id), place] as const)
+    .sort(([a], [b]) => a - b)
+    .flat();
+  const isPlain = removed.length + incarnations.length + promotions.length === 0;
   const ids = [...voters, ...outgoing, ...learners];
   const bytes =
     headerBytes +
     4 * ids.length +
     textsBytes(addresses) +
-    (isPlain ? 0 : moreHeaderBytes + 4 * removed.length + textsBytes(incarnations));
+    (isPlain
+      ? 0
+      : moreHeaderBytes + 4 * (removed.length + promotions.length) + textsBytes(incarnations));
   const writer = new ConfigurationWriter(bytes);
   writer.u32(isPlain ? plainVersion : fullVersion);
   for (const list of [voters, outgoing, learners, addresses]) writer.u32(list.length);
@@ -57,7 +67,9 @@ export function encodeConfiguration(configuration: Configuration): Uint8Array {
   if (isPlain) return writer.body;
   writer.u32(removed.length);
   writer.u32(incarnations.length);
+  writer.u32(promotions.length / 2);
   writer.ids(removed);
+  writer.ids(promotions);
   writer.texts(incarnations);
   return writer.body;
 }
@@ -85,12 +97,19 @@ export function decodeConfiguration(body: Uint8Array): Configuration | undefined
 function readMore(reader: ConfigurationReader, plain: Configuration): Configuration {
   const removedCount = reader.count(removedMax);
   const incarnationCount = reader.count(membersMax);
+  const promotionCount = reader.count(membersMax);
   const removed = reader.ids(removedCount);
+  const promotions: Record<number, number> = {};
+  for (let at = 0; at < promotionCount && !reader.failed; at++) {
+    const id = reader.u32();
+    promotions[id] = reader.u32();
+  }
   const incarnations = reader.texts(incarnationCount);
   return {
     ...plain,
     ...(removed.length === 0 ? {} : { removed }),
     ...(Object.keys(incarnations).length === 0 ? {} : { incarnations }),
+    ...(promotionCount === 0 ? {} : { promotions }),
   };
 }
 
@@ -187,9 +206,9 @@ class ConfigurationReader {
   }
 }
 
-/** Ids ascending and not 0, at least one voter, no learner among the voters, no member among the removed. */
+/** Ids ascending and not 0, at least one voter, no learner among the voters, no member among the removed, promotions of learners only. */
 function wellFormed(configuration: Configuration): boolean {
-  const { voters, outgoing, learners, removed = [] } = configuration;
+  const { voters, outgoing, learners, removed = [], promotions = {} } = configuration;
   if (voters.length === 0) return false;
   for (const ids of [voters, outgoing, learners, removed]) {
     for (let at = 0; at < ids.length; at++) {
@@ -199,7 +218,19 @@ function wellFormed(configuration: Configuration): boolean {
   }
   const members = new Set(membersOf(configuration));
   if (removed.some((id) => members.has(id))) return false;
-  return !learners.some((id) => voters.includes(id) || outgoing.includes(id));
+  if (learners.some((id) => voters.includes(id))) return false;
+  return Object.entries(promotions).every(
+    ([id, place]) =>
+      learners.includes(Number(id)) &&
+      !outgoing.includes(Number(id)) &&
+      (place === 0 || members.has(place)),
+  );
+}
+
+/** Equal members in equal roles, at equal addresses. */
+export function sameConfiguration(a: Configuration, b: Configuration): boolean {
+  const [some, others] = [encodeConfiguration(a), encodeConfiguration(b)];
+  return some.byteLength === others.byteLength && some.every((byte, at) => byte === others[at]);
 }
 
 /** No other bytes mean the same: nothing follows, addresses are in order and valid UTF-8, reserved bytes are 0. */
@@ -235,6 +266,11 @@ export class ConfigurationStack {
   /** Index of the batch that the current one came with. */
   get currentIndex(): number {
     return this.#entries.at(-1)!.index;
+  }
+
+  /** The log begins anew: whatever was known of it is void. */
+  reset(startIndex: number, configuration: Configuration): void {
+    this.#entries = [{ index: startIndex, configuration }];
   }
 
   static accepts(batch: Batch): boolean {

@@ -86,6 +86,13 @@ export class Log {
     };
   }
 
+  /** The position of the log's start, or of the batch that ends exactly at `index`; undefined where none does. */
+  positionAt(index: number): LogStart | undefined {
+    if (index === this.#start.index) return this.#start;
+    const ordinal = this.find(index);
+    return ordinal >= 0 && this.lastIndexAt(ordinal) === index ? this.endAt(ordinal) : undefined;
+  }
+
   /** Ordinal of the batch that spans `index`; -1 where the log holds none. */
   find(index: number): number {
     if (index <= this.#start.index || index > this.lastIndex) return -1;
@@ -149,6 +156,13 @@ export class Log {
     this.#crc[slot] = batch.crc;
     this.#timeMs[slot] = batch.timeMs;
     this.#bytesTotal += batch.bytes;
+  }
+
+  /** Begins anew after `start`, with nothing of what was held. */
+  reset(start: LogStart): void {
+    this.#head = this.#tail = 0;
+    this.#bytesTotal = 0;
+    this.#start = start;
   }
 
   /** Drops the batches from `firstIndex`, the first index of one of them, to the end. */

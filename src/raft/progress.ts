@@ -3,9 +3,10 @@
  *
  * - probe: where the logs meet is not known, or contact was lost: one append at a time, at most one per heartbeat interval.
  * - replicate: they meet at `match`; appends are pipelined ahead of the acknowledgements, within the window.
- * - snapshot: it needs batches that the log no longer holds; heartbeats only.
+ * - snapshot: it needs batches that the log no longer holds; heartbeats only, while the shell streams a snapshot.
  */
 import type { Limits } from "../limits.ts";
+import { Stamps } from "./reads.ts";
 
 export type ProgressState = "probe" | "replicate" | "snapshot";
 
@@ -20,6 +21,13 @@ export class Progress {
   probeSent = false;
   /** Newest read round that it has answered [34]. */
   readSeq = 0;
+  /** What its answers said of its own time. */
+  readonly stamps: Stamps = new Stamps();
+  /** It says that it should lead. */
+  preferred = false;
+  /** In snapshot: the shell has been asked for one; else it is to be asked from this tick on. */
+  snapshotAsked = false;
+  snapshotAskTick = 0;
   /** Highest commit index that an append has carried to it. */
   commitSent = 0;
   /** Tick of the last message from it in this term. */
@@ -74,6 +82,8 @@ export class Progress {
 
   becomeSnapshot(): void {
     this.state = "snapshot";
+    this.snapshotAsked = false;
+    this.snapshotAskTick = 0;
     this.#clear();
   }
 

@@ -23,6 +23,7 @@ import type {
   RaftMessage,
   ReadIndexMessage,
   ReadIndexReplyMessage,
+  TimeoutNowMessage,
   VoteMessage,
   VoteReplyMessage,
 } from "../wire/messages.ts";
@@ -35,7 +36,17 @@ import type { ProgressState } from "./progress.ts";
 import { quorumValue, voteResult } from "./quorum.ts";
 import { ReadQuestions, ReadRounds } from "./reads.ts";
 import type { LeaderRead } from "./reads.ts";
-import type { Configuration, ReadState, Ready, Role, SoftState } from "./ready.ts";
+import type {
+  Configuration,
+  ReadState,
+  Ready,
+  Restore,
+  Role,
+  SnapshotRequest,
+  SoftState,
+} from "./ready.ts";
+import { bestTarget, Transfer, transferRefusal } from "./transfer.ts";
+import type { TransferAnswer, TransferRefusal, TransferView } from "./transfer.ts";
 
 export interface RaftOptions {
   readonly group: number;
@@ -53,6 +64,8 @@ export interface RaftOptions {
   readonly configurations: readonly Batch[];
   /** What the state machine has; at most the end of the log [23]. */
   readonly appliedIndex: number;
+  /** This node should lead rather than one that does not say so; it tells its leader. */
+  readonly preferred?: boolean;
 }
 
 /** Where the next batch goes: what the shell seals it with. */
@@ -84,10 +97,8 @@ interface Write {
   lastIndex: number;
 }
 
-/** In a heartbeat: the leader cannot say how old the receiver's state is. */
-const ageUnknownTicks = 0xffff_ffff;
-/** Questions of a life begin at random below this, so that answers to an earlier life's do not count. */
-const firstQuestionMax = 2 ** 48;
+/** Questions and stamps of a life begin at random below this, so that answers to an earlier life's do not count. */
+const firstOfLifeMax = 2 ** 48;
 
 /** No honest node is so many terms ahead: at two elections a second that takes some sixty years. */
 const termJumpMax = 2 ** 32;
@@ -95,12 +106,20 @@ const termJumpMax = 2 ** 32;
 const noBatches: readonly Batch[] = Object.freeze([]);
 const noMessages: readonly RaftMessage[] = Object.freeze([]);
 const noReads: readonly ReadState[] = Object.freeze([]);
+const noSnapshots: readonly SnapshotRequest[] = Object.freeze([]);
+
+/**
+ * What a node makes of a snapshot that it is offered. needed: its log ends before it or differs there. held: the log has that position already.
+ * refused: the offer is not from this term's leader, or makes no sense.
+ */
+export type SnapshotVerdict = "needed" | "held" | "refused";
 
 export class Raft implements CoreState {
   readonly group: number;
   readonly nodeId: number;
   readonly #limits: Limits;
   readonly #random: () => number;
+  readonly #preferred: boolean;
 
   // Persistent (§5.1), and what of it is durable.
   #term: number;
@@ -127,6 +146,8 @@ export class Raft implements CoreState {
   readonly #votes = new Map<number, boolean>();
   /** The vote requests of this candidacy have left, and the own vote counts. */
   #voteRequested = false;
+  /** The leader asked for this candidacy. */
+  #candidateByTransfer = false;
 
   // Voters and followers.
   #leaderHeardTick = -Infinity;
@@ -140,6 +161,8 @@ export class Raft implements CoreState {
   /** An answer to a heartbeat that waits for the term's sync: its round; -1 = none. */
   #heartbeatReplySeq = -1;
   readonly #questions: ReadQuestions;
+  /** This node's tick 0, as it tells it to leaders: never 0, and another in each life. */
+  readonly #firstStamp: number;
   /** At this tick, some leader led, and all that it had committed is applied here [35]. */
   #freshTick = -Infinity;
   /** The same, but true only once #freshIndex is applied. */
@@ -156,12 +179,16 @@ export class Raft implements CoreState {
   #commitIsOwn = false;
   /** Something happened that may allow an append to leave. */
   #sendDue = false;
+  /** Leadership is being handed over: nothing is proposed. */
+  #transfer: Transfer | undefined;
 
   // Effects of the turn.
   #unstable: Batch[] = [];
   #unstableBytes = 0;
   #messages: RaftMessage[] = [];
   #reads: ReadState[] = [];
+  #snapshots: SnapshotRequest[] = [];
+  #restore: Restore | undefined;
   #lastToken = 0;
   #writes: Write[] = [];
   #unsyncedBytes = 0;
@@ -175,13 +202,15 @@ export class Raft implements CoreState {
     this.nodeId = options.nodeId;
     this.#limits = options.limits;
     this.#random = options.random;
+    this.#preferred = options.preferred ?? false;
     this.#term = this.#durableTerm = options.hardState.term;
     this.#votedFor = this.#durableVote = options.hardState.votedFor;
     this.#log = new Log(options.start);
     this.#configurations = new ConfigurationStack(options.start.index, options.startConfiguration);
     this.#commit = this.#applied = options.start.index;
     this.#rounds = new ReadRounds(0);
-    this.#questions = new ReadQuestions(1 + Math.floor(this.#random() * firstQuestionMax));
+    this.#questions = new ReadQuestions(1 + Math.floor(this.#random() * firstOfLifeMax));
+    this.#firstStamp = 1 + Math.floor(this.#random() * firstOfLifeMax);
 
     for (const info of options.batches) {
       if (info.firstIndex !== this.#log.lastIndex + 1) this.#broken("recovered log has a gap");
@@ -286,6 +315,16 @@ export class Raft implements CoreState {
     const rounds = this.#role === "leader" ? this.#rounds.freshTick(this.#applied) : -Infinity;
     return this.#nowTick - Math.max(this.#freshTick, rounds);
   }
+  /** The member that leadership is being handed over to; 0 = none. */
+  get transferTarget(): number {
+    return this.#transfer?.target ?? 0;
+  }
+  /** The preferred member that could lead in place of this leader; 0 = none, or this one is preferred itself. */
+  get preferredTarget(): number {
+    return this.#role !== "leader" || this.#preferred
+      ? 0
+      : bestTarget(this.#transferView, -1, true);
+  }
   /** The other members as this leader sees them; empty on other roles. */
   progress(): MemberProgress[] {
     return this.#peers.map((peer) => ({
@@ -305,6 +344,11 @@ export class Raft implements CoreState {
       this.#minMatch = Math.max(this.#minMatch, lowest);
     }
     return Math.min(this.#minMatch, this.#durableIndex);
+  }
+
+  /** The log's position at `index`, where a batch ends; undefined where none does. What a snapshot of the machine there is tied to. */
+  positionAt(index: number): LogStart | undefined {
+    return this.#log.positionAt(index);
   }
 
   /** The highest batch end at or below `index` that the log may be compacted to; undefined when that is where it starts already. */
@@ -351,12 +395,14 @@ export class Raft implements CoreState {
         return this.#stepReadIndex(message);
       case "readIndexReply":
         return this.#stepReadIndexReply(message);
+      case "timeoutNow":
+        return this.#stepTimeoutNow(message);
     }
   }
 
-  /** Where the next batch goes; undefined where this node does not lead. */
+  /** Where the next batch goes; undefined where this node does not lead, or hands over. */
   nextSeal(): Seal | undefined {
-    if (this.#role !== "leader") return undefined;
+    if (this.#role !== "leader" || this.#transfer !== undefined) return undefined;
     return {
       firstIndex: this.#log.lastIndex + 1,
       term: this.#term,
@@ -368,6 +414,7 @@ export class Raft implements CoreState {
   /** Appends a batch that was sealed with `nextSeal()`, in the same turn. A configuration is in force at once [37]. */
   propose(batch: Batch): void {
     if (this.#role !== "leader") this.#broken("only a leader proposes");
+    if (this.#transfer !== undefined) this.#broken("a leader that hands over proposes nothing");
     if (batch.firstIndex !== this.#log.lastIndex + 1) this.#broken("a proposal follows the log");
     if (batch.term !== this.#term) this.#broken("a proposal is of the current term");
     if (batch.prevCrc !== this.#log.lastCrc) this.#broken("a proposal is chained to the log");
@@ -425,6 +472,101 @@ export class Raft implements CoreState {
     this.#sendDue = true;
   }
 
+  /** The leader of `term` offers its state as of `start` (InstallSnapshot, §7). For "needed", `restored` follows once it is all here. */
+  snapshotOffered(from: number, term: number, start: LogStart): SnapshotVerdict {
+    if (from === this.nodeId || from === 0 || !isIndex(term)) return "refused";
+    if (term === 0 || term > this.#term + termJumpMax || !isIndex(start.index)) return "refused";
+    if (!isIndex(start.term) || start.term > term || !isIndex(start.timeMs)) return "refused";
+    if (term < this.#term) {
+      this.#sendAppendReply(from, false, 0, 0, 0);
+      return "refused";
+    }
+    if (term > this.#term) this.#becomeFollower(term, from);
+    if (!this.#hearLeader(from)) return "refused";
+    if (!this.#holds(start)) return "needed";
+    // What a leader has in a snapshot is committed; the answer tells it where to go on.
+    this.#verified = Math.max(this.#verified, start.index, this.#log.start.index);
+    this.#ackDue = true;
+    this.#commitTo(start.index);
+    return "held";
+  }
+
+  /**
+   * A snapshot that was offered is whole on this node's disk: the log begins anew there, with all that it held void, and the next `ready`
+   * says so. False when it has become useless meanwhile: nothing changes then.
+   */
+  restored(start: LogStart, configuration: Configuration): boolean {
+    if (this.#role === "leader" || start.term > this.#term || this.#holds(start)) return false;
+    if (this.#role !== "follower") this.#becomeFollower(this.#term, 0);
+    this.#log.reset(start);
+    this.#configurations.reset(start.index, configuration);
+    this.#configurationChanged();
+    this.#unstable = [];
+    this.#unsyncedBytes -= this.#unstableBytes;
+    this.#unstableBytes = 0;
+    this.#unappliedBytes = 0;
+    // No sync of the log of before counts for the new one (D5).
+    this.#durableIndex = 0;
+    for (const write of this.#writes) write.lastIndex = 0;
+    this.#restore = { start, configuration };
+    this.#commit = this.#applied = this.#verified = start.index;
+    this.#ackDue = true;
+    this.#refresh();
+    return true;
+  }
+
+  /**
+   * The log has this position, so whatever a snapshot there holds is not needed (N3): it is committed, or the batch that ends there is the same,
+   * which by Log Matching means all before it too.
+   */
+  #holds(start: LogStart): boolean {
+    if (start.index <= this.#log.start.index) return true;
+    const termHere = this.#log.termOfEnd(start.index);
+    if (termHere === start.term) {
+      if (this.#log.crcOfEnd(start.index) !== start.crc)
+        this.#broken(`corruption: equal term but other bytes up to index ${start.index}`);
+      return true;
+    }
+    if (start.index <= this.#commit)
+      this.#broken(`a snapshot differs from what is committed, at index ${start.index}`);
+    return false;
+  }
+
+  /** The shell streams no snapshot to that node any more. If it still needs one, it is asked for again after a while. */
+  snapshotEnded(to: number): void {
+    const peer = this.#peer(to);
+    if (peer === undefined) return;
+    peer.snapshotAsked = false;
+    peer.snapshotAskTick = this.#nowTick + this.#limits.electionTicksMin;
+  }
+
+  /**
+   * Hands leadership over to `target`, or to the member that fits best (0); with `above`, to one that has the log durably beyond that index.
+   * Until it is over nothing is proposed. It ends when another leads, or after the shortest election time-out, and then this leader goes on.
+   * Asking again for what is, or is under way, changes nothing.
+   */
+  transferLeadership(target: number, above = -1): TransferAnswer {
+    const refused = (refusal: TransferRefusal, about = target): TransferAnswer => ({
+      target: about,
+      refusal,
+    });
+    if (this.#role !== "leader") return refused("not_leader", this.#leader);
+    if (target === this.nodeId) return { target, refusal: undefined };
+    const running = this.transferTarget;
+    if (running !== 0) {
+      const same = target === 0 || target === running;
+      return same ? { target: running, refusal: undefined } : refused("under_way", running);
+    }
+    const view = this.#transferView;
+    const chosen = target === 0 ? bestTarget(view, above) : target;
+    if (chosen === 0) return refused("nobody");
+    const refusal = transferRefusal(view, chosen);
+    if (refusal !== undefined) return refused(refusal);
+    this.#transfer = new Transfer(chosen, this.#nowTick);
+    this.#askTarget();
+    return { target: chosen, refusal: undefined };
+  }
+
   /** Gives up leadership or a candidacy now. This node never leads in the current term again: a new election raises the term [20]. */
   stepDown(reason: string): void {
     if (this.#role === "follower") return;
@@ -452,6 +594,8 @@ export class Raft implements CoreState {
       this.#unstable.length > 0 ||
       this.#messages.length > 0 ||
       this.#reads.length > 0 ||
+      this.#snapshots.length > 0 ||
+      this.#restore !== undefined ||
       this.#commit !== this.#readyCommit ||
       this.#role !== this.#readyRole ||
       this.#leader !== this.#readyLeader ||
@@ -473,11 +617,13 @@ export class Raft implements CoreState {
     const append = this.#unstable.length > 0 ? this.#unstable : noBatches;
     const messages = this.#messages.length > 0 ? this.#messages : noMessages;
     const reads = this.#reads.length > 0 ? this.#reads : noReads;
+    const snapshots = this.#snapshots.length > 0 ? this.#snapshots : noSnapshots;
+    const restore = this.#restore;
     const hardState: HardState | undefined = this.#hardStateDirty
       ? { term: this.#term, votedFor: this.#votedFor, commit: this.#commit }
       : undefined;
     let token: number | undefined;
-    if (hardState !== undefined || append.length > 0) {
+    if (hardState !== undefined || restore !== undefined || append.length > 0) {
       token = ++this.#lastToken;
       this.#writes.push({
         token,
@@ -499,7 +645,10 @@ export class Raft implements CoreState {
     this.#unstableBytes = 0;
     if (messages.length > 0) this.#messages = [];
     if (reads.length > 0) this.#reads = [];
-    return { token, hardState, append, messages, commit: this.#commit, reads, softState };
+    if (snapshots.length > 0) this.#snapshots = [];
+    this.#restore = undefined;
+    const commit = this.#commit;
+    return { token, hardState, restore, append, messages, commit, reads, snapshots, softState };
   }
 
   /* ---------------------------------------------------------------- terms and roles */
@@ -516,6 +665,8 @@ export class Raft implements CoreState {
         return (
           isIndex(message.lastIndex) && isIndex(message.lastTerm) && message.lastTerm < message.term
         );
+      case "timeoutNow":
+        return isIndex(message.lastIndex) && isIndex(message.lastTerm) && message.term > 0;
       case "append":
         return (
           isIndex(message.prevIndex) &&
@@ -531,11 +682,11 @@ export class Raft implements CoreState {
           isIndex(message.commit) &&
           isIndex(message.readSeq) &&
           isIndex(message.minMatch) &&
-          isIndex(message.quorumAgeTicks) &&
+          isIndex(message.freshStamp) &&
           message.term > 0
         );
       case "heartbeatReply":
-        return isIndex(message.readSeq);
+        return isIndex(message.readSeq) && isIndex(message.stamp);
       case "readIndex":
         return isIndex(message.context);
       case "readIndexReply":
@@ -556,11 +707,12 @@ export class Raft implements CoreState {
         if (message.granted) return true;
         break;
       case "vote":
-        // While a leader is alive, nobody can depose it by campaigning (§6; E2).
-        if (this.#hearsLeader()) return false;
+        // While a leader is alive, nobody can depose it by campaigning (§6; E2), unless it asked for that itself.
+        if (this.#hearsLeader() && !message.transfer) return false;
         break;
       case "append":
       case "heartbeat":
+      case "timeoutNow":
         this.#becomeFollower(message.term, message.from);
         return true;
       case "voteReply":
@@ -594,6 +746,7 @@ export class Raft implements CoreState {
       case "appendReply":
       case "heartbeatReply":
       case "readIndexReply":
+      case "timeoutNow":
         // C3: a reply of an older term says nothing any more.
         return;
     }
@@ -623,7 +776,9 @@ export class Raft implements CoreState {
     // Only here, and on a message of the leader or a granted vote, does the wait begin anew (E5).
     this.#resetElectionTimer();
     for (const read of this.#rounds.drain()) this.#finishRead(read, 0, false);
+    this.#transfer = undefined;
     this.#peers = [];
+    this.#snapshots = [];
     this.#sendDue = false;
     this.#verified = 0;
   }
@@ -643,8 +798,9 @@ export class Raft implements CoreState {
    * Raises the term and votes for itself. The requests leave, and the own vote counts, only when both are durable together with the log that they
    * speak of (D2): after a crash this node could otherwise collect, for the same term but with a shorter log, votes that were meant for the longer.
    */
-  #campaign(): void {
+  #campaign(byTransfer = false): void {
     this.#startTerm(this.#term + 1);
+    this.#candidateByTransfer = byTransfer;
     this.#votedFor = this.nodeId;
     this.#role = "candidate";
     this.#leader = 0;
@@ -662,6 +818,7 @@ export class Raft implements CoreState {
         from: this.nodeId,
         to,
         term,
+        transfer: type === "vote" && this.#candidateByTransfer,
         lastIndex: this.#log.lastIndex,
         lastTerm: this.#log.lastTerm,
       });
@@ -726,8 +883,7 @@ export class Raft implements CoreState {
       const sinceTick = this.#nowTick - this.#limits.electionTicksMax;
       this.#questions.expire(sinceTick, (context) => this.#failRead(context));
     }
-    if (!isVoter(this.configuration, this.nodeId) || this.#term >= Number.MAX_SAFE_INTEGER - 1)
-      return;
+    if (!this.#mayCampaign) return;
     // A single voter has nobody to wait for (E4).
     const alone = this.#role === "follower" && this.#isSingleVoter();
     if (alone || this.#electionElapsedTicks >= this.#electionTimeoutTicks) this.#preCampaign();
@@ -743,6 +899,7 @@ export class Raft implements CoreState {
       this.stepDown("no quorum was heard within the check-quorum time");
       return;
     }
+    if (this.#transfer?.expired(this.#nowTick, this.#limits) === true) this.#transfer = undefined;
     for (const peer of this.#peers) {
       // Appends or their answers were lost without a sign: start over from what is known (etcd waits for a connection event here).
       const idleTicks = this.#nowTick - peer.movedTick;
@@ -753,7 +910,9 @@ export class Raft implements CoreState {
     }
     if (++this.#heartbeatElapsedTicks < this.#limits.heartbeatTicks) return;
     this.#sendHeartbeats();
+    if (this.#transfer !== undefined) this.#askTarget(true);
     for (const peer of this.#peers) {
+      if (peer.state === "snapshot" && !peer.snapshotAsked) this.#sendDue = true;
       if (!peer.probeSent) continue;
       peer.probeSent = false;
       this.#sendDue = true;
@@ -1015,14 +1174,21 @@ export class Raft implements CoreState {
     if (!this.#hearLeader(message.from)) return;
     this.#commitTo(Math.min(message.commit, this.#verified));
     this.#minMatch = Math.max(this.#minMatch, message.minMatch);
-    if (message.quorumAgeTicks !== ageUnknownTicks && this.#freshIndex === Infinity) {
-      this.#freshIndex = message.commit;
-      this.#freshTickNext = this.#nowTick - message.quorumAgeTicks;
-      this.#refresh();
-    }
+    this.#freshAsOf(message.freshStamp - this.#firstStamp, message.commit);
     // In a term that a crash could make this node forget, an answer would be a promise that it cannot keep [34].
     if (this.#durableTerm === this.#term) this.#sendHeartbeatReply(message.from, message.readSeq);
     else this.#heartbeatReplySeq = Math.max(this.#heartbeatReplySeq, message.readSeq);
+  }
+
+  /** At this tick of the node's own, or later, a leader led and had committed nothing above `index`. */
+  #freshAsOf(tick: number, index: number): void {
+    // No stamp, or one of an earlier life.
+    if (tick < 0 || tick > this.#nowTick) return;
+    // What waits to be applied becomes true first; otherwise a node under load would never be fresh.
+    if (this.#freshIndex !== Infinity) return;
+    this.#freshIndex = index;
+    this.#freshTickNext = tick;
+    this.#refresh();
   }
 
   #refresh(): void {
@@ -1032,8 +1198,16 @@ export class Raft implements CoreState {
   }
 
   #sendHeartbeatReply(to: number, readSeq: number): void {
-    const { group, nodeId: from } = this;
-    this.#messages.push({ type: "heartbeatReply", group, from, to, term: this.#term, readSeq });
+    this.#messages.push({
+      type: "heartbeatReply",
+      group: this.group,
+      from: this.nodeId,
+      to,
+      term: this.#term,
+      readSeq,
+      stamp: this.#firstStamp + this.#nowTick,
+      preferred: this.#preferred,
+    });
   }
 
   /* ---------------------------------------------------------------- leader: replication */
@@ -1061,7 +1235,14 @@ export class Raft implements CoreState {
       if (peer.state !== "snapshot" && peer.next <= this.#log.start.index) peer.becomeSnapshot();
       if (peer.state === "replicate") this.#replicate(peer);
       else if (peer.state === "probe") this.#probe(peer);
+      else this.#askForSnapshot(peer);
     }
+  }
+
+  #askForSnapshot(peer: Progress): void {
+    if (peer.snapshotAsked || this.#nowTick < peer.snapshotAskTick) return;
+    peer.snapshotAsked = true;
+    this.#snapshots.push({ to: peer.id, minIndex: this.#log.start.index });
   }
 
   #replicate(peer: Progress): void {
@@ -1159,6 +1340,7 @@ export class Raft implements CoreState {
     }
     this.#sendDue = true;
     if (moved) this.#advanceCommit();
+    if (moved && this.#transfer !== undefined) this.#askTarget();
   }
 
   /** §5.3 with a hint: continue at the highest position where the logs can meet. `match` never moves for a rejection (C3). */
@@ -1200,7 +1382,6 @@ export class Raft implements CoreState {
     const readSeq = this.#rounds.open(this.#nowTick, this.#commit, this.#commitIsOwn);
     const minMatch = this.minMatch();
     for (const peer of this.#peers) {
-      const ageTicks = this.#nowTick - this.#rounds.freshTick(peer.match);
       this.#messages.push({
         type: "heartbeat",
         group: this.group,
@@ -1209,7 +1390,7 @@ export class Raft implements CoreState {
         term: this.#term,
         commit: Math.min(this.#commit, peer.match),
         readSeq,
-        quorumAgeTicks: Math.min(ageTicks, ageUnknownTicks),
+        freshStamp: peer.stamps.before(this.#rounds.freshSeq(peer.match)),
         minMatch,
       });
     }
@@ -1222,6 +1403,8 @@ export class Raft implements CoreState {
     peer.heardTick = this.#nowTick;
     if (message.readSeq <= peer.readSeq) return;
     peer.readSeq = message.readSeq;
+    peer.preferred = message.preferred;
+    peer.stamps.add(message.stamp, this.#rounds.lastSeq, this.#nowTick);
     this.#confirmRounds();
   }
 
@@ -1286,9 +1469,53 @@ export class Raft implements CoreState {
 
   #stepReadIndexReply({ from, context, index, ok }: ReadIndexReplyMessage): void {
     if (from !== this.#leader) return;
-    this.#questions.answer(context, ok, (read) =>
+    const askedTick = this.#questions.answer(context, ok, (read) =>
       this.#reads.push({ context: read, index, ok: true }),
     );
+    this.#freshAsOf(askedTick, index);
+  }
+
+  /* ---------------------------------------------------------------- leadership transfer */
+
+  get #transferView(): TransferView {
+    return {
+      configuration: this.configuration,
+      peers: this.#peers,
+      nowTick: this.#nowTick,
+      limits: this.#limits,
+      bytesAbove: (index) => this.#bytesIn(index + 1, this.#log.lastIndex),
+    };
+  }
+
+  /** Tells the target to campaign once it has the whole log durably (E8); `again`, as the message may be lost. */
+  #askTarget(again = false): void {
+    const transfer = this.#transfer;
+    if (transfer === undefined || (transfer.asked && !again)) return;
+    if (this.#peer(transfer.target)?.match !== this.#log.lastIndex) return;
+    transfer.asked = true;
+    this.#messages.push({
+      type: "timeoutNow",
+      group: this.group,
+      from: this.nodeId,
+      to: transfer.target,
+      term: this.#term,
+      lastIndex: this.#log.lastIndex,
+      lastTerm: this.#log.lastTerm,
+    });
+  }
+
+  /** The leader wants this node in its place: no waiting, and no pre-vote, which voters that hear the leader would refuse. */
+  #stepTimeoutNow(message: TimeoutNowMessage): void {
+    if (!this.#hearLeader(message.from)) return;
+    const { lastIndex, lastTerm } = this.#log;
+    // Late: the leader gave up the transfer and went on. Or from another life of this node.
+    if (message.lastIndex !== lastIndex || message.lastTerm !== lastTerm) return;
+    if (this.#durableIndex < lastIndex || !this.#mayCampaign) return;
+    this.#campaign(true);
+  }
+
+  get #mayCampaign(): boolean {
+    return isVoter(this.configuration, this.nodeId) && this.#term < Number.MAX_SAFE_INTEGER - 1;
   }
 
   /* ---------------------------------------------------------------- invariants */

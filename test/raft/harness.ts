@@ -6,7 +6,14 @@ import { checkLimits, defaultLimits } from "../../src/limits.ts";
 import type { Limits } from "../../src/limits.ts";
 import { decodeConfiguration, encodeConfiguration } from "../../src/raft/configuration.ts";
 import { Raft } from "../../src/raft/raft.ts";
-import type { Configuration, ReadState, Ready } from "../../src/raft/ready.ts";
+import type { SnapshotVerdict } from "../../src/raft/raft.ts";
+import type {
+  Configuration,
+  ReadState,
+  Ready,
+  Restore,
+  SnapshotRequest,
+} from "../../src/raft/ready.ts";
 import {
   BatchKind,
   batchHeaderBytes,
@@ -105,11 +112,17 @@ export interface Image {
 interface Write {
   readonly token: number;
   readonly hardState: HardState | undefined;
+  readonly restore: Restore | undefined;
   readonly append: readonly Batch[];
 }
 
 function perform(image: Image, write: Write): void {
   if (write.hardState !== undefined) image.hardState = write.hardState;
+  if (write.restore !== undefined) {
+    image.start = write.restore.start;
+    image.startConfiguration = write.restore.configuration;
+    image.batches = [];
+  }
   const first = write.append[0];
   if (first === undefined) return;
   while (image.batches.length > 0 && image.batches.at(-1)!.firstIndex >= first.firstIndex)
@@ -158,6 +171,8 @@ export class TestNode {
   writes: Write[] = [];
   raft: Raft;
   reads: ReadState[] = [];
+  /** What the core has asked for so far. */
+  snapshots: SnapshotRequest[] = [];
   /** Of the last Ready. */
   commit = 0;
   /** Kept over crashes by the state machine: never above what is durable. */
@@ -202,12 +217,14 @@ export class TestNode {
     if (!this.raft.hasReady()) return undefined;
     const ready = this.raft.ready();
     if (ready.token !== undefined) {
-      const write = { token: ready.token, hardState: ready.hardState, append: ready.append };
+      const { token, hardState, restore, append } = ready;
+      const write = { token, hardState, restore, append };
       this.writes.push(write);
       perform(this.visible, write);
     }
     this.commit = ready.commit;
     this.reads.push(...ready.reads);
+    this.snapshots.push(...ready.snapshots);
     const messages = ready.messages.map((message) =>
       message.type === "append" ? this.#withBodies(message) : message,
     );
@@ -228,8 +245,14 @@ export class TestNode {
   /** The first `count` outstanding writes are durable. */
   sync(count = this.writes.length): void {
     const done = this.writes.splice(0, count);
-    for (const write of done) perform(this.durable, write);
+    for (const write of done) this.#makeDurable(write);
     if (done.length > 0) this.raft.synced(done.at(-1)!.token);
+  }
+
+  /** A pointer in the same write makes the snapshot the machine's file [25]. */
+  #makeDurable(write: Write): void {
+    perform(this.durable, write);
+    if (write.restore !== undefined) this.appliedDurable = write.restore.start.index;
   }
 
   /** Everything committed is applied; the part of it that is durable in the log is durable in the machine. */
@@ -243,8 +266,9 @@ export class TestNode {
 
   /** Power is lost: what was not synced is gone, but for the first `kept` writes. Then the node starts anew. */
   restart(kept = 0): void {
-    for (const write of this.writes.splice(0, kept)) perform(this.durable, write);
+    for (const write of this.writes.splice(0, kept)) this.#makeDurable(write);
     this.writes = [];
+    this.snapshots = [];
     this.visible = { ...this.durable, batches: [...this.durable.batches] };
     this.reads = [];
     this.raft = this.#boot();
@@ -261,6 +285,15 @@ export class TestNode {
       image.startConfiguration = startConfiguration;
     }
     this.raft.compact(start);
+  }
+
+  /** Streams this node's state at `index`, a batch end, to another, all at once; what the other makes of it. */
+  sendSnapshot(to: TestNode, index: number): SnapshotVerdict {
+    const start = this.raft.positionAt(index)!;
+    const verdict = to.raft.snapshotOffered(this.id, this.raft.term, start);
+    if (verdict === "needed") to.raft.restored(start, this.raft.configurationAt(index));
+    this.raft.snapshotEnded(to.id);
+    return verdict;
   }
 
   propose(count = 1, body = `by ${this.id}`): Batch | undefined {
