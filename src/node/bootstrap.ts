@@ -73,6 +73,7 @@ export function bootstrapGroup(
     hardState,
     start: { index: 0, term: 0, crc: seedCrc, timeMs: 0 },
     startConfiguration: new Uint8Array(0),
+    machineGeneration: 0,
     batches: [
       {
         firstIndex: 1,

@@ -21,6 +21,10 @@ export const RecordKind = {
   logStart: 4,
   /** A live batch copied forward so that its old segment may go [19]. Supersedes nothing. */
   rewrite: 5,
+  /** Which file is the group's state machine: a snapshot becomes live by this record, in the transaction of its log start [25]. */
+  machineFile: 6,
+  /** A replica has lost durable data, or is whole again [22]. */
+  wound: 7,
 } as const;
 export type RecordKind = (typeof RecordKind)[keyof typeof RecordKind];
 

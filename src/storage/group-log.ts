@@ -2,12 +2,20 @@
  * One group's log as the store knows it: where each live batch lies and how it chains, without any body. A ring of typed arrays, some
  * 36 bytes per batch, searched by index. Knows neither segments nor the disk.
  */
-import type { Batch, BatchInfo, HardState, LogStart } from "../wire/batch.ts";
+import type { Batch, BatchInfo, HardState, LogStart, Wound } from "../wire/batch.ts";
 
 export const noHardState: HardState = { term: 0, votedFor: 0, commit: 0 };
 
 /** Told of each batch that leaves the log, whether compacted or superseded. */
 export type DropHandler = (seq: number, bytes: number) => void;
+
+/** A snapshot that becomes the group's log and machine. */
+export interface StoreRestore {
+  readonly start: LogStart;
+  /** Body of the configuration in force at `start`. */
+  readonly configuration: Uint8Array;
+  readonly machineGeneration: number;
+}
 
 export class GroupLog {
   readonly group: number;
@@ -17,12 +25,20 @@ export class GroupLog {
   startConfiguration: Uint8Array = new Uint8Array(0);
   /** The next start record says that everything before it is void. */
   startResets = false;
+  /** Which file is the state machine: 0 = the one that it made itself, else a snapshot that was taken over. */
+  machineGeneration = 0;
   /** Of live batches. */
   bytes = 0;
 
   /** Where the log ended when the latest sync round began, lowered by what was superseded since: durable once the round is over [D5]. */
   roundIndex: number;
   roundTerm: number;
+  roundHardTerm = 0;
+
+  /** What durable data it lost and has not got back yet [22]. */
+  wound: Wound | undefined;
+  /** The next wound record says that the log from here on is void; 0 = nothing of it. */
+  cut = 0;
 
   /** Batches are at ring positions #head … #head + length - 1, modulo the capacity, which is a power of two. */
   length = 0;
@@ -149,6 +165,26 @@ export class GroupLog {
     this.roundIndex = this.roundTerm = 0;
   }
 
+  /** A snapshot at `start` takes the place of the whole log. */
+  restore({ start, configuration, machineGeneration }: StoreRestore, onDrop: DropHandler): void {
+    while (this.length > 0) this.#shift(onDrop);
+    this.start = start;
+    this.startConfiguration = configuration;
+    this.startResets = false;
+    this.machineGeneration = machineGeneration;
+    this.roundIndex = this.roundTerm = 0;
+  }
+
+  /** Drops what begins at a damaged batch. */
+  cutFrom(firstIndex: number, onDrop: DropHandler): void {
+    this.cut = this.cut === 0 ? firstIndex : Math.min(this.cut, firstIndex);
+    this.#supersede(firstIndex, onDrop);
+  }
+
+  get lastTerm(): number {
+    return this.#chainTerm(this.length - 1);
+  }
+
   /** A batch has been copied to another record. */
   relocate(position: number, seq: number): void {
     this.#seq[(this.#head + position) & this.#mask] = seq;
@@ -157,6 +193,7 @@ export class GroupLog {
   beginRound(): void {
     this.roundIndex = this.lastIndex;
     this.roundTerm = this.#chainTerm(this.length - 1);
+    this.roundHardTerm = this.hardState.term;
   }
 
   #pop(onDrop: DropHandler): void {

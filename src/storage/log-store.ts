@@ -22,10 +22,11 @@ import {
   type LogStart,
 } from "../wire/batch.ts";
 import { DiskFullError, RecordKind, type Disk, type LogRecord } from "./disk.ts";
-import { GroupLog } from "./group-log.ts";
+import { GroupLog, type StoreRestore } from "./group-log.ts";
 import {
   hardStateRecord,
   logStartRecord,
+  machineFileRecord,
   nextStreamCrc,
   segmentStartRecord,
   type SegmentStart,
@@ -37,6 +38,8 @@ import { WatermarkBuilder } from "./watermark.ts";
 export interface GroupWrite {
   readonly group: number;
   readonly hardState: HardState | undefined;
+  /** A snapshot takes the place of the whole log, and its file that of the machine's; what is appended follows on it. */
+  readonly restore?: StoreRestore | undefined;
   /** In order; the first may supersede what the log has from its firstIndex on, the others continue it. */
   readonly append: readonly Batch[];
 }
@@ -48,6 +51,8 @@ export interface RecoveredGroup {
   readonly start: LogStart;
   /** Body of the configuration in force at `start`; empty at the very beginning. */
   readonly startConfiguration: Uint8Array;
+  /** Which file is the state machine: 0 = the one that it made itself, else a snapshot that was taken over. */
+  readonly machineGeneration: number;
   /** Live, contiguous, chain-verified. */
   readonly batches: readonly BatchInfo[];
   /** Live configuration batches, in order, with their bodies. */
@@ -174,6 +179,7 @@ export class LogStore {
         hardState: found.hardState,
         start: found.start,
         startConfiguration: found.startConfiguration,
+        machineGeneration: found.machineGeneration,
         batches: found.batches,
         configurations: configurationBatches(found.batches, (seq) => this.#read(seq)),
       });
@@ -186,6 +192,7 @@ export class LogStore {
     const group = new GroupLog(id, found.start);
     group.hardState = found.hardState;
     group.startConfiguration = found.startConfiguration;
+    group.machineGeneration = found.machineGeneration;
     for (const batch of found.batches) {
       group.push(batch, batch.bytes, batch.seq);
       this.#segments.of(batch.seq).liveBatches += 1;
@@ -205,7 +212,7 @@ export class LogStore {
     for (const write of writes) {
       distinct.add(write.group);
       checkWrite(this.#groups.get(write.group) ?? this.#newGroup(write.group), write);
-      if (write.hardState !== undefined || write.append.length > 0) empty = false;
+      if (recordsOf(write) > 0) empty = false;
     }
     must(distinct.size === writes.length, "a group twice in one append");
     if (!empty) this.#write(writes);
@@ -228,12 +235,20 @@ export class LogStore {
       for (const group of this.#groups.values()) {
         records.push(hardStateRecord(++seq, group.group, group.hardState));
         records.push(this.#logStart(++seq, group));
+        const { machineGeneration } = group;
+        if (machineGeneration === 0) continue;
+        records.push(machineFileRecord(++seq, group.group, machineGeneration));
       }
     } else {
       for (const group of this.#movedStarts) records.push(this.#logStart(++seq, group));
     }
-    for (const { group, hardState, append } of writes) {
+    for (const { group, hardState, restore, append } of writes) {
       if (hardState !== undefined) records.push(hardStateRecord(++seq, group, hardState));
+      if (restore !== undefined) {
+        const { start, configuration, machineGeneration } = restore;
+        records.push(logStartRecord(++seq, group, { start, resets: true, configuration }));
+        records.push(machineFileRecord(++seq, group, machineGeneration));
+      }
       for (const batch of append) {
         records.push({ seq: ++seq, kind: RecordKind.batch, group, data: batch.bytes });
       }
@@ -250,12 +265,15 @@ export class LogStore {
     this.#movedStarts.clear();
     this.#appended(records);
     let at = records.length;
-    for (const write of writes) at -= write.append.length + (write.hardState === undefined ? 0 : 1);
+    for (const write of writes) at -= recordsOf(write);
     for (const write of writes) at = this.#remember(write, records, at);
   }
 
   #segmentStart(number: number, oldest: number): SegmentStart {
     const predecessor = this.#segments.current;
+    let stateRecords = 0;
+    for (const group of this.#groups.values())
+      stateRecords += group.machineGeneration === 0 ? 2 : 3;
     return {
       number,
       predecessor: predecessor?.file.number ?? 0,
@@ -264,7 +282,7 @@ export class LogStore {
       predecessorLastSeq: this.#appendSeq,
       streamCrc: this.#streamCrc,
       bootId: this.#bootId,
-      stateRecords: this.#groups.size * 2,
+      stateRecords,
     };
   }
 
@@ -281,6 +299,11 @@ export class LogStore {
     if (write.hardState !== undefined) {
       group.hardState = write.hardState;
       at += 1;
+    }
+    if (write.restore !== undefined) {
+      group.restore(write.restore, this.#dropped);
+      this.#dirtyGroups.add(group);
+      at += 2;
     }
     for (const batch of write.append) {
       group.append(batch, records[at]!.seq, this.#dropped);
@@ -496,8 +519,12 @@ export class LogStore {
   }
 }
 
+function recordsOf({ hardState, restore, append }: GroupWrite): number {
+  return (hardState === undefined ? 0 : 1) + (restore === undefined ? 0 : 2) + append.length;
+}
+
 /** Throws where a write would break the log; nothing has been changed then. */
-function checkWrite(log: GroupLog, { group, hardState, append }: GroupWrite): void {
+function checkWrite(log: GroupLog, { group, hardState, restore, append }: GroupWrite): void {
   if (hardState !== undefined) {
     must(hardState.term >= log.hardState.term, `group ${group}: the term would go back`);
     const sameVote =
@@ -506,9 +533,17 @@ function checkWrite(log: GroupLog, { group, hardState, append }: GroupWrite): vo
       hardState.votedFor === log.hardState.votedFor;
     must(sameVote, `group ${group}: the vote of term ${hardState.term} would change`);
   }
+  if (restore !== undefined) {
+    must(restore.start.index > log.start.index, `group ${group}: a snapshot goes back`);
+    must(
+      restore.machineGeneration > log.machineGeneration,
+      `group ${group}: the name of a machine's file is used again`,
+    );
+  }
   const first = append[0];
   if (first === undefined) return;
-  const refusal = log.refusal(first);
+  const follows = restore === undefined ? log : new GroupLog(group, restore.start);
+  const refusal = follows.refusal(first);
   must(refusal === undefined, `group ${group}, batch at ${first.firstIndex}: ${refusal}`);
   let before = first;
   for (const batch of append) {

@@ -7,14 +7,17 @@
  *     segmentStart  0 crc u32 | 4 number u32 | 8 predecessor u32 | 12 oldest u32 | 16 predecessorFirstSeq u64 | 24 predecessorLastSeq u64
  *                   32 streamCrc u32 | 36 bootId u32 | 40 stateRecords u32
  *     hardState     0 crc u32 | 4 votedFor u32 | 8 term u64 | 16 commit u64
+ *     wound         0 crc u32 | 4 flags u32 (1 = wounded, else whole again) | 8 cut u64: the log from here on is void, 0 = none
+ *                   16 term u64 | 24 index u64 | 32 hardTerm u64
  *     logStart      0 crc u32 | 4 flags u32 (1 = resets) | 8 index u64 | 16 term u64 | 24 timeMs u64 | 32 crc of the chain u32 | 36 configuration
+ *     machineFile   0 crc u32 | 4 generation u32
  *
  * The stream crc runs over place and head of all records since the folder was made. Segment starts and the watermark carry it, so a
  * record that was lost, swapped, or replaced by an old copy of itself is noticed although its own crc is right, and a damaged head of
  * a batch is noticed although its body, which the batch's crc needs, has not been read.
  */
 import { crc32 } from "node:zlib";
-import { readSafe, writeSafe, type HardState, type LogStart } from "../wire/batch.ts";
+import { readSafe, writeSafe, type HardState, type LogStart, type Wound } from "../wire/batch.ts";
 import { RecordKind, type LogRecord } from "./disk.ts";
 
 /** Leading bytes of a record's data that suffice to follow the stream without reading bodies. */
@@ -23,7 +26,10 @@ export const recordHeadBytes = 48;
 const segmentStartBytes = 44;
 const hardStateBytes = 24;
 const logStartBytes = 36;
+const machineFileBytes = 8;
+const woundBytes = 40;
 const resetsFlag = 1;
+const woundedFlag = 1;
 
 export interface SegmentStart {
   readonly number: number;
@@ -48,6 +54,13 @@ export interface LogStartRecord {
   readonly resets: boolean;
   /** Body of the configuration in force at `start`. */
   readonly configuration: Uint8Array;
+}
+
+export interface WoundRecord {
+  /** Undefined: healed. */
+  readonly wound: Wound | undefined;
+  /** The batch that begins here is damaged; it and all that follow are void. 0 = none. */
+  readonly cut: number;
 }
 
 const place = new Uint8Array(16);
@@ -126,6 +139,23 @@ export function logStartRecord(seq: number, group: number, record: LogStartRecor
   return sealRecord(seq, RecordKind.logStart, group, data);
 }
 
+export function woundRecord(seq: number, group: number, { wound, cut }: WoundRecord): LogRecord {
+  const data = new Uint8Array(woundBytes);
+  const view = viewOf(data);
+  view.setUint32(4, wound === undefined ? 0 : woundedFlag, true);
+  writeSafe(view, 8, cut);
+  writeSafe(view, 16, wound?.term ?? 0);
+  writeSafe(view, 24, wound?.index ?? 0);
+  writeSafe(view, 32, wound?.hardTerm ?? 0);
+  return sealRecord(seq, RecordKind.wound, group, data);
+}
+
+export function machineFileRecord(seq: number, group: number, generation: number): LogRecord {
+  const data = new Uint8Array(machineFileBytes);
+  viewOf(data).setUint32(4, generation, true);
+  return sealRecord(seq, RecordKind.machineFile, group, data);
+}
+
 /** Undefined where the record is not a whole, intact segment start. */
 export function readSegmentStart(record: LogRecord): SegmentStart | undefined {
   const { kind, data } = record;
@@ -153,6 +183,24 @@ export function readHardState(data: Uint8Array): HardState | undefined {
   const commit = readSafe(view, 16);
   if (!(term >= 0 && commit >= 0)) return undefined;
   return { term, votedFor: view.getUint32(4, true), commit };
+}
+
+/** Undefined where the layout is wrong; `recordIntact` is asked separately. */
+export function readWound(data: Uint8Array): WoundRecord | undefined {
+  if (data.byteLength !== woundBytes) return undefined;
+  const view = viewOf(data);
+  const cut = readSafe(view, 8);
+  const term = readSafe(view, 16);
+  const index = readSafe(view, 24);
+  const hardTerm = readSafe(view, 32);
+  if (!(cut >= 0 && term >= 0 && index >= 0 && hardTerm >= 0)) return undefined;
+  const isWounded = (view.getUint32(4, true) & woundedFlag) !== 0;
+  return { wound: isWounded ? { term, index, hardTerm } : undefined, cut };
+}
+
+/** Undefined where the layout is wrong; `recordIntact` is asked separately. */
+export function readMachineFile(data: Uint8Array): number | undefined {
+  return data.byteLength === machineFileBytes ? viewOf(data).getUint32(4, true) : undefined;
 }
 
 /** Undefined where the layout is wrong; of a head, the configuration is cut off. */

@@ -7,6 +7,10 @@
  * older segments as well and completes as a whole, so had anything in it been durable for sure, the chain would be. Segments below
  * `oldest` are half retired, those beside the chain are leftovers of a start that never completed a sync.
  *
+ * Where something durable is missing all the same, a node that has others to fetch it from starts with the longest prefix of the stream
+ * that is whole, which may be empty, and every group is wounded [22]: its log may be short, and so may its hard state. Without others
+ * the start is refused.
+ *
  * The two newest segments of the chain are read and verified in full, which gives hard state, log starts and configurations, for each
  * segment begins with those of all groups. Of older ones only headers are read; a body is verified when it is served.
  */
@@ -20,6 +24,7 @@ import {
   type BatchInfo,
   type HardState,
   type LogStart,
+  type Wound,
 } from "../wire/batch.ts";
 import { RecordKind, type Disk, type LogRecord, type SegmentFile } from "./disk.ts";
 import { noHardState } from "./group-log.ts";
@@ -27,12 +32,14 @@ import {
   nextStreamCrc,
   readHardState,
   readLogStart,
+  readMachineFile,
   readSegmentStart,
+  readWound,
   recordHeadBytes,
   recordIntact,
   type SegmentStart,
 } from "./records.ts";
-import { isBelow, readWatermark, type Watermark } from "./watermark.ts";
+import { gravest, isBelow, readWatermark, type Watermark } from "./watermark.ts";
 
 export interface RecoveredSegment {
   readonly file: SegmentFile;
@@ -51,8 +58,10 @@ export interface ReplayedGroup {
   hardState: HardState;
   start: LogStart;
   startConfiguration: Uint8Array;
+  machineGeneration: number;
   /** Ascending, contiguous once the whole stream has been replayed. */
   batches: RecoveredBatch[];
+  wound: Wound | undefined;
 }
 
 export interface RecoveredLog {
@@ -63,7 +72,7 @@ export interface RecoveredLog {
   readonly lastSeq: number;
   readonly streamCrc: number;
   readonly groups: ReadonlyMap<number, ReplayedGroup>;
-  /** Damage that cost nothing known durable, for the operator's eyes. */
+  /** Damage that does not stop the start, for the operator's eyes. */
   readonly damage: readonly string[];
 }
 
@@ -82,7 +91,8 @@ interface Fault {
 const lost = (text: string): Fault => ({ damaged: false, text });
 const damaged = (text: string): Fault => ({ damaged: true, text });
 
-export function recoverLog(disk: Disk, seedCrc: number): RecoveredLog {
+/** `canHeal`: what was known durable and is missing makes its groups wounded; else it is refused. */
+export function recoverLog(disk: Disk, seedCrc: number, canHeal: boolean): RecoveredLog {
   const watermark = intactWatermark(disk.readWatermark());
   const files = disk.segments;
   const faults: Fault[] = [];
@@ -99,7 +109,8 @@ export function recoverLog(disk: Disk, seedCrc: number): RecoveredLog {
       continue;
     }
     if (replay.tailFault !== undefined) faults.push(replay.tailFault);
-    refuseIfBelow(watermark, replay, faults);
+    const loss = lossOf(watermark, replay, faults);
+    if (loss !== undefined) replay.wound(loss, canHeal);
     replay.checkGroups();
     const inChain = new Set(replay.segments.map((segment) => segment.file));
     return {
@@ -108,19 +119,26 @@ export function recoverLog(disk: Disk, seedCrc: number): RecoveredLog {
       lastSeq: replay.lastSeq,
       streamCrc: replay.streamCrc,
       groups: replay.groups,
-      damage: faults.filter((fault) => fault.damaged).map((fault) => fault.text),
+      damage: damageOf(faults, loss),
     };
   }
   const nothing = new Replay(seedCrc, watermark);
-  refuseIfBelow(watermark, nothing, faults);
+  const loss = lossOf(watermark, nothing, faults);
+  if (loss !== undefined) nothing.wound(loss, canHeal);
   return {
     segments: [],
     leftovers: files,
     lastSeq: 0,
     streamCrc: nothing.streamCrc,
     groups: nothing.groups,
-    damage: faults.filter((fault) => fault.damaged).map((fault) => fault.text),
+    damage: damageOf(faults, loss),
   };
+}
+
+/** The loss names the faults that led to it. */
+function damageOf(faults: readonly Fault[], loss: Fault | undefined): readonly string[] {
+  if (loss !== undefined) return [loss.text];
+  return faults.filter((fault) => fault.damaged).map((fault) => fault.text);
 }
 
 /** The segments from the oldest that `files[newest]` needs up to it, or why they are not all there. */
@@ -250,6 +268,14 @@ class Replay {
         this.#group(record.group).hardState = hardState;
         break;
       }
+      case RecordKind.wound: {
+        const wound = readWound(data);
+        if (wound === undefined || !recordIntact(record)) return false;
+        const group = this.#group(record.group);
+        group.wound = wound.wound;
+        if (wound.cut > 0) dropFrom(group.batches, wound.cut);
+        break;
+      }
       case RecordKind.logStart: {
         const logStart = readLogStart(data);
         if (logStart === undefined || (whole && !recordIntact(record))) return false;
@@ -260,6 +286,12 @@ class Replay {
           ? group.batches.length
           : group.batches.findIndex((batch) => batch.firstIndex > logStart.start.index);
         group.batches.splice(0, kept < 0 ? group.batches.length : kept);
+        break;
+      }
+      case RecordKind.machineFile: {
+        const generation = readMachineFile(data);
+        if (generation === undefined || !recordIntact(record)) return false;
+        this.#group(record.group).machineGeneration = generation;
         break;
       }
       default:
@@ -278,7 +310,7 @@ class Replay {
     }
     const { batches } = this.#group(record.group);
     if (record.kind === RecordKind.batch) {
-      while (batches.length > 0 && batches.at(-1)!.firstIndex >= batch.firstIndex) batches.pop();
+      dropFrom(batches, batch.firstIndex);
       batches.push(batch);
       return true;
     }
@@ -296,7 +328,9 @@ class Replay {
         hardState: noHardState,
         start: { index: 0, term: 0, crc: this.#seedCrc, timeMs: 0 },
         startConfiguration: new Uint8Array(0),
+        machineGeneration: 0,
         batches: [],
+        wound: undefined,
       };
       this.groups.set(id, group);
     }
@@ -307,6 +341,20 @@ class Replay {
     const watermark = this.#watermark;
     if (watermark?.seq === this.lastSeq && watermark.streamCrc !== this.streamCrc) {
       this.watermarkDiffers = true;
+    }
+  }
+
+  /** Nobody knows of which group the lost records were: all are to come again to where the watermark has them. */
+  wound(loss: Fault, canHeal: boolean): void {
+    if (!canHeal) {
+      throw new FatalError(
+        loss.damaged ? "corrupt_data" : "below_watermark",
+        `${loss.text}. This node acknowledged data that it no longer has, so it must not vote. ${advice}`,
+      );
+    }
+    for (const [id, need] of this.#watermark!.groups) {
+      const group = this.#group(id);
+      group.wound = group.wound === undefined ? need : gravest(group.wound, need);
     }
   }
 
@@ -326,6 +374,10 @@ class Replay {
       }
     }
   }
+}
+
+function dropFrom(batches: RecoveredBatch[], index: number): void {
+  while (batches.length > 0 && batches.at(-1)!.firstIndex >= index) batches.pop();
 }
 
 /** Position of the first batch at or after `index`. */
@@ -370,17 +422,19 @@ function readBatchHead(record: LogRecord, size: number): RecoveredBatch | undefi
   };
 }
 
-/** The live configuration batches of a group, in order, with their bodies. */
+/** The live configuration batches of a group, in order, with their bodies; up to the first that is broken, where `canHeal`. */
 export function configurationBatches(
   batches: readonly RecoveredBatch[],
   read: (seq: number) => Uint8Array | undefined,
-): Batch[] {
+  canHeal: boolean,
+): { readonly found: readonly Batch[]; readonly brokenAt: number | undefined } {
   const found: Batch[] = [];
   for (const { kind, seq, crc, firstIndex } of batches) {
     if (kind !== BatchKind.configuration) continue;
     const data = read(seq);
     const batch = data === undefined ? undefined : readBatch(data, 0);
     if (batch === undefined || batch.crc !== crc || !batchIntact(batch)) {
+      if (canHeal) return { found, brokenAt: firstIndex };
       throw new FatalError(
         "corrupt_data",
         `the configuration at index ${firstIndex}, record ${seq}, fails its check. ${advice}`,
@@ -388,7 +442,7 @@ export function configurationBatches(
     }
     found.push(batch);
   }
-  return found;
+  return { found, brokenAt: undefined };
 }
 
 const advice =
@@ -406,14 +460,15 @@ function intactWatermark(bytes: Uint8Array | undefined): Watermark | undefined {
   return watermark;
 }
 
-function refuseIfBelow(
+/** What is missing of that which was known durable. */
+function lossOf(
   watermark: Watermark | undefined,
   replay: Replay,
   faults: readonly Fault[],
-): void {
-  if (watermark === undefined) return;
+): Fault | undefined {
+  if (watermark === undefined) return undefined;
   const short = replay.lastSeq < watermark.seq;
-  if (!short && !replay.watermarkDiffers) return;
+  if (!short && !replay.watermarkDiffers) return undefined;
   const lines = [
     short
       ? `the log ends at record ${replay.lastSeq}, but was known durable up to record ${watermark.seq}`
@@ -433,8 +488,5 @@ function refuseIfBelow(
   }
   lines.push(...faults.map((fault) => fault.text));
   const isDamage = !short || faults.some((fault) => fault.damaged);
-  throw new FatalError(
-    isDamage ? "corrupt_data" : "below_watermark",
-    `${lines.join("; ")}. This node acknowledged data that it no longer has, so it must not vote. ${advice}`,
-  );
+  return { damaged: isDamage, text: lines.join("; ") };
 }
