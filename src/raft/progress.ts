@@ -30,8 +30,15 @@ export class Progress {
   snapshotAskTick = 0;
   /** Highest commit index that an append has carried to it. */
   commitSent = 0;
-  /** Tick of the last message from it in this term. */
-  heardTick: number;
+  /** Tick of the last message from it in this term; -Infinity = none yet. */
+  heardTick = -Infinity;
+  /** Since when a learner has had all but the last window of the log; Infinity = it has not. */
+  caughtUpTick = Infinity;
+  /** It is no member any more: index of the configuration that left it out, which it is still told. 0 = a member. */
+  leftIndex = 0;
+  /** Tick at which it left, and the first read round that told it so; Infinity = not yet. */
+  leftTick = 0;
+  leftSeq = Infinity;
   /** Tick of the last acknowledgement that freed something in flight, or of the first append after an idle time. */
   movedTick = 0;
 
@@ -43,10 +50,9 @@ export class Progress {
   #bytes = 0;
   readonly #bytesMax: number;
 
-  constructor(id: number, next: number, nowTick: number, limits: Limits) {
+  constructor(id: number, next: number, limits: Limits) {
     this.id = id;
     this.next = next;
-    this.heardTick = nowTick;
     this.#frameLast = new Float64Array(limits.inflightFramesMax);
     this.#frameBytes = new Float64Array(limits.inflightFramesMax);
     this.#bytesMax = limits.inflightBytesMax;

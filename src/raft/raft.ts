@@ -13,7 +13,7 @@
  * contradicts what is committed here. Then safety is lost already, and the group stops.
  */
 import type { Limits } from "../limits.ts";
-import { BatchKind, batchHeaderBytes, lastIndexOf, sealBatch } from "../wire/batch.ts";
+import { BatchKind, batchHeaderBytes, bodyOf, lastIndexOf, sealBatch } from "../wire/batch.ts";
 import type { Batch, BatchInfo, HardState, LogStart } from "../wire/batch.ts";
 import type {
   AppendMessage,
@@ -27,10 +27,18 @@ import type {
   VoteMessage,
   VoteReplyMessage,
 } from "../wire/messages.ts";
-import { ConfigurationStack, isVoter, membersOf } from "./configuration.ts";
+import {
+  ConfigurationStack,
+  decodeConfiguration,
+  isJoint,
+  isVoter,
+  membersOf,
+} from "./configuration.ts";
 import { InvariantError, brokenRule } from "./invariants.ts";
 import type { CoreState } from "./invariants.ts";
 import { Log } from "./log.ts";
+import { follows, inProgress, leaveJoint, planChange, promoteLearners, refuse } from "./membership.ts";
+import type { ChangePlan, MemberChange } from "./membership.ts";
 import { Progress } from "./progress.ts";
 import type { ProgressState } from "./progress.ts";
 import { quorumValue, voteResult } from "./quorum.ts";
@@ -179,6 +187,8 @@ export class Raft implements CoreState {
   #commitIsOwn = false;
   /** Something happened that may allow an append to leave. */
   #sendDue = false;
+  /** What is to be proposed next without being asked. */
+  #configurationDue: Configuration | undefined;
   /** Leadership is being handed over: nothing is proposed. */
   #transfer: Transfer | undefined;
 
@@ -299,6 +309,36 @@ export class Raft implements CoreState {
   configurationAt(index: number): Configuration {
     return this.#configurations.at(index);
   }
+  /** This node was a member once, and is not any more: it takes part in nothing. */
+  get removed(): boolean {
+    return this.#isRemoved(this.nodeId);
+  }
+  /**
+   * Whether those whose votes this configuration needs are alive, as this leader sees it. Every voter counts that was heard within the
+   * check-quorum time.
+   */
+  liveMajority(configuration: Configuration): boolean {
+    const isAlive = (id: number): number => {
+      const peer = this.#peer(id);
+      return id === this.nodeId || (peer !== undefined && this.#isActive(peer)) ? 1 : 0;
+    };
+    return quorumValue(configuration, isAlive) === 1;
+  }
+  /**
+   * What these changes of the members come to here and now. A `next` may be sealed and proposed in the same turn. With `force` it is given
+   * even where no majority of the voters that would be left is alive: then nothing commits until one is again.
+   */
+  planChange(changes: readonly MemberChange[], force = false): ChangePlan {
+    if (this.#role !== "leader")
+      return refuse("not_leader", "This node does not lead; ask the leader.");
+    if (!this.#maySucceed() || isJoint(this.configuration)) return inProgress();
+    const plan = planChange(this.configuration, changes);
+    if (!("next" in plan) || force || this.liveMajority(plan.next)) return plan;
+    return refuse(
+      "no_live_majority",
+      `No majority of the voters ${plan.next.voters.join(", ")} is alive, so the change could not be completed. Bring the nodes that are down back first, or force it.`,
+    );
+  }
   /** Why leadership was last given up; empty = never. */
   get stepDownReason(): string {
     return this.#stepDownReason;
@@ -327,20 +367,22 @@ export class Raft implements CoreState {
   }
   /** The other members as this leader sees them; empty on other roles. */
   progress(): MemberProgress[] {
-    return this.#peers.map((peer) => ({
+    const members = this.#peers.filter(({ leftIndex }) => leftIndex === 0);
+    return members.map((peer) => ({
       id: peer.id,
       match: peer.match,
       next: peer.next,
       state: peer.state,
       inflightBytes: peer.inflightBytes,
-      active: this.#nowTick - peer.heardTick < this.#limits.checkQuorumTicks,
+      active: this.#isActive(peer),
     }));
   }
   /** Every member has the log durably up to here: below, no member will ever ask for it. For retiring the log. */
   minMatch(): number {
     if (this.#role === "leader") {
       let lowest = this.#durableIndex;
-      for (const peer of this.#peers) lowest = Math.min(lowest, peer.match);
+      for (const peer of this.#peers)
+        if (peer.leftIndex === 0) lowest = Math.min(lowest, peer.match);
       this.#minMatch = Math.max(this.#minMatch, lowest);
     }
     return Math.min(this.#minMatch, this.#durableIndex);
@@ -420,8 +462,7 @@ export class Raft implements CoreState {
     if (batch.prevCrc !== this.#log.lastCrc) this.#broken("a proposal is chained to the log");
     if (batch.timeMs < this.#log.lastTimeMs) this.#broken("cluster time never falls");
     if (batch.count < 1 || batch.group !== this.group) this.#broken("a proposal is well formed");
-    if (batch.kind === BatchKind.configuration && !this.configurationCommitted)
-      this.#broken("one configuration change at a time");
+    if (batch.kind === BatchKind.configuration) this.#checkSuccessor(batch);
     this.#appendToLog(batch);
     this.#sendDue = true;
   }
@@ -599,6 +640,7 @@ export class Raft implements CoreState {
       this.#commit !== this.#readyCommit ||
       this.#role !== this.#readyRole ||
       this.#leader !== this.#readyLeader ||
+      this.#configurationDue !== undefined ||
       this.#ackReady() ||
       this.#roundReady() ||
       this.#questionReady()
@@ -647,8 +689,21 @@ export class Raft implements CoreState {
     if (reads.length > 0) this.#reads = [];
     if (snapshots.length > 0) this.#snapshots = [];
     this.#restore = undefined;
+    const configurationDue = this.#configurationDue;
+    this.#configurationDue = undefined;
     const commit = this.#commit;
-    return { token, hardState, restore, append, messages, commit, reads, snapshots, softState };
+    return {
+      token,
+      hardState,
+      restore,
+      append,
+      messages,
+      commit,
+      reads,
+      snapshots,
+      softState,
+      configurationDue,
+    };
   }
 
   /* ---------------------------------------------------------------- terms and roles */
@@ -778,6 +833,7 @@ export class Raft implements CoreState {
     for (const read of this.#rounds.drain()) this.#finishRead(read, 0, false);
     this.#transfer = undefined;
     this.#peers = [];
+    this.#configurationDue = undefined;
     this.#snapshots = [];
     this.#sendDue = false;
     this.#verified = 0;
@@ -889,6 +945,16 @@ export class Raft implements CoreState {
     if (alone || this.#electionElapsedTicks >= this.#electionTimeoutTicks) this.#preCampaign();
   }
 
+  /**
+   * A voter, or one that was until a change that may not be committed: the change may have reached this node alone, and then no other has
+   * a log that could win (dissertation 4.2.2). Its own vote counts only where it is a voter.
+   */
+  #isElectable(): boolean {
+    if (isVoter(this.configuration, this.nodeId)) return true;
+    if (this.configurationCommitted) return false;
+    return isVoter(this.#configurations.at(this.#commit), this.nodeId);
+  }
+
   #isSingleVoter(): boolean {
     const { voters, outgoing } = this.configuration;
     return voters.length === 1 && voters[0] === this.nodeId && outgoing.length === 0;
@@ -908,7 +974,10 @@ export class Raft implements CoreState {
         this.#sendDue = true;
       }
     }
+    if (isJoint(this.configuration) || this.configuration.promotions !== undefined)
+      this.#planSuccessor();
     if (++this.#heartbeatElapsedTicks < this.#limits.heartbeatTicks) return;
+    this.#dropLeft();
     this.#sendHeartbeats();
     if (this.#transfer !== undefined) this.#askTarget(true);
     for (const peer of this.#peers) {
@@ -928,20 +997,36 @@ export class Raft implements CoreState {
     return message.lastIndex >= lastIndex;
   }
 
+  /**
+   * A node without any configuration is on its way into the group; should its id have had another disk before, that one may have voted [36].
+   * A former member gets no vote, and no chance to disturb. Otherwise it does not matter who is a voter by this node's log, which may be behind.
+   */
+  #maySupport(candidate: number): boolean {
+    return this.configuration.voters.length > 0 && !this.#isRemoved(candidate);
+  }
+
+  #isRemoved(nodeId: number): boolean {
+    return this.#configurations.at(this.#commit).removed?.includes(nodeId) ?? false;
+  }
+
   /** Promises nothing and changes nothing: no timer, no vote, no term. */
   #stepPreVote(message: VoteMessage): void {
     const mayVote =
       message.term > this.#term ||
       this.#votedFor === message.from ||
       (this.#votedFor === 0 && this.#leader === 0);
-    const granted = mayVote && !this.#hearsLeader() && this.#isUpToDate(message);
+    const granted =
+      mayVote &&
+      !this.#hearsLeader() &&
+      this.#isUpToDate(message) &&
+      this.#maySupport(message.from);
     const term = granted ? message.term : this.#term;
     this.#sendVoteReply("preVoteReply", message.from, term, granted);
   }
 
   #stepVote(message: VoteMessage): void {
     const mayVote = this.#votedFor === message.from || (this.#votedFor === 0 && this.#leader === 0);
-    if (!mayVote || !this.#isUpToDate(message)) {
+    if (!mayVote || !this.#isUpToDate(message) || !this.#maySupport(message.from)) {
       this.#sendVoteReply("voteReply", message.from, this.#term, false);
       return;
     }
@@ -1217,14 +1302,25 @@ export class Raft implements CoreState {
     return undefined;
   }
 
-  /** One progress per other member; those that stay keep theirs. A new one begins at the log's end, and is asked back from there. */
+  /**
+   * One progress per other member; those that stay keep theirs. A new one begins at the log's end, and is asked back from there. Those that leave
+   * keep theirs too, until they know.
+   */
   #setPeers(): void {
-    this.#peers = membersOf(this.configuration)
-      .filter((id) => id !== this.nodeId)
-      .map(
-        (id) =>
-          this.#peer(id) ?? new Progress(id, this.#log.lastIndex + 1, this.#nowTick, this.#limits),
-      );
+    const members = membersOf(this.configuration).filter((id) => id !== this.nodeId);
+    const next = this.#log.lastIndex + 1;
+    const peers = members.map(
+      (id) => this.#peer(id) ?? new Progress(id, next, this.#limits),
+    );
+    for (const peer of this.#peers) {
+      if (members.includes(peer.id)) continue;
+      if (peer.leftIndex === 0) {
+        peer.leftIndex = this.#configurations.currentIndex;
+        peer.leftTick = this.#nowTick;
+      }
+      peers.push(peer);
+    }
+    this.#peers = peers;
     this.#sendDue = true;
   }
 
@@ -1240,6 +1336,7 @@ export class Raft implements CoreState {
   }
 
   #askForSnapshot(peer: Progress): void {
+    if (peer.leftIndex > 0) return;
     if (peer.snapshotAsked || this.#nowTick < peer.snapshotAskTick) return;
     peer.snapshotAsked = true;
     this.#snapshots.push({ to: peer.id, minIndex: this.#log.start.index });
@@ -1370,8 +1467,81 @@ export class Raft implements CoreState {
     this.#commit = index;
     this.#commitIsOwn = true;
     this.#sendDue = true;
-    if (this.configurationCommitted && !isVoter(this.configuration, this.nodeId))
+    if (!this.configurationCommitted) return;
+    if (isJoint(this.configuration)) this.#planSuccessor();
+    else if (!isVoter(this.configuration, this.nodeId)) {
+      // The others learn that it is committed, so that nobody who left has to ask.
+      this.#sendAppends();
+      this.#sendHeartbeats();
       this.stepDown("this node is no longer a voter");
+    }
+  }
+
+  /* ---------------------------------------------------------------- leader: configurations */
+
+  /** A change is safe only on top of a committed configuration, and under a leader with a committed batch of its own term (the bug of 2015). */
+  #maySucceed(): boolean {
+    return this.#commitIsOwn && this.configurationCommitted;
+  }
+
+  #checkSuccessor(batch: Batch): void {
+    const next = decodeConfiguration(bodyOf(batch));
+    if (next === undefined) this.#broken("a configuration batch is well formed");
+    if (!this.configurationCommitted) this.#broken("one configuration change at a time");
+    if (!this.#commitIsOwn) this.#broken("a leader commits in its term before members change");
+    if (!follows(this.configuration, next)) this.#broken("voters change by joint consensus");
+  }
+
+  /** Whoever leads ends a joint state, and promotes the learners that were promised it. */
+  #planSuccessor(): void {
+    const { configuration } = this;
+    const learners = this.#caughtUpLearners();
+    if (!this.#maySucceed()) return;
+    if (isJoint(configuration)) this.#configurationDue = leaveJoint(configuration);
+    else if (learners.length > 0) {
+      const next = promoteLearners(configuration, learners);
+      if (this.liveMajority(next)) this.#configurationDue = next;
+    }
+  }
+
+  /** Learners to be promoted that have been within one window of the log's end, durably, for two election time-outs. */
+  #caughtUpLearners(): number[] {
+    const { electionTicksMin, electionTicksMax } = this.#limits;
+    const learners: number[] = [];
+    for (const id of Object.keys(this.configuration.promotions ?? {})) {
+      const peer = this.#peer(Number(id));
+      if (peer === undefined) continue;
+      const isHeard = this.#nowTick - peer.heardTick < electionTicksMin;
+      if (!isHeard || !this.#isWithinWindow(peer.match)) peer.caughtUpTick = Infinity;
+      else peer.caughtUpTick = Math.min(peer.caughtUpTick, this.#nowTick);
+      if (this.#nowTick - peer.caughtUpTick >= 2 * electionTicksMax) learners.push(peer.id);
+    }
+    return learners;
+  }
+
+  #isWithinWindow(match: number): boolean {
+    if (match === 0) return false;
+    let bytes = 0;
+    for (let at = this.#log.length - 1; at >= 0 && this.#log.firstIndexAt(at) > match; at--) {
+      bytes += this.#log.bytesAt(at);
+      if (bytes > this.#limits.inflightBytesMax) return false;
+    }
+    return match >= this.#log.start.index;
+  }
+
+  #isActive(peer: Progress): boolean {
+    return this.#nowTick - peer.heardTick < this.#limits.checkQuorumTicks;
+  }
+
+  /** Who is no member any more is told so for a while, and then no more. */
+  #dropLeft(): void {
+    const isOver = (peer: Progress): boolean =>
+      peer.leftIndex > 0 &&
+      (peer.state === "snapshot" ||
+        peer.readSeq >= peer.leftSeq ||
+        (this.configurationCommitted &&
+          this.#nowTick - peer.leftTick > 4 * this.#limits.electionTicksMax));
+    if (this.#peers.some(isOver)) this.#peers = this.#peers.filter((peer) => !isOver(peer));
   }
 
   /* ---------------------------------------------------------------- leader: heartbeats and reads */
@@ -1393,6 +1563,8 @@ export class Raft implements CoreState {
         freshStamp: peer.stamps.before(this.#rounds.freshSeq(peer.match)),
         minMatch,
       });
+      const isTold = peer.leftIndex > 0 && Math.min(this.#commit, peer.match) >= peer.leftIndex;
+      if (isTold) peer.leftSeq = Math.min(peer.leftSeq, readSeq);
     }
     this.#confirmRounds();
   }
@@ -1515,7 +1687,7 @@ export class Raft implements CoreState {
   }
 
   get #mayCampaign(): boolean {
-    return isVoter(this.configuration, this.nodeId) && this.#term < Number.MAX_SAFE_INTEGER - 1;
+    return this.#isElectable() && this.#term < Number.MAX_SAFE_INTEGER - 1;
   }
 
   /* ---------------------------------------------------------------- invariants */

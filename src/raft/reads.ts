@@ -92,11 +92,20 @@ export class ReadRounds {
 
   /** The newest moment at which the leader led and all that was committed then is at or below `index`; -Infinity = none known. */
   freshTick(index: number): number {
+    return this.#fresh(index)?.sentTick ?? -Infinity;
+  }
+
+  /** The round that was sent at that moment; 0 = none known. */
+  freshSeq(index: number): number {
+    return this.#fresh(index)?.seq ?? 0;
+  }
+
+  #fresh(index: number): Round | undefined {
     for (let at = this.#history.length - 1; at >= 0; at--) {
       const round = this.#history[at]!;
-      if (round.commit <= index) return round.sentTick;
+      if (round.commit <= index) return round;
     }
-    return -Infinity;
+    return undefined;
   }
 
   /** Leadership is lost: takes out all reads that are not answered. */
@@ -106,6 +115,37 @@ export class ReadRounds {
     this.#waiting = [];
     this.#readsOpen = 0;
     return reads;
+  }
+}
+
+interface Stamped {
+  readonly stamp: number;
+  /** The newest round that had been sent when the stamp came. */
+  readonly lastSeq: number;
+  readonly tick: number;
+}
+
+/**
+ * The stamps that one follower's answers carried, as its leader keeps them: which of them is surely older than a round [35]. The follower
+ * gets that one back and measures from it on its own clock, so no delay on the way and no other clock can make its state look fresher.
+ */
+export class Stamps {
+  #entries: Stamped[] = [];
+
+  /** It came now, when `lastSeq` was the newest round sent. One a tick is enough, and its first is the easiest to be older than a round. */
+  add(stamp: number, lastSeq: number, tick: number): void {
+    if (this.#entries.at(-1)?.tick === tick) return;
+    this.#entries.push({ stamp, lastSeq, tick });
+    if (this.#entries.length > historyMax) this.#entries.shift();
+  }
+
+  /** The newest that came before round `seq` was sent; 0 = none. */
+  before(seq: number): number {
+    for (let at = this.#entries.length - 1; at >= 0; at--) {
+      const entry = this.#entries[at]!;
+      if (entry.lastSeq < seq) return entry.stamp;
+    }
+    return 0;
   }
 }
 
@@ -152,12 +192,17 @@ export class ReadQuestions {
     return this.#outstanding;
   }
 
-  /** The answer came; calls `done` for each read that the question covers. A refusal leaves them to be asked again. */
-  answer(question: number, ok: boolean, done: (context: number) => void): void {
-    if (question > this.#lastQuestion) return;
-    if (ok) this.#take((read) => read.question !== 0 && read.question <= question, done);
+  /**
+   * The answer came; calls `done` for each read that the question covers. A refusal leaves them to be asked again. Returns when the question
+   * was asked: the leader led, and had committed no more than it answered, at some moment after that; -Infinity = not known.
+   */
+  answer(question: number, ok: boolean, done: (context: number) => void): number {
+    if (!ok || question > this.#lastQuestion) return -Infinity;
+    this.#take((read) => read.question !== 0 && read.question <= question, done);
     // After a refusal the next question waits for its time: asking again at once could spin.
-    if (ok && question >= this.#outstanding) this.#outstanding = 0;
+    if (question !== this.#outstanding) return -Infinity;
+    this.#outstanding = 0;
+    return this.#askedTick;
   }
 
   /** Ask again as soon as possible: the leader, or the connection to it, is a new one. */

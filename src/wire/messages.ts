@@ -26,6 +26,9 @@ export const FrameType = {
   readIndexReply: 25,
   forward: 26,
   forwardReply: 27,
+  timeoutNow: 34,
+  adminRequest: 36,
+  adminReply: 37,
 
   write: 64,
   writeReply: 65,
@@ -49,6 +52,8 @@ interface Peer {
 
 export interface VoteMessage extends Peer {
   readonly type: "preVote" | "vote";
+  /** The leader itself asked for this candidacy, so that it deposes nobody who does not want it; never in a pre-vote. */
+  readonly transfer: boolean;
   readonly lastIndex: number;
   readonly lastTerm: number;
 }
@@ -97,10 +102,10 @@ export interface HeartbeatMessage extends Peer {
   /** Newest read round; an answer confirms all rounds up to it [34]. */
   readonly readSeq: number;
   /**
-   * Ticks since a moment at which the leader surely led and had committed nothing above `commit`, for bounded staleness [35];
-   * 4294967295 = not known.
+   * For bounded staleness [35]: the `stamp` of the newest answer of the receiver that came before a moment at which this leader surely led
+   * and had committed nothing above `commit`. The receiver's own time, so no delay and no other clock can make it look later; 0 = none.
    */
-  readonly quorumAgeTicks: number;
+  readonly freshStamp: number;
   /**
    * Lowest durable match over all members as the leader knows it: every member holds the log up to here, so a follower may retire
    * its own log below. Never falls within a term; 0 = not known.
@@ -111,6 +116,18 @@ export interface HeartbeatMessage extends Peer {
 export interface HeartbeatReplyMessage extends Peer {
   readonly type: "heartbeatReply";
   readonly readSeq: number;
+  /** The sender's ticks, from a random start: what later heartbeats bring back to it. */
+  readonly stamp: number;
+  /** The sender should lead rather than a node that does not say so. */
+  readonly preferred: boolean;
+}
+
+/** The leader hands over: the receiver, whose log is that of the leader to the end and durable, is to campaign at once. */
+export interface TimeoutNowMessage extends Peer {
+  readonly type: "timeoutNow";
+  /** End of the leader's log: a receiver whose own log ends elsewhere ignores the message, which is late then. */
+  readonly lastIndex: number;
+  readonly lastTerm: number;
 }
 
 /** A follower asks the leader for a read index on behalf of all its waiting reads. */
@@ -135,7 +152,8 @@ export type RaftMessage =
   | HeartbeatMessage
   | HeartbeatReplyMessage
   | ReadIndexMessage
-  | ReadIndexReplyMessage;
+  | ReadIndexReplyMessage
+  | TimeoutNowMessage;
 
 /* ------------------------------------------------------------------ between the shells of two nodes */
 
@@ -164,7 +182,33 @@ export interface ForwardReplyMessage {
   readonly term: number;
 }
 
-export type PeerMessage = RaftMessage | ForwardMessage | ForwardReplyMessage;
+/** A request of administration that a node passes on to the leader; see admin.ts. On the bulk connection. */
+export interface AdminRequestMessage {
+  readonly type: "adminRequest";
+  readonly group: number;
+  readonly from: number;
+  readonly to: number;
+  readonly request: number;
+  readonly timeoutMs: number;
+  readonly operation: string;
+  readonly body: unknown;
+}
+
+/** `error` 0: `body` is the answer; else an error number, with what became of the change and what to do. */
+export interface AdminReplyMessage {
+  readonly type: "adminReply";
+  readonly group: number;
+  readonly from: number;
+  readonly to: number;
+  readonly request: number;
+  readonly error: number;
+  readonly outcome: ErrorReply["outcome"];
+  readonly message: string;
+  readonly body: unknown;
+}
+
+export type PeerMessage =
+  RaftMessage | ForwardMessage | ForwardReplyMessage | AdminRequestMessage | AdminReplyMessage;
 
 /* ------------------------------------------------------------------ hello (msgpack) */
 
@@ -260,7 +304,7 @@ export interface ErrorReply {
   readonly leaderHint: string;
 }
 
-/** Rare requests as msgpack maps: `status`, and later members and administration. */
+/** Rare requests as msgpack maps: `status`, and the operations of admin.ts. */
 export interface ControlRequest {
   readonly type: "control";
   readonly request: number;

@@ -1,25 +1,31 @@
 /**
- * Messages between nodes as frames. Every message between cores begins with the same 24 bytes; `flag` is granted, accepted or ok.
+ * Messages between nodes as frames. Every message between cores begins with the same 24 bytes; `flag` is transfer, granted, accepted, preferred
+ * or ok.
  *
  *     all of them        0 group u32 | 4 from u32 | 8 to u32 | 12 flag u32 | 16 term u64
  *     preVote, vote      24 lastIndex u64 | 32 lastTerm u64
  *     their replies      -
  *     append             24 prevIndex u64 | 32 prevTerm u64 | 40 commit u64 | 48 prevCrc u32 | 52 batch count u32 | body: batches, verbatim
  *     appendReply        24 index u64 | 32 hintIndex u64 | 40 hintTerm u64
- *     heartbeat          24 commit u64 | 32 readSeq u64 | 40 minMatch u64 | 48 quorumAgeTicks u32
- *     heartbeatReply     24 readSeq u64
+ *     heartbeat          24 commit u64 | 32 readSeq u64 | 40 minMatch u64 | 48 freshStamp u64
+ *     heartbeatReply     24 readSeq u64 | 32 stamp u64
  *     readIndex          24 context u64
  *     readIndexReply     24 context u64 | 32 index u64
+ *     timeoutNow         24 lastIndex u64 | 32 lastTerm u64
  *
  *     forward            0 group u32 | 4 from u32 | 8 to u32 | 12 zero u32 | 16 request u64 | body: one section, verbatim
  *     forwardReply       0 group u32 | 4 from u32 | 8 to u32 | 12 error u32 | 16 request u64 | 24 firstIndex u64 | 32 term u64
  *
  * What is decoded has been checked as far as bytes alone allow it, so that the core may trust shape and numbers, though not the intent.
  */
+import { decodeAdminMessage, encodeAdminMessage } from "./admin-messages.ts";
 import { type Batch, batchIntact, lastIndexOf, readBatch, readSafe, writeSafe } from "./batch.ts";
 import { type AppendMessage, FrameType, type PeerMessage } from "./messages.ts";
 import { wholeSection } from "./section.ts";
 import type { SendBuffer } from "./send-buffer.ts";
+
+/** All but those of admin-messages.ts. */
+type FixedType = Exclude<PeerMessage["type"], "adminRequest" | "adminReply">;
 
 /** Fields of each message, in bytes: exact, as a changed layout is a changed version. */
 const fieldsBytesOf = {
@@ -29,13 +35,24 @@ const fieldsBytesOf = {
   voteReply: 24,
   append: 56,
   appendReply: 48,
-  heartbeat: 52,
-  heartbeatReply: 32,
+  heartbeat: 56,
+  heartbeatReply: 40,
   readIndex: 32,
   readIndexReply: 40,
+  timeoutNow: 40,
   forward: 24,
   forwardReply: 40,
-} as const satisfies Record<PeerMessage["type"], number>;
+} as const satisfies Record<FixedType, number>;
+
+/** Those whose `flag` says something. */
+const flagged: ReadonlySet<PeerMessage["type"]> = new Set<PeerMessage["type"]>([
+  "vote",
+  "preVoteReply",
+  "voteReply",
+  "appendReply",
+  "heartbeatReply",
+  "readIndexReply",
+]);
 
 const noBatches: readonly Batch[] = [];
 
@@ -47,6 +64,7 @@ export function encodePeerMessage(
 ): void {
   const type = message.type;
   if (type === "append") return encodeAppend(out, message, batches ?? message.batches);
+  if (type === "adminRequest" || type === "adminReply") return encodeAdminMessage(out, message);
   const at = out.begin(FrameType[type], fieldsBytesOf[type]);
   const view = out.view;
   view.setUint32(at, message.group, true);
@@ -66,6 +84,11 @@ export function encodePeerMessage(
       break;
     case "preVote":
     case "vote":
+      writeFlagAndTerm(view, at, message.transfer, message.term);
+      writeSafe(view, at + 24, message.lastIndex);
+      writeSafe(view, at + 32, message.lastTerm);
+      break;
+    case "timeoutNow":
       writeFlagAndTerm(view, at, false, message.term);
       writeSafe(view, at + 24, message.lastIndex);
       writeSafe(view, at + 32, message.lastTerm);
@@ -85,11 +108,12 @@ export function encodePeerMessage(
       writeSafe(view, at + 24, message.commit);
       writeSafe(view, at + 32, message.readSeq);
       writeSafe(view, at + 40, message.minMatch);
-      view.setUint32(at + 48, Math.min(message.quorumAgeTicks, 0xffff_ffff), true);
+      writeSafe(view, at + 48, message.freshStamp);
       break;
     case "heartbeatReply":
-      writeFlagAndTerm(view, at, false, message.term);
+      writeFlagAndTerm(view, at, message.preferred, message.term);
       writeSafe(view, at + 24, message.readSeq);
+      writeSafe(view, at + 32, message.stamp);
       break;
     case "readIndex":
       writeFlagAndTerm(view, at, false, message.term);
@@ -140,6 +164,9 @@ export function decodePeerMessage(
   payload: Uint8Array,
   fieldsBytes: number,
 ): PeerMessage | undefined {
+  if (type === FrameType.adminRequest || type === FrameType.adminReply) {
+    return decodeAdminMessage(type, payload, fieldsBytes);
+  }
   const name = nameOf(type);
   if (name === undefined || fieldsBytes !== fieldsBytesOf[name]) return undefined;
   if (payload.byteLength < fieldsBytes) return undefined;
@@ -181,18 +208,25 @@ export function decodePeerMessage(
   }
 
   const flag = view.getUint32(12, true);
-  const flagMax =
-    name === "preVoteReply" ||
-    name === "voteReply" ||
-    name === "appendReply" ||
-    name === "readIndexReply"
-      ? 1
-      : 0;
-  if (flag > flagMax) return undefined;
+  if (flag > (flagged.has(name) ? 1 : 0)) return undefined;
   const term = number(16);
   switch (name) {
     case "preVote":
     case "vote": {
+      const lastIndex = number(24);
+      const transfer = flag === 1;
+      return checked({
+        type: name,
+        group,
+        from,
+        to,
+        term,
+        transfer,
+        lastIndex,
+        lastTerm: number(32),
+      });
+    }
+    case "timeoutNow": {
       const lastIndex = number(24);
       return checked({ type: name, group, from, to, term, lastIndex, lastTerm: number(32) });
     }
@@ -235,7 +269,7 @@ export function decodePeerMessage(
       const commit = number(24);
       const readSeq = number(32);
       const minMatch = number(40);
-      const quorumAgeTicks = view.getUint32(48, true);
+      const freshStamp = number(48);
       return checked({
         type: name,
         group,
@@ -245,11 +279,23 @@ export function decodePeerMessage(
         commit,
         readSeq,
         minMatch,
-        quorumAgeTicks,
+        freshStamp,
       });
     }
-    case "heartbeatReply":
-      return checked({ type: name, group, from, to, term, readSeq: number(24) });
+    case "heartbeatReply": {
+      const readSeq = number(24);
+      const preferred = flag === 1;
+      return checked({
+        type: name,
+        group,
+        from,
+        to,
+        term,
+        readSeq,
+        stamp: number(32),
+        preferred,
+      });
+    }
     case "readIndex":
       return checked({ type: name, group, from, to, term, context: number(24) });
     case "readIndexReply": {
@@ -296,11 +342,11 @@ function decodeBatches(payload: Uint8Array, start: number, head: AppendHead): Ba
   return batches.length === head.batchCount ? batches : undefined;
 }
 
-const names = new Map<number, PeerMessage["type"]>();
-for (const name of Object.keys(fieldsBytesOf) as PeerMessage["type"][]) {
+const names = new Map<number, FixedType>();
+for (const name of Object.keys(fieldsBytesOf) as FixedType[]) {
   names.set(FrameType[name], name);
 }
 
-function nameOf(type: number): PeerMessage["type"] | undefined {
+function nameOf(type: number): FixedType | undefined {
   return names.get(type);
 }

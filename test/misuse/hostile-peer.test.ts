@@ -28,8 +28,9 @@ function nonsense(to: number, term: number): PeerMessage[] {
   const messages: PeerMessage[] = [];
   for (const number of numbers) {
     for (const type of ["preVote", "vote"] as const) {
-      messages.push({ ...head, type, lastIndex: number, lastTerm: 0 });
-      messages.push({ ...head, type, term: huge, lastIndex: number, lastTerm: huge - 1 });
+      messages.push({ ...head, type, transfer: true, lastIndex: number, lastTerm: 0 });
+      const vote = { ...head, type, transfer: true };
+      messages.push({ ...vote, term: huge, lastIndex: number, lastTerm: huge - 1 });
     }
     for (const type of ["preVoteReply", "voteReply"] as const) {
       messages.push({ ...head, type, granted: true });
@@ -53,10 +54,12 @@ function nonsense(to: number, term: number): PeerMessage[] {
       toIndex: 0,
       batches: [],
     });
-    const beat = { ...head, type: "heartbeat" as const, quorumAgeTicks: 0 };
+    const beat = { ...head, type: "heartbeat" as const, freshStamp: 0 };
     messages.push({ ...beat, commit: number, readSeq: number, minMatch: 0 });
     messages.push({ ...beat, term: huge, commit: number, readSeq: number, minMatch: number });
-    messages.push({ ...head, type: "heartbeatReply", readSeq: number });
+    const reply = { ...head, type: "heartbeatReply" as const, preferred: true };
+    messages.push({ ...reply, readSeq: number, stamp: number });
+    messages.push({ ...head, type: "timeoutNow", lastIndex: number, lastTerm: term });
     messages.push({ ...head, type: "readIndex", context: number });
     messages.push({ ...head, type: "readIndex", group: 0xffff_ffff, context: number });
     messages.push({ ...head, type: "readIndexReply", context: number, index: number, ok: true });

@@ -84,6 +84,7 @@ const ping = bytesOf((out) => encodePing(out, 5));
 const vote = bytesOf((out) =>
   encodePeerMessage(out, {
     type: "vote",
+    transfer: false,
     group: 0,
     from: 1,
     to: 2,

@@ -140,6 +140,7 @@ test("a client that sends a peer's frame is closed, and the frame goes nowhere",
   encodeHello(probe.connection.out, clientHello);
   encodePeerMessage(probe.connection.out, {
     type: "vote",
+    transfer: false,
     group: 0,
     from: 2,
     to: 1,

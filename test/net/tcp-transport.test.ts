@@ -89,7 +89,7 @@ function heartbeat(from: number, to: number, readSeq: number): HeartbeatMessage 
     term: 1,
     commit: 0,
     readSeq,
-    quorumAgeTicks: 0,
+    freshStamp: 0,
     minMatch: 0,
   };
 }

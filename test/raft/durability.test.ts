@@ -44,7 +44,7 @@ function heartbeat(term: number, readSeq: number): RaftMessage {
     term,
     commit: 0,
     readSeq,
-    quorumAgeTicks: 0,
+    freshStamp: 0,
     minMatch: 0,
   };
 }
@@ -184,7 +184,16 @@ describe("follower", () => {
     expect(messagesOf(node)).toEqual([]);
     node.sync();
     expect(messagesOf(node)).toEqual([
-      { type: "heartbeatReply", group, from: 1, to: 2, term: 4, readSeq: 2 },
+      {
+        type: "heartbeatReply",
+        group,
+        from: 1,
+        to: 2,
+        term: 4,
+        readSeq: 2,
+        preferred: false,
+        stamp: expect.any(Number),
+      },
     ]);
     node.raft.step(heartbeat(4, 3));
     expect(messagesOf(node)).toHaveLength(1);
@@ -198,6 +207,7 @@ describe("votes", () => {
     from: 2,
     to: 1,
     term: 1,
+    transfer: false,
     lastIndex: 0,
     lastTerm: 0,
   };

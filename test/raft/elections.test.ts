@@ -6,7 +6,7 @@ import { TestCluster, TestNode, configurationOf, group, logOf, testLimits } from
 const { electionTicksMin, electionTicksMax, checkQuorumTicks } = testLimits;
 
 function voteFrom(from: number, to: number, term: number, type: "vote" | "preVote"): RaftMessage {
-  return { type, group, from, to, term, lastIndex: 100, lastTerm: term - 1 };
+  return { type, group, from, to, term, transfer: false, lastIndex: 100, lastTerm: term - 1 };
 }
 
 describe("pre-vote and check-quorum", () => {

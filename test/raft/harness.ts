@@ -158,6 +158,7 @@ export interface NodeOptions {
   readonly batches?: readonly Batch[];
   readonly start?: LogStart;
   readonly appliedIndex?: number;
+  readonly preferred?: boolean;
 }
 
 /** One core and its store. Writes wait until `sync` says how many of them are durable. */
@@ -165,6 +166,7 @@ export class TestNode {
   readonly id: number;
   readonly #limits: Limits;
   readonly #random: () => number;
+  readonly #preferred: boolean;
   /** What reads of the store see, and what is left after a crash that keeps nothing more. */
   visible: Image;
   durable: Image;
@@ -182,6 +184,7 @@ export class TestNode {
     this.id = options.id;
     this.#limits = options.limits ?? testLimits;
     this.#random = randomFrom((options.seed ?? 1) * 1000 + options.id);
+    this.#preferred = options.preferred ?? false;
     const image = (): Image => ({
       hardState: options.hardState ?? { term: 0, votedFor: 0, commit: 0 },
       start: options.start ?? { index: 0, term: 0, crc: seedCrc, timeMs: 0 },
@@ -207,6 +210,7 @@ export class TestNode {
       batches: batches.map(infoOf),
       configurations: batches.filter((batch) => batch.kind === BatchKind.configuration),
       appliedIndex: this.appliedDurable,
+      preferred: this.#preferred,
     });
     this.commit = raft.commit;
     return raft;

@@ -126,7 +126,7 @@ describe("nonsense is dropped", () => {
       term: 1,
       commit: 9,
       readSeq: 1,
-      quorumAgeTicks: 0,
+      freshStamp: 0,
       minMatch: 9,
     });
     expect(leader.raft).toMatchObject({ role: "leader", lastIndex: 1, commit: 1 });
@@ -135,11 +135,12 @@ describe("nonsense is dropped", () => {
   test("a term from beyond all reason moves nobody: above it there would be no more elections", () => {
     const node = follower([]);
     const head = { group, from: 2, to: 1, term: Number.MAX_SAFE_INTEGER - 1 };
-    node.raft.step({ ...head, type: "vote", lastIndex: 0, lastTerm: 0 });
-    node.raft.step({ ...head, type: "heartbeatReply", readSeq: 1 });
+    node.raft.step({ ...head, type: "vote", transfer: false, lastIndex: 0, lastTerm: 0 });
+    const reply = { type: "heartbeatReply", readSeq: 1, stamp: 0, preferred: false } as const;
+    node.raft.step({ ...head, ...reply });
     node.raft.step({ ...append(3, logOf([1]), 0), term: head.term });
     expect(node.raft).toMatchObject({ term: 3, leader: 0, lastIndex: 0 });
-    node.raft.step({ ...head, term: 1_000_000, type: "heartbeatReply", readSeq: 1 });
+    node.raft.step({ ...head, ...reply, term: 1_000_000 });
     expect(node.raft.term).toBe(1_000_000);
   });
 
@@ -167,6 +168,7 @@ describe("nonsense is dropped", () => {
           "heartbeatReply",
           "readIndex",
           "readIndexReply",
+          "timeoutNow",
         );
         const message = {
           type,
@@ -184,7 +186,10 @@ describe("nonsense is dropped", () => {
           hintTerm: number(),
           commit: number(),
           readSeq: number(),
-          quorumAgeTicks: number(),
+          freshStamp: number(),
+          stamp: number(),
+          preferred: pick(true, false),
+          transfer: pick(true, false),
           minMatch: number(),
           context: number(),
           ok: pick(true, false),

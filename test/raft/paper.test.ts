@@ -56,7 +56,7 @@ function vote(fields: {
   from?: number;
 }): RaftMessage {
   const { term, lastIndex = 0, lastTerm = 0, from = 2 } = fields;
-  return { type: "vote", group, from, to: 1, term, lastIndex, lastTerm };
+  return { type: "vote", group, from, to: 1, term, transfer: false, lastIndex, lastTerm };
 }
 
 /** An append from node 2 to node 1 of `log`'s batches, those after `prev` batches and at most `count`. */
@@ -121,7 +121,7 @@ describe("§5.1 terms", () => {
         term,
         commit: 0,
         readSeq: 1,
-        quorumAgeTicks: 0,
+        freshStamp: 0,
         minMatch: 0,
       });
       expect({ role: node.raft.role, term: node.raft.term, leader: node.raft.leader }).toEqual({
@@ -184,6 +184,7 @@ describe("§5.2 leader election", () => {
         from: 1,
         to,
         term: 2,
+        transfer: false,
         lastIndex: 2,
         lastTerm: 1,
       })),
@@ -420,7 +421,16 @@ describe("§5.4 safety", () => {
     for (const { held, lastTerm, lastIndex, granted } of cases) {
       for (const type of ["vote", "preVote"] as const) {
         const node = nodeWith({ terms: held, term: 3 });
-        node.raft.step({ type, group, from: 2, to: 1, term: 4, lastIndex, lastTerm });
+        node.raft.step({
+          type,
+          group,
+          from: 2,
+          to: 1,
+          term: 4,
+          transfer: false,
+          lastIndex,
+          lastTerm,
+        });
         expect(drain(node)[0]).toMatchObject({ type: `${type}Reply`, granted });
       }
     }

@@ -201,6 +201,54 @@ describe("staleness of local reads", () => {
     expect(cluster.node(2).raft.stalenessTicks).toBeLessThanOrEqual(2 * heartbeatTicks);
   });
 
+  test("a heartbeat that was long under way makes nothing look fresher than it is", () => {
+    const cluster = led();
+    for (const node of cluster.nodes.values()) node.apply();
+    cluster.tick(3 * heartbeatTicks);
+    const late: RaftMessage[] = [];
+    cluster.delivers = (message) => {
+      if (message.type === "heartbeat" && message.to === 3) late.push(message);
+      return message.to !== 3;
+    };
+    // Until check-quorum node 1 leads on, and its heartbeats wait on the way.
+    cluster.tick(3 * heartbeatTicks);
+    cluster.delivers = ({ to, from }) => to !== 3 && from !== 3;
+    cluster.tick(30);
+    const before = cluster.node(3).raft.stalenessTicks;
+    expect(before).toBeGreaterThan(30);
+    for (const message of late) cluster.node(3).raft.step(message);
+    expect(cluster.node(3).raft.stalenessTicks).toBeGreaterThan(30);
+  });
+
+  test("a heartbeat of an earlier life says nothing", () => {
+    const cluster = led();
+    for (const node of cluster.nodes.values()) node.apply();
+    cluster.tick(3 * heartbeatTicks);
+    let last: RaftMessage | undefined;
+    cluster.delivers = (message) => {
+      if (message.type === "heartbeat" && message.to === 3) last = message;
+      return true;
+    };
+    cluster.tick(2 * heartbeatTicks);
+    cluster.node(3).restart();
+    cluster.node(3).apply();
+    cluster.node(3).raft.step(last!);
+    expect(cluster.node(3).raft.stalenessTicks).toBe(Infinity);
+  });
+
+  test("the answer to a question is as fresh as the question", () => {
+    const cluster = led();
+    for (const node of cluster.nodes.values()) node.apply();
+    cluster.delivers = ({ type }) => type !== "heartbeat" || cluster.node(1).raft.readsWaiting > 0;
+    const asked = cluster.node(2).raft;
+    cluster.tick(1);
+    asked.readIndex(1);
+    cluster.settle();
+    expect(asked.stalenessTicks).toBe(0);
+    cluster.tick(3);
+    expect(asked.stalenessTicks).toBe(3);
+  });
+
   test("unknown until a leader was heard", () => {
     expect(TestCluster.of(3).node(1).raft.stalenessTicks).toBe(Infinity);
   });

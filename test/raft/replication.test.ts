@@ -413,7 +413,7 @@ test("messages of other groups, for others, or from oneself are dropped", () => 
     term: 9,
     commit: 0,
     readSeq: 0,
-    quorumAgeTicks: 0,
+    freshStamp: 0,
     minMatch: 0,
   };
   for (const wrong of [{ group: 8 }, { to: 3 }, { from: 2 }, { term: Number.NaN }, { commit: -1 }])

@@ -249,7 +249,21 @@ const peer = { group: u32, from: nodeId, to: nodeId, term: safeInteger };
 export const peerMessage: fc.Arbitrary<PeerMessage> = fc.oneof(
   append,
   fc.record({
-    type: fc.constantFrom("preVote" as const, "vote" as const),
+    type: fc.constant("preVote" as const),
+    ...peer,
+    transfer: fc.constant(false),
+    lastIndex: safeInteger,
+    lastTerm: safeInteger,
+  }),
+  fc.record({
+    type: fc.constant("vote" as const),
+    ...peer,
+    transfer: fc.boolean(),
+    lastIndex: safeInteger,
+    lastTerm: safeInteger,
+  }),
+  fc.record({
+    type: fc.constant("timeoutNow" as const),
     ...peer,
     lastIndex: safeInteger,
     lastTerm: safeInteger,
@@ -273,9 +287,15 @@ export const peerMessage: fc.Arbitrary<PeerMessage> = fc.oneof(
     commit: safeInteger,
     readSeq: safeInteger,
     minMatch: safeInteger,
-    quorumAgeTicks: u32,
+    freshStamp: safeInteger,
   }),
-  fc.record({ type: fc.constant("heartbeatReply" as const), ...peer, readSeq: safeInteger }),
+  fc.record({
+    type: fc.constant("heartbeatReply" as const),
+    ...peer,
+    readSeq: safeInteger,
+    stamp: safeInteger,
+    preferred: fc.boolean(),
+  }),
   fc.record({ type: fc.constant("readIndex" as const), ...peer, context: safeInteger }),
   fc.record({
     type: fc.constant("readIndexReply" as const),

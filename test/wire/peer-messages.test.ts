@@ -113,7 +113,7 @@ test("batches travel verbatim", () => {
 });
 
 test("a number that is not a safe integer, nobody as sender, a strange flag: malformed", () => {
-  const vote: PeerMessage = { type: "vote", ...head, lastIndex: 5, lastTerm: 6 };
+  const vote: PeerMessage = { type: "vote", ...head, transfer: false, lastIndex: 5, lastTerm: 6 };
   const [{ payload, fieldsBytes }] = framesOf(bytesOf(vote)) as [ReturnType<typeof framesOf>[0]];
   const decodeWith = (change: (view: DataView) => void): PeerMessage | undefined => {
     const bytes = payload.slice();
@@ -128,7 +128,8 @@ test("a number that is not a safe integer, nobody as sender, a strange flag: mal
   for (const offset of [4, 8]) {
     expect(decodeWith((view) => view.setUint32(offset, 0, true))).toBeUndefined();
   }
-  expect(decodeWith((view) => view.setUint32(12, 1, true))).toBeUndefined();
+  expect(decodeWith((view) => view.setUint32(12, 1, true))).toEqual({ ...vote, transfer: true });
+  expect(decodeWith((view) => view.setUint32(12, 2, true))).toBeUndefined();
 });
 
 test("a forwarded section must be whole, alone and intact", () => {
