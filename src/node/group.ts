@@ -8,8 +8,9 @@ import type { StateMachine } from "../machine/machine.ts";
 import type { Transport } from "../net/transport.ts";
 import { encodeConfiguration } from "../raft/configuration.ts";
 import { InvariantError } from "../raft/invariants.ts";
-import type { Raft } from "../raft/raft.ts";
-import type { Ready } from "../raft/ready.ts";
+import type { ChangePlan, MemberChange } from "../raft/membership.ts";
+import type { Raft, Seal } from "../raft/raft.ts";
+import type { Configuration, Ready } from "../raft/ready.ts";
 import type { GroupStatus, ReadWaiter, WriteWaiter } from "../server/groups.ts";
 import type { GroupWrite, LogStore } from "../storage/log-store.ts";
 import type { GroupQueues } from "../telemetry/metrics.ts";
@@ -371,7 +372,6 @@ export class Group {
       }
       index += count;
     }
-    const elapsedMs = Math.max(0, Math.floor(nowMs - this.#leaderSinceMs));
     this.raft.propose(
       sealBatch(
         {
@@ -380,7 +380,7 @@ export class Group {
           firstIndex: place.firstIndex,
           count: index - place.firstIndex,
           term: place.term,
-          timeMs: Math.max(place.prevTimeMs, this.#leaderTimeBaseMs + elapsedMs),
+          timeMs: this.#clusterTimeMs(place, nowMs),
           prevCrc: place.prevCrc,
         },
         bytes,
@@ -389,12 +389,46 @@ export class Group {
     return true;
   }
 
+  #clusterTimeMs(place: Seal, nowMs: number): number {
+    const elapsedMs = Math.max(0, Math.floor(nowMs - this.#leaderSinceMs));
+    return Math.max(place.prevTimeMs, this.#leaderTimeBaseMs + elapsedMs);
+  }
+
+  /** What the changes come to; a new configuration is proposed at once, and in force. */
+  proposeChanges(changes: readonly MemberChange[], force: boolean, nowMs: number): ChangePlan {
+    const plan = this.raft.planChange(changes, force);
+    if ("next" in plan) this.#proposeConfiguration(plan.next, nowMs);
+    return plan;
+  }
+
+  /** A configuration is a batch of its own [3]. */
+  #proposeConfiguration(configuration: Configuration, nowMs: number): void {
+    const place = this.raft.nextSeal();
+    if (place === undefined) return;
+    const body = encodeConfiguration(configuration);
+    const bytes = new Uint8Array(batchHeaderBytes + body.byteLength);
+    bytes.set(body, batchHeaderBytes);
+    const header = {
+      group: this.id,
+      kind: BatchKind.configuration,
+      firstIndex: place.firstIndex,
+      count: 1,
+      term: place.term,
+      timeMs: this.#clusterTimeMs(place, nowMs),
+      prevCrc: place.prevCrc,
+    };
+    this.raft.propose(sealBatch(header, bytes));
+  }
+
   /** The core's effects, if there are any. What has to be written goes into `writes`. */
   collect(nowMs: number, writes: GroupWrite[]): Ready | undefined {
     if (this.#stopped !== undefined || !this.raft.hasReady()) return undefined;
     const ready = this.#guard(() => this.raft.ready());
     if (ready === undefined) return undefined;
     if (ready.softState !== undefined) this.#roleChanged(ready, nowMs);
+    const { configurationDue } = ready;
+    if (configurationDue !== undefined)
+      this.#guard(() => this.#proposeConfiguration(configurationDue, nowMs));
     if (ready.token !== undefined) {
       writes.push({ group: this.id, hardState: ready.hardState, append: ready.append });
       this.#tail.append(ready.append);

@@ -37,7 +37,14 @@ import {
 import { InvariantError, brokenRule } from "./invariants.ts";
 import type { CoreState } from "./invariants.ts";
 import { Log } from "./log.ts";
-import { follows, inProgress, leaveJoint, planChange, promoteLearners, refuse } from "./membership.ts";
+import {
+  follows,
+  inProgress,
+  leaveJoint,
+  planChange,
+  promoteLearners,
+  refuse,
+} from "./membership.ts";
 import type { ChangePlan, MemberChange } from "./membership.ts";
 import { Progress } from "./progress.ts";
 import type { ProgressState } from "./progress.ts";
@@ -1309,9 +1316,7 @@ export class Raft implements CoreState {
   #setPeers(): void {
     const members = membersOf(this.configuration).filter((id) => id !== this.nodeId);
     const next = this.#log.lastIndex + 1;
-    const peers = members.map(
-      (id) => this.#peer(id) ?? new Progress(id, next, this.#limits),
-    );
+    const peers = members.map((id) => this.#peer(id) ?? new Progress(id, next, this.#limits));
     for (const peer of this.#peers) {
       if (members.includes(peer.id)) continue;
       if (peer.leftIndex === 0) {

@@ -73,5 +73,5 @@ export interface Ready {
    * Present when this leader has to seal and propose this configuration now: it ends a joint state, or promotes learners that have caught up.
    * Said again some ticks later if nothing came of it.
    */
-  readonly configurationDue?: Configuration;
+  readonly configurationDue: Configuration | undefined;
 }

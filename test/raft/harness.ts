@@ -177,6 +177,8 @@ export class TestNode {
   snapshots: SnapshotRequest[] = [];
   /** Of the last Ready. */
   commit = 0;
+  /** Proposes what the core says is due, as a shell does. */
+  autoConfigure = false;
   /** Kept over crashes by the state machine: never above what is durable. */
   appliedDurable = 0;
 
@@ -227,6 +229,8 @@ export class TestNode {
       perform(this.visible, write);
     }
     this.commit = ready.commit;
+    if (ready.configurationDue !== undefined && this.autoConfigure)
+      this.proposeConfiguration(ready.configurationDue);
     this.reads.push(...ready.reads);
     this.snapshots.push(...ready.snapshots);
     const messages = ready.messages.map((message) =>

@@ -392,6 +392,8 @@ describe("configurations", () => {
   test("a leader that is no longer a voter goes once that is committed", () => {
     const cluster = led();
     const leader = cluster.node(1);
+    leader.proposeConfiguration(configurationOf([2, 3], [], [1, 2, 3]));
+    cluster.settle();
     const batch = leader.proposeConfiguration(configurationOf([2, 3]));
     expect(leader.raft.role).toBe("leader");
     cluster.settle();
