@@ -20,6 +20,7 @@ import {
   type BatchInfo,
   type HardState,
   type LogStart,
+  type Wound,
 } from "../wire/batch.ts";
 import { DiskFullError, RecordKind, type Disk, type LogRecord } from "./disk.ts";
 import { GroupLog, type StoreRestore } from "./group-log.ts";
@@ -29,11 +30,12 @@ import {
   machineFileRecord,
   nextStreamCrc,
   segmentStartRecord,
+  woundRecord,
   type SegmentStart,
 } from "./records.ts";
 import { configurationBatches, recoverLog, type ReplayedGroup } from "./recovery.ts";
 import { SegmentChain, type Segment } from "./segment-chain.ts";
-import { WatermarkBuilder } from "./watermark.ts";
+import { gravest, WatermarkBuilder } from "./watermark.ts";
 
 export interface GroupWrite {
   readonly group: number;
@@ -57,6 +59,8 @@ export interface RecoveredGroup {
   readonly batches: readonly BatchInfo[];
   /** Live configuration batches, in order, with their bodies. */
   readonly configurations: readonly Batch[];
+  /** Present where durable data is lost: no vote until it has come again [22]. */
+  readonly wound: Wound | undefined;
 }
 
 export interface LogStoreOptions {
@@ -65,7 +69,9 @@ export interface LogStoreOptions {
   readonly bootId: number;
   /** The crc before the first batch of each group, a property of the cluster [36]. */
   readonly seedCrc: number;
-  /** Damage that was met and could be left alone: beyond what was known durable, or while copying forward. */
+  /** There are others that have what this node may have lost: it starts wounded where it would be refused else [22]. */
+  readonly canHeal?: boolean;
+  /** Damage that was met and does not stop the start; or while copying forward, where nothing can heal it. */
   readonly onCorrupt?: (what: string) => void;
 }
 
@@ -100,6 +106,7 @@ export class LogStore {
   readonly #limits: Limits;
   readonly #bootId: number;
   readonly #seedCrc: number;
+  readonly #canHeal: boolean;
   readonly #onCorrupt: (what: string) => void;
 
   readonly #groups = new Map<number, GroupLog>();
@@ -113,6 +120,8 @@ export class LogStore {
   #dirtyGroups = new Set<GroupLog>();
   /** Groups whose start has moved and is not in the stream yet. */
   #movedStarts = new Set<GroupLog>();
+  /** Groups that were wounded or healed, which is not in the stream yet. */
+  #movedWounds = new Set<GroupLog>();
   #forwarding: Forwarding | undefined;
   /** Segments up to this number hold a batch that cannot be read, so they cannot be emptied. */
   #unforwardable = 0;
@@ -132,6 +141,7 @@ export class LogStore {
     this.#bootId = options.bootId;
     this.#seedCrc = options.seedCrc;
     this.#streamCrc = options.seedCrc;
+    this.#canHeal = options.canHeal ?? false;
     this.#onCorrupt = options.onCorrupt ?? (() => {});
   }
 
@@ -160,12 +170,12 @@ export class LogStore {
 
   /**
    * Rebuilds memory from the disk and begins the segment of this boot, whose own first record keeps a lost tail from coming back [M19].
-   * What was read counts as durable only after the first sync, which covers every segment. Throws FatalError, with nothing changed,
-   * where something that was known durable is missing.
+   * What was read counts as durable only after the first sync, which covers every segment. Where something that was known durable is
+   * missing, its groups are wounded, or FatalError is thrown with nothing changed.
    */
   recover(): Map<number, RecoveredGroup> {
     must(!this.#recovered, "recovered twice");
-    const log = recoverLog(this.#disk, this.#seedCrc);
+    const log = recoverLog(this.#disk, this.#seedCrc, this.#canHeal);
     this.#recovered = true;
     for (const what of log.damage) this.#onCorrupt(what);
     this.#appendSeq = log.lastSeq;
@@ -174,6 +184,7 @@ export class LogStore {
 
     const groups = new Map<number, RecoveredGroup>();
     for (const [id, found] of log.groups) {
+      const configurations = this.#configurations(id, found);
       this.#adopt(id, found);
       groups.set(id, {
         hardState: found.hardState,
@@ -181,16 +192,34 @@ export class LogStore {
         startConfiguration: found.startConfiguration,
         machineGeneration: found.machineGeneration,
         batches: found.batches,
-        configurations: configurationBatches(found.batches, (seq) => this.#read(seq)),
+        configurations,
+        wound: found.wound,
       });
     }
     this.#write([]);
     return groups;
   }
 
+  /** A configuration that is broken ends the group's log, as a batch does that is found broken later. */
+  #configurations(id: number, group: ReplayedGroup): readonly Batch[] {
+    const read = (seq: number): Uint8Array | undefined => this.#read(seq);
+    const { found, brokenAt } = configurationBatches(group.batches, read, this.#canHeal);
+    if (brokenAt === undefined) return found;
+    this.#onCorrupt(`the configuration of group ${id} at index ${brokenAt} fails its check`);
+    const { term, firstIndex, count } = group.batches.at(-1)!;
+    const lost = { term, index: firstIndex + count - 1, hardTerm: group.hardState.term };
+    group.wound = group.wound === undefined ? lost : gravest(group.wound, lost);
+    group.cut = brokenAt;
+    group.batches.splice(group.batches.findIndex((batch) => batch.firstIndex >= brokenAt));
+    return found;
+  }
+
   #adopt(id: number, found: ReplayedGroup): void {
     const group = new GroupLog(id, found.start);
     group.hardState = found.hardState;
+    group.wound = found.wound;
+    group.cut = found.cut;
+    if (found.wound !== undefined) this.#movedWounds.add(group);
     group.startConfiguration = found.startConfiguration;
     group.machineGeneration = found.machineGeneration;
     for (const batch of found.batches) {
@@ -234,20 +263,23 @@ export class LogStore {
       records.push(segmentStartRecord(++seq, this.#segmentStart(created.number, oldest)));
       for (const group of this.#groups.values()) {
         records.push(hardStateRecord(++seq, group.group, group.hardState));
+        if (this.#hasWoundRecord(group)) records.push(woundRecord(++seq, group.group, group));
         records.push(this.#logStart(++seq, group));
         const { machineGeneration } = group;
         if (machineGeneration === 0) continue;
         records.push(machineFileRecord(++seq, group.group, machineGeneration));
       }
     } else {
+      for (const group of this.#movedWounds) records.push(woundRecord(++seq, group.group, group));
       for (const group of this.#movedStarts) records.push(this.#logStart(++seq, group));
     }
     for (const { group, hardState, restore, append } of writes) {
       if (hardState !== undefined) records.push(hardStateRecord(++seq, group, hardState));
       if (restore !== undefined) {
         const { start, configuration, machineGeneration } = restore;
-        records.push(logStartRecord(++seq, group, { start, resets: true, configuration }));
+        // In this order: should damage cut the log between them, the machine is ahead of it, which can be healed.
         records.push(machineFileRecord(++seq, group, machineGeneration));
+        records.push(logStartRecord(++seq, group, { start, resets: true, configuration }));
       }
       for (const batch of append) {
         records.push({ seq: ++seq, kind: RecordKind.batch, group, data: batch.bytes });
@@ -263,17 +295,29 @@ export class LogStore {
       this.#dirtyGroups.add(group);
     }
     this.#movedStarts.clear();
+    for (const group of this.#movedWounds) {
+      group.cut = 0;
+      this.#dirtyGroups.add(group);
+    }
+    this.#movedWounds.clear();
     this.#appended(records);
     let at = records.length;
     for (const write of writes) at -= recordsOf(write);
     for (const write of writes) at = this.#remember(write, records, at);
   }
 
+  #hasWoundRecord(group: GroupLog): boolean {
+    return group.wound !== undefined || this.#movedWounds.has(group);
+  }
+
   #segmentStart(number: number, oldest: number): SegmentStart {
     const predecessor = this.#segments.current;
     let stateRecords = 0;
-    for (const group of this.#groups.values())
-      stateRecords += group.machineGeneration === 0 ? 2 : 3;
+    for (const group of this.#groups.values()) {
+      stateRecords += 2;
+      if (group.machineGeneration > 0) stateRecords++;
+      if (this.#hasWoundRecord(group)) stateRecords++;
+    }
     return {
       number,
       predecessor: predecessor?.file.number ?? 0,
@@ -298,6 +342,7 @@ export class LogStore {
     let at = from;
     if (write.hardState !== undefined) {
       group.hardState = write.hardState;
+      this.#dirtyGroups.add(group);
       at += 1;
     }
     if (write.restore !== undefined) {
@@ -343,7 +388,9 @@ export class LogStore {
       this.#syncing = false;
       this.#syncedSeq = seq;
       for (const group of groups) {
-        this.#watermark.set(group.group, group.roundTerm, group.roundIndex);
+        const { roundTerm: term, roundIndex: index, roundHardTerm: hardTerm, wound } = group;
+        const durable = { term, index, hardTerm };
+        this.#watermark.set(group.group, wound === undefined ? durable : gravest(wound, durable));
       }
       this.#disk.writeWatermark(this.#watermark.bytes(seq, streamCrc));
       this.#watermarkDirty = true;
@@ -405,13 +452,37 @@ export class LogStore {
   }
 
   /**
+   * The batch at `firstIndex` is damaged: it and all that follow are void, and the group is wounded. What is returned is what it has to come
+   * to. Written with the next append or tick, so before anything that comes in the place of what was lost.
+   */
+  wound(group: number, firstIndex: number): Wound {
+    must(this.#recovered && !this.#closed, "wound outside recover … close");
+    const log = this.#groups.get(group);
+    must(log !== undefined && log.find(firstIndex) >= 0, `group ${group}: no batch ${firstIndex}`);
+    const { lastTerm: term, lastIndex: index, hardState } = log;
+    const lost = { term, index, hardTerm: hardState.term };
+    log.wound = log.wound === undefined ? lost : gravest(log.wound, lost);
+    log.cutFrom(firstIndex, this.#dropped);
+    this.#movedWounds.add(log);
+    return log.wound;
+  }
+
+  /** All that the group had lost is there again, durably. Written with the next append or tick. */
+  heal(group: number): void {
+    const log = this.#groups.get(group);
+    must(log?.wound !== undefined, `group ${group} is not wounded`);
+    log.wound = undefined;
+    this.#movedWounds.add(log);
+  }
+
+  /**
    * Housekeeping, some milliseconds at most; `nowMs` is monotonic. May append, so the caller looks whether there is something to sync
-   * afterwards.
+   * afterwards. Throws CorruptBatchError where what it would copy is damaged and can be healed.
    */
   tick(nowMs: number): void {
     if (!this.#recovered || this.#closed) return;
     try {
-      if (this.#movedStarts.size > 0) this.#write([]);
+      if (this.#movedStarts.size > 0 || this.#movedWounds.size > 0) this.#write([]);
       this.#copyForward();
     } catch (error) {
       // Neither is urgent, and both are tried again: a full disk is for `append` to report.
@@ -488,7 +559,7 @@ export class LogStore {
     try {
       return this.#readBatch(group, position).bytes;
     } catch (error) {
-      if (!(error instanceof CorruptBatchError)) throw error;
+      if (!(error instanceof CorruptBatchError) || this.#canHeal) throw error;
       this.#onCorrupt(error.message);
       return undefined;
     }

@@ -62,6 +62,8 @@ export interface ReplayedGroup {
   /** Ascending, contiguous once the whole stream has been replayed. */
   batches: RecoveredBatch[];
   wound: Wound | undefined;
+  /** From here on the batches were dropped, which the stream does not say yet; 0 = none. */
+  cut: number;
 }
 
 export interface RecoveredLog {
@@ -331,6 +333,7 @@ class Replay {
         machineGeneration: 0,
         batches: [],
         wound: undefined,
+        cut: 0,
       };
       this.groups.set(id, group);
     }

@@ -2,31 +2,30 @@
  * The content of the watermark: how far the log was known durable [22]. Kept outside the log, so that a log which lost its end
  * (a flipped bit makes SQLite cut a WAL silently) cannot be taken for a shorter, healthy one. Pure.
  *
- *     0 version u32 | 4 count u32 | 8 seq u64 | 16 streamCrc u32 | 20 crc u32 | 24 entries of 24: group u32 | 0 u32 | term u64 | index u64
+ *     0 version u32 | 4 count u32 | 8 seq u64 | 16 streamCrc u32 | 20 crc u32 | 24 entries of 32:
+ *     group u32 | 0 u32 | term u64 | index u64 | hardTerm u64
  *
  * The stream's (seq, crc) decide: the stream only grows, a truncation of a group's log being one more record of it, so a stream that
  * ends below `seq` has lost something durable, and one that does not has lost nothing. The groups' (term, index) say what was lost, and
- * how far a wounded group must come again before it may vote.
+ * how far a wounded group must come again before it may vote; `hardTerm` is the term of its hard state, in which it may have voted. A
+ * group that is wounded keeps what it has to come to, so that a second loss cannot make it forget the first.
  */
 import { crc32 } from "node:zlib";
-import { readSafe, writeSafe } from "../wire/batch.ts";
+import { readSafe, writeSafe, type Wound } from "../wire/batch.ts";
 import { watermarkBytesMax } from "./disk.ts";
 
-const watermarkVersion = 1;
+const watermarkVersion = 2;
 const headerBytes = 24;
-const entryBytes = 24;
+const entryBytes = 32;
 
-export interface LogPosition {
-  readonly term: number;
-  readonly index: number;
-}
+export type LogPosition = Pick<Wound, "term" | "index">;
 
 export interface Watermark {
   /** Everything up to here was durable. */
   readonly seq: number;
   /** The stream crc after that record. */
   readonly streamCrc: number;
-  readonly groups: ReadonlyMap<number, LogPosition>;
+  readonly groups: ReadonlyMap<number, Wound>;
 }
 
 /** The order in which positions of one log compare, as in an election: first by term, then by index. */
@@ -34,13 +33,19 @@ export function isBelow(have: LogPosition, need: LogPosition): boolean {
   return have.term < need.term || (have.term === need.term && have.index < need.index);
 }
 
-/** Builds the bytes; a change of one group touches 16 bytes of them. */
+/** What both ask for. */
+export function gravest(one: Wound, other: Wound): Wound {
+  const { term, index } = isBelow(one, other) ? other : one;
+  return { term, index, hardTerm: Math.max(one.hardTerm, other.hardTerm) };
+}
+
+/** Builds the bytes; a change of one group touches 24 bytes of them. */
 export class WatermarkBuilder {
   #bytes = new Uint8Array(headerBytes + entryBytes);
   #view = new DataView(this.#bytes.buffer);
   readonly #offsets = new Map<number, number>();
 
-  set(group: number, term: number, index: number): void {
+  set(group: number, { term, index, hardTerm }: Wound): void {
     let offset = this.#offsets.get(group);
     if (offset === undefined) {
       offset = headerBytes + this.#offsets.size * entryBytes;
@@ -50,6 +55,7 @@ export class WatermarkBuilder {
     }
     writeSafe(this.#view, offset + 8, term);
     writeSafe(this.#view, offset + 16, index);
+    writeSafe(this.#view, offset + 24, hardTerm);
   }
 
   /** A view of the builder's own bytes, good until the next call. */
@@ -87,11 +93,13 @@ export function readWatermark(bytes: Uint8Array): Watermark | undefined {
   if (view.getUint32(0, true) !== watermarkVersion) return undefined;
   if (bytes.byteLength !== headerBytes + count * entryBytes) return undefined;
   if (view.getUint32(20, true) !== watermarkCrc(bytes)) return undefined;
-  const groups = new Map<number, LogPosition>();
+  const groups = new Map<number, Wound>();
   for (let offset = headerBytes; offset < bytes.byteLength; offset += entryBytes) {
-    const position = { term: readSafe(view, offset + 8), index: readSafe(view, offset + 16) };
-    if (!(position.term >= 0 && position.index >= 0)) return undefined;
-    groups.set(view.getUint32(offset, true), position);
+    const term = readSafe(view, offset + 8);
+    const index = readSafe(view, offset + 16);
+    const hardTerm = readSafe(view, offset + 24);
+    if (!(term >= 0 && index >= 0 && hardTerm >= 0)) return undefined;
+    groups.set(view.getUint32(offset, true), { term, index, hardTerm });
   }
   const seq = readSafe(view, 8);
   return seq >= 0 ? { seq, streamCrc: view.getUint32(16, true), groups } : undefined;

@@ -70,6 +70,16 @@ export interface HardState {
   readonly commit: number;
 }
 
+/**
+ * What a wounded replica lost, as far as it was known: it votes again once a leader has matched its log at (term, index) or beyond [22].
+ * It may have voted in `hardTerm` and earlier.
+ */
+export interface Wound {
+  readonly term: number;
+  readonly index: number;
+  readonly hardTerm: number;
+}
+
 /** Last index that the batch spans. */
 export function lastIndexOf(batch: Batch): number {
   return batch.firstIndex + batch.count - 1;
