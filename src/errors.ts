@@ -79,6 +79,43 @@ export const errorTable = {
   internal: row(21, 500, false, "unknown", "A bug; the message says more. Please report it."),
   /** Only ever made by a client: no connection, so nothing was sent. */
   unreachable: row(22, 503, true, "not-applied", "No node answered; check endpoints and nodes."),
+  change_in_progress: row(
+    27,
+    409,
+    true,
+    "not-applied",
+    "Another change of the members is under way; try again when it is done.",
+  ),
+  no_live_majority: row(
+    28,
+    409,
+    false,
+    "not-applied",
+    "The voters that would be left do not answer in their majority: start them first, or force it.",
+  ),
+  unknown_member: row(29, 404, false, "not-applied", "There is no such member."),
+  member_exists: row(30, 409, false, "not-applied", "The id or address is that of another member."),
+  member_removed: row(
+    31,
+    410,
+    false,
+    "not-applied",
+    "That member was removed; its id is never used again. Take another id and an empty folder.",
+  ),
+  not_voter: row(
+    33,
+    409,
+    false,
+    "not-applied",
+    "That member is not a voter and cannot lead: promote it first, or name a voter.",
+  ),
+  not_transferred: row(
+    34,
+    503,
+    true,
+    "not-applied",
+    "Leadership was not handed over; the message says why. The leader goes on.",
+  ),
 } as const satisfies Record<string, ErrorRow>;
 
 export type ErrorCode = keyof typeof errorTable;

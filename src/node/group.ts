@@ -6,7 +6,7 @@ import { BargeError, errorCodeOf, errorTable, type ErrorCode } from "../errors.t
 import { frameOverheadBytes, type Limits } from "../limits.ts";
 import type { StateMachine } from "../machine/machine.ts";
 import type { Transport } from "../net/transport.ts";
-import { encodeConfiguration } from "../raft/configuration.ts";
+import { encodeConfiguration, isJoint, membersOf } from "../raft/configuration.ts";
 import { InvariantError } from "../raft/invariants.ts";
 import type { ChangePlan, MemberChange } from "../raft/membership.ts";
 import type { Raft, Seal } from "../raft/raft.ts";
@@ -15,6 +15,7 @@ import type { GroupStatus, ReadWaiter, WriteWaiter } from "../server/groups.ts";
 import type { GroupWrite, LogStore } from "../storage/log-store.ts";
 import type { GroupQueues } from "../telemetry/metrics.ts";
 import { BatchKind, batchHeaderBytes, sealBatch } from "../wire/batch.ts";
+import type { MemberEntry, MembersAnswer } from "../wire/admin.ts";
 import {
   Consistency,
   type ForwardMessage,
@@ -25,6 +26,7 @@ import type { SectionHeader } from "../wire/section.ts";
 import { Applier } from "./applier.ts";
 import { Forwards } from "./forwards.ts";
 import { Inbox, type InboxSection } from "./inbox.ts";
+import { type ChangeRequest, MemberChanges } from "./member-changes.ts";
 import { Pending } from "./pending.ts";
 import { ReadQueue } from "./read-queue.ts";
 import { TailCache } from "./tail-cache.ts";
@@ -59,6 +61,7 @@ export class Group {
   readonly #pending = new Pending();
   readonly #reads = new ReadQueue();
   readonly #applier: Applier;
+  readonly #memberChanges: MemberChanges;
 
   readonly #inbox = new Inbox();
   readonly #forwards = new Forwards();
@@ -95,12 +98,19 @@ export class Group {
     this.#logger = options.logger;
     this.#tail = new TailCache(options.limits.tailCacheBytes);
     this.#applier = new Applier(options.machine, this.#pending, options.limits);
+    this.#memberChanges = new MemberChanges(this.raft, ({ changes, force }, nowMs) =>
+      this.proposeChanges(changes, force, nowMs),
+    );
     this.#commit = this.raft.commit;
   }
 
   /** Why this group stopped after a broken invariant; undefined while it runs. */
   get stopped(): string | undefined {
     return this.#stopped;
+  }
+
+  get nodeId(): number {
+    return this.#nodeId;
   }
 
   get leader(): number {
@@ -112,7 +122,8 @@ export class Group {
       this.#inbox.length === 0 &&
       this.#pending.size === 0 &&
       this.#forwards.size === 0 &&
-      this.#reads.size === 0
+      this.#reads.size === 0 &&
+      this.#memberChanges.idle
     );
   }
 
@@ -172,6 +183,13 @@ export class Group {
       return waiter.failed(this.#error("overloaded"));
     }
     this.#reads.add(waiter, deadlineMs);
+  }
+
+  /** On the leader. Answered once the new members are committed; where several ask, one after the other. */
+  changeMembers(request: ChangeRequest): void {
+    const refusal = this.#refusal(0, 0);
+    if (refusal !== undefined) request.waiter.failed(this.#error(refusal));
+    else this.#memberChanges.ask(request);
   }
 
   /** Stops intake; what is in flight goes on. */
@@ -338,6 +356,7 @@ export class Group {
   propose(nowMs: number, syncing: boolean): void {
     if (this.#stopped !== undefined) return;
     this.#guard(() => {
+      if (!this.#memberChanges.idle) this.#memberChanges.step(nowMs);
       const context = this.#reads.begin();
       if (context !== 0) this.raft.readIndex(context);
       while (
@@ -548,7 +567,10 @@ export class Group {
       this.#leaderTimeBaseMs = this.raft.lastTimeMs;
     }
     // Leadership is gone: what was not sealed is surely not applied; what was sealed waits for its index [13].
-    if (!leads && this.#wasLeader) this.#refuseInbox("not_leader");
+    if (!leads && this.#wasLeader) {
+      this.#refuseInbox("not_leader");
+      this.#memberChanges.refuseWaiting(this.#error("not_leader"));
+    }
     this.#wasLeader = leads;
     this.#logger.info({ group: this.id, term: this.raft.term, role, leader }, "role changed");
   }
@@ -562,6 +584,7 @@ export class Group {
   /** The node stops: everybody who waits is told what is known. */
   failAll(code: ErrorCode): void {
     this.#refuseInbox(code);
+    this.#memberChanges.failAll(this.#error(code));
     const unknown = new BargeError(code, errorTable[code].help, { outcome: "unknown" });
     this.#pending.failAll(unknown);
     for (const waiter of this.#forwards.takeWhere(() => true)) waiter.failed(unknown);
@@ -599,6 +622,38 @@ export class Group {
       tailCacheBytes: this.#tail.bytes,
       memtableBytes,
       kvWalBytes: fileWalBytes,
+    };
+  }
+
+  /** The members in force as this leader sees them. */
+  memberList(): MembersAnswer {
+    const { raft } = this;
+    const { configuration } = raft;
+    const { voters, learners, promotions, addresses, incarnations, removed } = configuration;
+    const match = new Map(raft.progress().map((peer) => [peer.id, peer.match]));
+    const members = membersOf(configuration).map((id): MemberEntry => {
+      const isLearner = learners.includes(id);
+      const isOwn = id === this.#nodeId;
+      return {
+        id,
+        address: addresses[id] ?? "",
+        role: isLearner ? "learner" : voters.includes(id) ? "voter" : "leaving",
+        ...(promotions?.[id] === undefined ? {} : { promotion: true }),
+        leader: id === this.#leader,
+        connected: isOwn || this.#transport.connected(id),
+        matchIndex: isOwn ? raft.durableIndex : (match.get(id) ?? 0),
+        bound: incarnations?.[id] !== undefined,
+      };
+    });
+    return {
+      group: this.id,
+      term: raft.term,
+      leader: this.#leader,
+      commitIndex: this.#commit,
+      configurationIndex: raft.configurationIndex,
+      joint: isJoint(configuration),
+      members,
+      removed: removed ?? [],
     };
   }
 

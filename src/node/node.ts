@@ -12,7 +12,7 @@ import { checkBindable, listen, ListenError, type Listener } from "../net/listen
 import { TcpTransport } from "../net/tcp-transport.ts";
 import { InvariantError } from "../raft/invariants.ts";
 import { ClientServer } from "../server/client-server.ts";
-import type { Groups, NodeStatus, ReadWaiter, WriteWaiter } from "../server/groups.ts";
+import type { AdminWaiter, Groups, NodeStatus, ReadWaiter, WriteWaiter } from "../server/groups.ts";
 import { startHttpServer, type HttpAddress, type HttpServer } from "../server/http-server.ts";
 import { openDataDir, storedToken, type DataDir } from "../storage/data-dir.ts";
 import { DiskFullError } from "../storage/disk.ts";
@@ -397,6 +397,10 @@ class Node implements RunningNode, Groups {
     waiter: ReadWaiter,
   ): void {
     this.#shard.read(group, consistency, maxStalenessMs, timeoutMs, waiter);
+  }
+
+  admin(operation: string, body: unknown, waiter: AdminWaiter): void {
+    this.#shard.admin(operation, body, waiter);
   }
 
   status(): NodeStatus {

@@ -9,11 +9,12 @@ import { BargeError } from "../errors.ts";
 import type { Limits } from "../limits.ts";
 import type { Transport } from "../net/transport.ts";
 import type { Ready } from "../raft/ready.ts";
-import type { GroupStatus, ReadWaiter, WriteWaiter } from "../server/groups.ts";
+import type { AdminWaiter, GroupStatus, ReadWaiter, WriteWaiter } from "../server/groups.ts";
 import { DiskFullError } from "../storage/disk.ts";
 import type { GroupWrite, LogStore } from "../storage/log-store.ts";
 import type { Consistency, PeerMessage } from "../wire/messages.ts";
 import { readSectionHeader, type SectionHeader } from "../wire/section.ts";
+import { Admin, type ClusterIdentity } from "./admin.ts";
 import type { Group } from "./group.ts";
 
 export interface ShardOptions {
@@ -21,6 +22,8 @@ export interface ShardOptions {
   readonly store: LogStore;
   readonly transport: Transport;
   readonly groups: readonly Group[];
+  /** Whom this node takes for members of its cluster; without it no node can join. */
+  readonly identity?: ClusterIdentity;
   /** Asks for a turn soon; may be called any number of times. */
   readonly wake: () => void;
 }
@@ -46,6 +49,7 @@ export class Shard {
   readonly #transport: Transport;
   readonly #groups: ReadonlyMap<number, Group>;
   readonly #wake: () => void;
+  readonly #admin: Admin;
 
   #arrived: PeerMessage[] = [];
   /** Effects whose transaction found no space: nothing of them, and nothing after them, leaves until it succeeds [20]. */
@@ -65,6 +69,13 @@ export class Shard {
     this.#wake = options.wake;
     this.#nowMs = nowMs;
     this.#tickedMs = nowMs;
+    this.#admin = new Admin({
+      identity: options.identity,
+      limits: options.limits,
+      transport: options.transport,
+      groups: this.#groups,
+      deadlineMs: (timeoutMs) => this.#deadline(timeoutMs),
+    });
   }
 
   /* ---------------------------------------------------------------- what comes in */
@@ -81,6 +92,7 @@ export class Shard {
 
   peerDown(nodeId: number): void {
     for (const group of this.#groups.values()) group.peerDown(nodeId);
+    this.#admin.peerDown(nodeId);
   }
 
   write(
@@ -106,6 +118,11 @@ export class Shard {
     const group = this.#groups.get(groupId);
     if (group === undefined) return waiter.failed(unknownGroup(groupId));
     group.read(consistency, maxStalenessMs, this.#deadline(timeoutMs), waiter);
+    this.#wake();
+  }
+
+  admin(operation: string, body: unknown, waiter: AdminWaiter): void {
+    this.#admin.ask(operation, body, waiter);
     this.#wake();
   }
 
@@ -159,6 +176,8 @@ export class Shard {
         const header = readSectionHeader(message.section, 0);
         if (header !== undefined) group.forwarded(message, header, nowMs);
       } else if (message.type === "forwardReply") group.forwardReplied(message);
+      else if (message.type === "adminRequest") this.#admin.requested(message);
+      else if (message.type === "adminReply") this.#admin.replied(message);
       else group.step(message);
     }
   }
@@ -180,6 +199,7 @@ export class Shard {
       for (const group of this.#groups.values()) group.tick();
       if (++this.#ticks % housekeepTicks === 0) {
         for (const group of this.#groups.values()) group.housekeep(nowMs);
+        this.#admin.expire(nowMs);
       }
     }
     this.#store.tick(nowMs);
@@ -255,16 +275,18 @@ export class Shard {
   /** Stops intake in all groups; what is in flight goes on. */
   drain(): void {
     for (const group of this.#groups.values()) group.drain();
+    this.#admin.drain();
   }
 
   get idle(): boolean {
     for (const group of this.#groups.values()) if (!group.idle) return false;
-    return true;
+    return this.#admin.idle;
   }
 
   /** Tells everybody who still waits that the node stops. */
   stop(): void {
     for (const group of this.#groups.values()) group.failAll("shutting_down");
+    this.#admin.failAll();
   }
 
   group(id: number): Group | undefined {

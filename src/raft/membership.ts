@@ -23,6 +23,8 @@ export type MemberChange =
   | { readonly op: "promote"; readonly id: number }
   /** A voter becomes a learner, and stays one. */
   | { readonly op: "demote"; readonly id: number }
+  /** From now on only this data folder may speak in the member's name [36]. */
+  | { readonly op: "bind"; readonly id: number; readonly incarnation: string }
   /** For good: the id is never used again. */
   | { readonly op: "remove"; readonly id: number }
   /** The new node `by` takes the place of `id` once it has caught up; until then `id` keeps it. */
@@ -68,6 +70,8 @@ const idMax = 0xffff_fffe;
 
 /** A configuration in the making. */
 interface Draft {
+  /** The voters so far. */
+  readonly before: readonly number[];
   readonly voters: Set<number>;
   readonly learners: Set<number>;
   readonly promotions: Map<number, number>;
@@ -109,7 +113,7 @@ export function planChange(current: Configuration, changes: readonly MemberChang
       `This group has removed ${removedMax} members and can remember no more; move its data to a new cluster.`,
     );
   }
-  const next = finish(draft, current.voters);
+  const next = finish(draft);
   return sameConfiguration(next, current) ? { unchanged: true } : { next };
 }
 
@@ -117,7 +121,7 @@ export function planChange(current: Configuration, changes: readonly MemberChang
 export function leaveJoint(current: Configuration): Configuration {
   const draft = draftOf(current);
   for (const id of current.outgoing) if (!isMember(draft, id)) draft.removed.add(id);
-  return finish(draft, current.voters);
+  return finish(draft);
 }
 
 /** These learners become voters, and those whose places they take are removed. */
@@ -130,7 +134,7 @@ export function promoteLearners(current: Configuration, ids: readonly number[]):
     draft.voters.add(id);
     if (place !== 0) removeMember(draft, place);
   }
-  return finish(draft, current.voters);
+  return finish(draft);
 }
 
 /** Whether `next` may come directly after `current`: voters change only into and out of a joint state. */
@@ -161,6 +165,8 @@ function applyChange(draft: Draft, change: MemberChange): RefusedChange | undefi
       return promoteMember(draft, id);
     case "demote":
       return demoteMember(draft, id);
+    case "bind":
+      return bindMember(draft, id, change.incarnation);
     case "remove":
       if (!isMember(draft, id) && !draft.removed.has(id)) return unknown(id);
       removeMember(draft, id);
@@ -220,16 +226,28 @@ function checkIdentity(draft: Draft, identity: Identity): RefusedChange | undefi
     );
   }
   const bound = draft.incarnations.get(id);
-  if (bound !== undefined && incarnation !== undefined && bound !== incarnation) {
-    return refuse(
-      "member_exists",
-      `Node ${id} is a member with another data folder: a node that lost its data comes back under another id; ${freeId(draft)} is free.`,
-    );
-  }
+  if (bound !== undefined && incarnation !== undefined && bound !== incarnation)
+    return otherFolder(draft, id);
   for (const [other, held] of draft.addresses) {
     if (held === address && other !== id)
       return refuse("member_exists", `${address} is the address of node ${other}.`);
   }
+  return undefined;
+}
+
+function otherFolder(draft: Draft, id: number): RefusedChange {
+  const by = freeId(draft);
+  return refuse(
+    "member_exists",
+    `Node ${id} is a member with another data folder. Should that one be lost: \`barge member replace ${id} --by ${by}=HOST:PORT\`, and start the new node with --node-id ${by} --join and an empty folder.`,
+  );
+}
+
+function bindMember(draft: Draft, id: number, incarnation: string): RefusedChange | undefined {
+  if (!isMember(draft, id)) return unknown(id);
+  const bound = draft.incarnations.get(id);
+  if (bound !== undefined && bound !== incarnation) return otherFolder(draft, id);
+  draft.incarnations.set(id, incarnation);
   return undefined;
 }
 
@@ -275,7 +293,8 @@ function replaceMember(draft: Draft, id: number, by: Identity): RefusedChange | 
 function removeMember(draft: Draft, id: number): void {
   draft.learners.delete(id);
   draft.promotions.delete(id);
-  if (!draft.voters.delete(id)) draft.removed.add(id);
+  draft.voters.delete(id);
+  if (!draft.before.includes(id)) draft.removed.add(id);
   for (const [learner, place] of draft.promotions)
     if (place === id) draft.promotions.set(learner, 0);
 }
@@ -294,6 +313,7 @@ function freeId({ voters, learners, removed }: Draft): number {
 
 function draftOf(current: Configuration): Draft {
   return {
+    before: current.voters,
     voters: new Set(current.voters),
     learners: new Set(current.learners),
     promotions: mapOf(current.promotions),
@@ -304,10 +324,10 @@ function draftOf(current: Configuration): Draft {
 }
 
 /** Joint where the voters are not those of before. Whoever is no member loses its address. */
-function finish(draft: Draft, votersBefore: readonly number[]): Configuration {
+function finish(draft: Draft): Configuration {
   const voters = ascending(draft.voters);
   const learners = ascending(draft.learners);
-  const outgoing = sameIds(voters, votersBefore) ? [] : votersBefore;
+  const outgoing = sameIds(voters, draft.before) ? [] : draft.before;
   const members = new Set([...voters, ...learners, ...outgoing]);
   const { promotions, removed } = draft;
   const incarnations = recordOf(draft.incarnations, members);

@@ -14,7 +14,7 @@
  */
 import type { Limits } from "../limits.ts";
 import { BatchKind, batchHeaderBytes, bodyOf, lastIndexOf, sealBatch } from "../wire/batch.ts";
-import type { Batch, BatchInfo, HardState, LogStart } from "../wire/batch.ts";
+import type { Batch, BatchInfo, HardState, LogStart, Wound } from "../wire/batch.ts";
 import type {
   AppendMessage,
   AppendReplyMessage,
@@ -34,6 +34,7 @@ import {
   isVoter,
   membersOf,
 } from "./configuration.ts";
+import { Healing } from "./healing.ts";
 import { InvariantError, brokenRule } from "./invariants.ts";
 import type { CoreState } from "./invariants.ts";
 import { Log } from "./log.ts";
@@ -77,8 +78,10 @@ export interface RaftOptions {
   readonly batches: readonly BatchInfo[];
   /** The configuration batches among `batches`, with their bodies, in order. */
   readonly configurations: readonly Batch[];
-  /** What the state machine has; at most the end of the log [23]. */
+  /** What the state machine has; at most the end of the log [23], unless the node is wounded. */
   readonly appliedIndex: number;
+  /** The disk lost some of what was durable: no vote until a leader has matched it again [22]. */
+  readonly wound?: Wound | undefined;
   /** This node should lead rather than one that does not say so; it tells its leader. */
   readonly preferred?: boolean;
 }
@@ -146,6 +149,8 @@ export class Raft implements CoreState {
   readonly #configurations: ConfigurationStack;
   /** The log up to here is on this node's disk. */
   #durableIndex: number;
+  /** Present while this node is wounded. */
+  #healing: Healing | undefined;
 
   // Volatile.
   #role: Role = "follower";
@@ -206,6 +211,7 @@ export class Raft implements CoreState {
   #reads: ReadState[] = [];
   #snapshots: SnapshotRequest[] = [];
   #restore: Restore | undefined;
+  #healed = false;
   #lastToken = 0;
   #writes: Write[] = [];
   #unsyncedBytes = 0;
@@ -237,17 +243,35 @@ export class Raft implements CoreState {
     for (const batch of options.configurations)
       if (!this.#configurations.push(batch)) this.#broken("recovered configuration is malformed");
     this.#durableIndex = this.#log.lastIndex;
-    if (options.appliedIndex > this.#log.lastIndex)
-      this.#broken("the state machine is ahead of the log");
-    // An application may have stopped within a batch; the batch is committed as a whole.
-    const hint = this.#log.floorToEnd(Math.max(options.start.index, options.hardState.commit));
-    const ordinal = this.#log.find(options.appliedIndex);
-    this.#commit = Math.max(hint, ordinal < 0 ? 0 : this.#log.lastIndexAt(ordinal));
-    this.#applied = Math.max(options.appliedIndex, options.start.index);
+    if (options.wound === undefined) this.#recoverCommit(options);
+    else this.#startWounded(options.wound, options.appliedIndex);
     this.#readyCommit = this.#commit;
     this.#unappliedBytes = this.#bytesIn(this.#applied + 1, this.#log.lastIndex);
     this.#resetElectionTimer();
     this.#check();
+  }
+
+  #recoverCommit({ start, hardState, appliedIndex }: RaftOptions): void {
+    if (appliedIndex > this.#log.lastIndex) this.#broken("the state machine is ahead of the log");
+    // An application may have stopped within a batch; the batch is committed as a whole.
+    const hint = this.#log.floorToEnd(Math.max(start.index, hardState.commit));
+    const ordinal = this.#log.find(appliedIndex);
+    this.#commit = Math.max(hint, ordinal < 0 ? 0 : this.#log.lastIndexAt(ordinal));
+    this.#applied = Math.max(appliedIndex, start.index);
+  }
+
+  /**
+   * What is left of the log may have been superseded by what is lost, so neither the commit that was noted nor the machine says which of its
+   * batches are committed. Its vote in the terms that it may have forgotten counts as given.
+   */
+  #startWounded(wound: Wound, appliedIndex: number): void {
+    this.#healing = new Healing(wound, appliedIndex);
+    if (wound.hardTerm > this.#term) {
+      this.#term = wound.hardTerm;
+      this.#votedFor = 0;
+    }
+    if (this.#votedFor === 0) this.#votedFor = this.nodeId;
+    this.#hardStateDirty = true;
   }
 
   /* ---------------------------------------------------------------- state, for the shell and for status */
@@ -309,6 +333,10 @@ export class Raft implements CoreState {
   get configuration(): Configuration {
     return this.#configurations.current;
   }
+  /** Log index that the configuration in force came with. */
+  get configurationIndex(): number {
+    return this.#configurations.currentIndex;
+  }
   get configurationCommitted(): boolean {
     return this.#configurations.currentIndex <= this.#commit;
   }
@@ -338,6 +366,8 @@ export class Raft implements CoreState {
   planChange(changes: readonly MemberChange[], force = false): ChangePlan {
     if (this.#role !== "leader")
       return refuse("not_leader", "This node does not lead; ask the leader.");
+    if (this.#transfer !== undefined)
+      return refuse("not_leader", "This node is handing over leadership; try again.");
     if (!this.#maySucceed() || isJoint(this.configuration)) return inProgress();
     const plan = planChange(this.configuration, changes);
     if (!("next" in plan) || force || this.liveMajority(plan.next)) return plan;
@@ -345,6 +375,10 @@ export class Raft implements CoreState {
       "no_live_majority",
       `No majority of the voters ${plan.next.voters.join(", ")} is alive, so the change could not be completed. Bring the nodes that are down back first, or force it.`,
     );
+  }
+  /** What this node has to come to before it votes again; undefined = it is whole [22]. */
+  get wound(): Wound | undefined {
+    return this.#healing?.wound;
   }
   /** Why leadership was last given up; empty = never. */
   get stepDownReason(): string {
@@ -623,6 +657,35 @@ export class Raft implements CoreState {
     this.#resetElectionTimer();
   }
 
+  /**
+   * The batch at `firstIndex` is damaged on this node's disk: the log ends before it, whatever was committed, and the node is wounded [22]. The
+   * store has noted it.
+   */
+  wounded(firstIndex: number, wound: Wound): void {
+    this.stepDown("its log is damaged");
+    this.#healing = new Healing(wound, Math.max(this.#applied, this.#healing?.appliedIndex ?? 0));
+    this.#commit = Math.min(this.#commit, firstIndex - 1);
+    this.#truncateFrom(firstIndex);
+    this.#readyCommit = this.#commit;
+    this.#applied = Math.min(this.#applied, this.#commit);
+    this.#unappliedBytes = this.#bytesIn(this.#applied + 1, this.#log.lastIndex);
+    // Nothing that was promised on the strength of what is gone may leave any more.
+    this.#messages = [];
+    this.#voteReplyTo = 0;
+    this.#verified = this.#acked = 0;
+    this.#healed = false;
+  }
+
+  /** As far as it was known to be, the log is durable and a current leader's: this node is whole again. */
+  #healIfMatched(): void {
+    if (this.#healing === undefined || this.#role !== "follower" || this.#leader === 0) return;
+    const index = Math.min(this.#verified, this.#durableIndex);
+    if (this.#durableTerm !== this.#term) return;
+    if (!this.#healing.isOver(this.#log.termOfEnd(index), index)) return;
+    this.#healing = undefined;
+    this.#healed = this.#ackDue = true;
+  }
+
   /** The store no longer holds the log up to `start`. */
   compact(start: LogStart): void {
     if (start.index <= this.#log.start.index) return;
@@ -644,6 +707,7 @@ export class Raft implements CoreState {
       this.#reads.length > 0 ||
       this.#snapshots.length > 0 ||
       this.#restore !== undefined ||
+      this.#healed ||
       this.#commit !== this.#readyCommit ||
       this.#role !== this.#readyRole ||
       this.#leader !== this.#readyLeader ||
@@ -696,6 +760,8 @@ export class Raft implements CoreState {
     if (reads.length > 0) this.#reads = [];
     if (snapshots.length > 0) this.#snapshots = [];
     this.#restore = undefined;
+    const healed = this.#healed;
+    this.#healed = false;
     const configurationDue = this.#configurationDue;
     this.#configurationDue = undefined;
     const commit = this.#commit;
@@ -704,6 +770,7 @@ export class Raft implements CoreState {
       hardState,
       restore,
       append,
+      healed,
       messages,
       commit,
       reads,
@@ -972,7 +1039,10 @@ export class Raft implements CoreState {
       this.stepDown("no quorum was heard within the check-quorum time");
       return;
     }
-    if (this.#transfer?.expired(this.#nowTick, this.#limits) === true) this.#transfer = undefined;
+    if (this.#transfer?.expired(this.#nowTick, this.#limits) === true) {
+      this.#transfer = undefined;
+      if (this.#resign()) return;
+    }
     for (const peer of this.#peers) {
       // Appends or their answers were lost without a sign: start over from what is known (etcd waits for a connection event here).
       const idleTicks = this.#nowTick - peer.movedTick;
@@ -1006,9 +1076,10 @@ export class Raft implements CoreState {
 
   /**
    * A node without any configuration is on its way into the group; should its id have had another disk before, that one may have voted [36].
-   * A former member gets no vote, and no chance to disturb. Otherwise it does not matter who is a voter by this node's log, which may be behind.
+   * Nor does a wounded one vote [22]. A former member gets no vote, and no chance to disturb. Otherwise it does not matter who is a voter by this node's log, which may be behind.
    */
   #maySupport(candidate: number): boolean {
+    if (this.#healing !== undefined) return false;
     return this.configuration.voters.length > 0 && !this.#isRemoved(candidate);
   }
 
@@ -1029,6 +1100,7 @@ export class Raft implements CoreState {
       this.#maySupport(message.from);
     const term = granted ? message.term : this.#term;
     this.#sendVoteReply("preVoteReply", message.from, term, granted);
+    if (this.#role === "leader" && this.#isRemoved(message.from)) this.#tellLeft(message.from);
   }
 
   #stepVote(message: VoteMessage): void {
@@ -1074,6 +1146,7 @@ export class Raft implements CoreState {
 
   /** A sync is done: what waited for it may leave, or count (D1 to D4). */
   #releaseAfterSync(): void {
+    this.#healIfMatched();
     this.#releaseVote();
     if (this.#heartbeatReplySeq >= 0 && this.#leader !== 0 && this.#durableTerm === this.#term) {
       this.#sendHeartbeatReply(this.#leader, this.#heartbeatReplySeq);
@@ -1146,6 +1219,7 @@ export class Raft implements CoreState {
     if (!this.#takeBatches(message)) return;
     this.#ackDue ||= message.batches.length > 0 || this.#verified > this.#acked;
     this.#commitTo(Math.min(message.commit, this.#verified));
+    this.#healIfMatched();
   }
 
   /** The batches are whole, in order, and each is chained to the one before. */
@@ -1239,7 +1313,9 @@ export class Raft implements CoreState {
     const index = Math.min(this.#verified, this.#durableIndex);
     this.#acked = Math.max(this.#acked, index);
     this.#ackDue = index < this.#verified;
-    this.#sendAppendReply(this.#leader, true, index, 0, 0);
+    if (this.#healing === undefined) this.#sendAppendReply(this.#leader, true, index, 0, 0);
+    // The leader may remember more: this is all, and where its log ends.
+    else this.#sendAppendReply(this.#leader, true, index, this.#log.lastIndex, this.#log.lastTerm);
   }
 
   #sendAppendReply(
@@ -1259,11 +1335,13 @@ export class Raft implements CoreState {
       index,
       hintIndex,
       hintTerm,
+      wounded: this.#healing !== undefined,
     });
   }
 
   #stepHeartbeat(message: HeartbeatMessage): void {
     if (!this.#hearLeader(message.from)) return;
+    this.#ackDue ||= this.#healing !== undefined;
     this.#commitTo(Math.min(message.commit, this.#verified));
     this.#minMatch = Math.max(this.#minMatch, message.minMatch);
     this.#freshAsOf(message.freshStamp - this.#firstStamp, message.commit);
@@ -1423,8 +1501,23 @@ export class Raft implements CoreState {
     const peer = this.#role === "leader" ? this.#peer(message.from) : undefined;
     if (peer === undefined) return;
     peer.heardTick = this.#nowTick;
+    const heals = peer.wounded && !message.wounded;
+    peer.wounded = message.wounded;
+    if (message.wounded && this.#forget(peer, message)) return;
     if (message.accepted) this.#acknowledge(peer, message.index);
     else this.#backOff(peer, message);
+    if (heals) this.#advanceCommit();
+  }
+
+  /** A wounded member has lost what it had acknowledged to this very leader [22]. What was committed on that strength stays so. */
+  #forget(peer: Progress, message: AppendReplyMessage): boolean {
+    const { accepted, index, hintIndex, hintTerm } = message;
+    const isLess = accepted ? index < peer.match : index <= peer.match && index > 0;
+    if (!isLess) return false;
+    const match = accepted && this.#log.termOfEnd(index) >= 0 ? index : 0;
+    peer.forget(match, Math.max(match, this.#log.floorToTerm(hintIndex, hintTerm)) + 1);
+    this.#sendDue = true;
+    return true;
   }
 
   #acknowledge(peer: Progress, index: number): void {
@@ -1462,8 +1555,11 @@ export class Raft implements CoreState {
     this.#sendDue = true;
   }
 
-  readonly #matchOf = (nodeId: number): number =>
-    nodeId === this.nodeId ? this.#durableIndex : (this.#peer(nodeId)?.match ?? 0);
+  readonly #matchOf = (nodeId: number): number => {
+    if (nodeId === this.nodeId) return this.#durableIndex;
+    const peer = this.#peer(nodeId);
+    return peer === undefined || peer.wounded ? 0 : peer.match;
+  };
 
   /** §5.4.2: a quorum has it durably, and it is of this term; what is before it is committed with it (C1). */
   #advanceCommit(): void {
@@ -1474,19 +1570,17 @@ export class Raft implements CoreState {
     this.#sendDue = true;
     if (!this.configurationCommitted) return;
     if (isJoint(this.configuration)) this.#planSuccessor();
-    else if (!isVoter(this.configuration, this.nodeId)) {
-      // The others learn that it is committed, so that nobody who left has to ask.
-      this.#sendAppends();
-      this.#sendHeartbeats();
-      this.stepDown("this node is no longer a voter");
-    }
+    else if (!isVoter(this.configuration, this.nodeId)) this.#leaveOffice();
   }
 
   /* ---------------------------------------------------------------- leader: configurations */
 
-  /** A change is safe only on top of a committed configuration, and under a leader with a committed batch of its own term (the bug of 2015). */
+  /**
+   * A change is safe only on top of a committed configuration, and under a leader with a committed batch of its own term (the bug of 2015). One that
+   * hands over leaves it to the next.
+   */
   #maySucceed(): boolean {
-    return this.#commitIsOwn && this.configurationCommitted;
+    return this.#commitIsOwn && this.configurationCommitted && this.#transfer === undefined;
   }
 
   #checkSuccessor(batch: Batch): void {
@@ -1534,8 +1628,32 @@ export class Raft implements CoreState {
     return match >= this.#log.start.index;
   }
 
+  /** The change that took this leader's vote is committed: it hands over, and goes in any case. */
+  #leaveOffice(): void {
+    if (this.#transfer !== undefined) return;
+    this.#sendAppends();
+    if (this.transferLeadership(0).refusal !== undefined) this.#resign();
+  }
+
+  /** Once it has handed over it hears of no successor, as it is no member. */
+  #resign(): boolean {
+    if (!this.configurationCommitted || isVoter(this.configuration, this.nodeId)) return false;
+    this.stepDown("this node is no longer a voter");
+    return true;
+  }
+
   #isActive(peer: Progress): boolean {
     return this.#nowTick - peer.heardTick < this.#limits.checkQuorumTicks;
+  }
+
+  /** A former member that campaigns does not know: it gets the log for a while. */
+  #tellLeft(nodeId: number): void {
+    if (this.#peer(nodeId) !== undefined) return;
+    const peer = new Progress(nodeId, this.#log.lastIndex + 1, this.#limits);
+    peer.leftIndex = this.#configurations.currentIndex;
+    peer.leftTick = this.#nowTick;
+    this.#peers.push(peer);
+    this.#sendDue = true;
   }
 
   /** Who is no member any more is told so for a while, and then no more. */
@@ -1679,6 +1797,7 @@ export class Raft implements CoreState {
       lastIndex: this.#log.lastIndex,
       lastTerm: this.#log.lastTerm,
     });
+    this.#resign();
   }
 
   /** The leader wants this node in its place: no waiting, and no pre-vote, which voters that hear the leader would refuse. */
@@ -1692,7 +1811,8 @@ export class Raft implements CoreState {
   }
 
   get #mayCampaign(): boolean {
-    return this.#isElectable() && this.#term < Number.MAX_SAFE_INTEGER - 1;
+    if (this.#healing !== undefined || this.#term >= Number.MAX_SAFE_INTEGER - 1) return false;
+    return this.#isElectable();
   }
 
   /* ---------------------------------------------------------------- invariants */

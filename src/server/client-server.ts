@@ -33,6 +33,7 @@ import {
 } from "../wire/messages.ts";
 import { readSectionHeader, type SectionHeader, SectionKind } from "../wire/section.ts";
 import type {
+  AdminWaiter,
   Groups,
   NodeStatus,
   ReadSink,
@@ -162,7 +163,7 @@ export class ClientServer {
     }
     this.#admit(served, payload.byteLength);
     if (message.type === "read") this.#read(served, message, payload.byteLength);
-    else new ControlWaiter(this, served, message, payload.byteLength).resume();
+    else new HeldControl(this, served, message, payload.byteLength).resume();
   }
 
   #write(served: ServedConnection, message: WriteRequest): void {
@@ -191,14 +192,21 @@ export class ClientServer {
     this.#groups.read(group, consistency, maxStalenessMs, timeoutMs, waiter);
   }
 
-  control(served: ServedConnection, { request, operation }: ControlRequest): void {
+  /** The status of this node; or administration, which may take a while. */
+  control(served: ServedConnection, message: ControlRequest, payloadBytes: number): void {
+    const { request, operation, body } = message;
     if (operation !== "status") {
-      const error = new BargeError("bad_request", `This node knows no operation "${operation}".`);
-      return this.sendError(served, request, error);
+      this.#groups.admin(operation, body, new ControlWaiter(this, served, request, payloadBytes));
+      return;
     }
+    this.settle(served, payloadBytes);
     this.#status ??= this.#groups.status();
+    this.sendControl(served, request, this.#status);
+  }
+
+  sendControl(served: ServedConnection, request: number, body: unknown): void {
     try {
-      encodeControlReply(served.connection.out, request, this.#status);
+      encodeControlReply(served.connection.out, request, body);
     } catch (error) {
       if (!(error instanceof RangeError)) throw error;
       return this.sendError(served, request, new BargeError("too_large", error.message));
@@ -602,7 +610,7 @@ class QueriesWaiter implements ReadWaiter, ReadSink, Held {
   }
 }
 
-class ControlWaiter implements Held {
+class HeldControl implements Held {
   readonly #server: ClientServer;
   readonly #served: ServedConnection;
   readonly #message: ControlRequest;
@@ -622,9 +630,37 @@ class ControlWaiter implements Held {
 
   resume(): void {
     if (this.#served.gone || this.#server.hold(this.#served, this)) return;
-    this.#server.settle(this.#served, this.#payloadBytes);
     const beginMs = performance.now();
-    this.#server.control(this.#served, this.#message);
+    this.#server.control(this.#served, this.#message, this.#payloadBytes);
     this.#server.spent(performance.now() - beginMs, 0);
+  }
+}
+
+class ControlWaiter implements AdminWaiter {
+  readonly #server: ClientServer;
+  readonly #served: ServedConnection;
+  readonly #request: number;
+  readonly #payloadBytes: number;
+
+  constructor(
+    server: ClientServer,
+    served: ServedConnection,
+    request: number,
+    payloadBytes: number,
+  ) {
+    this.#server = server;
+    this.#served = served;
+    this.#request = request;
+    this.#payloadBytes = payloadBytes;
+  }
+
+  answered(body: unknown): void {
+    if (!this.#server.settle(this.#served, this.#payloadBytes)) return;
+    this.#server.sendControl(this.#served, this.#request, body);
+  }
+
+  failed(error: BargeError): void {
+    if (!this.#server.settle(this.#served, this.#payloadBytes)) return;
+    this.#server.sendError(this.#served, this.#request, error);
   }
 }

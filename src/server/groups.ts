@@ -29,6 +29,13 @@ export interface ReadWaiter {
   failed(error: BargeError): void;
 }
 
+/** One request of administration. Exactly one of the two is called, once. */
+export interface AdminWaiter {
+  /** What wire/admin.ts says for the operation. */
+  answered(body: unknown): void;
+  failed(error: BargeError): void;
+}
+
 export interface Groups {
   /** `section` is one whole section, well formed and with its crc checked; it is kept until the waiter is called, never copied. */
   write(
@@ -45,6 +52,8 @@ export interface Groups {
     timeoutMs: number,
     waiter: ReadWaiter,
   ): void;
+  /** `operation` is one of wire/admin.ts; its body is checked by the node. */
+  admin(operation: string, body: unknown, waiter: AdminWaiter): void;
   status(): NodeStatus;
   /** What is missing before this node serves, as text; empty when it is ready. */
   notReady(): string[];

@@ -2,7 +2,7 @@
  * What frames mean: the messages between nodes and between clients and nodes. Types only; peer-messages.ts and
  * client-messages.ts encode and decode them.
  */
-import type { Batch } from "./batch.ts";
+import type { Batch, LogStart } from "./batch.ts";
 
 /**
  * Frame types, append-only. 1 to 15 open a connection, 16 to 63 only on peer connections, 64 to 127 only on client
@@ -26,6 +26,9 @@ export const FrameType = {
   readIndexReply: 25,
   forward: 26,
   forwardReply: 27,
+  snapshotOffer: 28,
+  snapshotChunk: 29,
+  snapshotReply: 30,
   timeoutNow: 34,
   adminRequest: 36,
   adminReply: 37,
@@ -91,8 +94,11 @@ export interface AppendReplyMessage extends Peer {
   readonly type: "appendReply";
   readonly accepted: boolean;
   readonly index: number;
+  /** Of a rejection: the highest position at which the logs can meet. Of a wounded node: where its log ends. */
   readonly hintIndex: number;
   readonly hintTerm: number;
+  /** It has lost durable data: `index` is all that it has, whatever it said before [22]. */
+  readonly wounded: boolean;
 }
 
 export interface HeartbeatMessage extends Peer {
@@ -182,6 +188,42 @@ export interface ForwardReplyMessage {
   readonly term: number;
 }
 
+interface Snapshot extends Peer {
+  /** Names the stream among all of its sender's: after a broken connection it goes on only with chunks of the same one. */
+  readonly snapshot: number;
+}
+
+/**
+ * InstallSnapshot, first part: the leader offers its state machine as of `start`. Again after each reconnection; the answer says from where
+ * on the chunks are wanted. On the bulk connection.
+ */
+export interface SnapshotOfferMessage extends Snapshot {
+  readonly type: "snapshotOffer";
+  readonly start: LogStart;
+  /** Of the whole snapshot. */
+  readonly bytes: number;
+  /** Body of the configuration in force at `start`. */
+  readonly configuration: Uint8Array;
+}
+
+/** The next part. On the bulk connection, no more of them than the receiver's answers make room for. */
+export interface SnapshotChunkMessage extends Snapshot {
+  readonly type: "snapshotChunk";
+  readonly offset: number;
+  /** Over the crcs of all chunks up to this one; see snapshot-messages.ts. */
+  readonly digest: number;
+  readonly crc: number;
+  /** A view, crc checked on arrival. */
+  readonly body: Uint8Array;
+}
+
+/** receiving: everything below `offset` is written. done: it is taken over, or not needed. failed: it cannot be used; it may be sent again. */
+export interface SnapshotReplyMessage extends Snapshot {
+  readonly type: "snapshotReply";
+  readonly state: "receiving" | "done" | "failed";
+  readonly offset: number;
+}
+
 /** A request of administration that a node passes on to the leader; see admin.ts. On the bulk connection. */
 export interface AdminRequestMessage {
   readonly type: "adminRequest";
@@ -208,7 +250,14 @@ export interface AdminReplyMessage {
 }
 
 export type PeerMessage =
-  RaftMessage | ForwardMessage | ForwardReplyMessage | AdminRequestMessage | AdminReplyMessage;
+  | RaftMessage
+  | ForwardMessage
+  | ForwardReplyMessage
+  | AdminRequestMessage
+  | AdminReplyMessage
+  | SnapshotOfferMessage
+  | SnapshotChunkMessage
+  | SnapshotReplyMessage;
 
 /* ------------------------------------------------------------------ hello (msgpack) */
 

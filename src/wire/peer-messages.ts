@@ -1,6 +1,6 @@
 /**
  * Messages between nodes as frames. Every message between cores begins with the same 24 bytes; `flag` is transfer, granted, accepted, preferred
- * or ok.
+ * or ok; of an appendReply, 2 is added for wounded.
  *
  *     all of them        0 group u32 | 4 from u32 | 8 to u32 | 12 flag u32 | 16 term u64
  *     preVote, vote      24 lastIndex u64 | 32 lastTerm u64
@@ -23,9 +23,17 @@ import { type Batch, batchIntact, lastIndexOf, readBatch, readSafe, writeSafe } 
 import { type AppendMessage, FrameType, type PeerMessage } from "./messages.ts";
 import { wholeSection } from "./section.ts";
 import type { SendBuffer } from "./send-buffer.ts";
+import {
+  decodeSnapshotMessage,
+  encodeSnapshotMessage,
+  type SnapshotMessage,
+} from "./snapshot-messages.ts";
 
-/** All but those of admin-messages.ts. */
-type FixedType = Exclude<PeerMessage["type"], "adminRequest" | "adminReply">;
+/** All but those of admin-messages.ts and snapshot-messages.ts. */
+type FixedType = Exclude<
+  PeerMessage["type"],
+  "adminRequest" | "adminReply" | SnapshotMessage["type"]
+>;
 
 /** Fields of each message, in bytes: exact, as a changed layout is a changed version. */
 const fieldsBytesOf = {
@@ -54,6 +62,12 @@ const flagged: ReadonlySet<PeerMessage["type"]> = new Set<PeerMessage["type"]>([
   "readIndexReply",
 ]);
 
+const snapshotTypes: ReadonlyMap<number, SnapshotMessage["type"]> = new Map([
+  [FrameType.snapshotOffer, "snapshotOffer"],
+  [FrameType.snapshotChunk, "snapshotChunk"],
+  [FrameType.snapshotReply, "snapshotReply"],
+]);
+
 const noBatches: readonly Batch[] = [];
 
 /** Writes one message as a frame. For an append, `batches` must span [fromIndex, toIndex]; they are not to be changed any more. */
@@ -65,6 +79,9 @@ export function encodePeerMessage(
   const type = message.type;
   if (type === "append") return encodeAppend(out, message, batches ?? message.batches);
   if (type === "adminRequest" || type === "adminReply") return encodeAdminMessage(out, message);
+  if (type === "snapshotOffer" || type === "snapshotChunk" || type === "snapshotReply") {
+    return encodeSnapshotMessage(out, message);
+  }
   const at = out.begin(FrameType[type], fieldsBytesOf[type]);
   const view = out.view;
   view.setUint32(at, message.group, true);
@@ -99,6 +116,7 @@ export function encodePeerMessage(
       break;
     case "appendReply":
       writeFlagAndTerm(view, at, message.accepted, message.term);
+      if (message.wounded) view.setUint32(at + 12, (message.accepted ? 1 : 0) + 2, true);
       writeSafe(view, at + 24, message.index);
       writeSafe(view, at + 32, message.hintIndex);
       writeSafe(view, at + 40, message.hintTerm);
@@ -167,6 +185,8 @@ export function decodePeerMessage(
   if (type === FrameType.adminRequest || type === FrameType.adminReply) {
     return decodeAdminMessage(type, payload, fieldsBytes);
   }
+  const ofSnapshot = snapshotTypes.get(type);
+  if (ofSnapshot !== undefined) return decodeSnapshotMessage(ofSnapshot, payload, fieldsBytes);
   const name = nameOf(type);
   if (name === undefined || fieldsBytes !== fieldsBytesOf[name]) return undefined;
   if (payload.byteLength < fieldsBytes) return undefined;
@@ -208,7 +228,8 @@ export function decodePeerMessage(
   }
 
   const flag = view.getUint32(12, true);
-  if (flag > (flagged.has(name) ? 1 : 0)) return undefined;
+  const flagMax = name === "appendReply" ? 3 : flagged.has(name) ? 1 : 0;
+  if (flag > flagMax) return undefined;
   const term = number(16);
   switch (name) {
     case "preVote":
@@ -262,8 +283,20 @@ export function decodePeerMessage(
       const index = number(24);
       const hintIndex = number(32);
       const hintTerm = number(40);
-      const accepted = flag === 1;
-      return checked({ type: name, group, from, to, term, accepted, index, hintIndex, hintTerm });
+      const accepted = (flag & 1) !== 0;
+      const wounded = (flag & 2) !== 0;
+      return checked({
+        type: name,
+        group,
+        from,
+        to,
+        term,
+        accepted,
+        index,
+        hintIndex,
+        hintTerm,
+        wounded,
+      });
     }
     case "heartbeat": {
       const commit = number(24);

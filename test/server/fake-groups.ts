@@ -1,6 +1,8 @@
 /** A `Groups` without a cluster: one group that keeps keys and values in a map, and whose answers a test can hold back or turn into errors. */
 import { BargeError } from "../../src/errors.ts";
+import { isAdminOperation } from "../../src/wire/admin.ts";
 import type {
+  AdminWaiter,
   Groups,
   NodeStatus,
   ReadSink,
@@ -41,6 +43,17 @@ export class FakeGroups implements Groups {
     const held = this.#held;
     this.#held = [];
     for (const answer of held) answer();
+  }
+
+  /** What was asked, to be answered by the test. */
+  readonly admins: { operation: string; body: unknown; waiter: AdminWaiter }[] = [];
+
+  admin(operation: string, body: unknown, waiter: AdminWaiter): void {
+    if (this.fail !== undefined) waiter.failed(this.fail);
+    else if (!isAdminOperation(operation)) {
+      waiter.failed(new BargeError("bad_request", `There is no operation "${operation}".`));
+    }
+    else this.admins.push({ operation, body, waiter });
   }
 
   write(

@@ -244,6 +244,13 @@ export const append: fc.Arbitrary<AppendMessage> = fc
     return { type: "append", ...head, term, fromIndex: prevIndex + 1, toIndex, batches };
   });
 
+const controlBody = fc.oneof(
+  fc.constant(null),
+  fc.dictionary(fc.stringMatching(/^[a-z]{1,8}$/), fc.oneof(fc.integer(), text, fc.boolean()), {
+    noNullPrototype: true,
+  }),
+);
+
 const peer = { group: u32, from: nodeId, to: nodeId, term: safeInteger };
 
 export const peerMessage: fc.Arbitrary<PeerMessage> = fc.oneof(
@@ -313,6 +320,39 @@ export const peerMessage: fc.Arbitrary<PeerMessage> = fc.oneof(
     section: sectionBytes,
   }),
   fc.record({
+    type: fc.constant("adminRequest" as const),
+    group: u32,
+    from: nodeId,
+    to: nodeId,
+    request: safeInteger,
+    timeoutMs: u32,
+    operation: fc.stringMatching(/^[a-z]{1,20}$/),
+    body: controlBody,
+  }),
+  fc
+    .record({
+      group: u32,
+      from: nodeId,
+      to: nodeId,
+      request: safeInteger,
+      error: u32,
+      outcome: fc.constantFrom("applied" as const, "not-applied" as const, "unknown" as const),
+      message: text,
+      body: controlBody,
+    })
+    .map(({ error, outcome, message, body: answer, ...head }) =>
+      error === 0
+        ? {
+            type: "adminReply" as const,
+            ...head,
+            error,
+            outcome: "applied" as const,
+            message: "",
+            body: answer,
+          }
+        : { type: "adminReply" as const, ...head, error, outcome, message, body: undefined },
+    ),
+  fc.record({
     type: fc.constant("forwardReply" as const),
     group: u32,
     from: nodeId,
@@ -337,13 +377,6 @@ function pieces(headBytes: number, contents: readonly Uint8Array[]): Uint8Array 
     }),
   );
 }
-
-const body = fc.oneof(
-  fc.constant(null),
-  fc.dictionary(fc.stringMatching(/^[a-z]{1,8}$/), fc.oneof(fc.integer(), text, fc.boolean()), {
-    noNullPrototype: true,
-  }),
-);
 
 export const clientRequest: fc.Arbitrary<ClientRequest> = fc.oneof(
   fc.record({
@@ -372,7 +405,7 @@ export const clientRequest: fc.Arbitrary<ClientRequest> = fc.oneof(
     type: fc.constant("control" as const),
     request: safeInteger,
     operation: fc.stringMatching(/^[a-z]{1,20}$/),
-    body,
+    body: controlBody,
   }),
 );
 
@@ -408,7 +441,11 @@ export const serverReply: fc.Arbitrary<ServerReply> = fc.oneof(
     message: text,
     leaderHint: fc.constantFrom("", "127.0.0.1:9091", "[::1]:9091"),
   }),
-  fc.record({ type: fc.constant("controlReply" as const), request: safeInteger, body }),
+  fc.record({
+    type: fc.constant("controlReply" as const),
+    request: safeInteger,
+    body: controlBody,
+  }),
 );
 
 const shortText = fc.stringMatching(/^[ -~]{0,30}$/);

@@ -1,0 +1,293 @@
+/**
+ * Administration on this node: checks a request, hands it to the leader where that has to answer, and to its handler here otherwise. What
+ * operations there are is in wire/admin.ts; to add one, give it a handler below. Nothing in here waits: a handler calls the waiter when it is done.
+ */
+import { BargeError, errorCodeOf, errorTable } from "../errors.ts";
+import type { Limits } from "../limits.ts";
+import type { Transport } from "../net/transport.ts";
+import { membersOf } from "../raft/configuration.ts";
+import type { MemberChange } from "../raft/membership.ts";
+import type { AdminWaiter } from "../server/groups.ts";
+import {
+  type AdminAnswers,
+  type AdminRow,
+  adminOperations,
+  type AdminOperation,
+  checkAdminBody,
+  type CheckedAdminBody,
+  isAdminOperation,
+} from "../wire/admin.ts";
+import { Consistency, type AdminReplyMessage, type AdminRequestMessage } from "../wire/messages.ts";
+import type { Group } from "./group.ts";
+
+/** One checked request on the node that answers it. */
+export interface AdminCall<O extends AdminOperation> {
+  readonly body: CheckedAdminBody<O>;
+  /** On the clock of the turn. Past it nobody listens any more. */
+  readonly deadlineMs: number;
+  answer(answer: AdminAnswers[O]): void;
+  fail(error: BargeError): void;
+}
+
+/** What makes a node one of this cluster. */
+export interface ClusterIdentity {
+  readonly clusterId: string;
+  readonly tokenHash: string;
+  /** The data folder that this node has met under a member's id, or is itself; undefined = none yet. */
+  incarnationOf(nodeId: number): string | undefined;
+}
+
+type Handler<O extends AdminOperation> = (
+  group: Group,
+  call: AdminCall<O>,
+  identity: ClusterIdentity | undefined,
+) => void;
+
+const handlers: { readonly [O in AdminOperation]: Handler<O> } = {
+  members: (group, call) => {
+    group.read(Consistency.linearizable, 0, call.deadlineMs, {
+      ready: () => call.answer(group.memberList()),
+      failed: (error) => call.fail(error),
+    });
+  },
+  changeMembers: (group, call, identity) => {
+    const { changes, force } = call.body;
+    change(group, changes, force, call, identity);
+  },
+  join: (group, call, identity) => {
+    const refused = refuseJoin(call.body, identity);
+    if (refused !== undefined) return call.fail(new BargeError("unauthorised", refused));
+    const { id, address, incarnation } = call.body;
+    const { learners, voters, addresses } = group.raft.configuration;
+    // Added by hand before, as whatever it is to be.
+    const isMember = learners.includes(id) || voters.includes(id);
+    const learner = isMember ? learners.includes(id) : call.body.learner;
+    const add = { op: "add" as const, id, address, learner, incarnation };
+    const bind = { op: "bind" as const, id, incarnation };
+    const isKnown = isMember && addresses[id] === address;
+    change(group, isKnown ? [bind] : [add], false, call, identity);
+  },
+};
+
+function change(
+  group: Group,
+  changes: readonly MemberChange[],
+  force: boolean,
+  call: AdminCall<"changeMembers" | "join">,
+  identity: ClusterIdentity | undefined,
+): void {
+  group.changeMembers({
+    changes: [...bindings(group, identity), ...changes],
+    force,
+    deadlineMs: call.deadlineMs,
+    waiter: {
+      done: (changed) => call.answer({ ...group.memberList(), changed }),
+      failed: (error) => call.fail(error),
+    },
+  });
+}
+
+/**
+ * With each change those members are bound whose data folder this node has met: the first ones of a cluster, which were all there before any of
+ * them voted. So whoever joins later never takes another folder for theirs.
+ */
+function bindings(group: Group, identity: ClusterIdentity | undefined): MemberChange[] {
+  const { configuration } = group.raft;
+  const found: MemberChange[] = [];
+  for (const id of membersOf(configuration)) {
+    const incarnation = identity?.incarnationOf(id);
+    if (configuration.incarnations?.[id] !== undefined || incarnation === undefined) continue;
+    found.push({ op: "bind", id, incarnation });
+  }
+  return found;
+}
+
+function refuseJoin(
+  { clusterId, tokenHash, id }: CheckedAdminBody<"join">,
+  identity: ClusterIdentity | undefined,
+): string | undefined {
+  if (identity === undefined) return "Nobody can join here.";
+  if (clusterId !== identity.clusterId) {
+    return `This is cluster ${identity.clusterId}, node ${id} belongs to ${clusterId}: compare --join, and the data folder of node ${id}.`;
+  }
+  if (tokenHash === identity.tokenHash) return undefined;
+  return `Node ${id} was started with another --cluster-token than this cluster: compare the two.`;
+}
+
+export interface AdminOptions {
+  readonly identity: ClusterIdentity | undefined;
+  readonly limits: Limits;
+  readonly transport: Transport;
+  readonly groups: ReadonlyMap<number, Group>;
+  readonly deadlineMs: (timeoutMs: number) => number;
+}
+
+/** Requests of this node that the leader has not answered. */
+const passedOnMax = 1_024;
+
+interface PassedOn {
+  readonly operation: AdminOperation;
+  readonly to: number;
+  readonly deadlineMs: number;
+  readonly waiter: AdminWaiter;
+}
+
+export class Admin {
+  readonly #options: AdminOptions;
+  readonly #passedOn = new Map<number, PassedOn>();
+  #lastRequest = 0;
+  #draining = false;
+
+  constructor(options: AdminOptions) {
+    this.#options = options;
+  }
+
+  get idle(): boolean {
+    return this.#passedOn.size === 0;
+  }
+
+  /** From a door of this node. */
+  ask(operation: string, body: unknown, waiter: AdminWaiter): void {
+    const checked = this.#check(operation, body);
+    if (checked instanceof BargeError) return waiter.failed(checked);
+    const { group, name } = checked;
+    const row: AdminRow = adminOperations[name];
+    if (row.at === "here" || group.raft.role === "leader") {
+      return this.#run(group, name, checked.body, waiter);
+    }
+    const { transport, limits } = this.#options;
+    const leader = group.leader;
+    if (leader === 0 || !transport.connected(leader)) {
+      return waiter.failed(refusal("no_leader"));
+    }
+    if (this.#passedOn.size >= passedOnMax) return waiter.failed(refusal("overloaded"));
+    const timeoutMs = checked.body.timeoutMs || limits.requestTimeoutMs;
+    const deadlineMs = this.#options.deadlineMs(timeoutMs);
+    const request = ++this.#lastRequest;
+    this.#passedOn.set(request, { operation: name, to: leader, deadlineMs, waiter });
+    const message = { type: "adminRequest" as const, group: group.id, to: leader };
+    transport.send({
+      ...message,
+      from: group.nodeId,
+      request,
+      timeoutMs,
+      operation,
+      body: checked.body,
+    });
+  }
+
+  /** From another node, which takes this one for the leader. */
+  requested(message: AdminRequestMessage): void {
+    const { transport } = this.#options;
+    const { group, from: to, to: from, request } = message;
+    const head = { type: "adminReply" as const, group, from, to, request };
+    const waiter: AdminWaiter = {
+      answered: (body) =>
+        transport.send({ ...head, error: 0, outcome: "applied", message: "", body }),
+      failed: ({ code, outcome, message: text }) => {
+        const error = errorTable[code].number;
+        transport.send({ ...head, error, outcome, message: text, body: undefined });
+      },
+    };
+    const checked = this.#check(message.operation, message.body);
+    if (checked instanceof BargeError) return waiter.failed(checked);
+    if (checked.group.raft.role !== "leader") return waiter.failed(refusal("not_leader"));
+    this.#run(checked.group, checked.name, checked.body, waiter);
+  }
+
+  replied({ request, from, error, outcome, message, body }: AdminReplyMessage): void {
+    const passed = this.#passedOn.get(request);
+    if (passed === undefined || passed.to !== from) return;
+    this.#passedOn.delete(request);
+    if (error === 0) return passed.waiter.answered(body);
+    passed.waiter.failed(new BargeError(errorCodeOf(error), message, { outcome }));
+  }
+
+  /** Requests on their way to that node may or may not have arrived. */
+  peerDown(nodeId: number): void {
+    this.#failWhere(({ to }) => to === nodeId, lost);
+  }
+
+  expire(nowMs: number): void {
+    this.#failWhere(({ deadlineMs }) => deadlineMs <= nowMs, late);
+  }
+
+  drain(): void {
+    this.#draining = true;
+  }
+
+  failAll(): void {
+    this.#failWhere(() => true, lost);
+  }
+
+  #check<O extends AdminOperation>(operation: string, body: unknown): Checked<O> | BargeError {
+    if (this.#draining) return refusal("shutting_down");
+    if (!isAdminOperation(operation)) {
+      return new BargeError("bad_request", `This node knows no operation "${operation}".`);
+    }
+    const checked = checkAdminBody(operation, body);
+    if ("problem" in checked) return new BargeError("bad_request", checked.problem);
+    const group = this.#options.groups.get(checked.body.group);
+    if (group === undefined) {
+      return new BargeError("unknown_group", `This node has no group ${checked.body.group}.`);
+    }
+    return { group, name: operation as O, body: checked.body as CheckedAdminBody<O> };
+  }
+
+  #run<O extends AdminOperation>(
+    group: Group,
+    name: O,
+    body: CheckedAdminBody<O>,
+    waiter: AdminWaiter,
+  ): void {
+    const deadlineMs = this.#options.deadlineMs(body.timeoutMs);
+    const call: AdminCall<O> = {
+      body,
+      deadlineMs,
+      answer: (answer) => waiter.answered(answer),
+      fail: (error) => waiter.failed(error),
+    };
+    handlers[name](group, call, this.#options.identity);
+  }
+
+  #failWhere(
+    applies: (passed: PassedOn) => boolean,
+    error: (operation: AdminOperation) => BargeError,
+  ): void {
+    for (const [request, passed] of this.#passedOn) {
+      if (!applies(passed)) continue;
+      this.#passedOn.delete(request);
+      passed.waiter.failed(error(passed.operation));
+    }
+  }
+}
+
+interface Checked<O extends AdminOperation> {
+  readonly group: Group;
+  readonly name: O;
+  readonly body: CheckedAdminBody<O>;
+}
+
+function refusal(code: "no_leader" | "not_leader" | "overloaded" | "shutting_down"): BargeError {
+  return new BargeError(code, errorTable[code].help);
+}
+
+function lost(operation: AdminOperation): BargeError {
+  if (!adminOperations[operation].changes) return refusal("no_leader");
+  return new BargeError(
+    "outcome_unknown",
+    "Contact with the leader was lost: the change may have been made or not. Ask again; to repeat it does no harm.",
+  );
+}
+
+function late(operation: AdminOperation): BargeError {
+  if (!adminOperations[operation].changes) {
+    return new BargeError("timeout", "The leader did not answer in time.", {
+      outcome: "not-applied",
+    });
+  }
+  return new BargeError(
+    "timeout",
+    "The leader did not answer in time: the change may be made yet. Look with `barge member list`, or ask again; to repeat it does no harm.",
+  );
+}
