@@ -74,6 +74,7 @@ export function bootstrapGroup(
     start: { index: 0, term: 0, crc: seedCrc, timeMs: 0 },
     startConfiguration: new Uint8Array(0),
     machineGeneration: 0,
+    wound: undefined,
     batches: [
       {
         firstIndex: 1,
@@ -111,6 +112,7 @@ export function createCore(options: CoreOptions): Raft {
     batches: recovered.batches,
     configurations: recovered.configurations,
     appliedIndex: options.appliedIndex,
+    wound: recovered.wound,
   });
 }
 

@@ -12,8 +12,13 @@ export type ProgressState = "probe" | "replicate" | "snapshot";
 
 export class Progress {
   readonly id: number;
-  /** Highest index known to be durable there and equal to the leader's log; only grows within a term. A batch end, 0 = unknown. */
+  /**
+   * Highest index known to be durable there and equal to the leader's log; only grows within a term, unless that node is wounded. A batch end,
+   * 0 = unknown.
+   */
   match = 0;
+  /** It says that it has lost durable data [22]: it counts for nothing until it has all of it again. */
+  wounded = false;
   /** First index of the next batch to send. match < next ≤ lastIndex + 1. */
   next: number;
   state: ProgressState = "probe";
@@ -90,6 +95,16 @@ export class Progress {
     this.state = "snapshot";
     this.snapshotAsked = false;
     this.snapshotAskTick = 0;
+    this.#clear();
+  }
+
+  /** A wounded node has no more than this, and its log may meet the leader's before `next`. */
+  forget(match: number, next: number): void {
+    this.match = match;
+    this.next = next;
+    this.commitSent = 0;
+    this.probeSent = false;
+    if (this.state === "replicate") this.state = "probe";
     this.#clear();
   }
 

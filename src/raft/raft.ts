@@ -1513,7 +1513,8 @@ export class Raft implements CoreState {
   #forget(peer: Progress, message: AppendReplyMessage): boolean {
     const { accepted, index, hintIndex, hintTerm } = message;
     const isLess = accepted ? index < peer.match : index <= peer.match && index > 0;
-    if (!isLess) return false;
+    // It has verified nothing yet, which is no answer to a probe.
+    if (!isLess) return accepted && index === 0;
     const match = accepted && this.#log.termOfEnd(index) >= 0 ? index : 0;
     peer.forget(match, Math.max(match, this.#log.floorToTerm(hintIndex, hintTerm)) + 1);
     this.#sendDue = true;

@@ -61,8 +61,10 @@ export interface Ready {
   readonly restore: Restore | undefined;
   /** In order; the first may supersede batches that the store has from its firstIndex on [18]. */
   readonly append: readonly Batch[];
+  /** This node was wounded and is whole again; to be noted, in this transaction or later [22]. */
+  readonly healed: boolean;
   readonly messages: readonly RaftMessage[];
-  /** Never goes down; batch end. Batches up to here may be applied. */
+  /** Never goes down but by `wounded`; batch end. Batches up to here may be applied. */
   readonly commit: number;
   readonly reads: readonly ReadState[];
   /** To be sent by the shell in its own time; each is asked for once, and again only after `snapshotEnded`. */

@@ -38,7 +38,7 @@ function nonsense(to: number, term: number): PeerMessage[] {
       messages.push({ ...head, type, term: huge, granted: true });
     }
     for (const accepted of [true, false]) {
-      const reply = { ...head, type: "appendReply" as const, accepted };
+      const reply = { ...head, type: "appendReply" as const, accepted, wounded: number > term };
       messages.push({ ...reply, index: number, hintIndex: number, hintTerm: number });
       messages.push({ ...reply, term: huge, index: number, hintIndex: huge, hintTerm: huge });
       messages.push({ ...reply, term: 0, index: number, hintIndex: 0, hintTerm: 0 });

@@ -102,7 +102,8 @@ function lonelyLeader(): { cluster: TestCluster; leader: TestNode } {
 function reply(leader: TestNode, from: number, fields: Partial<AppendReplyMessage>): RaftMessage {
   const { term } = leader.raft;
   const base = { type: "appendReply", group, from, to: leader.id, term } as const;
-  return { ...base, accepted: true, index: 0, hintIndex: 0, hintTerm: 0, ...fields };
+  const none = { accepted: true, index: 0, hintIndex: 0, hintTerm: 0, wounded: false };
+  return { ...base, ...none, ...fields };
 }
 
 describe("§5.1 terms", () => {

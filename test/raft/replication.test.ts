@@ -47,6 +47,7 @@ describe("pipelining", () => {
       index: 3,
       hintIndex: 0,
       hintTerm: 0,
+      wounded: false,
     });
     cluster.settle();
     // What waited goes as one frame.
@@ -86,6 +87,7 @@ describe("pipelining", () => {
         index,
         hintIndex: 0,
         hintTerm: 0,
+        wounded: false,
       });
     ack(3);
     cluster.settle();
@@ -248,6 +250,7 @@ describe("back-off", () => {
         index,
         hintIndex: 0,
         hintTerm: 0,
+        wounded: false,
       });
     cluster.run(cluster.node(1));
     expect(cluster.node(1).raft.progress()[0]).toMatchObject({ match: 1, next: 2, state: "probe" });
@@ -268,6 +271,7 @@ describe("back-off", () => {
       index: 1,
       hintIndex: 0,
       hintTerm: 0,
+      wounded: false,
     });
     expect(cluster.node(1).raft.progress()[0]).toMatchObject({
       match: 2,
@@ -397,9 +401,9 @@ describe("configurations", () => {
     const batch = leader.proposeConfiguration(configurationOf([2, 3]));
     expect(leader.raft.role).toBe("leader");
     cluster.settle();
-    expect(leader.commit).toBe(lastIndexOf(batch));
+    expect(leader.commit).toBeGreaterThanOrEqual(lastIndexOf(batch));
     expect(String(leader.raft.role)).toBe("follower");
-    cluster.tick(5 * electionTicksMax);
+    // It has handed over: nobody waits for a time-out.
     expect([2, 3]).toContain(cluster.leader!.id);
   });
 });

@@ -139,7 +139,7 @@ describe("syncing", () => {
     world.sync();
     const mark = readWatermark(world.disk.readWatermark()!)!;
     expect(mark.seq).toBe(world.store.syncedSeq);
-    expect(mark.groups.get(0)).toEqual({ term: 3, index: 4 });
+    expect(mark.groups.get(0)).toEqual({ term: 3, index: 4, hardTerm: 0 });
     expect(world.disk.crash("none").readWatermark()).toBeUndefined();
     const again = new LogWorld(12);
     again.appendRun(3, [4]);
@@ -157,16 +157,16 @@ describe("syncing", () => {
     world.append(...makeRun(startAfter(old[0]!), 2, [5, 5]));
     while (world.store.syncing) world.scheduler.step();
     const mark = readWatermark(world.disk.readWatermark()!)!;
-    expect(mark.groups.get(0)).toEqual({ term: 1, index: 2 });
+    expect(mark.groups.get(0)).toEqual({ term: 1, index: 2, hardTerm: 0 });
     world.sync();
     const next = readWatermark(world.disk.readWatermark()!)!;
-    expect(next.groups.get(0)).toEqual({ term: 2, index: 12 });
+    expect(next.groups.get(0)).toEqual({ term: 2, index: 12, hardTerm: 0 });
     world.append(...makeRun(world.end(0), 2, [1]));
     world.store.sync(() => {});
     world.store.compactTo(0, { index: 40, term: 3, crc: 1, timeMs: 0 }, none);
     while (world.store.syncing) world.scheduler.step();
     const anew = readWatermark(world.disk.readWatermark()!)!;
-    expect(anew.groups.get(0)).toEqual({ term: 0, index: 0 });
+    expect(anew.groups.get(0)).toEqual({ term: 0, index: 0, hardTerm: 0 });
   });
 });
 

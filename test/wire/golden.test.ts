@@ -82,6 +82,7 @@ const samples: Record<keyof typeof FrameType, AnyMessage> = {
     index: 45,
     hintIndex: 41,
     hintTerm: 4,
+    wounded: false,
   },
   heartbeat: {
     type: "heartbeat",

@@ -287,6 +287,7 @@ export const peerMessage: fc.Arbitrary<PeerMessage> = fc.oneof(
     index: safeInteger,
     hintIndex: safeInteger,
     hintTerm: safeInteger,
+    wounded: fc.boolean(),
   }),
   fc.record({
     type: fc.constant("heartbeat" as const),
