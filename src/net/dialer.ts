@@ -24,7 +24,8 @@ export interface DialerEvents {
 export interface DialerOptions {
   readonly address: Address;
   readonly limits: Limits;
-  readonly hello: Hello;
+  /** Asked at each attempt, as what we say of ourselves may have changed. */
+  readonly hello: () => Hello;
   /** Frames that the other side may send after its reply. */
   readonly expectation: Expectation;
   /** Why this is not whom we meant to reach; undefined when it is. */
@@ -98,7 +99,7 @@ export class Dialer {
       pingMs: Math.ceil(silenceMsMax / 3),
     });
     this.#connection = connection;
-    encodeHello(connection.out, hello);
+    encodeHello(connection.out, hello());
     connection.flush();
     return connection;
   }

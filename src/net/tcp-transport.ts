@@ -18,8 +18,10 @@ export interface TcpTransportOptions {
   readonly clusterId: string;
   readonly incarnation: string;
   readonly software: string;
-  /** `host:port` by node id; this node's own is ignored. */
+  /** `host:port` by node id; this node's own is ignored. To be changed with `setMembers`. */
   readonly members: ReadonlyMap<number, string>;
+  /** What this node says of itself to those that it dials, besides who it is. */
+  readonly introduction?: () => Pick<Hello, "address" | "configurationIndex">;
   readonly limits: Limits;
   readonly events: TransportEvents;
   /** In [0, 1), for the jitter of back-off. */
@@ -45,14 +47,58 @@ export interface PeerFigures {
 
 type Channel = "control" | "bulk";
 
+/** What may be large, or is no hurry. */
+const bulkTypes: ReadonlySet<PeerMessage["type"]> = new Set<PeerMessage["type"]>([
+  "append",
+  "forward",
+  "forwardReply",
+  "adminRequest",
+  "adminReply",
+]);
+
 export class TcpTransport implements Transport {
+  readonly #options: TcpTransportOptions;
   readonly #peers = new Map<number, Peer>();
 
   /** Dials from the first `checkTimeouts` on. Throws where a member's address cannot be parsed. */
   constructor(options: TcpTransportOptions) {
+    this.#options = options;
     for (const [id, address] of options.members) {
       if (id !== options.nodeId) this.#peers.set(id, new Peer(id, address, options));
     }
+  }
+
+  /**
+   * Keeps one pair of connections to each of these, and to nobody else: closes those to who is gone, dials who is new, and dials anew where
+   * an address changed. Those that stay notice nothing.
+   */
+  setMembers(members: ReadonlyMap<number, string>): void {
+    for (const [id, peer] of this.#peers) {
+      if (members.has(id)) continue;
+      this.#peers.delete(id);
+      const wasUp = peer.up;
+      peer.close();
+      if (wasUp) this.#options.events.peerDown(id);
+    }
+    for (const [id, address] of members) {
+      if (id !== this.#options.nodeId) this.#setMember(id, address);
+    }
+  }
+
+  #setMember(id: number, address: string): void {
+    const peer = this.#peers.get(id);
+    if (peer?.address === address) return;
+    // Nobody can be reached there, but who is not dialled may still dial.
+    if (parseAddress(address) === undefined) {
+      return this.#options.onProblem(id, `its address "${address}" is not HOST:PORT`);
+    }
+    if (peer === undefined) this.#peers.set(id, new Peer(id, address, this.#options));
+    else peer.moveTo(address);
+  }
+
+  /** The others, whether connected or not. */
+  get peerIds(): number[] {
+    return [...this.#peers.keys()];
   }
 
   send(message: PeerMessage, batches?: readonly Batch[]): void {
@@ -94,8 +140,9 @@ export class TcpTransport implements Transport {
 class Peer implements ConnectionHandler {
   readonly #id: number;
   readonly #options: TcpTransportOptions;
-  readonly #control: Dialer;
-  readonly #bulk: Dialer;
+  #address: string;
+  #control: Dialer;
+  #bulk: Dialer;
   /** The newest that the peer dialled: an older one is dead, whatever TCP knows. */
   readonly #incoming: Record<Channel, Connection | undefined> = {
     control: undefined,
@@ -113,6 +160,7 @@ class Peer implements ConnectionHandler {
 
   constructor(id: number, address: string, options: TcpTransportOptions) {
     this.#id = id;
+    this.#address = address;
     this.#options = options;
     const { inflightBytesMax, frameBytesMax } = options.limits;
     this.#bulkBytesMax = inflightBytesMax * 2 + frameBytesMax;
@@ -122,6 +170,20 @@ class Peer implements ConnectionHandler {
 
   get up(): boolean {
     return this.#up;
+  }
+
+  get address(): string {
+    return this.#address;
+  }
+
+  /** It is dialled there from now on; what it has dialled itself stays. */
+  moveTo(address: string): void {
+    this.#address = address;
+    const [control, bulk] = [this.#control, this.#bulk];
+    this.#control = this.#dialer(address, "peer-control");
+    this.#bulk = this.#dialer(address, "peer-bulk");
+    control.close();
+    bulk.close();
   }
 
   get figures(): PeerFigures {
@@ -146,8 +208,7 @@ class Peer implements ConnectionHandler {
   }
 
   send(message: PeerMessage, batches: readonly Batch[] | undefined): void {
-    const isBulk =
-      message.type === "append" || message.type === "forward" || message.type === "forwardReply";
+    const isBulk = bulkTypes.has(message.type);
     const connection = (isBulk ? this.#bulk : this.#control).connection;
     const bytesMax = isBulk ? this.#bulkBytesMax : this.#options.limits.sendQueueBytesMax;
     if (connection === undefined || connection.sendQueueBytes > bytesMax) {
@@ -209,6 +270,7 @@ class Peer implements ConnectionHandler {
 
   #dialer(address: string, role: "peer-control" | "peer-bulk"): Dialer {
     const { nodeId, clusterId, incarnation, software, limits, random } = this.#options;
+    const { introduction } = this.#options;
     const parsed = parseAddress(address);
     if (parsed === undefined) {
       throw new Error(`"${address}", the address of node ${this.#id}, is not HOST:PORT`);
@@ -217,7 +279,7 @@ class Peer implements ConnectionHandler {
     return new Dialer({
       address: parsed,
       limits,
-      hello: {
+      hello: () => ({
         role,
         versionMin: frameVersion,
         versionMax: frameVersion,
@@ -226,8 +288,9 @@ class Peer implements ConnectionHandler {
         clusterId,
         nodeId,
         incarnation,
+        ...introduction?.(),
         expectNodeId: this.#id,
-      },
+      }),
       expectation: "nothing",
       refuse: (reply) => this.#refuse(reply),
       silenceMsMax: limits.peerSilenceMs,
@@ -241,7 +304,7 @@ class Peer implements ConnectionHandler {
           if (current !== undefined) this.#count(current);
           current = undefined;
           this.#changed();
-          this.#problem(`${role} connection lost: ${reason}`);
+          if (reason !== "closed here") this.#problem(`${role} connection lost: ${reason}`);
         },
         refused: ({ code, message }) => this.#options.onRefused?.(this.#id, code, message),
         problem: (message) => this.#problem(`${role} connection to ${address}: ${message}`),

@@ -30,11 +30,23 @@ export function decodeHello(payload: Uint8Array, fieldsBytes: number): Hello | u
   if (!isNumber(features, 0, u32Max) || !isText(software)) return undefined;
   const base = { role, versionMin, versionMax, features, software };
   if (role === "client") return base;
-  const { clusterId, nodeId, incarnation, expectNodeId } = map;
+  const { clusterId, nodeId, incarnation, address, configurationIndex, expectNodeId } = map;
   if (!isText(clusterId) || !isNumber(nodeId, 1, u32Max) || !isText(incarnation)) return undefined;
-  const peer = { ...base, clusterId, nodeId, incarnation };
-  if (expectNodeId === undefined) return peer;
-  return isNumber(expectNodeId, 1, u32Max) ? { ...peer, expectNodeId } : undefined;
+  if (address !== undefined && !isText(address)) return undefined;
+  if (expectNodeId !== undefined && !isNumber(expectNodeId, 1, u32Max)) return undefined;
+  const indexMax = Number.MAX_SAFE_INTEGER;
+  if (configurationIndex !== undefined && !isNumber(configurationIndex, 0, indexMax)) {
+    return undefined;
+  }
+  return {
+    ...base,
+    clusterId,
+    nodeId,
+    incarnation,
+    ...(address === undefined ? {} : { address }),
+    ...(configurationIndex === undefined ? {} : { configurationIndex }),
+    ...(expectNodeId === undefined ? {} : { expectNodeId }),
+  };
 }
 
 /** Undefined where the payload is no reply to a hello. */

@@ -272,6 +272,10 @@ export interface Hello {
   readonly clusterId?: string;
   readonly nodeId?: number;
   readonly incarnation?: string;
+  /** `host:port` under which the dialler is reached: who has not heard of it yet can answer all the same. */
+  readonly address?: string;
+  /** Log index of the dialler's configuration: who has an older one may not know a member of it yet. */
+  readonly configurationIndex?: number;
   /** The id that the dialler expects at the other end. */
   readonly expectNodeId?: number;
 }

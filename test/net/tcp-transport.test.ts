@@ -185,6 +185,62 @@ test("a peer that goes is down, messages to it are dropped, and when it is back 
   expect(new Set(one.problems).size).toBe(one.problems.length);
 });
 
+test("members come, go and move while those that stay notice nothing", async () => {
+  const { all, members } = nodes(3);
+  const [one, two, three] = all as [TestNode, TestNode, TestNode];
+  const pair = new Map([...members].filter(([id]) => id !== 3));
+  for (const node of all) node.transport = transportOf(node, node === three ? members : pair);
+  await until("the first two are up", () => one.changes.includes("up 2"));
+  expect(one.transport.peerIds).toEqual([2]);
+  expect(three.changes.filter((change) => change === "up 1").length).toBeLessThan(2);
+
+  one.transport.setMembers(members);
+  two.transport.setMembers(members);
+  await until("the third is up", () => one.transport.connected(3) && three.transport.connected(1));
+  one.transport.send(heartbeat(1, 3, 1));
+  one.transport.flush();
+  await until("it hears", () => three.received.length === 1);
+
+  // The third moves; then it goes.
+  const moved: TestNode = { ...three, received: [], changes: [] };
+  moved.listener = listenerOf(moved);
+  moved.transport = transportOf(moved, members);
+  one.transport.setMembers(new Map([...members, [3, `127.0.0.1:${moved.listener.port}`]]));
+  expect(one.transport.connected(3)).toBe(false);
+  await until("up at the new address", () => one.transport.connected(3));
+  one.transport.send(heartbeat(1, 3, 2));
+  one.transport.flush();
+  await until("it hears there", () => moved.received.length === 1);
+  one.transport.setMembers(pair);
+  expect(one.transport.peerIds).toEqual([2]);
+  expect(one.changes).toEqual(["up 2", "up 3", "down 3", "up 3", "down 3"]);
+  await until("its connections are closed", () => moved.changes.at(-1) === "down 1");
+  expect(two.changes).not.toContain("down 1");
+
+  one.transport.setMembers(new Map([...pair, [4, "nowhere"]]));
+  expect(one.problems.at(-1)).toBe('4: its address "nowhere" is not HOST:PORT');
+});
+
+test("what a node says of itself is asked anew at each connection", async () => {
+  const heard: (number | undefined)[] = [];
+  const listener = listening({
+    decideHello: (hello) => {
+      heard.push(hello.configurationIndex);
+      return { ...replyOf(2), error: { code: "shutting_down", message: "later" } };
+    },
+    onConnection: () => {},
+  });
+  const node = { id: 1, received: [], changes: [], problems: [] } as unknown as TestNode;
+  let configurationIndex = 0;
+  const members = new Map([[2, `127.0.0.1:${listener.port}`]]);
+  transportOf(node, members, {
+    introduction: () => ({ address: "127.0.0.1:1", configurationIndex: ++configurationIndex }),
+  });
+  clock.speed = 20;
+  await until("several hellos", () => heard.length >= 4);
+  expect(new Set(heard).size).toBe(heard.length);
+});
+
 test("a peer that answers no ping is down, though TCP says nothing", async () => {
   const { all, members } = nodes(2);
   const [one, two] = all as [TestNode, TestNode];

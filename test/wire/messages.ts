@@ -470,6 +470,8 @@ export const hello: fc.Arbitrary<Hello> = fc.oneof(
         clusterId: shortText,
         nodeId,
         incarnation: shortText,
+        address: shortText,
+        configurationIndex: safeInteger,
         expectNodeId: nodeId,
       },
       {
