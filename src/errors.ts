@@ -51,7 +51,7 @@ export const errorTable = {
   unknown_group: row(7, 404, false, "not-applied", "This node has no such group."),
   compacted: row(8, 410, false, "not-applied", "That part of the log is gone."),
   disk_full: row(9, 507, true, "not-applied", "The disk is full or a log is at its bound."),
-  wounded: row(10, 503, true, "not-applied", "This node lost durable data and is not serving."),
+  wounded: row(10, 503, true, "not-applied", "This node lost durable data and knows no leader to fetch it from; ask another."),
   shutting_down: row(11, 503, true, "not-applied", "This node is stopping; ask another."),
   session_expired: row(12, 410, false, "unknown", "The session is gone; open a new one."),
   session_mismatch: row(13, 409, false, "not-applied", "Same sequence number, other bytes."),

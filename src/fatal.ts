@@ -22,7 +22,7 @@ export const fatalTable = {
   port_in_use: row(23, "An address to listen on is taken or cannot be bound."),
   below_watermark: row(
     24,
-    "The log ends before what was known to be durable: acknowledged data is lost here. The other nodes have it; take this node out.",
+    "The log ends before what was known to be durable, and there is no other member to fetch it from. Bring the folder back from a copy.",
   ),
   corrupt_data: row(
     25,

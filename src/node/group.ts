@@ -12,9 +12,9 @@ import type { ChangePlan, MemberChange } from "../raft/membership.ts";
 import type { Raft, Seal } from "../raft/raft.ts";
 import type { Configuration, Ready } from "../raft/ready.ts";
 import type { GroupStatus, ReadWaiter, WriteWaiter } from "../server/groups.ts";
-import type { GroupWrite, LogStore } from "../storage/log-store.ts";
+import { CorruptBatchError, type GroupWrite, type LogStore } from "../storage/log-store.ts";
 import type { GroupQueues } from "../telemetry/metrics.ts";
-import { BatchKind, batchHeaderBytes, sealBatch } from "../wire/batch.ts";
+import { BatchKind, batchHeaderBytes, sealBatch, type Wound } from "../wire/batch.ts";
 import type { MemberEntry, MembersAnswer } from "../wire/admin.ts";
 import {
   Consistency,
@@ -25,6 +25,7 @@ import {
 import type { SectionHeader } from "../wire/section.ts";
 import { Applier } from "./applier.ts";
 import { Forwards } from "./forwards.ts";
+import { HandOver, type HandOverWaiter } from "./hand-over.ts";
 import { Inbox, type InboxSection } from "./inbox.ts";
 import { type ChangeRequest, MemberChanges } from "./member-changes.ts";
 import { Pending } from "./pending.ts";
@@ -47,6 +48,11 @@ export interface GroupOptions {
   readonly logger: GroupLogger;
 }
 
+interface BoundedRead {
+  readonly waiter: ReadWaiter;
+  readonly maxStalenessMs: number;
+}
+
 export class Group {
   readonly id: number;
   readonly raft: Raft;
@@ -65,6 +71,11 @@ export class Group {
 
   readonly #inbox = new Inbox();
   readonly #forwards = new Forwards();
+  readonly #handOver: HandOver;
+  /** Leadership was handed over, and until then the inbox waits for whoever leads next; Infinity = it was not. */
+  #heldUntilMs = Infinity;
+  /** Local reads with a bound on their age: answered once the turn has counted the time that passed. */
+  #boundedReads: BoundedRead[] = [];
   /** Answers to forwards that may leave only after the append of this turn. */
   #forwardReplies: ForwardReplyMessage[] = [];
 
@@ -102,6 +113,15 @@ export class Group {
       this.proposeChanges(changes, force, nowMs),
     );
     this.#commit = this.raft.commit;
+    this.#handOver = new HandOver({
+      nodeId: options.nodeId,
+      limits: options.limits,
+      raft: options.raft,
+      begun: (target, reason) => {
+        const { term } = this.raft;
+        this.#logger.info({ group: this.id, term, target, reason }, "handing leadership over");
+      },
+    });
   }
 
   /** Why this group stopped after a broken invariant; undefined while it runs. */
@@ -123,6 +143,8 @@ export class Group {
       this.#pending.size === 0 &&
       this.#forwards.size === 0 &&
       this.#reads.size === 0 &&
+      this.#boundedReads.length === 0 &&
+      this.#handOver.idle &&
       this.#memberChanges.idle
     );
   }
@@ -136,13 +158,17 @@ export class Group {
       const { count } = header;
       return this.#enqueue({ section, count, deadlineMs, waiter, origin: 0, request: 0 });
     }
+    this.#passOn(section, header.count, deadlineMs, waiter);
+  }
+
+  /** To the leader, which gives it a place in the log. */
+  #passOn(section: Uint8Array, count: number, deadlineMs: number, waiter: WriteWaiter): void {
     if (this.#leader === 0 || !this.#transport.connected(this.#leader)) {
-      return waiter.failed(this.#error("no_leader"));
+      return waiter.failed(this.#error(this.raft.wound === undefined ? "no_leader" : "wounded"));
     }
     if (this.#forwards.size >= this.#limits.forwardsMax || this.#isCrowded) {
       return waiter.failed(this.#error("overloaded"));
     }
-    const { count } = header;
     const request = this.#forwards.add({ waiter, to: this.#leader, count, deadlineMs });
     this.#transport.send({
       type: "forward",
@@ -162,16 +188,11 @@ export class Group {
   ): void {
     if (this.#stopped !== undefined) return waiter.failed(this.#error("internal"));
     if (consistency === Consistency.local) {
-      const staleMs = this.#stalenessTicks() * this.#limits.tickMs;
-      if (maxStalenessMs > 0 && staleMs > maxStalenessMs) {
-        return waiter.failed(
-          new BargeError(
-            "no_leader",
-            `This node last heard of a quorum ${staleMs} ms ago, which is over ${maxStalenessMs} ms.`,
-          ),
-        );
-      }
-      return waiter.ready(this.machine, this.machine.appliedIndex);
+      if (maxStalenessMs === 0) return waiter.ready(this.machine, this.machine.appliedIndex);
+      if (this.#boundedReads.length >= this.#limits.readWaitersMax)
+        return waiter.failed(this.#error("overloaded"));
+      this.#boundedReads.push({ waiter, maxStalenessMs });
+      return;
     }
     if (this.#draining) return waiter.failed(this.#error("shutting_down"));
     if (consistency === Consistency.lease) {
@@ -445,6 +466,7 @@ export class Group {
     const ready = this.#guard(() => this.raft.ready());
     if (ready === undefined) return undefined;
     if (ready.softState !== undefined) this.#roleChanged(ready, nowMs);
+    if (ready.healed) this.#healed();
     const { configurationDue } = ready;
     if (configurationDue !== undefined)
       this.#guard(() => this.#proposeConfiguration(configurationDue, nowMs));
@@ -460,9 +482,48 @@ export class Group {
     if (ready.token !== undefined) this.#unsynced.push({ appendSeq, token: ready.token });
     for (const reply of this.#forwardReplies) this.#transport.send(reply);
     this.#forwardReplies.length = 0;
-    for (const message of ready.messages) this.#send(message);
     for (const { context, index, ok } of ready.reads) this.#reads.resolve(context, index, ok);
     this.#commit = Math.max(this.#commit, ready.commit);
+    this.#healable(() => {
+      for (const message of ready.messages) this.#send(message);
+    });
+  }
+
+  #healed(): void {
+    this.#store.heal(this.id);
+    const fields = { group: this.id, term: this.raft.term, lastIndex: this.raft.lastIndex };
+    this.#logger.info(fields, "this node is whole again: it votes");
+  }
+
+  /** False where a batch was met that is not what was written: from there on the log counts as lost, and what follows must not be done. */
+  #healable(action: () => void): boolean {
+    try {
+      action();
+      return true;
+    } catch (error) {
+      if (!(error instanceof CorruptBatchError)) throw error;
+      this.wounded(error);
+      return false;
+    }
+  }
+
+  /** The log ends before that batch from now on, and is fetched from the leader again [22]. Thrown on where there is nobody to fetch it from. */
+  wounded(error: CorruptBatchError): void {
+    const { voters, outgoing } = this.raft.configuration;
+    if (![...voters, ...outgoing].some((id) => id !== this.#nodeId)) throw error;
+    // What waits for space is to follow the log as it is: the damage will be met again.
+    if (this.diskFull) return;
+    const { firstIndex } = error;
+    const wound = this.#store.wound(this.id, firstIndex);
+    this.#tail.truncate(firstIndex);
+    this.#guard(() => this.raft.wounded(firstIndex, wound));
+    this.#commit = this.raft.commit;
+    const lost = this.#woundText(wound);
+    this.#logger.error({ group: this.id, term: this.raft.term }, `${error.message}; ${lost}`);
+  }
+
+  #woundText({ term, index }: Wound): string {
+    return `this node is wounded: it does not vote until a leader has brought its log, which ends at ${this.raft.lastIndex}, to index ${index} of term ${term} again`;
   }
 
   #send(message: RaftMessage): void {
@@ -482,6 +543,16 @@ export class Group {
   /** Applies what is committed, up to the turn's budget; true when more could be applied at once. */
   apply(): boolean {
     if (this.#stopped !== undefined) return false;
+    let backlog = false;
+    const whole = this.#healable(() => (backlog = this.#applyCommitted()));
+    if (!whole || this.#stopped !== undefined) return false;
+    // The machine may be ahead of a log that was damaged.
+    this.raft.applied(Math.min(this.machine.appliedIndex, this.#commit));
+    this.machine.allowDurable(Math.min(this.raft.durableIndex, this.#commit));
+    return backlog;
+  }
+
+  #applyCommitted(): boolean {
     let budget = this.#limits.applyBytesPerTurn;
     let backlog = false;
     while (this.machine.appliedIndex < this.#commit) {
@@ -501,18 +572,28 @@ export class Group {
       for (const batch of batches.slice(0, taken)) budget -= batch.bytes.byteLength;
       if (taken < batches.length) break;
     }
-    if (this.#stopped !== undefined) return false;
-    this.raft.applied(this.machine.appliedIndex);
-    this.machine.allowDurable(Math.min(this.raft.durableIndex, this.#commit));
     return backlog;
   }
 
-  /** Answers reads whose index is applied. */
+  /** Answers reads whose index is applied, and local ones that are not too old. */
   answerReads(): void {
+    if (this.#boundedReads.length > 0) this.#answerBoundedReads();
     if (this.#reads.size === 0) return;
     const { appliedIndex } = this.machine;
     for (const waiter of this.#reads.takeReady(appliedIndex)) {
       waiter.ready(this.machine, appliedIndex);
+    }
+  }
+
+  #answerBoundedReads(): void {
+    const reads = this.#boundedReads;
+    this.#boundedReads = [];
+    // The tick that has begun counts as a whole: rather refuse than answer older.
+    const staleMs = (this.#stalenessTicks() + 1) * this.#limits.tickMs;
+    for (const { waiter, maxStalenessMs } of reads) {
+      if (this.#stopped !== undefined) waiter.failed(this.#error("internal"));
+      else if (staleMs > maxStalenessMs) waiter.failed(tooStale(staleMs, maxStalenessMs));
+      else waiter.ready(this.machine, this.machine.appliedIndex);
     }
   }
 
@@ -529,6 +610,8 @@ export class Group {
       waiter.failed(this.#error("timeout"));
     }
     this.#expireInbox(nowMs);
+    this.#handOver.tick(nowMs);
+    if (nowMs >= this.#heldUntilMs) this.#endHold();
     if (this.#stopped === undefined) this.#guard(() => this.#retireLog());
   }
 
@@ -568,11 +651,52 @@ export class Group {
     }
     // Leadership is gone: what was not sealed is surely not applied; what was sealed waits for its index [13].
     if (!leads && this.#wasLeader) {
-      this.#refuseInbox("not_leader");
+      const { electionTicksMin, tickMs } = this.#limits;
+      if (this.#handOver.underWay) this.#heldUntilMs = nowMs + electionTicksMin * tickMs;
+      else this.#refuseInbox("not_leader");
       this.#memberChanges.refuseWaiting(this.#error("not_leader"));
     }
+    this.#handOver.led(leader);
+    if (leader !== 0 && this.#heldUntilMs !== Infinity) this.#endHold();
     this.#wasLeader = leads;
     this.#logger.info({ group: this.id, term: this.raft.term, role, leader }, "role changed");
+  }
+
+  /* ---------------------------------------------------------------- handing over */
+
+  /** Leadership goes to `target` (0 = who fits best), asked by hand; the waiter hears once it has, or why not. */
+  transferLeader(target: number, deadlineMs: number, waiter: HandOverWaiter): void {
+    if (this.#stopped !== undefined) return waiter.failed(this.#error("internal"));
+    this.#handOver.ask(target, deadlineMs, waiter);
+  }
+
+  /** The node is about to stop: false where it does not lead, or nobody can take over. */
+  leave(): boolean {
+    if (this.#stopped !== undefined || this.raft.role !== "leader") return false;
+    return this.#handOver.begin(0, "this node stops").refusal === undefined;
+  }
+
+  slowSync(forMs: number, nowMs: number): void {
+    if (this.#stopped === undefined) this.#handOver.slowSync(forMs, nowMs);
+  }
+
+  loopStalled(forMs: number, nowMs: number): void {
+    if (this.#stopped === undefined) this.#handOver.loopStalled(forMs, nowMs);
+  }
+
+  /**
+   * What came while leadership was being handed over, and never got a place in the log, goes on to the new leader. Followers that passed
+   * theirs on here send it again themselves, knowing him by now.
+   */
+  #endHold(): void {
+    this.#heldUntilMs = Infinity;
+    if (this.raft.role === "leader") return;
+    if (this.#leader === 0) return this.#refuseInbox("not_leader");
+    for (const item of this.#inbox.takeAll()) {
+      const { section, count, deadlineMs, waiter } = item;
+      if (waiter === undefined) this.#refuse(item, "not_leader");
+      else this.#passOn(section, count, deadlineMs, waiter);
+    }
   }
 
   #refuseInbox(code: ErrorCode): void {
@@ -589,6 +713,10 @@ export class Group {
     this.#pending.failAll(unknown);
     for (const waiter of this.#forwards.takeWhere(() => true)) waiter.failed(unknown);
     this.#reads.failAll(this.#error(code));
+    this.#handOver.failAll(this.#error(code));
+    const reads = this.#boundedReads;
+    this.#boundedReads = [];
+    for (const { waiter } of reads) waiter.failed(this.#error(code));
   }
 
   /** A broken invariant stops this group alone: it takes part in nothing any more, and says why. */
@@ -686,6 +814,17 @@ export class Group {
       logBytes: this.#store.logBytes(this.id),
       stateHash: machine.stateHash.toString(16).padStart(8, "0"),
       members,
+      ...(raft.wound === undefined
+        ? {}
+        : { wounded: { term: raft.wound.term, index: raft.wound.index } }),
     };
   }
+}
+
+function tooStale(staleMs: number, maxStalenessMs: number): BargeError {
+  const age = staleMs === Infinity ? "not known to be current at all" : `up to ${staleMs} ms old`;
+  return new BargeError(
+    "no_leader",
+    `What this node has is ${age}, and at most ${maxStalenessMs} ms were asked for. Ask another node, or read linearizably.`,
+  );
 }

@@ -65,7 +65,9 @@ export interface RunningNode {
 const defaultGroup = 0;
 /** Ticks between two rounds of connection time-outs. */
 const connectionTicks = 4;
-const drainMsMax = 1_500;
+const drainMsMax = 1_200;
+/** Two tries at handing over leadership before this node stops. */
+const handOverMsMax = 800;
 /** Code of a refused hello: the member was known with another data folder. */
 const wrongIncarnation = "wrong_incarnation";
 
@@ -135,6 +137,7 @@ class Node implements RunningNode, Groups {
         limits: this.#limits,
         bootId: randomInt(2 ** 32),
         seedCrc: seedCrcOf(this.#clusterId),
+        canHeal: initialMembers.size > 1,
         onCorrupt: (what) => this.#logger.error(what),
       });
       this.#files = new KvFiles({
@@ -406,14 +409,13 @@ class Node implements RunningNode, Groups {
   status(): NodeStatus {
     const groups = this.#shard.status();
     const { user, system } = process.cpuUsage();
-    const leaderless = groups.some((group) => group.leader === 0);
     return {
       nodeId: this.#options.nodeId,
       clusterId: this.#clusterId,
       version,
       uptimeSeconds: (performance.now() - this.#startedMs) / 1_000,
       diskBytes: this.#dataDir.bytes(),
-      health: this.#health(leaderless),
+      health: this.#health(groups),
       groups,
       syncs: this.#disk.syncDurations(),
       cpuSeconds: (user + system) / 1e6,
@@ -440,10 +442,11 @@ class Node implements RunningNode, Groups {
     };
   }
 
-  #health(leaderless: boolean): NodeStatus["health"] {
+  #health(groups: NodeStatus["groups"]): NodeStatus["health"] {
     if (this.#stopping) return "stopping";
     if (this.#shard.diskFull) return "read_only";
-    return leaderless ? "no_leader" : "ok";
+    if (groups.some(({ wounded }) => wounded !== undefined)) return "wounded";
+    return groups.some(({ leader }) => leader === 0) ? "no_leader" : "ok";
   }
 
   notReady(): string[] {
@@ -457,6 +460,7 @@ class Node implements RunningNode, Groups {
       missing.push(`first start: waiting for the initial members ${absent.join(", ")}`);
     }
     for (const group of this.#shard.status()) {
+      if (group.wounded !== undefined) missing.push(woundText(group));
       if (group.role === "stopped") missing.push(`group ${group.id} stopped`);
       else if (group.leader === 0) missing.push(`group ${group.id} has no leader`);
       else if (!group.members.some(({ id, connected }) => id === group.leader && connected)) {
@@ -497,6 +501,7 @@ class Node implements RunningNode, Groups {
 
   async #stop(): Promise<void> {
     this.#stopping = true;
+    await this.#handOver();
     this.#clients.stop();
     this.#listener.stop();
     this.#shard.drain();
@@ -505,6 +510,14 @@ class Node implements RunningNode, Groups {
     this.#shard.stop();
     this.#turn();
     await this.#leave();
+  }
+
+  /** Others lead before this node refuses anything, so that nobody has to wait for an election. */
+  async #handOver(): Promise<void> {
+    const untilMs = performance.now() + handOverMsMax;
+    while (this.#shard.leave() && performance.now() < untilMs) {
+      await Bun.sleep(this.#limits.tickMs);
+    }
   }
 
   async #leave(): Promise<void> {
@@ -519,6 +532,15 @@ class Node implements RunningNode, Groups {
     this.#store.close();
     this.#dataDir.close();
   }
+}
+
+function woundText({ id, leader, lastIndex, wounded }: NodeStatus["groups"][number]): string {
+  const lost =
+    `group ${id} is wounded: this disk lost a part of its log, which ends at ${lastIndex} and went to ${wounded!.index}; ` +
+    "it does not vote until that has come back";
+  return leader > 0
+    ? `${lost} from the leader, node ${leader}`
+    : `${lost} from a leader, and there is none: start the members that are whole. Should a majority be wounded, none can be elected`;
 }
 
 /** Before the folder is bound to a cluster whose member list may name the wrong port. The doors themselves open last. */

@@ -11,7 +11,7 @@ import type { Transport } from "../net/transport.ts";
 import type { Ready } from "../raft/ready.ts";
 import type { AdminWaiter, GroupStatus, ReadWaiter, WriteWaiter } from "../server/groups.ts";
 import { DiskFullError } from "../storage/disk.ts";
-import type { GroupWrite, LogStore } from "../storage/log-store.ts";
+import { CorruptBatchError, type GroupWrite, type LogStore } from "../storage/log-store.ts";
 import type { Consistency, PeerMessage } from "../wire/messages.ts";
 import { readSectionHeader, type SectionHeader } from "../wire/section.ts";
 import { Admin, type ClusterIdentity } from "./admin.ts";
@@ -57,6 +57,8 @@ export class Shard {
   #retryDue = false;
   #syncedSeq = 0;
   #syncEnded = false;
+  /** When the sync under way began. */
+  #syncSinceMs = 0;
   #nowMs: number;
   #tickedMs: number;
   #ticks = 0;
@@ -191,6 +193,13 @@ export class Shard {
     let due = Math.floor((nowMs - this.#tickedMs) / tickMs);
     if (due <= 0) return;
     this.#tickedMs += due * tickMs;
+    if (due > 1) {
+      for (const group of this.#groups.values()) group.loopStalled(due * tickMs, nowMs);
+    }
+    if (this.#store.syncing) {
+      const forMs = nowMs - this.#syncSinceMs;
+      for (const group of this.#groups.values()) group.slowSync(forMs, nowMs);
+    }
     if (due > heartbeatTicks) {
       for (const group of this.#groups.values()) group.skipTicks(due - heartbeatTicks);
       due = heartbeatTicks;
@@ -202,8 +211,18 @@ export class Shard {
         this.#admin.expire(nowMs);
       }
     }
-    this.#store.tick(nowMs);
+    this.#tickStore(nowMs);
     this.#retryDue = true;
+  }
+
+  #tickStore(nowMs: number): void {
+    try {
+      this.#store.tick(nowMs);
+    } catch (error) {
+      const group = error instanceof CorruptBatchError ? this.#groups.get(error.group) : undefined;
+      if (group === undefined) throw error;
+      group.wounded(error as CorruptBatchError);
+    }
   }
 
   /** One transaction for all groups, then their messages. False when no group had effects. */
@@ -263,6 +282,7 @@ export class Shard {
 
   #startSync(): void {
     if (this.#store.syncing) return;
+    this.#syncSinceMs = this.#nowMs;
     this.#store.sync((syncedSeq) => {
       this.#syncedSeq = syncedSeq;
       this.#syncEnded = true;
@@ -271,6 +291,14 @@ export class Shard {
   }
 
   /* ---------------------------------------------------------------- the end */
+
+  /** The node is about to stop: its groups go to other leaders. False once none of them is on its way any more. */
+  leave(): boolean {
+    let leaving = false;
+    for (const group of this.#groups.values()) if (group.leave()) leaving = true;
+    this.#wake();
+    return leaving;
+  }
 
   /** Stops intake in all groups; what is in flight goes on. */
   drain(): void {

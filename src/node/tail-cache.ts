@@ -22,7 +22,7 @@ export class TailCache {
   append(batches: readonly Batch[]): void {
     const first = batches[0];
     if (first === undefined) return;
-    this.#truncate(first.firstIndex);
+    this.truncate(first.firstIndex);
     for (const batch of batches) {
       this.#batches.push(batch);
       this.#bytes += batch.bytes.byteLength;
@@ -54,7 +54,8 @@ export class TailCache {
     return taken;
   }
 
-  #truncate(fromIndex: number): void {
+  /** Drops what begins at or after an index. */
+  truncate(fromIndex: number): void {
     while (this.#batches.length > this.#head && this.#batches.at(-1)!.firstIndex >= fromIndex) {
       this.#bytes -= this.#batches.pop()!.bytes.byteLength;
     }

@@ -352,7 +352,7 @@ class Replay {
     if (!canHeal) {
       throw new FatalError(
         loss.damaged ? "corrupt_data" : "below_watermark",
-        `${loss.text}. This node acknowledged data that it no longer has, so it must not vote. ${advice}`,
+        `${loss.text}. This node acknowledged data that it no longer has, and there is no other member to fetch it from. Nothing was changed. Bring the folder's files back whole, or restore a backup into a new cluster.`,
       );
     }
     for (const [id, need] of this.#watermark!.groups) {

@@ -40,6 +40,7 @@ export interface GroupFigures {
   readonly firstIndex: number;
   readonly lastIndex: number;
   readonly logBytes: number;
+  readonly wounded?: { readonly index: number };
   readonly queues: GroupQueues;
 }
 
@@ -134,7 +135,7 @@ const nodeRows: readonly NodeRow[] = [
   },
   {
     name: "barge_healthy",
-    help: "1 while the node is well, 0 while it has no leader, is read-only or stops.",
+    help: "1 while the node is well, 0 while it has no leader, is read-only, wounded or stops.",
     value: (node) => (node.health === "ok" ? 1 : 0),
   },
   {
@@ -205,6 +206,11 @@ const groupRows: readonly GroupRow[] = [
     name: "barge_group_log_bytes",
     help: "Size of the group's live log.",
     value: (group) => group.logBytes,
+  },
+  {
+    name: "barge_group_wounded_to_index",
+    help: "0 while this node's log is whole; else the index that it must come to again before this node votes.",
+    value: (group) => group.wounded?.index ?? 0,
   },
   {
     name: "barge_group_inbox_bytes",

@@ -25,6 +25,8 @@ export interface GroupStatus {
   /** Eight hex digits: equal on all nodes at equal appliedIndex. */
   readonly stateHash: string;
   readonly members: readonly MemberStatus[];
+  /** Present while this node is wounded: what its log has to come to before it votes again. */
+  readonly wounded?: { readonly term: number; readonly index: number };
 }
 
 export interface NodeStatus {
@@ -33,7 +35,7 @@ export interface NodeStatus {
   readonly version: string;
   readonly uptimeSeconds: number;
   readonly diskBytes: number;
-  readonly health: "ok" | "no_leader" | "stopping" | "read_only";
+  readonly health: "ok" | "no_leader" | "stopping" | "read_only" | "wounded";
   readonly groups: readonly GroupStatus[];
   /** Log syncs since the start, for benchmarks: count, and milliseconds at percentiles. */
   readonly syncs: { readonly count: number; readonly p50Ms: number; readonly p99Ms: number };
