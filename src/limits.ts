@@ -14,6 +14,16 @@ export interface Limits {
   /** A leader that heard no quorum for this long steps down (check-quorum). */
   readonly checkQuorumTicks: number;
 
+  /** A sync that runs this long makes a leader hand over, to a member that has on its disk what the leader has not. */
+  readonly syncStallMs: number;
+  /** The event loop standing still so long is a stall; so many within the window make a leader hand over. */
+  readonly loopStallMs: number;
+  readonly loopStallsMax: number;
+  /** Having handed over because of a stall, a node does not do so again for this long. */
+  readonly stallWindowMs: number;
+  /** A preferred member could lead for this long before the leader hands over to it. */
+  readonly preferredDelayMs: number;
+
   /** Longest frame accepted once a connection is known. */
   readonly frameBytesMax: number;
   /** Longest frame accepted before the hello. */
@@ -124,6 +134,12 @@ export const defaultLimits: Limits = checkLimits({
   electionTicksMin: 16,
   electionTicksMax: 32,
   checkQuorumTicks: 32,
+
+  syncStallMs: 500,
+  loopStallMs: 150,
+  loopStallsMax: 3,
+  stallWindowMs: 10_000,
+  preferredDelayMs: 10_000,
 
   frameBytesMax: 8 * MiB,
   helloBytesMax: 64 * KiB,

@@ -44,6 +44,12 @@ type Handler<O extends AdminOperation> = (
 ) => void;
 
 const handlers: { readonly [O in AdminOperation]: Handler<O> } = {
+  transferLeader: (group, call) => {
+    group.transferLeader(call.body.to ?? 0, call.deadlineMs, {
+      done: (leader, changed) => call.answer({ group: group.id, leader, changed }),
+      failed: (error) => call.fail(error),
+    });
+  },
   members: (group, call) => {
     group.read(Consistency.linearizable, 0, call.deadlineMs, {
       ready: () => call.answer(group.memberList()),

@@ -81,6 +81,12 @@ export const adminOperations = {
       learner: v.optional(v.boolean(), false),
     }),
   },
+  /** Another voter leads: `to`, or who fits best. Answered once it does; nothing changes where it does already. */
+  transferLeader: {
+    at: "leader",
+    changes: true,
+    body: v.strictObject({ ...common, to: v.optional(nodeId) }),
+  },
 } as const satisfies Record<string, AdminRow>;
 
 export type AdminOperation = keyof typeof adminOperations;
@@ -123,11 +129,20 @@ export interface MembersAnswer {
   readonly removed: readonly number[];
 }
 
+export interface LeaderAnswer {
+  readonly group: number;
+  /** Who leads now. */
+  readonly leader: number;
+  /** False: it led already. */
+  readonly changed: boolean;
+}
+
 export interface AdminAnswers {
   readonly members: MembersAnswer;
   /** `changed` false: all of it held already. */
   readonly changeMembers: MembersAnswer & { readonly changed: boolean };
   readonly join: MembersAnswer & { readonly changed: boolean };
+  readonly transferLeader: LeaderAnswer;
 }
 
 export function isAdminOperation(name: string): name is AdminOperation {

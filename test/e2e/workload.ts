@@ -25,6 +25,8 @@ export interface WorkloadCounts {
   notApplied: number;
   unknown: number;
   reads: number;
+  /** Longest time from the call of a write to its acknowledgement. */
+  longestMs: number;
 }
 
 const pageItems = 1_000;
@@ -32,7 +34,13 @@ const pageItems = 1_000;
 const refusedPauseMs = 5;
 
 export class Workload implements AsyncDisposable {
-  readonly counts: WorkloadCounts = { acknowledged: 0, notApplied: 0, unknown: 0, reads: 0 };
+  readonly counts: WorkloadCounts = {
+    acknowledged: 0,
+    notApplied: 0,
+    unknown: 0,
+    reads: 0,
+    longestMs: 0,
+  };
   readonly #cluster: TestCluster;
   readonly #clients: readonly Client[];
   readonly #writers: readonly Writer[];
@@ -160,8 +168,10 @@ class Writer {
     const { door, timeoutMs, counts } = this.#options;
     const at = ledger.length;
     ledger.push(pending);
+    const beganMs = performance.now();
     try {
       const revision = await door.put(key, value, timeoutMs);
+      counts.longestMs = Math.max(counts.longestMs, performance.now() - beganMs);
       if (!(revision > this.#lastRevision)) {
         throw new Error(`${key}: revision ${revision} acknowledged after ${this.#lastRevision}`);
       }
