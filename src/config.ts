@@ -36,6 +36,8 @@ export interface NodeConfig {
   readonly machine: MachineName;
   /** Undefined: no members were given either, so the node draws a random one and keeps it in its folder. */
   readonly clusterToken: string | undefined;
+  /** This node should lead rather than one without it. */
+  readonly preferredLeader: boolean;
   readonly insecure: boolean;
   readonly logLevel: LogLevel;
   /** For children of `demo` and `bench`: end when standard input closes, so that none is ever left behind. */
@@ -255,6 +257,14 @@ export const optionTable = {
     right: logLevels.join(", "),
     help: "Lowest level that is logged, on standard error.",
   },
+  preferredLeader: {
+    flag: "preferred-leader",
+    environment: ["BARGE_PREFERRED_LEADER"],
+    fallback: "off",
+    schema: flagSchema,
+    right: "true or false",
+    help: "Should lead: a leader without this hands over to a node that has it and has kept up for 10 s. Give it to every node that may lead, or leadership moves more often than it must.",
+  },
   insecure: {
     flag: "insecure",
     environment: ["BARGE_INSECURE"],
@@ -454,6 +464,7 @@ function complete(options: Options): NodeConfig {
     initialMembers: options.initialMembers ?? new Map([[nodeId, advertise]]),
     machine: options.machine ?? "kv",
     clusterToken: options.clusterToken ?? (options.initialMembers === undefined ? undefined : ""),
+    preferredLeader: options.preferredLeader ?? false,
     insecure: options.insecure ?? false,
     logLevel: options.logLevel ?? "info",
     exitWithParent: options.exitWithParent ?? false,

@@ -131,6 +131,12 @@ const samples: Readonly<Record<Exclude<OptionKey, "config">, Sample>> = {
     expected: ["debug", "silent"],
     bad: ["", "INFO", "verbose"],
   },
+  preferredLeader: {
+    good: ["true", "false"],
+    read: ({ preferredLeader }) => preferredLeader,
+    expected: [true, false],
+    bad: ["", "yes"],
+  },
   insecure: {
     good: ["true", "false"],
     read: ({ insecure }) => insecure,
@@ -286,6 +292,7 @@ test("with nothing given: one node, on loopback", () => {
     initialMembers: new Map([[1, "127.0.0.1:9091"]]),
     machine: "kv",
     clusterToken: undefined,
+    preferredLeader: false,
     insecure: false,
     logLevel: "info",
     exitWithParent: false,

@@ -96,6 +96,8 @@ export interface CoreOptions {
   readonly random: () => number;
   readonly recovered: RecoveredGroup;
   readonly appliedIndex: number;
+  /** This node should lead rather than one that does not say so. */
+  readonly preferred?: boolean;
 }
 
 /** The Raft core of a replica as its log says. Throws InvariantError or FatalError where the log cannot be used. */
@@ -112,6 +114,7 @@ export function createCore(options: CoreOptions): Raft {
     batches: recovered.batches,
     configurations: recovered.configurations,
     appliedIndex: options.appliedIndex,
+    preferred: options.preferred ?? false,
     wound: recovered.wound,
   });
 }

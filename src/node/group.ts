@@ -652,7 +652,7 @@ export class Group {
     // Leadership is gone: what was not sealed is surely not applied; what was sealed waits for its index [13].
     if (!leads && this.#wasLeader) {
       const { electionTicksMin, tickMs } = this.#limits;
-      if (this.#handOver.underWay) this.#heldUntilMs = nowMs + electionTicksMin * tickMs;
+      if (this.raft.handedOver) this.#heldUntilMs = nowMs + electionTicksMin * tickMs;
       else this.#refuseInbox("not_leader");
       this.#memberChanges.refuseWaiting(this.#error("not_leader"));
     }

@@ -46,18 +46,12 @@ export class HandOver {
   #restUntilMs = -Infinity;
   /** Since then a preferred member could lead. */
   #preferredSinceMs = Infinity;
-  /** The last transfer that began has not ended: leadership that is lost now was handed over. */
-  #underWay = false;
 
   constructor(options: HandOverOptions) {
     this.#nodeId = options.nodeId;
     this.#limits = options.limits;
     this.#raft = options.raft;
     this.#begun = options.begun;
-  }
-
-  get underWay(): boolean {
-    return this.#underWay;
   }
 
   get idle(): boolean {
@@ -79,10 +73,7 @@ export class HandOver {
     const before = this.#raft.transferTarget;
     const answer = this.#raft.transferLeadership(target, above);
     const { transferTarget } = this.#raft;
-    if (transferTarget !== 0 && transferTarget !== before) {
-      this.#underWay = true;
-      this.#begun(transferTarget, reason);
-    }
+    if (transferTarget !== 0 && transferTarget !== before) this.#begun(transferTarget, reason);
     return answer;
   }
 
@@ -90,7 +81,6 @@ export class HandOver {
   led(leader: number): void {
     if (this.#raft.role !== "leader") this.#preferredSinceMs = Infinity;
     if (leader === 0) return;
-    this.#underWay = false;
     const waiting = this.#waiting;
     this.#waiting = [];
     for (const { waiter, target } of waiting) {
@@ -114,7 +104,6 @@ export class HandOver {
 
   /** The transfer did not succeed in its time, and this node leads on. */
   #ended(): void {
-    this.#underWay = false;
     const waiting = this.#waiting;
     this.#waiting = [];
     for (const { waiter, target } of waiting)

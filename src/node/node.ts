@@ -49,6 +49,8 @@ export interface NodeOptions {
   readonly machine: MachineKind;
   /** Undefined: a cluster of this node alone, with a token drawn at random and kept in the folder. */
   readonly clusterToken: string | undefined;
+  /** This node should lead rather than one without it. */
+  readonly preferredLeader?: boolean;
   readonly logLevel: string;
   readonly limits?: Limits;
 }
@@ -247,6 +249,7 @@ class Node implements RunningNode, Groups {
         random: Math.random,
         recovered: replica,
         appliedIndex,
+        preferred: this.#options.preferredLeader ?? false,
       });
     } catch (error) {
       if (!(error instanceof InvariantError)) throw error;

@@ -203,6 +203,7 @@ export class Raft implements CoreState {
   #configurationDue: Configuration | undefined;
   /** Leadership is being handed over: nothing is proposed. */
   #transfer: Transfer | undefined;
+  #handedOver = false;
 
   // Effects of the turn.
   #unstable: Batch[] = [];
@@ -399,6 +400,10 @@ export class Raft implements CoreState {
   /** The member that leadership is being handed over to; 0 = none. */
   get transferTarget(): number {
     return this.#transfer?.target ?? 0;
+  }
+  /** Leadership was last lost to a member that had been told to take it: who leads next is known soon. */
+  get handedOver(): boolean {
+    return this.#handedOver;
   }
   /** The preferred member that could lead in place of this leader; 0 = none, or this one is preferred itself. */
   get preferredTarget(): number {
@@ -905,6 +910,7 @@ export class Raft implements CoreState {
     // Only here, and on a message of the leader or a granted vote, does the wait begin anew (E5).
     this.#resetElectionTimer();
     for (const read of this.#rounds.drain()) this.#finishRead(read, 0, false);
+    this.#handedOver = this.#transfer?.asked === true;
     this.#transfer = undefined;
     this.#peers = [];
     this.#configurationDue = undefined;
