@@ -27,6 +27,7 @@ import type { Tally } from "./tally.ts";
 export interface ClientNode {
   readonly id: number;
   readonly life: number;
+  readonly clockRate: number;
   /** Undefined while it is down. */
   readonly door: Pick<Groups, "write" | "read"> | undefined;
   /** Runs now, or when the node is no longer paused, or never when it crashes before. */
@@ -38,6 +39,8 @@ export interface ClientOptions {
   readonly random: Random;
   readonly nodes: readonly ClientNode[];
   readonly oracle: Oracle;
+  /** A node answers a local read with what it has applied up to an index, which is to be no older than so long on its clock. */
+  readonly answeredLocally: (node: ClientNode, appliedIndex: number, boundMs: number) => void;
   readonly tally: Tally;
   readonly clients: number;
   /** Time between an answer and the next request, on average. */
@@ -50,6 +53,7 @@ export interface ClientOptions {
   /** Shares of requests: linearizable reads, local reads; the rest are writes. */
   readonly readShare: number;
   readonly localShare: number;
+  readonly staleMsMax: number;
   /** Length to which values are padded, at most. */
   readonly valueBytes: number;
 }
@@ -74,6 +78,7 @@ const decoder = new TextDecoder();
 const expectedErrors: ReadonlySet<ErrorCode> = new Set<ErrorCode>([
   "not_leader",
   "no_leader",
+  "wounded",
   "overloaded",
   "timeout",
   "disk_full",
@@ -309,10 +314,21 @@ export class Clients {
     const request = this.#begin(node, drafts, resume);
     (local ? this.localReads : this.history).push(...drafts);
     const consistency = local ? Consistency.local : Consistency.linearizable;
+    const { random, staleMsMax, tally, answeredLocally } = this.#options;
+    const boundMs = local && random.chance(0.7) ? 1 + random.below(Math.ceil(staleMsMax)) : 0;
     node.deliver(() => {
-      node.door!.read(0, consistency, 0, this.#options.timeoutMs, {
-        ready: (source, appliedIndex) => this.#ready(request, source, appliedIndex, local),
-        failed: (error) => this.#failed(request, error),
+      node.door!.read(0, consistency, boundMs, this.#options.timeoutMs, {
+        ready: (source, appliedIndex) => {
+          if (boundMs > 0) {
+            tally.freshReads++;
+            answeredLocally(node, appliedIndex, boundMs);
+          }
+          this.#ready(request, source, appliedIndex, local);
+        },
+        failed: (error) => {
+          if (boundMs > 0) tally.staleReads++;
+          this.#failed(request, error);
+        },
       });
     });
   }

@@ -3,7 +3,7 @@
  * only once a sync that was begun afterwards has ended. It knows records and batches, and nothing of how the log-store thinks.
  */
 import { RecordKind, type Disk, type LogRecord, type SegmentFile } from "../../src/storage/disk.ts";
-import { readHardState } from "../../src/storage/records.ts";
+import { readHardState, readWound } from "../../src/storage/records.ts";
 import { readBatch, type Batch } from "../../src/wire/batch.ts";
 
 /** One batch of a shadow log. */
@@ -29,8 +29,18 @@ export class Shadow {
     log.push({ firstIndex, lastIndex: firstIndex + count - 1, term, crc });
   }
 
+  /** A damaged batch ends the log before its first index. */
+  cut(firstIndex: number): void {
+    const { log } = this;
+    while (log.length > 0 && log[log.length - 1]!.lastIndex >= firstIndex) log.pop();
+  }
+
   get lastIndex(): number {
     return this.log[this.log.length - 1]?.lastIndex ?? 0;
+  }
+
+  get lastTerm(): number {
+    return this.log[this.log.length - 1]?.term ?? 0;
   }
 
   /** The batch that spans an index. */
@@ -55,6 +65,8 @@ interface Change {
   readonly segment: number;
   synced: boolean;
   readonly batch: Batch | undefined;
+  /** Of a wound: where the log ends; 0 = nowhere. */
+  readonly cut: number;
   readonly term: number;
   readonly votedFor: number;
 }
@@ -80,8 +92,16 @@ export class DurableLedger {
   visible = new Shadow();
   /** What no crash can take away. */
   durable = new Shadow();
+  /**
+   * What the node knew to be durable when its disk was damaged, until it has come as far again: it is bound by all of this, and others may count
+   * on it.
+   */
+  promised: Shadow | undefined;
   /** Appended, oldest first, and not known durable. */
   #changes: Change[] = [];
+  /** All that ever became durable and was not lost to damage. */
+  #history: Change[] = [];
+  #damaged = false;
   #life = 0;
   /** The shard's sequence number up to which `durable` goes. */
   #durableSeq = 0;
@@ -93,6 +113,46 @@ export class DurableLedger {
   constructor(group: number, onAppend: OnAppend) {
     this.#group = group;
     this.#onAppend = onAppend;
+  }
+
+  /** The disk is damaged at rest. Of what became durable the node knew up to this record. */
+  damage(knownSeq: number): void {
+    this.#damaged = true;
+    this.#promise(replay(this.#history.filter(({ seq }) => seq <= knownSeq)));
+  }
+
+  /** A wounded node promises nothing anew but its term. */
+  #promise(known: Shadow): void {
+    if (this.promised === undefined) this.promised = known;
+    else this.promised.term = Math.max(this.promised.term, known.term);
+  }
+
+  /** It has lost what others may count on, and not got it again. */
+  get lacks(): boolean {
+    const { promised, durable } = this;
+    if (promised === undefined) return false;
+    if (durable.term < promised.term || durable.lastTerm < promised.lastTerm) return true;
+    return durable.lastTerm === promised.lastTerm && durable.lastIndex < promised.lastIndex;
+  }
+
+  #comeAgain(): void {
+    if (this.promised === undefined || this.#changes.some(({ cut }) => cut > 0)) return;
+    if (!this.lacks) this.promised = undefined;
+  }
+
+  /** It has this batch durably, or is bound to get it again. */
+  holds(index: number, crc: number | undefined): boolean {
+    if (crc === undefined) return false;
+    return this.durable.at(index)?.crc === crc || this.promised?.at(index)?.crc === crc;
+  }
+
+  /** Its durable state does not stand against this leader. */
+  backs(nodeId: number, term: number): boolean {
+    return [this.durable, this.promised].some(
+      (state) =>
+        state !== undefined &&
+        (state.term > term || (state.term === term && state.votedFor === nodeId)),
+    );
   }
 
   /**
@@ -115,6 +175,11 @@ export class DurableLedger {
   #adopt(found: readonly Found[], nextSeq: number): void {
     this.#found = undefined;
     this.#changes = [];
+    if (nextSeq <= this.#durableSeq && this.#damaged) {
+      this.#history = this.#history.filter(({ seq }) => seq < nextSeq);
+      this.durable = replay(this.#history);
+      this.#durableSeq = nextSeq - 1;
+    }
     this.visible = new Shadow();
     this.visible.term = this.durable.term;
     this.visible.votedFor = this.durable.votedFor;
@@ -149,7 +214,7 @@ export class DurableLedger {
       const batch = readBatch(record.data, 0);
       if (batch === undefined) throw new Error("appended bytes are not a batch");
       this.visible.take(batch);
-      this.#changes.push({ seq, segment, synced: false, batch, term: 0, votedFor: 0 });
+      this.#changes.push({ seq, segment, synced: false, batch, cut: 0, term: 0, votedFor: 0 });
       if (fresh) this.#onAppend(batch, this.visible);
     } else if (record.kind === RecordKind.hardState) {
       const hardState = readHardState(record.data);
@@ -158,24 +223,29 @@ export class DurableLedger {
       if (fresh) checkHardState(this.visible, term, votedFor);
       this.visible.term = term;
       this.visible.votedFor = votedFor;
-      this.#changes.push({ seq, segment, synced: false, batch: undefined, term, votedFor });
+      this.#changes.push({ seq, segment, synced: false, batch: undefined, cut: 0, term, votedFor });
+    } else if (record.kind === RecordKind.wound) {
+      const wound = readWound(record.data);
+      if (wound === undefined) throw new Error("appended bytes are no wound");
+      const { cut } = wound;
+      const { term, votedFor } = this.visible;
+      if (wound.wound !== undefined && !this.#damaged) throw new Error("a wound without damage");
+      if (cut > 0 && fresh) this.#promise(copyOf(this.durable));
+      if (cut > 0) this.visible.cut(cut);
+      this.#changes.push({ seq, segment, synced: false, batch: undefined, cut, term, votedFor });
     }
   }
 
   #synced(): void {
     let done = 0;
-    for (const { seq, synced, batch, term, votedFor } of this.#changes) {
-      if (!synced) break;
+    for (const change of this.#changes) {
+      if (!change.synced) break;
       done++;
-      this.#durableSeq = seq;
-      if (batch !== undefined) {
-        this.durable.take(batch);
-      } else {
-        this.durable.term = term;
-        this.durable.votedFor = votedFor;
-      }
+      this.#durableSeq = change.seq;
+      perform(this.durable, change);
     }
-    this.#changes.splice(0, done);
+    this.#history.push(...this.#changes.splice(0, done));
+    this.#comeAgain();
   }
 
   #wrap(disk: Disk, { deliver, effect }: DiskUser): Disk {
@@ -248,6 +318,27 @@ export class DurableLedger {
       close: () => disk.close(),
     };
   }
+}
+
+function perform(shadow: Shadow, { batch, cut, term, votedFor }: Change): void {
+  if (batch !== undefined) return shadow.take(batch);
+  if (cut > 0) shadow.cut(cut);
+  shadow.term = term;
+  shadow.votedFor = votedFor;
+}
+
+function replay(changes: readonly Change[]): Shadow {
+  const shadow = new Shadow();
+  for (const change of changes) perform(shadow, change);
+  return shadow;
+}
+
+function copyOf({ term, votedFor, log }: Shadow): Shadow {
+  const copy = new Shadow();
+  copy.term = term;
+  copy.votedFor = votedFor;
+  copy.log.push(...log);
+  return copy;
 }
 
 /** Terms only rise, and within one a vote is given once. */

@@ -5,6 +5,7 @@
 import type { Batch } from "../../src/wire/batch.ts";
 import type { PeerMessage, RaftMessage } from "../../src/wire/messages.ts";
 import type { DurableLedger, Shadow } from "./durable-ledger.ts";
+import { decides, Electorate } from "./electorate.ts";
 import { Oracle } from "./oracle.ts";
 
 /** What a core says of itself. */
@@ -13,6 +14,7 @@ export interface CoreView {
   readonly term: number;
   readonly commit: number;
   readonly durableIndex: number;
+  readonly wound: object | undefined;
   /** The others as a leader sees them. */
   progress(): readonly { readonly id: number; readonly match: number }[];
 }
@@ -25,7 +27,7 @@ export class Violation extends Error {
 export class Invariants {
   readonly oracle = new Oracle();
   readonly #ledgers: ReadonlyMap<number, DurableLedger>;
-  readonly #quorum: number;
+  readonly #electorate: Electorate;
   readonly #blackBox: boolean;
   /** Crc by (last index, term) of every batch that was ever in a log. */
   readonly #logged = new Map<string, number>();
@@ -40,14 +42,16 @@ export class Invariants {
   /** What each node showed after its last turn. */
   readonly #shown = new Map<
     number,
-    Pick<CoreView, "role" | "term" | "commit"> & { readonly life: number }
+    Pick<CoreView, "role" | "term" | "commit" | "wound"> & { readonly life: number }
   >();
+  /** What a machine had applied when its node's log was found damaged: it may be ahead of it. */
+  readonly #ahead = new Map<number, number>();
 
   /** With `blackBox`, only what the cluster does counts: what is applied and what clients see, not what nodes promise each other. */
   constructor(ledgers: ReadonlyMap<number, DurableLedger>, { blackBox }: { blackBox: boolean }) {
     this.#blackBox = blackBox;
     this.#ledgers = ledgers;
-    this.#quorum = Math.floor(ledgers.size / 2) + 1;
+    this.#electorate = new Electorate(ledgers);
   }
 
   /** Terms in which somebody led. */
@@ -69,6 +73,8 @@ export class Invariants {
     else if (known !== batch.crc) {
       throw new Violation(`log matching: node ${nodeId} has another batch at ${key}`);
     }
+    const wrong = this.#electorate.appended(batch, log);
+    if (wrong !== undefined && !this.#blackBox) throw new Violation(wrong);
     const before = log.log.at(-2);
     if (before !== undefined && before.lastIndex + 1 !== batch.firstIndex) {
       throw new Violation(`node ${nodeId} has a gap in its log before ${batch.firstIndex}`);
@@ -85,7 +91,14 @@ export class Invariants {
     }
     if (this.#blackBox) return;
     switch (message.type) {
+      case "preVote":
+      case "vote":
+        return this.#elects(message);
+      case "preVoteReply":
+        if (message.granted) this.#elects(message);
+        return;
       case "voteReply":
+        if (message.granted) this.#elects(message);
         if (message.granted) this.#voted(message);
         return;
       case "appendReply":
@@ -102,6 +115,15 @@ export class Invariants {
       default:
         return;
     }
+  }
+
+  /** Takes part in an election: nothing that others may count on is missing there [22]. */
+  #elects({ type, from, term }: RaftMessage): void {
+    const { lacks, promised, durable } = this.#ledger(from);
+    if (!lacks) return;
+    throw new Violation(
+      `wounded node ${from} sends a ${type} of term ${term}: it has ${durable.lastIndex} of term ${durable.lastTerm}, and had ${promised?.lastIndex} of term ${promised?.lastTerm}`,
+    );
   }
 
   #led(nodeId: number, life: number, { term }: RaftMessage): void {
@@ -126,12 +148,11 @@ export class Invariants {
         `leader completeness: ${nodeId} leads term ${term} without the committed batch at ${lastIndex}`,
       );
     }
-    let votes = 0;
-    for (const { durable } of this.#ledgers.values()) {
-      if (durable.term > term || (durable.term === term && durable.votedFor === nodeId)) votes++;
-    }
-    if (votes < this.#quorum) {
-      throw new Violation(`${nodeId} leads term ${term} with ${votes} durable votes`);
+    const backers = [...this.#ledgers].filter(([, ledger]) => ledger.backs(nodeId, term));
+    const ids = backers.map(([id]) => id);
+    const standing = this.#electorate.at(visible, visible.lastIndex);
+    if (standing === undefined || !decides(standing.configuration, (id) => ids.includes(id))) {
+      throw new Violation(`${nodeId} leads term ${term} with the durable votes of ${ids.join()}`);
     }
   }
 
@@ -180,13 +201,11 @@ export class Invariants {
     const lastIndex = batch.firstIndex + batch.count - 1;
     // The first batch is the same on all by construction, and committed from the start [36].
     if (batch.firstIndex === 1 || this.#blackBox) return;
-    let holders = 0;
-    for (const { durable } of this.#ledgers.values()) {
-      if (durable.at(lastIndex)?.crc === batch.crc) holders++;
-    }
-    if (holders < this.#quorum) {
+    const holds = (id: number): boolean => this.#ledger(id).holds(lastIndex, batch.crc);
+    if (!this.#electorate.commits(this.#ledger(nodeId).visible, lastIndex, holds)) {
+      const holders = [...this.#ledgers.keys()].filter(holds);
       throw new Violation(
-        `index ${lastIndex} (term ${batch.term}) is applied by ${nodeId}, durable on ${holders} nodes`,
+        `index ${lastIndex} (term ${batch.term}) is applied by ${nodeId}, durable on ${holders.join()}`,
       );
     }
   }
@@ -221,7 +240,12 @@ export class Invariants {
         `node ${nodeId} is in term ${core.term}, its durable term is ${durable.term}`,
       );
     }
-    if (appliedIndex > core.commit) {
+    const shown = this.#shown.get(nodeId);
+    const sameLife = shown?.life === life;
+    if (!sameLife) this.#ahead.delete(nodeId);
+    if (core.wound !== undefined && !(sameLife && shown.wound !== undefined))
+      this.#ahead.set(nodeId, appliedIndex);
+    if (appliedIndex > Math.max(core.commit, this.#ahead.get(nodeId) ?? 0)) {
       throw new Violation(`node ${nodeId} applied ${appliedIndex}, committed is ${core.commit}`);
     }
     if (core.commit > visible.lastIndex) {
@@ -230,11 +254,10 @@ export class Invariants {
       );
     }
     if (core.role === "leader") this.#matched(nodeId, core);
-    const shown = this.#shown.get(nodeId);
-    const { role, term, commit } = core;
-    this.#shown.set(nodeId, { life, role, term, commit });
-    if (shown?.life !== life) return;
-    if (commit < shown.commit) {
+    const { role, term, commit, wound } = core;
+    this.#shown.set(nodeId, { life, role, term, commit, wound });
+    if (!sameLife) return;
+    if (commit < shown.commit && wound === undefined) {
       throw new Violation(`commit of node ${nodeId} falls from ${shown.commit} to ${commit}`);
     }
     // §5.4.2: what earlier leaders left is committed only under a batch of the leader's own term.
@@ -258,7 +281,7 @@ export class Invariants {
         );
       }
       const crc = visible.at(match)?.crc;
-      if (match === 0 || this.#ledger(id).durable.at(match)?.crc === crc) continue;
+      if (match === 0 || this.#ledger(id).holds(match, crc)) continue;
       throw new Violation(
         `node ${nodeId} leads term ${core.term} and takes ${match} for matched on ${id}, which has other batches there`,
       );

@@ -59,11 +59,11 @@ export class Recovery {
     // A client may wait for its time-out, and its node for the one of the forward.
     const patienceMs = convergeElections * this.#electionMs + 3 * swarm.timeoutMs + 2_000;
     this.#until("all nodes to serve", patienceMs, () =>
-      this.#up.every((node) => get.has(node) && put.has(node)),
+      this.up.every((node) => get.has(node) && put.has(node)),
     );
     this.#until("everybody to be answered", patienceMs, () => clients.unanswered === 0);
     this.#until("all nodes to be equal", patienceMs, () =>
-      this.#up.every(({ group }) => group?.machine.appliedIndex === oracle.lastIndex),
+      this.up.every(({ group }) => group?.machine.appliedIndex === oracle.lastIndex),
     );
   }
 
@@ -78,12 +78,21 @@ export class Recovery {
   }
 
   /** A refused node stays down, and may find out late. */
-  get #up(): readonly SimNode[] {
-    return this.#options.nodes.filter(({ refused }) => !refused);
+  get up(): readonly SimNode[] {
+    return this.#options.nodes.filter((node) => !node.refused && !this.#isBeyondLog(node));
+  }
+
+  /** Wounded, and what it lacks is in no log any more. */
+  #isBeyondLog({ wounded, group }: SimNode): boolean {
+    if (!wounded || group === undefined) return false;
+    return this.#options.nodes.some(
+      (node) =>
+        node.group?.raft.role === "leader" && node.group.raft.startIndex > group.raft.lastIndex,
+    );
   }
 
   #terms(): string {
-    return this.#up.map(({ group }) => `${group?.leader}/${group?.raft.term}`).join(" ");
+    return this.up.map(({ group }) => `${group?.leader}/${group?.raft.term}`).join(" ");
   }
 
   /** Asks until it is done. */
@@ -91,7 +100,7 @@ export class Recovery {
     const { scheduler, swarm, clients } = this.#options;
     const again = (): void =>
       scheduler.after(swarm.limits.tickMs, () => this.#probe(node, kind, answered));
-    if (node.refused) return;
+    if (!this.up.includes(node)) return;
     if (node.door === undefined) return again();
     clients.probe(node, kind, (ok) => {
       if (ok) answered.add(node);

@@ -127,6 +127,8 @@ export class SimDisk implements Disk {
   #prepared: { readonly number: number; segment: SimSegment | undefined } | undefined;
   #watermark: Uint8Array | undefined;
   #durableWatermark: Uint8Array | undefined;
+  /** The last one written, whatever a power cut has left of it. */
+  #latestWatermark: Uint8Array | undefined;
   #syncing = false;
   #dead = false;
   /** What is under way, oldest first. */
@@ -240,7 +242,7 @@ export class SimDisk implements Disk {
   writeWatermark(bytes: Uint8Array): void {
     this.mustLive();
     if (bytes.byteLength > watermarkBytesMax) throw new Error("sim-disk: watermark too long");
-    this.#watermark = bytes.slice();
+    this.#watermark = this.#latestWatermark = bytes.slice();
   }
 
   syncWatermark(done: () => void): void {
@@ -286,12 +288,19 @@ export class SimDisk implements Disk {
     const next = new SimDisk(this.#options, { segments, watermark });
     next.slowness = this.slowness;
     next.bytesMax = this.bytesMax;
+    next.#latestWatermark = this.#latestWatermark;
     return next;
   }
 
   /** What is under way ends now, in its order. */
   hurry(): void {
     for (const job of this.#jobs) this.#options.schedule(0, () => this.#finish(job));
+  }
+
+  /** As if the power had not been cut within the time that the watermark may lag behind. */
+  catchWatermarkUp(): void {
+    if (this.#latestWatermark !== undefined)
+      this.#watermark = this.#durableWatermark = this.#latestWatermark;
   }
 
   /** Bit rot: flips one bit of a record at rest, wherever it is. */

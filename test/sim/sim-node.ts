@@ -2,15 +2,19 @@
  * One simulated node: real shard, group, core, log-store and key-value machine over simulated disks, network and time. It is the part of node.ts that
  * a simulation has to replace: boot in the order of recovery, the loop, and the ways in which a process ends.
  */
+import type { BargeError } from "../../src/errors.ts";
 import { FatalError } from "../../src/fatal.ts";
 import type { Limits } from "../../src/limits.ts";
 import { KvMachine } from "../../src/machine/kv.ts";
 import type { TransportEvents } from "../../src/net/transport.ts";
 import { bootstrapGroup, createCore, initialConfiguration } from "../../src/node/bootstrap.ts";
 import { Group } from "../../src/node/group.ts";
+import type { ChangeWaiter } from "../../src/node/member-changes.ts";
 import { Shard } from "../../src/node/shard.ts";
+import type { MemberChange } from "../../src/raft/membership.ts";
 import { DiskFullError } from "../../src/storage/disk.ts";
 import { CorruptBatchError, LogStore, type RecoveredGroup } from "../../src/storage/log-store.ts";
+import type { LeaderAnswer } from "../../src/wire/admin.ts";
 import { batchIntact } from "../../src/wire/batch.ts";
 import type { ClientNode } from "./clients.ts";
 import type { DurableLedger } from "./durable-ledger.ts";
@@ -33,6 +37,8 @@ export interface SimNodeOptions {
   readonly scheduler: Scheduler;
   /** Its clock runs so much faster than the simulation's. */
   readonly clockRate: number;
+  /** It should lead rather than one that does not say so. */
+  readonly preferred: boolean;
   readonly random: Random;
   readonly storage: Storage;
   readonly ledger: DurableLedger;
@@ -67,7 +73,9 @@ export class SimNode implements NetworkNode, ClientNode {
   /** Its log is read, and the sync that makes it count is under way. */
   #booting = false;
   #turnDue = false;
-  #rotten = false;
+  /** How often its disk has rotted, less those from which it has healed. */
+  #damages = 0;
+  #wounded = false;
   /** What came while the process was paused: requests and finished syncs. */
   #backlog: (() => void)[] = [];
 
@@ -93,8 +101,13 @@ export class SimNode implements NetworkNode, ClientNode {
     return this.#options.clockRate;
   }
 
+  /** Its disk may hold damage that has not come to light. */
   get rotten(): boolean {
-    return this.#rotten;
+    return this.#damages > 0;
+  }
+
+  get wounded(): boolean {
+    return this.#wounded;
   }
 
   /* ---------------------------------------------------------------- boot */
@@ -109,19 +122,18 @@ export class SimNode implements NetworkNode, ClientNode {
 
   #boot(): void {
     const { life } = this;
-    const { storage, limits, seedCrc, members } = this.#options;
+    const { storage, limits } = this.#options;
     const store = this.#openStore();
     let recovered: RecoveredGroup;
     try {
       const found = store.recover().get(groupId);
-      const configuration = initialConfiguration(members);
-      recovered = found ?? bootstrapGroup(store, groupId, configuration, seedCrc);
+      recovered = found ?? this.#firstLog(store);
     } catch (error) {
       if (error instanceof DiskFullError) return this.#options.ended(this, "noSpace");
-      if (error instanceof FatalError && this.#rotten) return this.#refuseStart();
+      if (error instanceof FatalError && this.rotten) return this.#refuseStart();
       throw error;
     }
-    if (this.#rotten) this.#options.tally.rottenStarts++;
+    if (this.rotten && recovered.wound === undefined) this.#options.tally.rottenStarts++;
     // What was read counts, and the first batch too, only once one sync has covered it; nothing runs before.
     store.sync(() => {
       if (this.life !== life) return;
@@ -136,13 +148,31 @@ export class SimNode implements NetworkNode, ClientNode {
     });
   }
 
+  /** A node that is none of the first members has nothing, and waits for a leader. */
+  #firstLog(store: LogStore): RecoveredGroup {
+    const { id, members, seedCrc } = this.#options;
+    if (members.has(id)) {
+      return bootstrapGroup(store, groupId, initialConfiguration(members), seedCrc);
+    }
+    return {
+      hardState: { term: 0, votedFor: 0, commit: 0 },
+      start: { index: 0, term: 0, crc: seedCrc, timeMs: 0 },
+      startConfiguration: new Uint8Array(0),
+      machineGeneration: 0,
+      batches: [],
+      configurations: [],
+      wound: undefined,
+    };
+  }
+
   #openStore(): LogStore {
-    const { storage, ledger, limits, seedCrc, random, endPoint } = this.#options;
+    const { storage, ledger, limits, members, seedCrc, random, endPoint } = this.#options;
     const disk = ledger.watch(storage.disk, {
       deliver: (event) => this.deliver(event),
       effect: endPoint.effect,
     });
-    return new LogStore(disk, { limits, seedCrc, bootId: random.u32() });
+    const canHeal = members.size > 1;
+    return new LogStore(disk, { limits, seedCrc, bootId: random.u32(), canHeal });
   }
 
   /** It stays down, and would be refused again: a refused start has changed nothing. */
@@ -173,6 +203,7 @@ export class SimNode implements NetworkNode, ClientNode {
       random: () => coreRandom.float(),
       recovered,
       appliedIndex,
+      preferred: this.#options.preferred,
     });
     const transport = network.transportOf(id, life, this.#options.endPoint.effect);
     const logger = { info: () => {}, error: () => {} };
@@ -221,7 +252,7 @@ export class SimNode implements NetworkNode, ClientNode {
       code();
     } catch (error) {
       if (error instanceof ProcessEnd) return this.#options.ended(this, "endsInside");
-      if (!(error instanceof CorruptBatchError && this.#rotten)) throw error;
+      if (!(error instanceof CorruptBatchError && this.rotten)) throw error;
       this.refused = true;
       this.#options.ended(this, "rotMetRunning");
     }
@@ -252,15 +283,69 @@ export class SimNode implements NetworkNode, ClientNode {
     if (group.stopped !== undefined)
       throw new Violation(`node ${this.id} stopped: ${group.stopped}`);
     // While the disk is full the core is ahead of the log, and the node silent.
-    if (!this.door!.diskFull) invariants.turned(this.id, this.life, group.raft, group.machine);
+    if (!this.door!.diskFull) invariants.turned(this.id, this.life, group.raft, group.machine, this.#nowMs);
+    this.#noteWound(group.raft.wound !== undefined);
     const broken = brokenCap(group.queues(), limits);
     if (broken !== undefined) throw new Violation(`node ${this.id}: ${broken}`);
     if (more) this.#wake();
   }
 
+  #noteWound(wounded: boolean): void {
+    if (wounded === this.#wounded) return;
+    this.#wounded = wounded;
+    if (wounded) this.#options.tally.wounds++;
+    else {
+      this.#options.tally.heals++;
+      this.#damages--;
+    }
+  }
+
   #nextLife(): number {
     this.#options.invariants.lives(this.id, ++this.life);
     return this.life;
+  }
+
+  /** Asks this node, should it lead, for other members. */
+  changeMembers(
+    changes: readonly MemberChange[],
+    force: boolean,
+    timeoutMs: number,
+    waiter: ChangeWaiter,
+  ): void {
+    this.deliver(() => {
+      if (this.#group === undefined) return;
+      const deadlineMs = this.#nowMs + timeoutMs;
+      this.#group.changeMembers({ changes, force, deadlineMs, waiter });
+      this.#wake();
+    });
+  }
+
+  /* ---------------------------------------------------------------- leadership */
+
+  /** Asks this node that `target` leads (0 = whoever fits); `done` with who does, or `refused` with why not, unless the node ends before. */
+  transfer(
+    target: number,
+    done: (leader: number) => void,
+    refused: (error: BargeError) => void = () => {},
+  ): void {
+    const { life } = this;
+    let answers = 0;
+    const once = (answer: () => void): void => {
+      if (++answers > 1) throw new Violation(`node ${this.id} answers a transfer twice`);
+      if (this.life === life) answer();
+    };
+    const body = target === 0 ? {} : { to: target };
+    this.deliver(() =>
+      this.door!.admin("transferLeader", body, {
+        answered: (answer) => once(() => done((answer as LeaderAnswer).leader)),
+        failed: (error) => once(() => refused(error)),
+      }),
+    );
+  }
+
+  /** The first thing that a node does that is told to stop. */
+  leave(): void {
+    this.deliver(() => void this.door!.leave());
   }
 
   /* ---------------------------------------------------------------- ways to end */
@@ -290,8 +375,11 @@ export class SimNode implements NetworkNode, ClientNode {
 
   /** Bit rot at rest, while it is down. False when there is nothing to strike. */
   rot(): boolean {
-    if (this.alive || !this.#options.storage.rot()) return false;
-    this.#rotten = true;
+    if (this.alive) return false;
+    const knownSeq = this.#options.storage.rot();
+    if (knownSeq === undefined) return false;
+    this.#options.ledger.damage(knownSeq);
+    this.#damages++;
     return true;
   }
 

@@ -95,21 +95,22 @@ export class Storage {
 
   /**
    * Bit rot while the node is down. Strikes only what the watermark covers: beyond it nobody can tell rot from a tail that a power cut took, which
-   * is a stated limit [22]. False when there is nothing yet.
+   * is a stated limit [22]. Returns up to which record the node knew its log durable; undefined when there is nothing yet.
    */
-  rot(): boolean {
+  rot(): number | undefined {
     const disk = this.#disk;
     const random = this.#random;
+    disk.catchWatermarkUp();
     const bytes = disk.readWatermark();
     const watermark = bytes === undefined ? undefined : readWatermark(bytes);
-    if (watermark === undefined) return false;
+    if (watermark === undefined) return undefined;
     const covered: number[] = [];
     for (const segment of disk.segments) {
       segment.scan(({ seq }) => {
         if (seq <= watermark.seq) covered.push(seq);
       });
     }
-    if (covered.length === 0) return false;
+    if (covered.length === 0) return undefined;
     const seq = random.pick(covered);
     const bit = random.below(1 << 16);
     const rots = [
@@ -120,6 +121,6 @@ export class Storage {
       () => disk.flipWatermarkBit(bit),
     ];
     rots[random.weighted(rotWeights)]!();
-    return true;
+    return watermark.seq;
   }
 }

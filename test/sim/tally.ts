@@ -5,11 +5,21 @@ export const happenings = [
   "crashes",
   "endsInside",
   "failedSyncs",
-  /** Nodes that came back with rotten disks: refused at the start, ended while running, or started. */
+  /**
+   * Nodes that came back with rotten disks: refused as the watermark was hit, ended while running as nobody could help, started as if nothing
+   * were; wounded at the start or later, and whole again.
+   */
   "refusedStarts",
   "rotMetRunning",
   "rottenStarts",
+  "wounds",
+  "heals",
   /** Answers to clients. */
+  /** Leaders that were told to hand over, or to stop, and were followed by another. */
+  "transfers",
+  /** Local reads that were answered within their bound, and refused as too old. */
+  "freshReads",
+  "staleReads",
   "overloaded",
   "diskFull",
 ] as const;
