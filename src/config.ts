@@ -33,6 +33,8 @@ export interface NodeConfig {
   readonly metricsListen: Address | undefined;
   /** `host:port` by node id; this node is always among them. */
   readonly initialMembers: ReadonlyMap<number, string>;
+  /** Undefined where this node forms its cluster with the initial members. */
+  readonly join: JoinConfig | undefined;
   readonly machine: MachineName;
   /** Undefined: no members were given either, so the node draws a random one and keeps it in its folder. */
   readonly clusterToken: string | undefined;
@@ -42,6 +44,14 @@ export interface NodeConfig {
   readonly logLevel: LogLevel;
   /** For children of `demo` and `bench`: end when standard input closes, so that none is ever left behind. */
   readonly exitWithParent: boolean;
+}
+
+/** A running cluster that is to add this node. */
+export interface JoinConfig {
+  /** `host:port` of members; one that runs is enough. */
+  readonly endpoints: readonly string[];
+  /** Stay a learner. */
+  readonly learner: boolean;
 }
 
 /** Wrong usage: the process ends with status 2 and has touched nothing. */
@@ -128,6 +138,12 @@ function parseMembers(text: string): ReadonlyMap<number, string> | string {
   }
   return members;
 }
+
+const endpointsSchema = v.pipe(
+  v.string(),
+  v.transform((text) => text.split(",").map((part) => part.trim())),
+  v.array(reachableSchema),
+);
 
 function isWildcard(host: string): boolean {
   return /^[0.:]+$/.test(host);
@@ -220,6 +236,23 @@ export const optionTable = {
     right:
       "ID=HOST:PORT,… with each id and each address once, for example 1=10.0.0.1:9091,2=10.0.0.2:9091,3=10.0.0.3:9091",
     help: "All nodes that the cluster begins with; the same list on each of them.",
+  },
+  join: {
+    flag: "join",
+    value: "LIST",
+    environment: ["BARGE_JOIN"],
+    fallback: "off",
+    schema: endpointsSchema,
+    right: "HOST:PORT,… of running members, for example 10.0.0.1:9091,10.0.0.2:9091",
+    help: "Asks a running cluster to add this node, which has an empty folder and an id that was never used. It becomes a voter once it has caught up.",
+  },
+  learner: {
+    flag: "learner",
+    environment: ["BARGE_LEARNER"],
+    fallback: "off",
+    schema: flagSchema,
+    right: "true or false",
+    help: "With --join: has all data and serves reads, but never votes, until it is promoted.",
   },
   machine: {
     flag: "machine",
@@ -454,6 +487,7 @@ function complete(options: Options): NodeConfig {
   ]);
   const nodeId = nodeIdOf(options);
   const advertise = advertiseOf(options, nodeId, listen);
+  const join = joinOf(options, advertise);
   return {
     nodeId,
     dataDir: resolve(options.dataDir ?? "barge-data"),
@@ -462,6 +496,7 @@ function complete(options: Options): NodeConfig {
     httpListen,
     metricsListen: options.metricsListen,
     initialMembers: options.initialMembers ?? new Map([[nodeId, advertise]]),
+    join,
     machine: options.machine ?? "kv",
     clusterToken: options.clusterToken ?? (options.initialMembers === undefined ? undefined : ""),
     preferredLeader: options.preferredLeader ?? false,
@@ -479,6 +514,26 @@ function nodeIdOf({ nodeId, initialMembers: members }: Options): number {
   if (!members.has(nodeId))
     throw new UsageError(`--node-id ${nodeId} is not among the ids of --initial-members: ${ids}`);
   return nodeId;
+}
+
+function joinOf(options: Options, advertise: string): JoinConfig | undefined {
+  const { join, learner = false, initialMembers, nodeId } = options;
+  if (join === undefined) {
+    if (learner) throw new UsageError("--learner needs --join: it says how this node is added");
+    return undefined;
+  }
+  if (initialMembers !== undefined) {
+    throw new UsageError(
+      "--join and --initial-members exclude each other: a node joins a running cluster, or begins one with others",
+    );
+  }
+  if (nodeId === undefined) {
+    throw new UsageError("--join needs --node-id: one that this cluster has never had");
+  }
+  if (advertise.endsWith(":0")) {
+    throw new UsageError("--join needs a port that others can dial: --listen HOST:PORT");
+  }
+  return { endpoints: join, learner };
 }
 
 function advertiseOf(options: Options, nodeId: number, listen: Address): string {

@@ -37,6 +37,14 @@ export const fatalTable = {
     28,
     "Another member knows this node with another data folder: a new one must not vote in its place. Bring the old folder back.",
   ),
+  member_removed: row(
+    29,
+    "This node was removed from the cluster, and its id is never used again. To bring the machine back: another id, an empty folder, --join.",
+  ),
+  join_refused: row(
+    30,
+    "The cluster does not take this node as a member: another cluster, another token, or the id belongs to somebody else. The message says what to do.",
+  ),
 } as const satisfies Record<string, FatalRow>;
 
 export type FatalReason = keyof typeof fatalTable;

@@ -63,7 +63,9 @@ async function runNode(
   const startMs = performance.now();
   // Loaded only now, so that wrong usage is told at once.
   const { startNode } = await import("../node/node.ts");
-  const node = await startNode(config);
+  const node = await Promise.race([startNode(config), stopAsked]);
+  // Stopped while it was asking to be added: whenever that happens, to start again goes on from there.
+  if (typeof node === "string") return;
   const serving = {
     listen: formatAddress({ ...config.listen, port: node.binaryPort }),
     http: formatAddress({ ...config.httpListen, port: node.httpPort }),
@@ -71,14 +73,18 @@ async function runNode(
   };
   if (!isWatched) logger.info(serving, "serving");
   else if (logger.isLevelEnabled("info")) process.stderr.write(startText(config, serving));
-  const reason = await stopAsked;
+  let removal: string | undefined;
+  void node.removed.then((message) => (removal = message));
+  const reason = await Promise.race([stopAsked, node.removed]);
   logger.info({ reason }, "stopping: finishing what is in flight");
   const timer = setTimeout(() => {
     logger.warn({ afterMs: stopMsMax }, "not everything finished in time; leaving");
+    if (removal !== undefined) fatal("member_removed", removal);
     process.exit(exitStatus.ok);
   }, stopMsMax);
   await node.stop();
   clearTimeout(timer);
+  if (removal !== undefined) fatal("member_removed", removal);
   logger.info("stopped");
 }
 
@@ -93,7 +99,9 @@ function logStart(config: NodeConfig, logger: Logger): void {
       listen: formatAddress(config.listen),
       advertise,
       http: formatAddress(config.httpListen),
-      members: membersText(config),
+      ...(config.join === undefined
+        ? { members: membersText(config) }
+        : { join: config.join.endpoints }),
       machine,
     },
     "starting",
@@ -106,15 +114,11 @@ function membersText({ initialMembers }: NodeConfig): string {
 
 /** What a person wants to know: where it is, where its data is, and what to type next. */
 function startText(config: NodeConfig, serving: Serving): string {
-  const count = config.initialMembers.size;
   const words = programWords();
   const isUsual = serving.listen === "127.0.0.1:9091";
   const endpoints = isUsual ? "" : ` --endpoints ${serving.listen}`;
   const http = `http://${serving.http}`;
-  const others =
-    count === 1
-      ? "a cluster of its own"
-      : `one of ${count}: ${membersText(config)}; it serves once a majority runs`;
+  const others = othersText(config);
   return `Barge ${version}, node ${config.nodeId}, ${others}
   data      ${config.dataDir}
   binary    ${serving.listen}
@@ -127,6 +131,13 @@ Started in ${serving.startMs} ms. In another terminal:
 
 Ctrl-C stops it; the data stays. The log follows.
 `;
+}
+
+function othersText(config: NodeConfig): string {
+  const count = config.initialMembers.size;
+  if (config.join !== undefined) return "which has joined a running cluster";
+  if (count === 1) return "a cluster of its own";
+  return `one of ${count}: ${membersText(config)}; it serves once a majority runs`;
 }
 
 /** Resolves with what asked to stop. A second signal ends the process at once. */
@@ -163,5 +174,6 @@ Examples:
   barge serve
   barge serve --node-id 1 --listen 10.0.0.1:9091 --insecure \\
     --initial-members 1=10.0.0.1:9091,2=10.0.0.2:9091,3=10.0.0.3:9091
+  barge serve --node-id 4 --listen 10.0.0.4:9091 --insecure --join 10.0.0.1:9091,10.0.0.2:9091
 `;
 }

@@ -22,6 +22,14 @@ export function clusterIdOf(token: string, members: ReadonlyMap<number, string>)
     .slice(0, 32);
 }
 
+/** Shows a cluster that a node which asks to join was given the same token. */
+export function tokenHashOf(token: string): string {
+  return createHash("sha256")
+    .update(JSON.stringify(["barge join", token]))
+    .digest("hex")
+    .slice(0, 32);
+}
+
 /** Start of every crc chain of the cluster: logs of two clusters can never be taken for one another. */
 export function seedCrcOf(clusterId: string): number {
   return crc32(clusterId);
@@ -86,6 +94,21 @@ export function bootstrapGroup(
       },
     ],
     configurations: [batch],
+  };
+}
+
+/** A node that joins has no log, and no configuration until the leader sends it one. The caller syncs the store, as above. */
+export function joiningGroup(store: LogStore, group: number, seedCrc: number): RecoveredGroup {
+  const hardState = { term: 0, votedFor: 0, commit: 0 };
+  store.append([{ group, hardState, append: [] }]);
+  return {
+    hardState,
+    start: { index: 0, term: 0, crc: seedCrc, timeMs: 0 },
+    startConfiguration: new Uint8Array(0),
+    machineGeneration: 0,
+    wound: undefined,
+    batches: [],
+    configurations: [],
   };
 }
 

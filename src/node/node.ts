@@ -14,10 +14,15 @@ import { InvariantError } from "../raft/invariants.ts";
 import { ClientServer } from "../server/client-server.ts";
 import type { AdminWaiter, Groups, NodeStatus, ReadWaiter, WriteWaiter } from "../server/groups.ts";
 import { startHttpServer, type HttpAddress, type HttpServer } from "../server/http-server.ts";
-import { openDataDir, storedToken, type DataDir } from "../storage/data-dir.ts";
+import {
+  type DataDir,
+  type DataDirOwner,
+  openDataDir,
+  storedIdentity,
+} from "../storage/data-dir.ts";
 import { DiskFullError } from "../storage/disk.ts";
 import { FileSyncer } from "../storage/file-syncer.ts";
-import { CorruptBatchError, LogStore } from "../storage/log-store.ts";
+import { CorruptBatchError, LogStore, type RecoveredGroup } from "../storage/log-store.ts";
 import { openSqliteDisk, type SqliteDisk } from "../storage/sqlite-disk.ts";
 import { createLogger, type Logger } from "../telemetry/logger.ts";
 import { Metrics, type NodeFigures } from "../telemetry/metrics.ts";
@@ -30,9 +35,13 @@ import {
   clusterIdOf,
   createCore,
   initialConfiguration,
+  joiningGroup,
   seedCrcOf,
+  tokenHashOf,
 } from "./bootstrap.ts";
 import { Group } from "./group.ts";
+import { joinCluster, type JoinedCluster, type JoinTarget } from "./join.ts";
+import { Peers, removed } from "./peers.ts";
 import { Shard } from "./shard.ts";
 
 export interface NodeOptions {
@@ -44,8 +53,10 @@ export interface NodeOptions {
   readonly advertise: string;
   readonly httpListen: HttpAddress;
   readonly metricsListen: HttpAddress | undefined;
-  /** `host:port` by node id, this node among them. */
+  /** `host:port` by node id, this node among them: for the first boot alone, from then on the log says who is a member. */
   readonly initialMembers: ReadonlyMap<number, string>;
+  /** A new node that is to be added to a running cluster, in place of initial members. */
+  readonly join?: JoinTarget | undefined;
   readonly machine: MachineKind;
   /** Undefined: a cluster of this node alone, with a token drawn at random and kept in the folder. */
   readonly clusterToken: string | undefined;
@@ -58,6 +69,8 @@ export interface NodeOptions {
 export interface RunningNode {
   readonly binaryPort: number;
   readonly httpPort: number;
+  /** Resolves, with words for people, once this node is no member any more: it is of no use and should be stopped. */
+  readonly removed: Promise<string>;
   status(): NodeStatus;
   /** Stops intake, finishes what is in flight, leaves the files. Within 3 s. */
   stop(): Promise<void>;
@@ -70,13 +83,12 @@ const connectionTicks = 4;
 const drainMsMax = 1_200;
 /** Two tries at handing over leadership before this node stops. */
 const handOverMsMax = 800;
-/** Code of a refused hello: the member was known with another data folder. */
-const wrongIncarnation = "wrong_incarnation";
-
 /** Throws FatalError, having touched nothing that is not its own, when the node cannot start. */
 export async function startNode(options: NodeOptions): Promise<RunningNode> {
   try {
-    const node = new Node(options);
+    const { join, limits = defaultLimits, nodeId, logLevel } = options;
+    const logger = createLogger({ nodeId, level: logLevel });
+    const node = new Node(options, await joinCluster({ ...options, join, limits, logger }));
     await node.start();
     return node;
   } catch (error) {
@@ -111,23 +123,37 @@ class Node implements RunningNode, Groups {
   readonly #startedMs = performance.now();
   /** All that was committed when this node came up is applied. */
   #caughtUp = false;
-  /** Members that have accepted this node's folder, while the cluster forms. */
-  readonly #met = new Set<number>();
+  #isRemoved = false;
+  readonly #removal = Promise.withResolvers<string>();
+  /** Empty where this node joined a cluster. */
+  readonly #initialMembers: ReadonlyMap<number, string>;
+  readonly #tokenHash: string;
+  #peers!: Peers;
 
-  constructor(options: NodeOptions) {
+  constructor(options: NodeOptions, joined: JoinedCluster | undefined) {
     this.#options = options;
     this.#limits = options.limits ?? defaultLimits;
     this.#logger = createLogger({ nodeId: options.nodeId, level: options.logLevel });
     const { nodeId, dataDir, initialMembers, clusterToken } = options;
-
-    // A cluster of one is known by its token alone, so that its address may change.
-    const drawn = clusterToken === undefined;
-    const token = clusterToken ?? storedToken(dataDir) ?? randomBytes(16).toString("hex");
-    this.#clusterId = clusterIdOf(token, drawn ? new Map([[nodeId, ""]]) : initialMembers);
-    const owner = { clusterId: this.#clusterId, nodeId };
-    this.#dataDir = openDataDir(dataDir, drawn ? { ...owner, token } : owner, () =>
-      checkPorts(options),
-    );
+    let owner: DataDirOwner;
+    if (joined === undefined) {
+      // A cluster of one is known by its token alone, so that its address may change.
+      const drawn = clusterToken === undefined;
+      const stored = storedIdentity(dataDir)?.token;
+      const token = clusterToken ?? stored ?? randomBytes(16).toString("hex");
+      this.#initialMembers = initialMembers;
+      this.#tokenHash = tokenHashOf(clusterToken ?? "");
+      const clusterId = clusterIdOf(token, drawn ? new Map([[nodeId, ""]]) : initialMembers);
+      owner = { clusterId, nodeId, ...(drawn ? { token } : {}) };
+    } else {
+      const { clusterId, tokenHash } = joined;
+      this.#initialMembers = new Map();
+      this.#tokenHash = tokenHash;
+      owner = { clusterId, nodeId, tokenHash };
+    }
+    this.#clusterId = owner.clusterId;
+    const free = (): void => checkPorts(options);
+    this.#dataDir = openDataDir(dataDir, owner, free, joined?.incarnation);
     try {
       this.#disk = openSqliteDisk({
         segmentsPath: this.#dataDir.segmentsPath,
@@ -139,7 +165,7 @@ class Node implements RunningNode, Groups {
         limits: this.#limits,
         bootId: randomInt(2 ** 32),
         seedCrc: seedCrcOf(this.#clusterId),
-        canHeal: initialMembers.size > 1,
+        canHeal: this.#initialMembers.size !== 1,
         onCorrupt: (what) => this.#logger.error(what),
       });
       this.#files = new KvFiles({
@@ -161,16 +187,10 @@ class Node implements RunningNode, Groups {
   /* ---------------------------------------------------------------- start */
 
   async start(): Promise<void> {
-    const { nodeId, initialMembers } = this.#options;
+    const { nodeId, advertise } = this.#options;
+    const initialMembers = this.#initialMembers;
     const recovered = this.#store.recover();
-    const replica =
-      recovered.get(defaultGroup) ??
-      bootstrapGroup(
-        this.#store,
-        defaultGroup,
-        initialConfiguration(initialMembers),
-        seedCrcOf(this.#clusterId),
-      );
+    const replica = recovered.get(defaultGroup) ?? this.#firstReplica();
     const appliedIndex = this.#machine.open();
     // What was read, and the first batch, count from here on.
     await new Promise<void>((resolve) => this.#store.sync(() => resolve()));
@@ -180,7 +200,11 @@ class Node implements RunningNode, Groups {
       clusterId: this.#clusterId,
       incarnation: this.#dataDir.incarnation,
       software: version,
-      members: initialMembers,
+      members: new Map(),
+      introduction: () => ({
+        address: advertise,
+        configurationIndex: this.#shard.group(defaultGroup)!.raft.configurationIndex,
+      }),
       limits: this.#limits,
       random: Math.random,
       events: {
@@ -195,12 +219,8 @@ class Node implements RunningNode, Groups {
         },
       },
       onProblem: (id, problem) => this.#logger.warn({ peer: id }, problem),
-      onRefused: (_, code, message) => {
-        if (code === wrongIncarnation && !this.#dataDir.peers.formed) {
-          fatal("replaced_data_dir", message);
-        }
-      },
-      refusePeer: (reply) => this.#meet(reply.nodeId, reply.incarnation),
+      onRefused: (_, code, message) => this.#refused(code, message),
+      refusePeer: ({ nodeId: id, incarnation }) => this.#peers.meet(id, incarnation),
     });
     const group = new Group({
       id: defaultGroup,
@@ -212,7 +232,20 @@ class Node implements RunningNode, Groups {
       machine: this.#machine,
       logger: this.#logger,
     });
-    group.mayElect = this.#dataDir.peers.formed || initialMembers.size === 1;
+    group.mayElect = this.#dataDir.peers.formed || initialMembers.size <= 1;
+    this.#peers = new Peers({
+      nodeId,
+      incarnation: this.#dataDir.incarnation,
+      limits: this.#limits,
+      raft: group.raft,
+      ledger: this.#dataDir.peers,
+      initialMembers,
+      setMembers: (addresses) => this.#transport.setMembers(addresses),
+      formed: () => {
+        group.mayElect = true;
+        this.#logger.info("all initial members are there: the cluster forms");
+      },
+    });
     const nowMs = performance.now();
     this.#tickedMs = nowMs;
     this.#shard = new Shard(
@@ -221,6 +254,11 @@ class Node implements RunningNode, Groups {
         store: this.#store,
         transport: this.#transport,
         groups: [group],
+        identity: {
+          clusterId: this.#clusterId,
+          tokenHash: this.#tokenHash,
+          incarnationOf: (id) => this.#peers.incarnationOf(id),
+        },
         wake: () => this.#wake(),
       },
       nowMs,
@@ -232,6 +270,7 @@ class Node implements RunningNode, Groups {
       wake: () => this.#wake(),
     });
     this.#metrics.observe(() => this.#figures());
+    this.#checkMembers(nowMs);
     await this.#open();
     this.#timer = setInterval(() => this.#tick(), this.#limits.tickMs);
     this.#wake();
@@ -257,17 +296,34 @@ class Node implements RunningNode, Groups {
     }
   }
 
-  /** A member answered as this folder's peer: why not to speak to it, or undefined. Once all have, this node takes part in elections. */
-  #meet(id: number, incarnation: string): string | undefined {
-    const { peers } = this.#dataDir;
-    const refusal = peers.refusal(id, incarnation);
-    if (refusal !== undefined || peers.formed) return refusal;
-    this.#met.add(id);
-    if (this.#met.size < this.#options.initialMembers.size - 1) return undefined;
-    peers.form();
-    this.#shard.group(defaultGroup)!.mayElect = true;
-    this.#logger.info("all initial members are there: the cluster forms");
-    return undefined;
+  #firstReplica(): RecoveredGroup {
+    const seedCrc = seedCrcOf(this.#clusterId);
+    if (this.#initialMembers.size === 0) return joiningGroup(this.#store, defaultGroup, seedCrc);
+    const configuration = initialConfiguration(this.#initialMembers);
+    return bootstrapGroup(this.#store, defaultGroup, configuration, seedCrc);
+  }
+
+  /** A peer does not take this node for the one that it should be. */
+  #refused(code: string, message: string): void {
+    if (code === "member_removed") this.#leaveCluster();
+    if (code === "wrong_incarnation" && !this.#dataDir.peers.formed) {
+      fatal("replaced_data_dir", message);
+    }
+  }
+
+  /** Members may have come or gone, this one among them. */
+  #checkMembers(nowMs: number): void {
+    const isChanged = this.#peers.refresh(nowMs);
+    if (isChanged && this.#shard.group(defaultGroup)!.raft.removed) this.#leaveCluster();
+  }
+
+  #leaveCluster(): void {
+    this.#isRemoved = true;
+    this.#removal.resolve(removed(this.#options.nodeId).message);
+  }
+
+  get removed(): Promise<string> {
+    return this.#removal.promise;
   }
 
   /** The doors, last [26]. */
@@ -316,7 +372,7 @@ class Node implements RunningNode, Groups {
   #refuseHello(hello: Hello): { code: string; message: string } | undefined {
     if (this.#stopping) return { code: "shutting_down", message: "This node is stopping." };
     if (hello.role === "client") return undefined;
-    const { nodeId, initialMembers } = this.#options;
+    const { nodeId } = this.#options;
     if (hello.clusterId !== this.#clusterId) {
       return {
         code: "unauthorised",
@@ -331,18 +387,7 @@ class Node implements RunningNode, Groups {
         message: `This is node ${nodeId}, not ${hello.expectNodeId}: compare --initial-members.`,
       };
     }
-    if (
-      hello.nodeId === undefined ||
-      hello.nodeId === nodeId ||
-      !initialMembers.has(hello.nodeId)
-    ) {
-      return {
-        code: "unauthorised",
-        message: `Node ${hello.nodeId} is not another member of this cluster.`,
-      };
-    }
-    const message = this.#dataDir.peers.refusal(hello.nodeId, hello.incarnation ?? "");
-    return message === undefined ? undefined : { code: wrongIncarnation, message };
+    return this.#peers.refuse(hello, performance.now());
   }
 
   #accept(connection: Connection, hello: Hello): void {
@@ -362,7 +407,9 @@ class Node implements RunningNode, Groups {
     this.#turnDue = false;
     if (this.#timer === undefined) return;
     try {
-      if (this.#shard.turn(performance.now())) this.#wake();
+      const nowMs = performance.now();
+      if (this.#shard.turn(nowMs)) this.#wake();
+      this.#checkMembers(nowMs);
       this.#clients.flush();
     } catch (error) {
       if (error instanceof CorruptBatchError) fatal("corrupt_data", error.message);
@@ -429,9 +476,6 @@ class Node implements RunningNode, Groups {
   /** For metrics: the status, and what can grow. */
   #figures(): NodeFigures {
     const status = this.status();
-    const others = [...this.#options.initialMembers.keys()].filter(
-      (id) => id !== this.#options.nodeId,
-    );
     return {
       ...status,
       connections: this.#listener.counts.all,
@@ -441,12 +485,13 @@ class Node implements RunningNode, Groups {
         ...group,
         queues: this.#shard.group(group.id)!.queues(),
       })),
-      peers: others.map((id) => ({ id, ...this.#transport.figures(id)! })),
+      peers: this.#transport.peerIds.map((id) => ({ id, ...this.#transport.figures(id)! })),
     };
   }
 
   #health(groups: NodeStatus["groups"]): NodeStatus["health"] {
     if (this.#stopping) return "stopping";
+    if (this.#isRemoved) return "removed";
     if (this.#shard.diskFull) return "read_only";
     if (groups.some(({ wounded }) => wounded !== undefined)) return "wounded";
     return groups.some(({ leader }) => leader === 0) ? "no_leader" : "ok";
@@ -456,10 +501,9 @@ class Node implements RunningNode, Groups {
     if (this.#stopping) return ["stopping"];
     if (this.#shard.diskFull) return ["the disk is full: free some space"];
     const missing: string[] = [];
-    const { initialMembers } = this.#options;
-    if (!this.#dataDir.peers.formed && initialMembers.size > 1) {
-      const others = [...initialMembers.keys()].filter((id) => id !== this.#options.nodeId);
-      const absent = others.filter((id) => !this.#met.has(id));
+    if (this.#isRemoved) return ["removed from the cluster"];
+    if (!this.#dataDir.peers.formed && this.#initialMembers.size > 1) {
+      const { absent } = this.#peers;
       missing.push(`first start: waiting for the initial members ${absent.join(", ")}`);
     }
     for (const group of this.#shard.status()) {
@@ -481,8 +525,11 @@ class Node implements RunningNode, Groups {
   members(): { readonly addresses: Record<string, string>; readonly leader: number } {
     const group = this.#shard.group(defaultGroup);
     const { nodeId, advertise } = this.#options;
+    const { addresses = {}, voters = [] } = group?.raft.configuration ?? {};
+    // Whoever is not a member, or not yet, is to be found all the same by those who ask it.
+    const isOwn = nodeId in addresses || voters.length === 0;
     return {
-      addresses: { ...group?.raft.configuration.addresses, [nodeId]: advertise },
+      addresses: isOwn ? { ...addresses, [nodeId]: advertise } : { ...addresses },
       leader: group?.leader ?? 0,
     };
   }

@@ -6,7 +6,15 @@
  */
 
 import { randomBytes } from "node:crypto";
-import { accessSync, constants, mkdirSync, readdirSync, readFileSync, statSync } from "node:fs";
+import {
+  accessSync,
+  constants,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+} from "node:fs";
 import { dirname, join, resolve } from "node:path";
 import { FatalError } from "../fatal.ts";
 import { lockFile } from "./sqlite.ts";
@@ -20,8 +28,10 @@ const dataDirFormat = 1;
 export interface DataDirOwner {
   readonly clusterId: string;
   readonly nodeId: number;
-  /** The cluster token, where it was drawn at random and must be found again: see `storedToken`. */
+  /** The cluster token, where it was drawn at random and must be found again: see `storedIdentity`. */
   readonly token?: string;
+  /** Of a node that joined a cluster: the hash of the token that it joined with. */
+  readonly tokenHash?: string;
 }
 
 export interface DataDir {
@@ -43,7 +53,7 @@ export interface DataDir {
 }
 
 /** The layout of identity.json. */
-interface Identity extends DataDirOwner {
+export interface Identity extends DataDirOwner {
   readonly format: number;
   readonly incarnation: string;
   /** Software that made the folder, for the curious. */
@@ -58,6 +68,8 @@ export function openDataDir(
   path: string,
   owner: DataDirOwner,
   beforeChange: () => void = () => {},
+  /** Of a new folder, where it is agreed upon already; drawn otherwise. */
+  incarnation: string = drawIncarnation(),
 ): DataDir {
   const folder = resolve(path);
   makeFolder(folder);
@@ -66,7 +78,8 @@ export function openDataDir(
     const found = readIdentity(folder);
     if (found !== undefined) refuseOther(folder, found, owner);
     beforeChange();
-    const identity = found ?? writeIdentity(folder, owner);
+    const identity = found ?? writeIdentity(folder, owner, incarnation);
+    rmSync(join(folder, joiningName), { force: true });
     const machines = join(folder, "machine");
     mkdirSync(machines, { recursive: true, mode: 0o700 });
     return {
@@ -87,9 +100,43 @@ export function openDataDir(
   }
 }
 
-/** The token that a folder was made with, or undefined for one that is new or was given its token from outside. Changes nothing. */
-export function storedToken(path: string): string | undefined {
-  return readIdentity(resolve(path))?.token;
+/** Whom a folder belongs to; undefined for a new one. Changes nothing. */
+export function storedIdentity(path: string): Identity | undefined {
+  return readIdentity(resolve(path));
+}
+
+const joiningName = "joining.json";
+
+/**
+ * The incarnation under which a new node asks to be added, before its folder belongs to any cluster. Kept, so that it is the same when the node asks
+ * again after a crash: the cluster may have added it already.
+ */
+export function joiningIncarnation(path: string, nodeId: number): string {
+  const folder = resolve(path);
+  makeFolder(folder);
+  const file = join(folder, joiningName);
+  try {
+    const found = JSON.parse(readFileSync(file, "utf8")) as Partial<Joining> | null;
+    if (found?.nodeId === nodeId && typeof found.incarnation === "string") return found.incarnation;
+  } catch {
+    // None yet, or not one that was ever sent: it is written before it is used.
+  }
+  const joining: Joining = { nodeId, incarnation: drawIncarnation() };
+  try {
+    writeFileDurably(file, `${JSON.stringify(joining)}\n`);
+  } catch (error) {
+    throw notWritable(folder, error);
+  }
+  return joining.incarnation;
+}
+
+interface Joining {
+  readonly nodeId: number;
+  readonly incarnation: string;
+}
+
+function drawIncarnation(): string {
+  return randomBytes(16).toString("hex");
 }
 
 function makeFolder(folder: string): void {
@@ -138,7 +185,7 @@ function parseIdentity(text: string): Identity | string {
     return "it is not JSON; bring it back from a copy, or start this node with an empty folder and a new node id";
   }
   if (typeof value !== "object" || value === null) return "it holds no identity";
-  const { format, clusterId, nodeId, incarnation, createdBy, token } = value as Record<
+  const { format, clusterId, nodeId, incarnation, createdBy, token, tokenHash } = value as Record<
     keyof Identity,
     unknown
   >;
@@ -150,12 +197,20 @@ function parseIdentity(text: string): Identity | string {
     typeof nodeId !== "number" ||
     typeof incarnation !== "string" ||
     typeof createdBy !== "string" ||
-    (token !== undefined && typeof token !== "string")
+    (token !== undefined && typeof token !== "string") ||
+    (tokenHash !== undefined && typeof tokenHash !== "string")
   ) {
     return "the identity is incomplete; bring it back from a copy";
   }
-  const identity = { format, clusterId, nodeId, incarnation, createdBy };
-  return token === undefined ? identity : { ...identity, token };
+  return {
+    format,
+    clusterId,
+    nodeId,
+    incarnation,
+    createdBy,
+    ...(token === undefined ? {} : { token }),
+    ...(tokenHash === undefined ? {} : { tokenHash }),
+  };
 }
 
 function refuseOther(folder: string, found: Identity, owner: DataDirOwner): void {
@@ -175,11 +230,11 @@ function refuseOther(folder: string, found: Identity, owner: DataDirOwner): void
 }
 
 /** Whole or not at all: a folder with half an identity would be refused for ever. */
-function writeIdentity(folder: string, owner: DataDirOwner): Identity {
+function writeIdentity(folder: string, owner: DataDirOwner, incarnation: string): Identity {
   const identity: Identity = {
     format: dataDirFormat,
     ...owner,
-    incarnation: randomBytes(16).toString("hex"),
+    incarnation,
     createdBy: `barge on Bun ${Bun.version}`,
   };
   writeFileDurably(join(folder, "identity.json"), `${JSON.stringify(identity, undefined, 2)}\n`);

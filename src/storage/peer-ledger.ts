@@ -1,7 +1,8 @@
 /**
  * Which data folder this node has met under each other member's id, durably [36]. A member whose folder was lost or wiped comes back with
  * another incarnation: it has forgotten its votes and what it acknowledged, so taking it for the old one could elect a leader that
- * lacks committed entries. It is refused, for ever, and has to be replaced as a member.
+ * lacks committed entries. It is refused, for ever, and has to be replaced as a member. This is for the first members of a cluster alone: those
+ * that join later, and all others from the first change of the members on, are bound to their folders by the configuration.
  *
  *     peers.json   {"formed": true, "incarnations": {"2": "…", "3": "…"}}
  */
@@ -26,19 +27,17 @@ export class PeerLedger {
     return this.#formed;
   }
 
-  /** Undefined when this is the folder that was met before under that id, or the first one: then it is remembered, durably. */
-  refusal(nodeId: number, incarnation: string): string | undefined {
+  incarnationOf(nodeId: number): string | undefined {
+    return this.#incarnations.get(nodeId);
+  }
+
+  /** The folder that was met first under that id: this one, where there was none, and then it is remembered, durably. */
+  meet(nodeId: number, incarnation: string): string {
     const known = this.#incarnations.get(nodeId);
-    if (known === incarnation) return undefined;
-    if (known !== undefined) {
-      return (
-        `Node ${nodeId} is known here with another data folder (incarnation ${known}, this one is ${incarnation}): ` +
-        "its folder was wiped, lost or swapped, and with it its votes. Bring the old folder back; a replaced member has to join under a new node id."
-      );
-    }
+    if (known !== undefined) return known;
     this.#incarnations.set(nodeId, incarnation);
     this.#write();
-    return undefined;
+    return incarnation;
   }
 
   form(): void {

@@ -9,6 +9,22 @@ export interface MemberStatus {
   readonly matchIndex?: number;
 }
 
+/** Snapshots on their way; bytes are those that the receiver has written. */
+export interface SnapshotStatus {
+  readonly sending: readonly {
+    readonly to: number;
+    readonly index: number;
+    readonly sentBytes: number;
+    readonly bytes: number;
+  }[];
+  readonly receiving?: {
+    readonly from: number;
+    readonly index: number;
+    readonly receivedBytes: number;
+    readonly bytes: number;
+  };
+}
+
 export interface GroupStatus {
   readonly id: number;
   readonly role: string;
@@ -25,6 +41,8 @@ export interface GroupStatus {
   /** Eight hex digits: equal on all nodes at equal appliedIndex. */
   readonly stateHash: string;
   readonly members: readonly MemberStatus[];
+  /** Absent while none is on its way. */
+  readonly snapshots?: SnapshotStatus;
   /** Present while this node is wounded: what its log has to come to before it votes again. */
   readonly wounded?: { readonly term: number; readonly index: number };
 }
@@ -35,7 +53,7 @@ export interface NodeStatus {
   readonly version: string;
   readonly uptimeSeconds: number;
   readonly diskBytes: number;
-  readonly health: "ok" | "no_leader" | "stopping" | "read_only" | "wounded";
+  readonly health: "ok" | "no_leader" | "stopping" | "read_only" | "wounded" | "removed";
   readonly groups: readonly GroupStatus[];
   /** Log syncs since the start, for benchmarks: count, and milliseconds at percentiles. */
   readonly syncs: { readonly count: number; readonly p50Ms: number; readonly p99Ms: number };

@@ -10,13 +10,14 @@ const folder = (): string => mkdtempSync(join(tmpdir(), "barge-peers-"));
 test("the first folder met under an id is the only one, also after a restart", () => {
   const path = folder();
   const ledger = new PeerLedger(path);
-  expect(ledger.refusal(2, "aa")).toBeUndefined();
-  expect(ledger.refusal(2, "aa")).toBeUndefined();
-  expect(ledger.refusal(3, "cc")).toBeUndefined();
-  expect(ledger.refusal(2, "bb")).toContain("Node 2 is known here with another data folder");
+  expect(ledger.incarnationOf(2)).toBeUndefined();
+  expect(ledger.meet(2, "aa")).toBe("aa");
+  expect(ledger.meet(3, "cc")).toBe("cc");
+  expect(ledger.meet(2, "bb")).toBe("aa");
   const later = new PeerLedger(path);
-  expect(later.refusal(2, "bb")).toContain("incarnation aa, this one is bb");
-  expect(later.refusal(3, "cc")).toBeUndefined();
+  expect(later.meet(2, "bb")).toBe("aa");
+  expect(later.incarnationOf(2)).toBe("aa");
+  expect(later.meet(3, "cc")).toBe("cc");
 });
 
 test("a cluster that has formed once stays formed", () => {
@@ -24,7 +25,7 @@ test("a cluster that has formed once stays formed", () => {
   const ledger = new PeerLedger(path);
   expect(ledger.formed).toBe(false);
   ledger.form();
-  ledger.refusal(2, "aa");
+  ledger.meet(2, "aa");
   expect(ledger.formed).toBe(true);
   expect(new PeerLedger(path).formed).toBe(true);
 });
