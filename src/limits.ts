@@ -96,6 +96,18 @@ export interface Limits {
   /** The watermark file is made durable at least this often. */
   readonly watermarkSyncMs: number;
 
+  /** One chunk of a snapshot; of one stream, so much is sent beyond what the receiver has written. */
+  readonly snapshotChunkBytes: number;
+  readonly snapshotWindowBytes: number;
+  /** Of a snapshot, received and not yet written: above it the sender does not keep to any window. */
+  readonly snapshotReceiveBytesMax: number;
+  /** A stream that does not move for so long is given up, on both sides. */
+  readonly snapshotStallMs: number;
+  /** Write-ahead log of a kv file from which a snapshot is being sent: above it the streams are given up, so that it can be checkpointed [29]. */
+  readonly snapshotWalBytesMax: number;
+  /** Log kept for live members that lag, and for those that receive a snapshot, beyond what the compaction policy keeps. */
+  readonly retainedLogBytesMax: number;
+
   readonly keyBytesMax: number;
   readonly valueBytesMax: number;
   readonly rangeItemsMax: number;
@@ -182,6 +194,13 @@ export const defaultLimits: Limits = checkLimits({
   groupLogBytesMax: 8 * 1024 * MiB,
   watermarkSyncMs: 100,
 
+  snapshotChunkBytes: 256 * KiB,
+  snapshotWindowBytes: 1 * MiB,
+  snapshotReceiveBytesMax: 16 * MiB,
+  snapshotStallMs: 30_000,
+  snapshotWalBytesMax: 1024 * MiB,
+  retainedLogBytesMax: 1024 * MiB,
+
   keyBytesMax: 4_096,
   valueBytesMax: 1 * MiB,
   rangeItemsMax: 1_000,
@@ -245,6 +264,16 @@ export function checkLimits(limits: Limits): Limits {
     "sendQueueBytesCut + connectionRequestBytesMax + frameBytesMax <= clientBytesMax",
   );
   must(l.segmentBytes <= l.groupLogBytesMax, "segmentBytes <= groupLogBytesMax");
+  must(
+    l.snapshotChunkBytes + frameOverheadBytes <= l.frameBytesMax,
+    "snapshotChunkBytes <= frameBytesMax",
+  );
+  must(
+    l.snapshotWindowBytes + l.snapshotChunkBytes <= l.snapshotReceiveBytesMax,
+    "snapshotWindowBytes + snapshotChunkBytes <= snapshotReceiveBytesMax",
+  );
+  must(l.kvWalBytesMax <= l.snapshotWalBytesMax, "kvWalBytesMax <= snapshotWalBytesMax");
+  must(l.retainedLogBytesMax <= l.groupLogBytesMax, "retainedLogBytesMax <= groupLogBytesMax");
   must(l.requestTimeoutMs <= l.requestTimeoutMsMax, "requestTimeoutMs <= requestTimeoutMsMax");
   return limits;
 }

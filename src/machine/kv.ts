@@ -43,6 +43,8 @@ export class KvMachine implements StateMachine {
   #logBytes = 0;
   /** When `work` first saw something applied since the freeze. */
   #dirtySinceMs: number | undefined;
+  /** Somebody wants a flush, however little there is. */
+  #flushWanted = false;
   /** The frozen memtable was full, so the next one will be large as well. */
   #keepMemory = false;
 
@@ -115,12 +117,17 @@ export class KvMachine implements StateMachine {
       this.#dirtySinceMs ??= nowMs;
       const old = nowMs - this.#dirtySinceMs >= this.#limits.memtableFlushMs;
       // Also where few keys are written again and again: the log below must be able to go.
-      if (old || this.#logBytes >= this.#limits.flushLogBytes) this.#freeze(false);
+      const large = this.#logBytes >= this.#limits.flushLogBytes;
+      if (old || large || this.#flushWanted) this.#freeze(false);
     }
     if (this.#flush.work(nowMs, this.#allowedIndex)) return true;
     const { runs } = this.#layers.active;
     runs.sortSome();
     return runs.unsortedBlocks > 0;
+  }
+
+  flush(): void {
+    this.#flushWanted = this.#appliedIndex > this.#frozenIndex;
   }
 
   figures(): Record<string, number> {
@@ -150,6 +157,7 @@ export class KvMachine implements StateMachine {
     this.#frozenIndex = this.#appliedIndex;
     this.#logBytes = 0;
     this.#dirtySinceMs = undefined;
+    this.#flushWanted = false;
     return true;
   }
 }

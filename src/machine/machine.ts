@@ -34,6 +34,40 @@ export interface AnswerSink {
   answer(code: ResultCode, bytes: Uint8Array | undefined): void;
 }
 
+/**
+ * The state at one index, which does not change while it is held: what a snapshot is sent from. Writes go on meanwhile, beside it. One serves any
+ * number of receivers.
+ */
+export interface MachineSnapshot {
+  readonly index: number;
+  readonly bytes: number;
+  /** A part of it, read off the event loop; the bytes are the caller's. Runs `done` later, never within the call. */
+  read(offset: number, length: number, done: (bytes: Uint8Array) => void): void;
+  /** Once. Reads under way still come to their end. */
+  release(): void;
+}
+
+/** What a received snapshot must be. */
+export interface SnapshotProof {
+  readonly index: number;
+  readonly bytes: number;
+  /** Of each chunk but the last, and the digest over all of them (wire/snapshot-messages.ts). */
+  readonly chunkBytes: number;
+  readonly digest: number;
+}
+
+/** A snapshot that is being received, beside the live state and under a name of its own [25]. All of it off the event loop. */
+export interface IncomingSnapshot {
+  /** Its name; it is live once the log's pointer says so. Rising, never used again. */
+  readonly generation: number;
+  /** Writes the next part, which is handed over. `ok` false: the disk is full. */
+  write(offset: number, bytes: Uint8Array<ArrayBuffer>, done: (ok: boolean) => void): void;
+  /** Reads all of it back, compares it with the proof, and makes it durable. Once, after the last write is done. */
+  finish(proof: SnapshotProof, done: (ok: boolean) => void): void;
+  /** It is not wanted: no callback runs any more. */
+  discard(): void;
+}
+
 export interface StateMachine {
   /** Opens what is on disk and returns the index up to which it is applied and durable (0 for none). */
   open(): number;
@@ -57,6 +91,21 @@ export interface StateMachine {
    * there is more to do at once.
    */
   work(nowMs: number): boolean;
+  /** Flushes what is applied as soon as it can: what is durable the log can drop. */
+  flush(): void;
+  /**
+   * Opens a handle on the durable state, later, never within the call: once what is being flushed is. Undefined where the disk is too full for
+   * it, or nothing is durable yet. Many may be open; while one is, the write-ahead log of the file grows.
+   */
+  prepareSnapshot(done: (snapshot: MachineSnapshot | undefined) => void): void;
+  /** Undefined where there is no room for it. */
+  receiveSnapshot(bytes: number): IncomingSnapshot | undefined;
+  /**
+   * Goes over to a snapshot that is finished, at once: the log's pointer to it is visible. A crash before that pointer is durable brings back the
+   * state of before, so its file stays until `snapshotDurable`.
+   */
+  recoverFromSnapshot(incoming: IncomingSnapshot): void;
+  snapshotDurable(): void;
   /** Figures for status and metrics, by name. */
   figures(): Record<string, number>;
   /** Leaves files without a sync, a checkpoint or a flush; everything since `durableIndex` is replayed from the log. */

@@ -25,6 +25,7 @@ export class NullMachine implements StateMachine {
   #commands = 0;
   #logBytes = 0;
   #dirtySinceMs: number | undefined;
+  #flushWanted = false;
 
   constructor({ file, limits, nowMs }: KvMachineOptions) {
     this.#file = file;
@@ -87,9 +88,14 @@ export class NullMachine implements StateMachine {
       this.#dirtySinceMs ??= nowMs;
       const old = nowMs - this.#dirtySinceMs >= this.#limits.memtableFlushMs;
       // As often as a memtable of kv would be full, so that the log stays as short.
-      if ((old || this.#logBytes >= this.#limits.memtableBytes) && this.#flush.idle) this.#start();
+      const large = this.#logBytes >= this.#limits.memtableBytes;
+      if ((old || large || this.#flushWanted) && this.#flush.idle) this.#start();
     }
     return this.#flush.work(nowMs, this.#allowedIndex);
+  }
+
+  flush(): void {
+    this.#flushWanted = this.#appliedIndex > this.#flushedIndex;
   }
 
   figures(): Record<string, number> {
@@ -109,5 +115,6 @@ export class NullMachine implements StateMachine {
     this.#flushedIndex = this.#appliedIndex;
     this.#logBytes = 0;
     this.#dirtySinceMs = undefined;
+    this.#flushWanted = false;
   }
 }

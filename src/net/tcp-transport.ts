@@ -54,6 +54,8 @@ const bulkTypes: ReadonlySet<PeerMessage["type"]> = new Set<PeerMessage["type"]>
   "forwardReply",
   "adminRequest",
   "adminReply",
+  "snapshotOffer",
+  "snapshotChunk",
 ]);
 
 export class TcpTransport implements Transport {

@@ -30,6 +30,12 @@ export class Applier implements ResultSink {
     return taken;
   }
 
+  /** The machine has gone over to a snapshot at `index`. */
+  restored(index: number): void {
+    this.#pending.failThrough(index);
+    this.#results.reset();
+  }
+
   result(index: number, code: number, bytes: Uint8Array | undefined): void {
     this.#completeThrough(index - 1);
     const section = this.#pending.first();

@@ -14,22 +14,33 @@ import type { Configuration, Ready } from "../raft/ready.ts";
 import type { GroupStatus, ReadWaiter, WriteWaiter } from "../server/groups.ts";
 import { CorruptBatchError, type GroupWrite, type LogStore } from "../storage/log-store.ts";
 import type { GroupQueues } from "../telemetry/metrics.ts";
-import { BatchKind, batchHeaderBytes, sealBatch, type Wound } from "../wire/batch.ts";
+import {
+  BatchKind,
+  batchHeaderBytes,
+  type LogStart,
+  sealBatch,
+  type Wound,
+} from "../wire/batch.ts";
 import type { MemberEntry, MembersAnswer } from "../wire/admin.ts";
 import {
   Consistency,
   type ForwardMessage,
   type ForwardReplyMessage,
   type RaftMessage,
+  type SnapshotChunkMessage,
+  type SnapshotOfferMessage,
+  type SnapshotReplyMessage,
 } from "../wire/messages.ts";
 import type { SectionHeader } from "../wire/section.ts";
 import { Applier } from "./applier.ts";
+import { type CompactionPolicy, cutAt, defaultCompaction, isDue } from "./compaction.ts";
 import { Forwards } from "./forwards.ts";
 import { HandOver, type HandOverWaiter } from "./hand-over.ts";
 import { Inbox, type InboxSection } from "./inbox.ts";
 import { type ChangeRequest, MemberChanges } from "./member-changes.ts";
 import { Pending } from "./pending.ts";
 import { ReadQueue } from "./read-queue.ts";
+import { Snapshots } from "./snapshots.ts";
 import { TailCache } from "./tail-cache.ts";
 
 export interface GroupLogger {
@@ -46,7 +57,20 @@ export interface GroupOptions {
   readonly transport: Transport;
   readonly machine: StateMachine;
   readonly logger: GroupLogger;
+  /** Asks for a turn soon: a thread of the machine has done something. */
+  readonly wake: () => void;
+  readonly compaction?: CompactionPolicy;
 }
+
+/** Somebody wants the log cut up to where the machine stood then. */
+interface LogCut {
+  readonly index: number;
+  readonly tailBytes: number;
+  readonly done: () => void;
+}
+
+/** Between two flushes that are asked for so that the log can be cut. */
+const flushAskedEveryMs = 5_000;
 
 interface BoundedRead {
   readonly waiter: ReadWaiter;
@@ -68,6 +92,7 @@ export class Group {
   readonly #reads = new ReadQueue();
   readonly #applier: Applier;
   readonly #memberChanges: MemberChanges;
+  readonly #snapshots: Snapshots;
 
   readonly #inbox = new Inbox();
   readonly #forwards = new Forwards();
@@ -95,6 +120,11 @@ export class Group {
   #draining = false;
   /** Set by the shard while the disk has no space for the log. */
   diskFull = false;
+  /** When the log is cut; can be changed at any time. */
+  compaction: CompactionPolicy;
+  /** When the machine was last asked to flush so that the log could be cut. */
+  #flushAskedMs = -Infinity;
+  #logCuts: LogCut[] = [];
   /** False on a first boot until all initial members have accepted this node: no vote, no candidacy [36]. */
   mayElect = true;
 
@@ -113,6 +143,11 @@ export class Group {
       this.proposeChanges(changes, force, nowMs),
     );
     this.#commit = this.raft.commit;
+    this.compaction = options.compaction ?? defaultCompaction;
+    const { id: group, nodeId, limits, raft, machine, transport, logger, wake } = options;
+    this.#snapshots = new Snapshots({
+      ...{ group, nodeId, limits, raft, machine, transport, logger, wake },
+    });
     this.#handOver = new HandOver({
       nodeId: options.nodeId,
       limits: options.limits,
@@ -305,6 +340,10 @@ export class Group {
     );
   }
 
+  snapshotStep(message: SnapshotOfferMessage | SnapshotChunkMessage | SnapshotReplyMessage): void {
+    if (this.#stopped === undefined) this.#guard(() => this.#snapshots.step(message));
+  }
+
   peerUp(nodeId: number): void {
     if (this.#stopped === undefined) this.#guard(() => this.raft.peerReset(nodeId));
   }
@@ -360,6 +399,7 @@ export class Group {
 
   /** A sync that covers everything up to `syncedSeq` has ended. */
   synced(syncedSeq: number): void {
+    this.#snapshots.synced(syncedSeq);
     let token: number | undefined;
     let covered = 0;
     for (const entry of this.#unsynced) {
@@ -471,8 +511,11 @@ export class Group {
     if (configurationDue !== undefined)
       this.#guard(() => this.#proposeConfiguration(configurationDue, nowMs));
     if (ready.token !== undefined) {
-      writes.push({ group: this.id, hardState: ready.hardState, append: ready.append });
-      this.#tail.append(ready.append);
+      const { hardState, append } = ready;
+      const restore = ready.restore && this.#snapshots.write(ready.restore);
+      writes.push({ group: this.id, hardState, restore, append });
+      if (restore !== undefined) this.#tail.clear();
+      this.#tail.append(append);
     }
     return ready;
   }
@@ -480,6 +523,11 @@ export class Group {
   /** The turn's transaction has been committed as `appendSeq`: now messages may leave [20]. */
   perform(ready: Ready, appendSeq: number): void {
     if (ready.token !== undefined) this.#unsynced.push({ appendSeq, token: ready.token });
+    if (ready.restore !== undefined) {
+      this.#snapshots.written(ready.restore, appendSeq);
+      this.#applier.restored(ready.restore.start.index);
+    }
+    for (const request of ready.snapshots) this.#snapshots.sender.request(request);
     for (const reply of this.#forwardReplies) this.#transport.send(reply);
     this.#forwardReplies.length = 0;
     for (const { context, index, ok } of ready.reads) this.#reads.resolve(context, index, ok);
@@ -599,7 +647,9 @@ export class Group {
 
   /** A slice of the machine's background work; true when there is more at once. */
   work(nowMs: number): boolean {
-    return this.#stopped === undefined && this.machine.work(nowMs);
+    if (this.#stopped !== undefined) return false;
+    if (!this.#snapshots.idle) this.#guard(() => this.#snapshots.work(nowMs));
+    return this.machine.work(nowMs);
   }
 
   /** Time-outs and log retirement; some times a second. */
@@ -612,7 +662,7 @@ export class Group {
     this.#expireInbox(nowMs);
     this.#handOver.tick(nowMs);
     if (nowMs >= this.#heldUntilMs) this.#endHold();
-    if (this.#stopped === undefined) this.#guard(() => this.#retireLog());
+    if (this.#stopped === undefined) this.#guard(() => this.#retireLog(nowMs));
   }
 
   #expireInbox(nowMs: number): void {
@@ -629,13 +679,68 @@ export class Group {
     }
   }
 
-  /** Gives up the part of the log that every member has and that the machine has made durable. */
-  #retireLog(): void {
-    if (this.#store.logBytes(this.id) * 2 <= this.#limits.segmentBytes) return;
-    const target = this.raft.compactionPoint(
-      Math.min(this.machine.durableIndex, this.raft.minMatch()),
-    );
-    if (target === undefined) return;
+  /**
+   * Gives up the part of the log that the machine has made durable and that every member has; and, where a member lags, what the policy does not
+   * keep for it.
+   */
+  #retireLog(nowMs: number): void {
+    if (this.#store.logBytes(this.id) * 2 > this.#limits.segmentBytes) {
+      const target = this.raft.compactionPoint(
+        Math.min(this.machine.durableIndex, this.raft.minMatch()),
+      );
+      if (target !== undefined) this.#cutLog(target);
+    }
+    if (isDue(this.raft, this.compaction)) this.#cutByPolicy(nowMs);
+    if (this.#logCuts.length > 0) this.#cutByHand();
+  }
+
+  #cutByPolicy(nowMs: number): void {
+    const index = Math.min(this.machine.durableIndex, this.#pinnedIndex());
+    const target = cutAt(this.raft, index, this.compaction);
+    if (target !== undefined) return this.#cutLog(target);
+    // What is only in memory keeps the log; flushed too often, keys that are written again and again would cost more than they have to.
+    if (nowMs - this.#flushAskedMs < flushAskedEveryMs) return;
+    if (cutAt(this.raft, this.machine.appliedIndex, this.compaction) === undefined) return;
+    this.#flushAskedMs = nowMs;
+    this.machine.flush();
+  }
+
+  /**
+   * Up to here the log may go though a member lags. One that is alive, or receives a snapshot, is waited for, but not with more log
+   * than there is room for.
+   */
+  #pinnedIndex(): number {
+    if (this.raft.logBytes > this.#limits.retainedLogBytesMax) return Infinity;
+    let index = this.#snapshots.sender.pinnedIndex;
+    for (const { active, state, match } of this.raft.progress()) {
+      if (active && state !== "snapshot") index = Math.min(index, match);
+    }
+    return index;
+  }
+
+  /** Cuts the log up to what is applied now, but for its end, as soon as the machine has made that durable. Runs `done` then. */
+  cutLog(tailBytes: number | undefined, done: () => void): void {
+    const index = this.machine.appliedIndex;
+    this.machine.flush();
+    this.#logCuts.push({ index, tailBytes: tailBytes ?? this.compaction.tailBytes, done });
+  }
+
+  #cutByHand(): void {
+    const { durableIndex } = this.machine;
+    this.#logCuts = this.#logCuts.filter(({ index, tailBytes, done }) => {
+      if (durableIndex < index) {
+        this.machine.flush();
+        return true;
+      }
+      const bound = Math.min(durableIndex, this.#pinnedIndex());
+      const target = this.raft.compactionPoint(bound, tailBytes);
+      if (target !== undefined) this.#cutLog(target);
+      done();
+      return false;
+    });
+  }
+
+  #cutLog(target: LogStart): void {
     const configuration = encodeConfiguration(this.raft.configurationAt(target.index));
     this.#store.compactTo(this.id, target, configuration);
     this.raft.compact(target);
@@ -656,6 +761,7 @@ export class Group {
       else this.#refuseInbox("not_leader");
       this.#memberChanges.refuseWaiting(this.#error("not_leader"));
     }
+    if (leads !== this.#wasLeader) this.#snapshots.roleChanged(leads);
     this.#handOver.led(leader);
     if (leader !== 0 && this.#heldUntilMs !== Infinity) this.#endHold();
     this.#wasLeader = leads;
@@ -724,6 +830,7 @@ export class Group {
     if (this.#stopped !== undefined) return;
     this.#stopped = reason;
     this.#logger.error({ group: this.id, term: this.raft.term }, `group stopped: ${reason}`);
+    this.#snapshots.stop();
     this.failAll("internal");
   }
 

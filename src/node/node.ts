@@ -231,6 +231,7 @@ class Node implements RunningNode, Groups {
       transport: this.#transport,
       machine: this.#machine,
       logger: this.#logger,
+      wake: () => this.#wake(),
     });
     group.mayElect = this.#dataDir.peers.formed || initialMembers.size <= 1;
     this.#peers = new Peers({

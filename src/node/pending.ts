@@ -113,6 +113,17 @@ export class Pending {
     }
   }
 
+  /** These indexes came with a snapshot: what was written there is applied, or not, and nobody can tell any more. */
+  failThrough(index: number): void {
+    while (this.firstIndex <= index) {
+      const { waiter } = this.first()!;
+      this.shift();
+      waiter?.failed(
+        new BargeError("outcome_unknown", "This node went over to a snapshot; ask again."),
+      );
+    }
+  }
+
   failAll(error: BargeError): void {
     const entries = this.#entries.slice(this.#head);
     this.#entries.length = 0;

@@ -180,7 +180,13 @@ export class Shard {
       } else if (message.type === "forwardReply") group.forwardReplied(message);
       else if (message.type === "adminRequest") this.#admin.requested(message);
       else if (message.type === "adminReply") this.#admin.replied(message);
-      else group.step(message);
+      else if (
+        message.type === "snapshotOffer" ||
+        message.type === "snapshotChunk" ||
+        message.type === "snapshotReply"
+      ) {
+        group.snapshotStep(message);
+      } else group.step(message);
     }
   }
 

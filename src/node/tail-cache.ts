@@ -54,6 +54,12 @@ export class TailCache {
     return taken;
   }
 
+  /** The log begins anew elsewhere. */
+  clear(): void {
+    this.#batches = [];
+    this.#head = this.#bytes = 0;
+  }
+
   /** Drops what begins at or after an index. */
   truncate(fromIndex: number): void {
     while (this.#batches.length > this.#head && this.#batches.at(-1)!.firstIndex >= fromIndex) {

@@ -145,6 +145,16 @@ export class Log {
     return low < 0 ? this.#start.index : this.lastIndexAt(low);
   }
 
+  /** Ordinal of the last batch behind which at least `bytes` are held; -1 where there is none. Costs what lies before it. */
+  lastBeyond(bytes: number): number {
+    let ordinal = -1;
+    let kept = this.#bytesTotal;
+    while (ordinal + 1 < this.length && kept - this.bytesAt(ordinal + 1) >= bytes) {
+      kept -= this.bytesAt(++ordinal);
+    }
+    return ordinal;
+  }
+
   /** The caller has checked that it follows on the last batch. */
   append(batch: BatchInfo): void {
     if (this.#tail === this.#firstIndex.length) this.#makeRoom();

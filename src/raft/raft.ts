@@ -439,9 +439,13 @@ export class Raft implements CoreState {
     return this.#log.positionAt(index);
   }
 
-  /** The highest batch end at or below `index` that the log may be compacted to; undefined when that is where it starts already. */
-  compactionPoint(index: number): LogStart | undefined {
-    const ordinal = this.#log.find(this.#log.floorToEnd(Math.min(index, this.#applied)));
+  /**
+   * The highest batch end at or below `index` that the log may be compacted to, keeping at least `tailBytes` of it; undefined when that is where
+   * it starts already.
+   */
+  compactionPoint(index: number, tailBytes = 0): LogStart | undefined {
+    let ordinal = this.#log.find(this.#log.floorToEnd(Math.min(index, this.#applied)));
+    if (ordinal >= 0 && tailBytes > 0) ordinal = Math.min(ordinal, this.#log.lastBeyond(tailBytes));
     return ordinal < 0 ? undefined : this.#log.endAt(ordinal);
   }
 

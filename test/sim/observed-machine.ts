@@ -1,6 +1,8 @@
 /** A state machine as the shell sees it, with an observer in between: what is applied, in which order, and with which results. */
 import type {
   AnswerSink,
+  IncomingSnapshot,
+  MachineSnapshot,
   ResultCode,
   ResultSink,
   StateMachine,
@@ -67,6 +69,22 @@ export class ObservedMachine implements StateMachine, ResultSink {
   }
   work(nowMs: number): boolean {
     return this.#inner.work(nowMs);
+  }
+  flush(): void {
+    this.#inner.flush();
+  }
+  prepareSnapshot(done: (snapshot: MachineSnapshot | undefined) => void): void {
+    this.#inner.prepareSnapshot(done);
+  }
+  receiveSnapshot(bytes: number): IncomingSnapshot | undefined {
+    return this.#inner.receiveSnapshot(bytes);
+  }
+  recoverFromSnapshot(incoming: IncomingSnapshot): void {
+    this.#inner.recoverFromSnapshot(incoming);
+    this.#invariants.oracle.hash(this.#nodeId, this.appliedIndex, this.stateHash);
+  }
+  snapshotDurable(): void {
+    this.#inner.snapshotDurable();
   }
   figures(): Record<string, number> {
     return this.#inner.figures();

@@ -109,7 +109,9 @@ export class SimNetwork {
         const bulk =
           message.type === "append" ||
           message.type === "forward" ||
-          message.type === "forwardReply";
+          message.type === "forwardReply" ||
+          message.type === "snapshotOffer" ||
+          message.type === "snapshotChunk";
         const stream = link.streams[(link.a === nodeId ? 0 : 2) + (bulk ? 1 : 0)]!;
         encodePeerMessage(stream.out, message, batches);
         queued.add(stream);

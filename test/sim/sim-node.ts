@@ -216,6 +216,9 @@ export class SimNode implements NetworkNode, ClientNode {
       transport,
       machine,
       logger,
+      wake: () => {
+        if (this.life === life) this.#wake();
+      },
     });
     const shard = new Shard(
       { limits, store, transport, groups: [this.#group], wake: () => this.#wake() },
@@ -283,7 +286,8 @@ export class SimNode implements NetworkNode, ClientNode {
     if (group.stopped !== undefined)
       throw new Violation(`node ${this.id} stopped: ${group.stopped}`);
     // While the disk is full the core is ahead of the log, and the node silent.
-    if (!this.door!.diskFull) invariants.turned(this.id, this.life, group.raft, group.machine, this.#nowMs);
+    if (!this.door!.diskFull)
+      invariants.turned(this.id, this.life, group.raft, group.machine, this.#nowMs);
     this.#noteWound(group.raft.wound !== undefined);
     const broken = brokenCap(group.queues(), limits);
     if (broken !== undefined) throw new Violation(`node ${this.id}: ${broken}`);

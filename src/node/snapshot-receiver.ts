@@ -1,0 +1,238 @@
+/**
+ * The follower's side of snapshots: takes the chunks of one stream, in order, into a new file beside the live one, and once the whole is
+ * verified and durable hands it over [25]. What comes twice or out of order is passed over; the answers say how much is written.
+ *
+ * Called within turns only. What the machine's threads have done is left for the next turn by their callbacks.
+ */
+import type { Limits } from "../limits.ts";
+import type { IncomingSnapshot, StateMachine } from "../machine/machine.ts";
+import type { Transport } from "../net/transport.ts";
+import { decodeConfiguration } from "../raft/configuration.ts";
+import type { Raft } from "../raft/raft.ts";
+import type { Configuration } from "../raft/ready.ts";
+import type { LogStart } from "../wire/batch.ts";
+import type {
+  SnapshotChunkMessage,
+  SnapshotOfferMessage,
+  SnapshotReplyMessage,
+} from "../wire/messages.ts";
+import { nextDigest } from "../wire/snapshot-messages.ts";
+
+export interface SnapshotLogger {
+  info(fields: Record<string, unknown>, message: string): void;
+  error(fields: Record<string, unknown>, message: string): void;
+}
+
+export interface SnapshotReceiverOptions {
+  readonly group: number;
+  readonly nodeId: number;
+  readonly limits: Limits;
+  readonly raft: Raft;
+  readonly machine: StateMachine;
+  readonly transport: Transport;
+  readonly logger: SnapshotLogger;
+  /** Asks for a turn. */
+  readonly wake: () => void;
+  /** It is whole and durable: true when log and machine go over to it. */
+  readonly install: (incoming: IncomingSnapshot, at: LogStart, members: Configuration) => boolean;
+}
+
+export interface ReceivingSnapshot {
+  readonly from: number;
+  readonly index: number;
+  readonly receivedBytes: number;
+  readonly bytes: number;
+}
+
+interface Receiving {
+  readonly offer: SnapshotOfferMessage;
+  readonly configuration: Configuration;
+  readonly incoming: IncomingSnapshot;
+  /** Of all chunks but the last; 0 before the first. */
+  chunkBytes: number;
+  digest: number;
+  /** Taken from the stream; written; and of that answered. */
+  taken: number;
+  written: number;
+  answered: number;
+  movedMs: number;
+  /** Verified and durable, or found unusable. */
+  finished: boolean | undefined;
+  finishing: boolean;
+  failed: boolean;
+}
+
+export class SnapshotReceiver {
+  readonly #options: SnapshotReceiverOptions;
+  #receiving: Receiving | undefined;
+  #nowMs = 0;
+  /** Taken over, and given up; bytes that were received. */
+  installed = 0;
+  discarded = 0;
+  bytesReceived = 0;
+
+  constructor(options: SnapshotReceiverOptions) {
+    this.#options = options;
+  }
+
+  get idle(): boolean {
+    return this.#receiving === undefined;
+  }
+
+  stream(): ReceivingSnapshot | undefined {
+    if (this.#receiving === undefined) return undefined;
+    const { offer, written } = this.#receiving;
+    return {
+      from: offer.from,
+      index: offer.start.index,
+      receivedBytes: written,
+      bytes: offer.bytes,
+    };
+  }
+
+  offered(offer: SnapshotOfferMessage): void {
+    const { raft, machine, logger, group } = this.#options;
+    const verdict = raft.snapshotOffered(offer.from, offer.term, offer.start);
+    if (verdict === "refused") return;
+    if (verdict === "held") {
+      if (this.#isOf(offer)) this.discard("the log has it by now");
+      return this.#reply(offer, "done", offer.bytes);
+    }
+    const current = this.#receiving;
+    if (current !== undefined) {
+      // It goes on where it was, or ends with what is under way already.
+      if (this.#isOf(offer)) return this.#answer(current);
+      this.discard("another one is offered");
+    }
+    const configuration = decodeConfiguration(offer.configuration);
+    const incoming = configuration && machine.receiveSnapshot(offer.bytes);
+    if (configuration === undefined || incoming === undefined) {
+      return this.#reply(offer, "failed", 0);
+    }
+    this.#receiving = {
+      offer,
+      configuration,
+      incoming,
+      chunkBytes: 0,
+      digest: 0,
+      taken: 0,
+      written: 0,
+      answered: 0,
+      movedMs: this.#nowMs,
+      finished: undefined,
+      finishing: false,
+      failed: false,
+    };
+    const { bytes, from } = offer;
+    logger.info({ group, from, index: offer.start.index, bytes }, "receiving a snapshot");
+    this.#reply(offer, "receiving", 0);
+  }
+
+  chunk(chunk: SnapshotChunkMessage): void {
+    const receiving = this.#receiving;
+    if (receiving === undefined || !this.#isOf(chunk)) return;
+    const { offset, body, crc, digest } = chunk;
+    const { offer, incoming } = receiving;
+    receiving.movedMs = this.#nowMs;
+    if (offset !== receiving.taken) return;
+    const end = offset + body.byteLength;
+    if (receiving.chunkBytes === 0) receiving.chunkBytes = body.byteLength;
+    const isLast = end === offer.bytes;
+    const fits = isLast
+      ? body.byteLength <= receiving.chunkBytes
+      : body.byteLength === receiving.chunkBytes && end < offer.bytes;
+    // More than any window: the sender does not wait for the answers.
+    const hurried = end - receiving.written > this.#options.limits.snapshotReceiveBytesMax;
+    const expected = nextDigest(receiving.digest, crc);
+    if (!fits || hurried || expected !== digest) return this.#fail("its chunks do not fit");
+    receiving.digest = digest;
+    receiving.taken = end;
+    this.bytesReceived += body.byteLength;
+    // A view of what the socket brought, which is used again.
+    incoming.write(offset, new Uint8Array(body), (ok) => {
+      if (ok) receiving.written = end;
+      else receiving.failed = true;
+      this.#options.wake();
+    });
+  }
+
+  /** Within a turn: answers for what was written, and ends what is finished. */
+  work(nowMs: number): void {
+    this.#nowMs = nowMs;
+    const receiving = this.#receiving;
+    if (receiving === undefined) return;
+    const { offer, incoming } = receiving;
+    if (receiving.failed) return this.#fail("the disk is full");
+    if (receiving.written > receiving.answered) this.#answer(receiving);
+    if (receiving.finished !== undefined) return this.#finished(receiving, receiving.finished);
+    if (receiving.written === offer.bytes && !receiving.finishing) {
+      receiving.finishing = true;
+      const { chunkBytes, digest } = receiving;
+      const { index } = offer.start;
+      incoming.finish({ index, bytes: offer.bytes, chunkBytes, digest }, (ok) => {
+        receiving.finished = ok;
+        this.#options.wake();
+      });
+    }
+    const isLate = nowMs - receiving.movedMs >= this.#options.limits.snapshotStallMs;
+    if (isLate && !receiving.finishing) this.discard("the sender is gone");
+  }
+
+  #finished(receiving: Receiving, ok: boolean): void {
+    const { offer, incoming, configuration } = receiving;
+    if (!ok) return this.#fail("it is not what was sent");
+    this.#receiving = undefined;
+    if (this.#options.install(incoming, offer.start, configuration)) this.installed++;
+    else {
+      this.discarded++;
+      incoming.discard();
+    }
+    this.#reply(offer, "done", offer.bytes);
+  }
+
+  /** Gives up what has come so far. */
+  discard(why: string): void {
+    const receiving = this.#receiving;
+    if (receiving === undefined) return;
+    this.#receiving = undefined;
+    this.discarded++;
+    receiving.incoming.discard();
+    const { group, logger } = this.#options;
+    const { from, start } = receiving.offer;
+    logger.info({ group, from, index: start.index }, `snapshot given up: ${why}`);
+  }
+
+  #fail(why: string): void {
+    const { offer } = this.#receiving!;
+    this.discard(why);
+    this.#reply(offer, "failed", 0);
+  }
+
+  #isOf({ from, term, snapshot }: SnapshotOfferMessage | SnapshotChunkMessage): boolean {
+    const offer = this.#receiving?.offer;
+    return offer?.from === from && offer.term === term && offer.snapshot === snapshot;
+  }
+
+  #answer(receiving: Receiving): void {
+    receiving.answered = receiving.written;
+    this.#reply(receiving.offer, "receiving", receiving.written);
+  }
+
+  #reply(
+    { from, term, snapshot }: SnapshotOfferMessage,
+    state: SnapshotReplyMessage["state"],
+    offset: number,
+  ): void {
+    const { group, nodeId, transport } = this.#options;
+    transport.send({
+      type: "snapshotReply",
+      group,
+      from: nodeId,
+      to: from,
+      term,
+      snapshot,
+      state,
+      offset,
+    });
+  }
+}

@@ -1,0 +1,95 @@
+/**
+ * Snapshots of one group: what it sends while it leads, what it receives while it follows, and the moment at which a received one takes the
+ * place of log and machine. That moment is the transaction of the turn that writes log start and pointer [25]: machine and log go over once it is
+ * visible, and what was there before stays on the disk until it is durable.
+ */
+import type { IncomingSnapshot } from "../machine/machine.ts";
+import { encodeConfiguration } from "../raft/configuration.ts";
+import type { Restore } from "../raft/ready.ts";
+import type { StoreRestore } from "../storage/group-log.ts";
+import type {
+  SnapshotChunkMessage,
+  SnapshotOfferMessage,
+  SnapshotReplyMessage,
+} from "../wire/messages.ts";
+import type { SnapshotStatus } from "../wire/status.ts";
+import { SnapshotReceiver } from "./snapshot-receiver.ts";
+import { SnapshotSender, type SnapshotSenderOptions } from "./snapshot-sender.ts";
+
+export class Snapshots {
+  readonly sender: SnapshotSender;
+  readonly receiver: SnapshotReceiver;
+  readonly #options: SnapshotSenderOptions;
+  /** Taken over by the core; its transaction is not visible yet. */
+  #installing: IncomingSnapshot | undefined;
+  /** The store's sequence number at which the newest pointer becomes durable; Infinity = it is. */
+  #pointerSeq = Infinity;
+
+  constructor(options: SnapshotSenderOptions) {
+    this.#options = options;
+    this.sender = new SnapshotSender(options);
+    this.receiver = new SnapshotReceiver({
+      ...options,
+      install: (incoming, start, configuration) => {
+        // One at a time: the one before is not visible yet, as the disk is full.
+        if (this.#installing !== undefined) return false;
+        if (!options.raft.restored(start, configuration)) return false;
+        this.#installing = incoming;
+        return true;
+      },
+    });
+  }
+
+  get idle(): boolean {
+    return this.sender.idle && this.receiver.idle;
+  }
+
+  step(message: SnapshotOfferMessage | SnapshotChunkMessage | SnapshotReplyMessage): void {
+    if (message.type === "snapshotReply") this.sender.reply(message);
+    else if (message.type === "snapshotChunk") this.receiver.chunk(message);
+    else this.receiver.offered(message);
+  }
+
+  roleChanged(leads: boolean): void {
+    if (leads) this.receiver.discard("this node leads");
+    else this.sender.stop();
+  }
+
+  stop(): void {
+    this.sender.stop();
+    this.receiver.discard("the group stops");
+  }
+
+  work(nowMs: number): void {
+    this.sender.work(nowMs);
+    this.receiver.work(nowMs);
+  }
+
+  /** For the transaction of this turn. */
+  write({ start, configuration }: Restore): StoreRestore {
+    const machineGeneration = this.#installing!.generation;
+    return { start, configuration: encodeConfiguration(configuration), machineGeneration };
+  }
+
+  /** That transaction is visible. */
+  written({ start }: Restore, appendSeq: number): void {
+    const { machine, logger, group } = this.#options;
+    machine.recoverFromSnapshot(this.#installing!);
+    this.#installing = undefined;
+    this.#pointerSeq = appendSeq;
+    logger.info({ group, index: start.index }, "snapshot installed");
+  }
+
+  synced(syncedSeq: number): void {
+    if (syncedSeq < this.#pointerSeq) return;
+    this.#pointerSeq = Infinity;
+    this.#options.machine.snapshotDurable();
+  }
+
+  /** Undefined where none is on its way. */
+  status(): SnapshotStatus | undefined {
+    if (this.idle) return undefined;
+    const receiving = this.receiver.stream();
+    return { sending: this.sender.streams(), ...(receiving === undefined ? {} : { receiving }) };
+  }
+}

@@ -1,0 +1,38 @@
+/** What snapshot-files.ts and its Worker, snapshot-worker.ts, say to each other. */
+
+/** What a received file must be: these bytes, and a database that says it is at this index. */
+export interface FileProof {
+  readonly index: number;
+  readonly bytes: number;
+  /** Of each chunk but the last, and the digest over all of them (wire/snapshot-messages.ts). */
+  readonly chunkBytes: number;
+  readonly digest: number;
+  /** Selects the index, in one row, as `value`. */
+  readonly indexQuery: string;
+}
+
+export type SnapshotJob =
+  | {
+      readonly kind: "read";
+      readonly descriptor: number;
+      readonly offset: number;
+      readonly length: number;
+    }
+  | {
+      readonly kind: "write";
+      readonly path: string;
+      readonly offset: number;
+      readonly bytes: Uint8Array<ArrayBuffer>;
+    }
+  | { readonly kind: "finish"; readonly path: string; readonly proof: FileProof }
+  | { readonly kind: "remove"; readonly path: string };
+
+/** Jobs are answered in the order in which they were given. */
+export interface SnapshotJobDone {
+  /** Of a read. */
+  readonly bytes?: Uint8Array<ArrayBuffer>;
+  /** False: the disk is full, or the file is not what it should be. */
+  readonly ok: boolean;
+  /** The disk reported an error: the process has to end. */
+  readonly failed?: string;
+}

@@ -1,0 +1,129 @@
+/**
+ * The thread that reads the files that snapshots are sent from, and writes and verifies those that are received, with synchronous calls [27].
+ * Started by snapshot-files.ts; one job after the other, in the order given.
+ *
+ * A file that is received is closed here before a database is opened on it: no descriptor but SQLite's own is ever closed on an open one [17].
+ */
+import { closeSync, openSync, readSync, unlinkSync, writeSync } from "node:fs";
+import { dirname } from "node:path";
+import { parentPort, workerData } from "node:worker_threads";
+import { crc32 } from "node:zlib";
+import { nextDigest } from "../wire/snapshot-messages.ts";
+import type { FileProof, SnapshotJob, SnapshotJobDone } from "./snapshot-jobs.ts";
+import { isDamaged, isDiskFull, openDatabase } from "./sqlite.ts";
+import { adoptLatch, fsyncDirectory, fsyncFile, tripLatch } from "./sync-latch.ts";
+
+const cacheKiB = 1_024;
+
+adoptLatch(workerData as SharedArrayBuffer);
+
+/** Of files that are being received, by path. */
+const descriptors = new Map<string, number>();
+
+parentPort?.on("message", (job: SnapshotJob) => {
+  const done = work(job);
+  const { bytes } = done;
+  parentPort?.postMessage(done, bytes === undefined ? [] : [bytes.buffer]);
+});
+
+function work(job: SnapshotJob): SnapshotJobDone {
+  try {
+    switch (job.kind) {
+      case "read":
+        return { ok: true, bytes: readAll(job.descriptor, job.offset, job.length) };
+      case "write":
+        writeAll(openFor(job.path), job.bytes, job.offset);
+        return { ok: true };
+      case "finish":
+        return { ok: finish(job.path, job.proof) };
+      case "remove":
+        close(job.path);
+        remove(job.path);
+        return { ok: true };
+    }
+  } catch (error) {
+    if (isDiskFull(error)) return { ok: false };
+    tripLatch();
+    return { ok: false, failed: `snapshot ${job.kind}: ${String(error)}` };
+  }
+}
+
+function openFor(path: string): number {
+  let descriptor = descriptors.get(path);
+  if (descriptor === undefined) {
+    // Never over a file that is there: its name would have been used before [25].
+    descriptor = openSync(path, "wx+", 0o600);
+    descriptors.set(path, descriptor);
+  }
+  return descriptor;
+}
+
+function close(path: string): void {
+  const descriptor = descriptors.get(path);
+  if (descriptor === undefined) return;
+  descriptors.delete(path);
+  closeSync(descriptor);
+}
+
+function readAll(descriptor: number, offset: number, length: number): Uint8Array<ArrayBuffer> {
+  const bytes = new Uint8Array(length);
+  for (let done = 0; done < length;) {
+    const count = readSync(descriptor, bytes, done, length - done, offset + done);
+    if (count === 0) throw new Error(`the file ends at ${offset + done}`);
+    done += count;
+  }
+  return bytes;
+}
+
+function writeAll(descriptor: number, bytes: Uint8Array, offset: number): void {
+  for (let done = 0; done < bytes.byteLength;) {
+    done += writeSync(descriptor, bytes, done, bytes.byteLength - done, offset + done);
+  }
+}
+
+/** Durable first, so that what is verified is what stays. */
+function finish(path: string, proof: FileProof): boolean {
+  const descriptor = openFor(path);
+  fsyncFile(descriptor);
+  const isWhole = digestOf(descriptor, proof) === proof.digest;
+  close(path);
+  fsyncDirectory(dirname(path));
+  return isWhole && indexIn(path, proof.indexQuery) === proof.index;
+}
+
+function digestOf(descriptor: number, { bytes, chunkBytes }: FileProof): number {
+  let digest = 0;
+  for (let offset = 0; offset < bytes; offset += chunkBytes) {
+    const chunk = readAll(descriptor, offset, Math.min(chunkBytes, bytes - offset));
+    digest = nextDigest(digest, crc32(chunk));
+  }
+  return digest;
+}
+
+/** Undefined where it is no such database. */
+function indexIn(path: string, query: string): number | undefined {
+  try {
+    const database = openDatabase(path, { cacheKiB });
+    try {
+      return database.prepareRead<{ value: number }, []>(query).get()?.value;
+    } finally {
+      database.leave();
+    }
+  } catch (error) {
+    if (isDamaged(error)) return undefined;
+    throw error;
+  }
+}
+
+/** The write-ahead log first: a main file that is made anew must never find an old one (M3). */
+function remove(path: string): void {
+  for (const name of [`${path}-wal`, `${path}-shm`, path]) {
+    try {
+      unlinkSync(name);
+    } catch (error) {
+      const isGone = error instanceof Error && "code" in error && error.code === "ENOENT";
+      if (!isGone) throw error;
+    }
+  }
+  fsyncDirectory(dirname(path));
+}

@@ -1,0 +1,115 @@
+/** Files of snapshots in their Worker: what is read is what is there, what is received counts only when it is whole. */
+import { afterAll, describe, expect, test } from "bun:test";
+import {
+  closeSync,
+  existsSync,
+  mkdtempSync,
+  openSync,
+  readFileSync,
+  rmSync,
+  statSync,
+} from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { crc32 } from "node:zlib";
+import { SnapshotFiles, type FileProof } from "../../src/storage/snapshot-files.ts";
+import { openDatabase } from "../../src/storage/sqlite.ts";
+import { nextDigest } from "../../src/wire/snapshot-messages.ts";
+
+const folder = mkdtempSync(join(tmpdir(), "barge-snapshot-files-"));
+const files = new SnapshotFiles();
+const chunkBytes = 4_000;
+const indexQuery = "SELECT at AS value FROM place";
+
+afterAll(() => {
+  files.close();
+  rmSync(folder, { recursive: true });
+});
+
+/** The main file of a database that says it is at 42. */
+function source(): Uint8Array {
+  const path = join(folder, `source-${crypto.randomUUID()}.db`);
+  const database = openDatabase(path, {
+    cacheKiB: 64,
+    schema: "CREATE TABLE IF NOT EXISTS place (at INTEGER)",
+  });
+  database.db.run("INSERT INTO place VALUES (42)");
+  database.prepare("PRAGMA wal_checkpoint(TRUNCATE)").get();
+  database.leave();
+  return new Uint8Array(readFileSync(path));
+}
+
+const bytes = source();
+
+function chunksOf(whole: Uint8Array): { offset: number; part: Uint8Array }[] {
+  const chunks = [];
+  for (let offset = 0; offset < whole.byteLength; offset += chunkBytes)
+    chunks.push({ offset, part: whole.slice(offset, offset + chunkBytes) });
+  return chunks;
+}
+
+function proofOf(whole: Uint8Array, change: Partial<FileProof> = {}): FileProof {
+  const digest = chunksOf(whole).reduce((sum, { part }) => nextDigest(sum, crc32(part)), 0);
+  return { index: 42, bytes: whole.byteLength, chunkBytes, digest, indexQuery, ...change };
+}
+
+async function receive(
+  whole: Uint8Array,
+  proof: FileProof,
+): Promise<{ path: string; ok: boolean }> {
+  const path = join(folder, `${crypto.randomUUID()}.db`);
+  for (const { offset, part } of chunksOf(whole)) {
+    expect(await new Promise((done) => files.write(path, offset, part, done))).toBe(true);
+  }
+  const ok = await new Promise<boolean>((done) => files.finish(path, proof, done));
+  return { path, ok };
+}
+
+describe("receiving", () => {
+  test("a whole one is a database, and byte for byte what was sent", async () => {
+    const { path, ok } = await receive(bytes, proofOf(bytes));
+    expect(ok).toBe(true);
+    expect(Buffer.compare(readFileSync(path), bytes)).toBe(0);
+    expect(statSync(path).mode & 0o777).toBe(0o600);
+  });
+
+  test("other bytes, another index, fewer bytes, or no database at all are refused", async () => {
+    const other = bytes.slice();
+    other[5_000]! ^= 1;
+    expect((await receive(other, proofOf(bytes))).ok).toBe(false);
+    expect((await receive(bytes, proofOf(bytes, { index: 41 }))).ok).toBe(false);
+    const noise = new Uint8Array(10_000).fill(7);
+    expect((await receive(noise, proofOf(noise))).ok).toBe(false);
+    expect(
+      (await receive(bytes, proofOf(bytes, { indexQuery: "SELECT 42 AS value FROM none" }))).ok,
+    ).toBe(false);
+  });
+
+  test("removed, nothing of it is left, and what is not there is removed already", async () => {
+    const { path } = await receive(bytes, proofOf(bytes));
+    await new Promise<void>((done) => files.remove(path, done));
+    for (const name of ["", "-wal", "-shm"]) expect(existsSync(`${path}${name}`)).toBe(false);
+    await new Promise<void>((done) => files.remove(path, done));
+  });
+
+  test("one that is given up in the middle goes too", async () => {
+    const path = join(folder, "middle.db");
+    await new Promise((done) => files.write(path, 0, bytes.slice(0, 100), done));
+    await new Promise<void>((done) => files.remove(path, done));
+    expect(existsSync(path)).toBe(false);
+  });
+});
+
+test("reads are answered in their order", async () => {
+  const path = join(folder, "read.db");
+  await Bun.write(path, bytes);
+  const descriptor = openSync(path, "r");
+  const parts = await Promise.all(
+    chunksOf(bytes).map(
+      ({ offset, part }) =>
+        new Promise<Uint8Array>((done) => files.read(descriptor, offset, part.byteLength, done)),
+    ),
+  );
+  closeSync(descriptor);
+  expect(Buffer.compare(Buffer.concat(parts), bytes)).toBe(0);
+});
