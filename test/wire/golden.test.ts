@@ -5,10 +5,12 @@
 import { expect, test } from "bun:test";
 import { existsSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { crc32 } from "node:zlib";
 import { BatchKind } from "../../src/wire/batch.ts";
 import { FrameType } from "../../src/wire/messages.ts";
 import { plainSection } from "../../src/wire/section.ts";
 import { SectionResults } from "../../src/wire/section-results.ts";
+import { nextDigest } from "../../src/wire/snapshot-messages.ts";
 import { type AnyMessage, bytesOf, chain, concat, decodeAny, framesOf } from "./messages.ts";
 
 const folder = join(import.meta.dir, "..", "golden", "frames");
@@ -103,6 +105,30 @@ const samples: Record<keyof typeof FrameType, AnyMessage> = {
   readIndex: { type: "readIndex", ...peer, context: 12 },
   readIndexReply: { type: "readIndexReply", ...peer, context: 12, index: 40, ok: true },
   forward: { type: "forward", group: 7, from: 1, to: 2, request: 99, section },
+  snapshotOffer: {
+    type: "snapshotOffer",
+    ...peer,
+    snapshot: 3,
+    start: { index: 41, term: 4, crc: 0xcafe_f00d, timeMs: large },
+    bytes: 1_000_000,
+    configuration: ascii("configuration"),
+  },
+  snapshotChunk: {
+    type: "snapshotChunk",
+    ...peer,
+    snapshot: 3,
+    offset: 262_144,
+    digest: nextDigest(0xdead_beef, crc32(ascii("a part"))),
+    crc: crc32(ascii("a part")),
+    body: ascii("a part"),
+  },
+  snapshotReply: {
+    type: "snapshotReply",
+    ...peer,
+    snapshot: 3,
+    state: "receiving",
+    offset: 262_144,
+  },
   adminRequest: {
     type: "adminRequest",
     group: 7,

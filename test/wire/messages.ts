@@ -1,4 +1,5 @@
 /** Arbitrary messages, and ways from messages to bytes and back, for the tests of wire. */
+import { crc32 } from "node:zlib";
 import fc from "fast-check";
 import { type Batch, batchHeaderBytes, BatchKind, sealBatch } from "../../src/wire/batch.ts";
 import {
@@ -319,6 +320,30 @@ export const peerMessage: fc.Arbitrary<PeerMessage> = fc.oneof(
     to: nodeId,
     request: safeInteger,
     section: sectionBytes,
+  }),
+  fc.record({
+    type: fc.constant("snapshotOffer" as const),
+    ...peer,
+    snapshot: safeInteger,
+    start: fc.record({ index: safeInteger, term: safeInteger, crc: u32, timeMs: safeInteger }),
+    bytes: safeInteger,
+    configuration: fc.uint8Array({ maxLength: 200 }),
+  }),
+  fc
+    .record({
+      ...peer,
+      snapshot: safeInteger,
+      offset: safeInteger,
+      digest: u32,
+      body: fc.uint8Array({ minLength: 1, maxLength: 300 }),
+    })
+    .map((chunk) => ({ type: "snapshotChunk" as const, ...chunk, crc: crc32(chunk.body) })),
+  fc.record({
+    type: fc.constant("snapshotReply" as const),
+    ...peer,
+    snapshot: safeInteger,
+    state: fc.constantFrom("receiving" as const, "done" as const, "failed" as const),
+    offset: safeInteger,
   }),
   fc.record({
     type: fc.constant("adminRequest" as const),
