@@ -1,0 +1,79 @@
+/** The bodies of the operations of administration: their shapes, by which a node checks what it is sent. Pure. */
+import * as v from "valibot";
+import type { AdminOperation, CheckedAdminBody } from "./admin.ts";
+
+const u32Max = 0xffff_ffff;
+const nodeIdMax = 0xffff_fffe;
+const textCharactersMax = 512;
+/** Wishes in one request. */
+const changesMax = 64;
+
+const nodeId = v.pipe(v.number(), v.integer(), v.minValue(1), v.maxValue(nodeIdMax));
+const address = v.pipe(
+  v.string(),
+  v.maxLength(textCharactersMax),
+  v.regex(/^(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+):[0-9]{1,5}$/, "it must be HOST:PORT"),
+);
+const token = v.pipe(v.string(), v.maxLength(textCharactersMax));
+
+/** What every body may say besides its own: the group, and how long the answer may take. */
+const common = {
+  group: v.optional(v.pipe(v.number(), v.integer(), v.minValue(0), v.maxValue(u32Max)), 0),
+  /** 0 = the node's own bound. */
+  timeoutMs: v.optional(v.pipe(v.number(), v.integer(), v.minValue(0), v.maxValue(u32Max)), 0),
+};
+
+const memberChange = v.variant("op", [
+  v.strictObject({
+    op: v.literal("add"),
+    id: nodeId,
+    address,
+    /** It stays a learner; else it becomes a voter once it has caught up. */
+    learner: v.optional(v.boolean(), false),
+  }),
+  v.strictObject({ op: v.literal("promote"), id: nodeId }),
+  v.strictObject({ op: v.literal("demote"), id: nodeId }),
+  v.strictObject({ op: v.literal("remove"), id: nodeId }),
+  v.strictObject({ op: v.literal("replace"), id: nodeId, by: nodeId, address }),
+]);
+
+export const adminBodies = {
+  members: v.strictObject(common),
+  changeMembers: v.strictObject({
+    ...common,
+    changes: v.pipe(v.array(memberChange), v.minLength(1), v.maxLength(changesMax)),
+    /** Also where the voters that would be left do not answer in their majority. */
+    force: v.optional(v.boolean(), false),
+  }),
+  join: v.strictObject({
+    ...common,
+    id: nodeId,
+    address,
+    incarnation: token,
+    clusterId: token,
+    /** Of the cluster token; not a secret, but a sign that this cluster is meant. */
+    tokenHash: token,
+    /** Stay a learner. */
+    learner: v.optional(v.boolean(), false),
+  }),
+  transferLeader: v.strictObject({ ...common, to: v.optional(nodeId) }),
+} as const satisfies Record<AdminOperation, v.GenericSchema>;
+
+export type AdminBodies = {
+  readonly [O in keyof typeof adminBodies]: {
+    readonly given: v.InferInput<(typeof adminBodies)[O]>;
+    readonly checked: v.InferOutput<(typeof adminBodies)[O]>;
+  };
+};
+
+/** The body in its full shape, or what is wrong with it, in words. */
+export function checkAdminBody<O extends AdminOperation>(
+  operation: O,
+  body: unknown,
+): { readonly body: CheckedAdminBody<O> } | { readonly problem: string } {
+  const result = v.safeParse(adminBodies[operation], body ?? {});
+  if (result.success) return { body: result.output as CheckedAdminBody<O> };
+  const [issue] = result.issues;
+  const path = v.getDotPath(issue);
+  return { problem: `${path === null ? "" : `${path}: `}${issue.message}` };
+}
