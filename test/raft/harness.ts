@@ -21,7 +21,7 @@ import {
   lastIndexOf,
   sealBatch,
 } from "../../src/wire/batch.ts";
-import type { Batch, BatchInfo, HardState, LogStart } from "../../src/wire/batch.ts";
+import type { Batch, BatchInfo, HardState, LogStart, Wound } from "../../src/wire/batch.ts";
 import type { AppendMessage, RaftMessage } from "../../src/wire/messages.ts";
 
 export const group = 7;
@@ -179,6 +179,8 @@ export class TestNode {
   commit = 0;
   /** Proposes what the core says is due, as a shell does. */
   autoConfigure = false;
+  /** Noted on disk: what was lost and has not come again. */
+  wound: Wound | undefined;
   /** Kept over crashes by the state machine: never above what is durable. */
   appliedDurable = 0;
 
@@ -212,6 +214,7 @@ export class TestNode {
       batches: batches.map(infoOf),
       configurations: batches.filter((batch) => batch.kind === BatchKind.configuration),
       appliedIndex: this.appliedDurable,
+      wound: this.wound,
       preferred: this.#preferred,
     });
     this.commit = raft.commit;
@@ -231,6 +234,7 @@ export class TestNode {
     this.commit = ready.commit;
     if (ready.configurationDue !== undefined && this.autoConfigure)
       this.proposeConfiguration(ready.configurationDue);
+    if (ready.healed) this.wound = undefined;
     this.reads.push(...ready.reads);
     this.snapshots.push(...ready.snapshots);
     const messages = ready.messages.map((message) =>
@@ -280,6 +284,29 @@ export class TestNode {
     this.visible = { ...this.durable, batches: [...this.durable.batches] };
     this.reads = [];
     this.raft = this.#boot();
+  }
+
+  /** Rot at rest: what is durable ends at `index`, a batch end, and the hard state may be gone too. Found at this start. */
+  restartRotten(index: number, hardState = this.durable.hardState): void {
+    this.#lose(index + 1);
+    this.durable.hardState = hardState;
+    this.restart();
+  }
+
+  /** The batch at `firstIndex` turns out to be damaged while the node runs. */
+  findDamage(firstIndex: number): void {
+    const wound = this.#lose(firstIndex);
+    this.raft.wounded(firstIndex, wound);
+    this.commit = this.raft.commit;
+  }
+
+  #lose(firstIndex: number): Wound {
+    const { batches, hardState } = this.durable;
+    const last = batches.at(-1)!;
+    this.wound = { term: last.term, index: lastIndexOf(last), hardTerm: hardState.term };
+    for (const image of [this.visible, this.durable])
+      image.batches = image.batches.filter((batch) => batch.firstIndex < firstIndex);
+    return this.wound;
   }
 
   /** Gives up the log up to a batch end at or below `index`. */
