@@ -113,7 +113,7 @@ export function recoverLog(disk: Disk, seedCrc: number, canHeal: boolean): Recov
     if (replay.tailFault !== undefined) faults.push(replay.tailFault);
     const loss = lossOf(watermark, replay, faults);
     if (loss !== undefined) replay.wound(loss, canHeal);
-    replay.checkGroups();
+    replay.checkGroups(loss !== undefined);
     const inChain = new Set(replay.segments.map((segment) => segment.file));
     return {
       segments: replay.segments,
@@ -361,12 +361,20 @@ class Replay {
     }
   }
 
-  /** The stream is whole, so the groups' chains are too; what contradicts that must not be served. */
-  checkGroups(): void {
+  /**
+   * The stream is whole, so the groups' chains are too; what contradicts that must not be served. In a stream that is known to be another than it
+   * was, an old batch may lie in a newer one's place: the log ends where it does not chain.
+   */
+  checkGroups(wounded: boolean): void {
     for (const [id, group] of this.groups) {
       let { index, crc } = group.start;
-      for (const batch of group.batches) {
+      for (const [at, batch] of group.batches.entries()) {
         if (batch.firstIndex !== index + 1 || batch.prevCrc !== crc) {
+          if (wounded) {
+            group.cut = index + 1;
+            group.batches.splice(at);
+            break;
+          }
           throw new FatalError(
             "corrupt_data",
             `the log of group ${id} does not continue at index ${index + 1}: the batch at ${batch.firstIndex}, record ${batch.seq}, does not chain. ${advice}`,

@@ -4,7 +4,7 @@
  */
 import { RecordKind, type Disk, type LogRecord, type SegmentFile } from "../../src/storage/disk.ts";
 import { readHardState, readWound } from "../../src/storage/records.ts";
-import { readBatch, type Batch } from "../../src/wire/batch.ts";
+import { batchIntact, readBatch, type Batch } from "../../src/wire/batch.ts";
 
 /** One batch of a shadow log. */
 export interface Entry {
@@ -175,10 +175,12 @@ export class DurableLedger {
   #adopt(found: readonly Found[], nextSeq: number): void {
     this.#found = undefined;
     this.#changes = [];
-    if (nextSeq <= this.#durableSeq && this.#damaged) {
-      this.#history = this.#history.filter(({ seq }) => seq < nextSeq);
-      this.durable = replay(this.#history);
+    if (this.#damaged && nextSeq <= this.#durableSeq) {
       this.#durableSeq = nextSeq - 1;
+    }
+    if (this.#damaged) {
+      this.#history = historyAsFound(this.#history, found, this.#durableSeq);
+      this.durable = replay(this.#history);
     }
     this.visible = new Shadow();
     this.visible.term = this.durable.term;
@@ -236,10 +238,19 @@ export class DurableLedger {
     }
   }
 
+  /** Each segment begins with the hard state, so an older one that nobody synced is not missed once a newer one is. */
+  #isRepeated(at: number): boolean {
+    const isHardState = ({ batch, cut }: Change): boolean => batch === undefined && cut === 0;
+    const next = this.#changes
+      .slice(at)
+      .find((change) => change.synced || !isHardState(change));
+    return next !== undefined && next.synced && isHardState(next);
+  }
+
   #synced(): void {
     let done = 0;
     for (const change of this.#changes) {
-      if (!change.synced) break;
+      if (!change.synced && !this.#isRepeated(done)) break;
       done++;
       this.#durableSeq = change.seq;
       perform(this.durable, change);
@@ -331,6 +342,25 @@ function replay(changes: readonly Change[]): Shadow {
   const shadow = new Shadow();
   for (const change of changes) perform(shadow, change);
   return shadow;
+}
+
+/** A batch may lie in the place of another record, and be read as if it had been written there. */
+function historyAsFound(
+  history: readonly Change[],
+  found: readonly Found[],
+  lastSeq: number,
+): Change[] {
+  const changes = new Map(history.map((change) => [change.seq, change]));
+  for (const { segment, record } of found) {
+    const { seq, kind, data } = record;
+    const batch = kind === RecordKind.batch ? readBatch(data, 0) : undefined;
+    const known = changes.get(seq)?.batch;
+    if (kind === RecordKind.rewrite && known !== undefined) changes.delete(seq);
+    // One that has rotted since is not missed until it is read.
+    if (batch === undefined || !batchIntact(batch) || known?.crc === batch.crc) continue;
+    changes.set(seq, { seq, segment, synced: true, batch, cut: 0, term: 0, votedFor: 0 });
+  }
+  return [...changes.values()].filter(({ seq }) => seq <= lastSeq).sort((a, b) => a.seq - b.seq);
 }
 
 function copyOf({ term, votedFor, log }: Shadow): Shadow {
