@@ -131,6 +131,20 @@ const samples: Readonly<Record<Exclude<OptionKey, "config">, Sample>> = {
     expected: ["debug", "silent"],
     bad: ["", "INFO", "verbose"],
   },
+  join: {
+    good: ["127.0.0.1:7001", "127.0.0.1:7001, node-2.example:7000"],
+    read: ({ join }) => join?.endpoints,
+    expected: [["127.0.0.1:7001"], ["127.0.0.1:7001", "node-2.example:7000"]],
+    bad: [...badAddresses, "127.0.0.1:7001,", "0.0.0.0:7001"],
+    with: ["--node-id=4"],
+  },
+  learner: {
+    good: ["true", "false"],
+    read: ({ join }) => join?.learner,
+    expected: [true, false],
+    bad: ["", "yes"],
+    with: ["--node-id=4", "--join=127.0.0.1:7001"],
+  },
   preferredLeader: {
     good: ["true", "false"],
     read: ({ preferredLeader }) => preferredLeader,
@@ -290,6 +304,7 @@ test("with nothing given: one node, on loopback", () => {
     httpListen: { host: "127.0.0.1", port: 9090 },
     metricsListen: undefined,
     initialMembers: new Map([[1, "127.0.0.1:9091"]]),
+    join: undefined,
     machine: "kv",
     clusterToken: undefined,
     preferredLeader: false,
@@ -373,6 +388,26 @@ describe("--config", () => {
 describe("checks across options", () => {
   const members = `--initial-members=${memberList}`;
   const cases: [title: string, argv: string[], words: string][] = [
+    [
+      "to join and to begin",
+      [members, "--node-id=1", "--listen=127.0.0.1:7001", "--join=127.0.0.1:7002"],
+      "--join and --initial-members exclude each other: a node joins a running cluster, or begins one with others",
+    ],
+    [
+      "to join without an id",
+      ["--join=127.0.0.1:7002"],
+      "--join needs --node-id: one that this cluster has never had",
+    ],
+    [
+      "to join at any port",
+      ["--node-id=4", "--listen=127.0.0.1:0", "--join=127.0.0.1:7002"],
+      "--join needs a port that others can dial: --listen HOST:PORT",
+    ],
+    [
+      "a learner that does not join",
+      ["--learner"],
+      "--learner needs --join: it says how this node is added",
+    ],
     ["members without an own id", [members], "--initial-members needs --node-id: which of 1, 2"],
     [
       "an own id that is not a member",

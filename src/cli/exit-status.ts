@@ -14,6 +14,14 @@ export const exitStatus = {
   unknown: 4,
 } as const;
 
+/** Errors that are an answer: no, as things stand. */
+const noCodes: readonly ErrorCode[] = [
+  "unknown_member",
+  "member_exists",
+  "member_removed",
+  "no_live_majority",
+];
+
 /** Errors that come from what was asked, not from the state of the cluster. */
 const usageCodes: readonly ErrorCode[] = ["bad_request", "too_large", "unknown_group"];
 
@@ -59,6 +67,7 @@ const hints: Partial<Record<ErrorCode, string>> = {
 };
 
 function statusOf({ code, outcome }: BargeError): number {
+  if (noCodes.includes(code)) return exitStatus.no;
   if (usageCodes.includes(code)) return exitStatus.usage;
   return outcome === "unknown" ? exitStatus.unknown : exitStatus.unreachable;
 }

@@ -57,6 +57,12 @@ const entries: readonly Entry[] = [
     load: async () => (await import("./txn.ts")).txnCommand(),
   },
   {
+    name: "member",
+    summary: "list, add, promote, demote, remove, replace members",
+    writes: true,
+    load: async () => (await import("./member.ts")).memberCommand(),
+  },
+  {
     name: "status",
     summary: "show all nodes of a cluster",
     load: async () => (await import("./status.ts")).statusCommand(),

@@ -9,6 +9,7 @@ import {
   withClient,
 } from "./client-options.ts";
 import { exitStatus } from "./exit-status.ts";
+import { alignColumns } from "./table.ts";
 
 interface StatusFlags extends ClientFlags {
   readonly watch?: boolean;
@@ -119,7 +120,7 @@ async function printTable(found: readonly Found[], flags: StatusFlags): Promise<
   const commits = found.map((node) => groupOf(node, group)?.commitIndex ?? 0);
   const commit = Math.max(0, ...commits);
   const rows = found.map((node) => cells(node, group, commit));
-  const text = alignColumns([[...titles, ...moreTitles], ...rows]);
+  const text = alignColumns([[...titles, ...moreTitles], ...rows], leftColumns);
   const clear = flags.watch === true && process.stdout.isTTY === true ? "\u001b[H\u001b[2J" : "";
   const reasons = found.map(({ error }) => (error === undefined ? "" : `\n${error}`)).join("");
   await printLine(clear + text + reasons);
@@ -149,14 +150,6 @@ function cells(node: Found, groupId: number, commit: number): string[] {
     reply.version,
     reply.health,
   ];
-}
-
-function alignColumns(rows: readonly (readonly string[])[]): string {
-  const heads = rows[0]!;
-  const widths = heads.map((_, i) => Math.max(...rows.map((row) => row[i]?.length ?? 0)));
-  const pad = (cell: string, i: number): string =>
-    leftColumns.has(heads[i]!) ? cell.padEnd(widths[i]!) : cell.padStart(widths[i]!);
-  return rows.map((row) => row.map(pad).join("  ").trimEnd()).join("\n");
 }
 
 const units = ["B", "KiB", "MiB", "GiB", "TiB"] as const;

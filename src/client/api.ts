@@ -6,6 +6,13 @@
  * `not-applied`: it did not and will not. `unknown`: it may have, or may still. Nothing is promised about the order of calls that
  * are in flight together; await one to order it before the next.
  */
+import type {
+  AdminAnswers,
+  AdminBody,
+  AdminOperation,
+  MembersAnswer,
+  MemberWish,
+} from "../wire/admin.ts";
 import type { NodeStatus } from "../wire/status.ts";
 
 /** How values are turned into bytes and back. The server never looks inside a value. */
@@ -73,6 +80,11 @@ export interface CallOptions {
    * signal travels in a section of its own, so at high rates prefer `timeoutMs`.
    */
   readonly signal?: AbortSignal | undefined;
+}
+
+export interface ChangeOptions extends CallOptions {
+  /** Also where the voters that would be left do not answer in their majority, which may stop the group. @default false */
+  readonly force?: boolean | undefined;
 }
 
 export interface ReadOptions extends CallOptions {
@@ -309,6 +321,23 @@ export interface Client<C extends CodecName = "bytes"> extends AsyncDisposable {
 
   /** What a node says about itself: the given one, or any. */
   status(endpoint?: string, options?: CallOptions): Promise<NodeStatus>;
+  /** The members in force, linearizably: voters and learners, the leader, and how far each has come. */
+  members(options?: CallOptions): Promise<MembersAnswer>;
+  /**
+   * Changes the members. All wishes take effect together: resolves once the new members are committed. A new voter is a learner until it has
+   * caught up, which may take long after that: see `promotion` in the list. To ask for what holds already changes nothing, so a call
+   * whose outcome is unknown may be repeated, and is, while there is time.
+   */
+  changeMembers(
+    changes: readonly MemberWish[],
+    options?: ChangeOptions,
+  ): Promise<AdminAnswers["changeMembers"]>;
+  /** One operation of administration, by its name in wire/admin.ts; asked of any node, or of `endpoint`. */
+  admin<O extends AdminOperation>(
+    operation: O,
+    body: Omit<AdminBody<O>, "group" | "timeoutMs">,
+    options?: CallOptions & { readonly endpoint?: string | undefined },
+  ): Promise<AdminAnswers[O]>;
   /** `host:port` of the nodes known so far: those given, then those learned. */
   endpoints(): string[];
   /** `host:port` of the node that leads as far as this client knows. */

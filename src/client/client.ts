@@ -11,6 +11,7 @@ import { KvOp } from "../wire/kv.ts";
 import { Consistency } from "../wire/messages.ts";
 import type {
   CallOptions,
+  ChangeOptions,
   Client,
   CodecName,
   CompareResult,
@@ -28,6 +29,7 @@ import type {
   WriteManyResult,
   WriteResult,
 } from "./api.ts";
+import { AdminCall } from "./admin-call.ts";
 import { Batch } from "./batch.ts";
 import type { Dial } from "./channel.ts";
 import { ControlCall } from "./control-call.ts";
@@ -37,6 +39,13 @@ import { keyBytes } from "./text.ts";
 import { Ask, ReadBatch } from "./read-batch.ts";
 import { closedError, Router, type RouterEvents } from "./router.ts";
 import { checkStatus } from "./status.ts";
+import type {
+  AdminAnswers,
+  AdminBody,
+  AdminOperation,
+  MembersAnswer,
+  MemberWish,
+} from "../wire/admin.ts";
 import type { NodeStatus } from "../wire/status.ts";
 import { Sweeper } from "./sweeper.ts";
 import { TxnBuilder } from "./txn.ts";
@@ -189,6 +198,58 @@ export class BargeClient<C extends CodecName> implements Client<C>, RouterEvents
       checkSignal(options);
       const call = new ControlCall("status", target, taken, reject);
       call.timeoutMs = this.#timeoutMs(options);
+      this.#begin(call, options);
+    } catch (error) {
+      reject(error);
+    }
+    return promise;
+  }
+
+  members(options?: CallOptions): Promise<MembersAnswer> {
+    return this.admin("members", {}, options);
+  }
+
+  changeMembers(
+    changes: readonly MemberWish[],
+    options?: ChangeOptions,
+  ): Promise<AdminAnswers["changeMembers"]> {
+    const body = { changes: [...changes], force: options?.force ?? false };
+    return this.admin("changeMembers", body, options);
+  }
+
+  async admin<O extends AdminOperation>(
+    operation: O,
+    body: Omit<AdminBody<O>, "group" | "timeoutMs">,
+    options?: CallOptions & { readonly endpoint?: string | undefined },
+  ): Promise<AdminAnswers[O]> {
+    const untilMs = performance.now() + this.#timeoutMs(options);
+    for (;;) {
+      const timeoutMs = Math.max(1, Math.ceil(untilMs - performance.now()));
+      try {
+        return await this.#adminOnce(operation, body, { ...options, timeoutMs });
+      } catch (error) {
+        // What holds already is not changed again, so to ask once more tells whether it does.
+        const isLost = error instanceof BargeError && error.code === "outcome_unknown";
+        if (!isLost || performance.now() >= untilMs) throw error;
+      }
+    }
+  }
+
+  #adminOnce<O extends AdminOperation>(
+    operation: O,
+    body: object,
+    options: CallOptions & { readonly endpoint?: string | undefined },
+  ): Promise<AdminAnswers[O]> {
+    if (this.#state !== "open") return Promise.reject(closedError());
+    const { promise, resolve, reject } = Promise.withResolvers<AdminAnswers[O]>();
+    try {
+      const { endpoint } = options;
+      const target = endpoint === undefined ? undefined : checkEndpoint(endpoint);
+      checkSignal(options);
+      // The node answers with what wire/admin.ts says for the operation.
+      const taken = (answer: unknown): void => resolve(answer as AdminAnswers[O]);
+      const call = new AdminCall(operation, body, target, taken, reject);
+      call.timeoutMs = options.timeoutMs!;
       this.#begin(call, options);
     } catch (error) {
       reject(error);

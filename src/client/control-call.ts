@@ -1,4 +1,4 @@
-/** One rare request, `status` for now: msgpack both ways, one call each. */
+/** One rare request, such as `status`: msgpack both ways, one call each. */
 import type { BargeError } from "../errors.ts";
 import { encodeControl } from "../wire/client-messages.ts";
 import type { ServerReply } from "../wire/messages.ts";
@@ -6,7 +6,7 @@ import type { SendBuffer } from "../wire/send-buffer.ts";
 import { Outgoing, type Reject, type RequestHead } from "./outgoing.ts";
 
 export class ControlCall extends Outgoing {
-  readonly repeatable = true;
+  readonly repeatable: boolean = true;
   override readonly endpoint: string | undefined;
   readonly #operation: string;
   readonly #resolve: (body: unknown) => void;

@@ -9,6 +9,7 @@
 export { BargeError, type ErrorCode, type Outcome } from "../errors.ts";
 export type {
   CallOptions,
+  ChangeOptions,
   Client,
   ClientLogger,
   ClientOptions,
@@ -38,4 +39,5 @@ export type {
   WriteResult,
 } from "./api.ts";
 export { connect } from "./connect.ts";
+export type { MemberEntry, MembersAnswer, MemberWish } from "../wire/admin.ts";
 export type { GroupStatus, MemberStatus, NodeStatus } from "../wire/status.ts";

@@ -869,6 +869,7 @@ export class Group {
     const members = membersOf(configuration).map((id): MemberEntry => {
       const isLearner = learners.includes(id);
       const isOwn = id === this.#nodeId;
+      const matchIndex = isOwn && raft.role === "leader" ? raft.durableIndex : match.get(id);
       return {
         id,
         address: addresses[id] ?? "",
@@ -876,7 +877,7 @@ export class Group {
         ...(promotions?.[id] === undefined ? {} : { promotion: true }),
         leader: id === this.#leader,
         connected: isOwn || this.#transport.connected(id),
-        matchIndex: isOwn ? raft.durableIndex : (match.get(id) ?? 0),
+        ...(matchIndex === undefined ? {} : { matchIndex }),
         bound: incarnations?.[id] !== undefined,
       };
     });

@@ -10,6 +10,13 @@ import type { Groups } from "./groups.ts";
 import { errorAnswer, jsonAnswer, refusal, textAnswer } from "./http-answers.ts";
 import { type BodyBounds, ByteBudget, withBody } from "./http-body.ts";
 import { HttpKv } from "./http-kv.ts";
+import {
+  answerAdmin,
+  membersBodyBytesMax,
+  membersPath,
+  membersRoute,
+  parseBody,
+} from "./http-members.ts";
 import { HttpParameters } from "./http-parameters.ts";
 import { txnBodyBytesMax } from "./http-txn.ts";
 import { decodeEscapes, type RequestTarget, splitTarget } from "./request-target.ts";
@@ -209,6 +216,7 @@ class HttpDoor {
       return this.#key(request, escaped, parameters, server);
     }
     if (path === txnPath) return this.#txn(request, parameters, server);
+    if (path.startsWith(membersPath)) return this.#members(request, target, server);
     if (path === "/v1/" || path === "/v1") this.#kv.checkKey(new Uint8Array(0));
     return noSuchPath(path);
   }
@@ -254,6 +262,25 @@ class HttpDoor {
     return withBody(request, bounds, this.#bodies, (body) => this.#kv.txn(body, checked));
   }
 
+  async #members(
+    request: Request,
+    { path, parameters }: RequestTarget,
+    server: BunServer,
+  ): Promise<Response> {
+    const route = membersRoute(path);
+    if (route === undefined) return noSuchPath(path);
+    const refused = wrongMethod(request, route.methods);
+    if (refused !== undefined) return refused;
+    const checked = new HttpParameters(parameters, [...common, ...route.parameters]);
+    this.#allowTime(request, checked, server);
+    return withBody(request, this.#bodyBounds(membersBodyBytesMax), this.#bodies, (bytes) => {
+      const { operation, body } = route.request(request.method, parseBody(bytes), checked);
+      const group = checked.integer("group") ?? 0;
+      const timeoutMs = checked.integer("timeoutMs") ?? 0;
+      return answerAdmin(this.#groups, operation, { ...body, group, timeoutMs });
+    });
+  }
+
   #bodyBounds(bytesMax: number): BodyBounds {
     return { bytesMax, durationMsMax: this.#limits.requestTimeoutMsMax };
   }
@@ -277,6 +304,6 @@ function noSuchPath(path: string): Response {
   return refusal(
     404,
     "no_such_path",
-    `There is nothing at ${path}; see /v1/kv, /v1/txn and /v1/status.`,
+    `There is nothing at ${path}; see /v1/kv, /v1/txn, /v1/members and /v1/status.`,
   );
 }

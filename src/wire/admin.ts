@@ -45,8 +45,8 @@ export interface MemberEntry {
   readonly leader: boolean;
   /** The leader has a connection to it. */
   readonly connected: boolean;
-  /** Its log equals the leader's, durably, up to here. */
-  readonly matchIndex: number;
+  /** Its log equals the leader's, durably, up to here. Absent where whoever answers has just given up leadership. */
+  readonly matchIndex?: number;
   /** The data folder that speaks for it is known to the cluster: false for one that was added and has not joined yet. */
   readonly bound: boolean;
 }

@@ -1,0 +1,109 @@
+/**
+ * Members over HTTP: who they are, and changes of them. Any node takes a request, and the leader answers it. Shapes and answers are those of
+ * wire/admin.ts.
+ *
+ *     GET    /v1/members                                   the members, linearizably
+ *     POST   /v1/members          {"id","address","learner"?}      adds one
+ *     PATCH  /v1/members          {"changes":[…],"force"?}         several changes, which take effect together
+ *     PATCH  /v1/members/{id}     {"role":"voter"|"learner"}       promotes or demotes
+ *     DELETE /v1/members/{id}     ?force=true                      removes
+ *     POST   /v1/members/{id}/replace  {"id","address"}            another node takes its place once it has caught up
+ */
+import { BargeError } from "../errors.ts";
+import type { Groups } from "./groups.ts";
+import { jsonAnswer } from "./http-answers.ts";
+import type { HttpParameters } from "./http-parameters.ts";
+
+export const membersPath = "/v1/members";
+export const membersBodyBytesMax: number = 64 * 1024;
+
+export interface MembersRoute {
+  /** For the header `allow`. */
+  readonly methods: string;
+  /** Parameters besides those that all requests have. */
+  readonly parameters: readonly string[];
+  /** What to ask for, given the parsed body. */
+  readonly request: (method: string, body: unknown, parameters: HttpParameters) => MembersRequest;
+}
+
+interface MembersRequest {
+  readonly operation: "members" | "changeMembers";
+  readonly body: object;
+}
+
+/** Undefined where there is nothing at that path. */
+export function membersRoute(path: string): MembersRoute | undefined {
+  if (path === membersPath) {
+    return {
+      methods: "GET, HEAD, POST, PATCH",
+      parameters: [],
+      request: (method, body) => {
+        if (method === "PATCH") return { operation: "changeMembers", body: objectOf(body) };
+        if (method !== "POST") return { operation: "members", body: {} };
+        return changing({ op: "add", ...objectOf(body) });
+      },
+    };
+  }
+  const match = /^\/v1\/members\/([0-9]{1,10})(\/replace)?$/.exec(path);
+  if (match === null) return undefined;
+  const id = Number(match[1]);
+  if (match[2] !== undefined) {
+    return {
+      methods: "POST",
+      parameters: [],
+      request: (_, body) => {
+        const { id: by, ...rest } = objectOf(body);
+        return changing({ op: "replace", id, by, ...rest });
+      },
+    };
+  }
+  return {
+    methods: "PATCH, DELETE",
+    parameters: ["force"],
+    request: (method, body, parameters) => {
+      const force = parameters.choice("force", { true: true, false: false }) ?? false;
+      if (method === "DELETE") return changing({ op: "remove", id }, force);
+      return changing({ op: wantedOf(objectOf(body)), id }, force);
+    },
+  };
+}
+
+function changing(change: object, force = false): MembersRequest {
+  return { operation: "changeMembers", body: { changes: [change], force } };
+}
+
+function wantedOf({ role, ...rest }: Record<string, unknown>): "promote" | "demote" {
+  const [other] = Object.keys(rest);
+  if (other !== undefined)
+    throw new BargeError("bad_request", `${other}: is unknown; known here: role`);
+  if (role === "voter") return "promote";
+  if (role === "learner") return "demote";
+  throw new BargeError("bad_request", 'role: must be "voter" or "learner"');
+}
+
+function objectOf(body: unknown): Record<string, unknown> {
+  if (typeof body === "object" && body !== null && !Array.isArray(body)) {
+    return body as Record<string, unknown>;
+  }
+  throw new BargeError("bad_request", "The body must be a JSON object.");
+}
+
+/** Undefined for an empty body. */
+export function parseBody(bytes: Uint8Array): unknown {
+  if (bytes.byteLength === 0) return undefined;
+  try {
+    return JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(bytes));
+  } catch {
+    throw new BargeError("bad_request", "The body is not JSON.");
+  }
+}
+
+/** One operation of administration as an answer. */
+export function answerAdmin(groups: Groups, operation: string, body: object): Promise<Response> {
+  const { promise, resolve, reject } = Promise.withResolvers<Response>();
+  groups.admin(operation, body, {
+    answered: (answer) => resolve(jsonAnswer(answer)),
+    failed: reject,
+  });
+  return promise;
+}
