@@ -3,8 +3,8 @@
  * only once a sync that was begun afterwards has ended. It knows records and batches, and nothing of how the log-store thinks.
  */
 import { RecordKind, type Disk, type LogRecord, type SegmentFile } from "../../src/storage/disk.ts";
-import { readHardState, readWound } from "../../src/storage/records.ts";
-import { batchIntact, readBatch, type Batch } from "../../src/wire/batch.ts";
+import { readHardState, readLogStart, readWound } from "../../src/storage/records.ts";
+import { batchIntact, readBatch, type Batch, type LogStart } from "../../src/wire/batch.ts";
 
 /** One batch of a shadow log. */
 export interface Entry {
@@ -27,6 +27,16 @@ export class Shadow {
     while (log.length > 0 && log[log.length - 1]!.lastIndex >= batch.firstIndex) log.pop();
     const { firstIndex, count, term, crc } = batch;
     log.push({ firstIndex, lastIndex: firstIndex + count - 1, term, crc });
+  }
+
+  /** A snapshot stands for everything up to where it was taken, which is committed, and makes void what was here. */
+  restore(start: LogStart, committed: readonly Entry[]): void {
+    this.log.length = 0;
+    for (const entry of committed) if (entry.lastIndex <= start.index) this.log.push(entry);
+    const last = this.log.at(-1);
+    if (last?.lastIndex !== start.index || last.crc !== start.crc) {
+      throw new Error(`a log begins anew at ${start.index}, where nothing like that is committed`);
+    }
   }
 
   /** A damaged batch ends the log before its first index. */
@@ -67,6 +77,8 @@ interface Change {
   readonly batch: Batch | undefined;
   /** Of a wound: where the log ends; 0 = nowhere. */
   readonly cut: number;
+  /** Of a snapshot that was taken over. */
+  readonly restore?: LogStart;
   readonly term: number;
   readonly votedFor: number;
 }
@@ -109,16 +121,19 @@ export class DurableLedger {
   #found: Found[] | undefined;
   readonly #group: number;
   readonly #onAppend: OnAppend;
+  /** All that was ever committed, as it is now. */
+  readonly #committed: () => readonly Entry[];
 
-  constructor(group: number, onAppend: OnAppend) {
+  constructor(group: number, onAppend: OnAppend, committed: () => readonly Entry[]) {
     this.#group = group;
     this.#onAppend = onAppend;
+    this.#committed = committed;
   }
 
   /** The disk is damaged at rest. Of what became durable the node knew up to this record. */
   damage(knownSeq: number): void {
     this.#damaged = true;
-    this.#promise(replay(this.#history.filter(({ seq }) => seq <= knownSeq)));
+    this.#promise(this.#replay(this.#history.filter(({ seq }) => seq <= knownSeq)));
   }
 
   /** A wounded node promises nothing anew but its term. */
@@ -180,7 +195,7 @@ export class DurableLedger {
     }
     if (this.#damaged) {
       this.#history = historyAsFound(this.#history, found, this.#durableSeq);
-      this.durable = replay(this.#history);
+      this.durable = this.#replay(this.#history);
     }
     this.visible = new Shadow();
     this.visible.term = this.durable.term;
@@ -226,6 +241,15 @@ export class DurableLedger {
       this.visible.term = term;
       this.visible.votedFor = votedFor;
       this.#changes.push({ seq, segment, synced: false, batch: undefined, cut: 0, term, votedFor });
+    } else if (record.kind === RecordKind.logStart) {
+      const logStart = readLogStart(record.data);
+      if (logStart === undefined) throw new Error("appended bytes are no log start");
+      if (!logStart.resets) return;
+      const { term, votedFor } = this.visible;
+      const { start: restore } = logStart;
+      this.visible.restore(restore, this.#committed());
+      const change = { seq, segment, synced: false, batch: undefined, cut: 0, term, votedFor };
+      this.#changes.push({ ...change, restore });
     } else if (record.kind === RecordKind.wound) {
       const wound = readWound(record.data);
       if (wound === undefined) throw new Error("appended bytes are no wound");
@@ -240,10 +264,9 @@ export class DurableLedger {
 
   /** Each segment begins with the hard state, so an older one that nobody synced is not missed once a newer one is. */
   #isRepeated(at: number): boolean {
-    const isHardState = ({ batch, cut }: Change): boolean => batch === undefined && cut === 0;
-    const next = this.#changes
-      .slice(at)
-      .find((change) => change.synced || !isHardState(change));
+    const isHardState = ({ batch, cut, restore }: Change): boolean =>
+      batch === undefined && cut === 0 && restore === undefined;
+    const next = this.#changes.slice(at).find((change) => change.synced || !isHardState(change));
     return next !== undefined && next.synced && isHardState(next);
   }
 
@@ -253,10 +276,24 @@ export class DurableLedger {
       if (!change.synced && !this.#isRepeated(done)) break;
       done++;
       this.#durableSeq = change.seq;
-      perform(this.durable, change);
+      this.#perform(this.durable, change);
     }
     this.#history.push(...this.#changes.splice(0, done));
     this.#comeAgain();
+  }
+
+  #replay(changes: readonly Change[]): Shadow {
+    const shadow = new Shadow();
+    for (const change of changes) this.#perform(shadow, change);
+    return shadow;
+  }
+
+  #perform(shadow: Shadow, { batch, cut, restore, term, votedFor }: Change): void {
+    if (batch !== undefined) return shadow.take(batch);
+    if (restore !== undefined) return shadow.restore(restore, this.#committed());
+    if (cut > 0) shadow.cut(cut);
+    shadow.term = term;
+    shadow.votedFor = votedFor;
   }
 
   #wrap(disk: Disk, { deliver, effect }: DiskUser): Disk {
@@ -329,19 +366,6 @@ export class DurableLedger {
       close: () => disk.close(),
     };
   }
-}
-
-function perform(shadow: Shadow, { batch, cut, term, votedFor }: Change): void {
-  if (batch !== undefined) return shadow.take(batch);
-  if (cut > 0) shadow.cut(cut);
-  shadow.term = term;
-  shadow.votedFor = votedFor;
-}
-
-function replay(changes: readonly Change[]): Shadow {
-  const shadow = new Shadow();
-  for (const change of changes) perform(shadow, change);
-  return shadow;
 }
 
 /** A batch may lie in the place of another record, and be read as if it had been written there. */

@@ -3,9 +3,12 @@
  * first node to apply a batch makes it history; every other must apply the very same one.
  */
 import { ResultCode } from "../../src/machine/machine.ts";
-import { BatchKind, batchHeaderBytes, type Batch } from "../../src/wire/batch.ts";
+import { decodeConfiguration } from "../../src/raft/configuration.ts";
+import type { Configuration } from "../../src/raft/ready.ts";
+import { BatchKind, batchHeaderBytes, bodyOf, type Batch } from "../../src/wire/batch.ts";
 import { KvCommandReader, KvOp } from "../../src/wire/kv.ts";
 import { readSectionHeader, sectionHeaderBytes } from "../../src/wire/section.ts";
+import type { Entry } from "./durable-ledger.ts";
 
 /** One command as it was applied. */
 export interface Applied {
@@ -31,9 +34,13 @@ export class Oracle {
   readonly commands = new Map<number, Applied>();
   /** Index at which a value was written or tried to be. */
   readonly indexOfValue = new Map<string, number>();
+  /** The members as of `lastIndex`. */
+  configuration: Configuration | undefined;
   lastIndex = 0;
   lastTerm = 0;
   lastCrc = 0;
+  /** Every batch that was applied, in order. */
+  readonly batches: Entry[] = [];
   readonly #crcs = new Map<number, number>();
   readonly #hashes = new Map<number, number>();
   readonly #reader = new KvCommandReader();
@@ -57,10 +64,15 @@ export class Oracle {
     }
     if (batch.term < this.lastTerm) throw new Error(`applied terms fall at ${firstIndex}`);
     this.#crcs.set(firstIndex, crc);
+    const { term } = batch;
+    this.batches.push({ firstIndex, lastIndex: firstIndex + count - 1, term, crc });
     this.lastIndex += count;
     this.lastTerm = batch.term;
     this.lastCrc = crc;
     if (batch.kind === BatchKind.commands) this.#replay(batch);
+    if (batch.kind === BatchKind.configuration) {
+      this.configuration = decodeConfiguration(bodyOf(batch));
+    }
     return true;
   }
 

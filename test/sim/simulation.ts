@@ -5,9 +5,10 @@
 import { clusterIdOf, seedCrcOf } from "../../src/node/bootstrap.ts";
 import type { Batch } from "../../src/wire/batch.ts";
 import { Clients } from "./clients.ts";
-import { DurableLedger, type Shadow } from "./durable-ledger.ts";
+import { DurableLedger, type Entry, type Shadow } from "./durable-ledger.ts";
 import { Invariants, Violation } from "./invariants.ts";
 import { checkHistory, checkStates } from "./last-checks.ts";
+import { MemberChanges } from "./member-changes.ts";
 import { Nemesis, type Victim } from "./nemesis.ts";
 import { EndPoint } from "./process-end.ts";
 import { Random } from "./random.ts";
@@ -58,6 +59,8 @@ export function simulate(options: RunOptions): RunResult {
 const recoveryEventsMax = 200_000;
 /** Share of runs that go on in peace, to see that the leader stays. */
 const stableShare = 0.2;
+/** And in which leadership is handed over once more. */
+const transferShare = 0.3;
 
 class Simulation {
   readonly #seed: number;
@@ -72,6 +75,7 @@ class Simulation {
   readonly #network: SimNetwork;
   readonly #clients: Clients;
   readonly #nemesis: Nemesis;
+  readonly #memberChanges: MemberChanges;
   #events = 0;
   /** Elections that were won so far. */
   #leaders = 0;
@@ -85,16 +89,22 @@ class Simulation {
     const tally = this.#tally;
     const members = new Map<number, string>();
     for (let id = 1; id <= swarm.nodes; id++) members.set(id, `sim:${id}`);
+    const ids = Array.from({ length: swarm.nodes + swarm.spares }, (_, at) => at + 1);
 
     const ledgers = new Map<number, DurableLedger>();
-    for (const id of members.keys()) {
+    for (const id of ids) {
       const onAppend = (batch: Batch, log: Shadow): void =>
         this.#invariants.appended(id, batch, log);
-      ledgers.set(id, new DurableLedger(0, onAppend));
+      const committed = (): readonly Entry[] => this.#invariants.oracle.batches;
+      ledgers.set(id, new DurableLedger(0, onAppend, committed));
     }
-    const invariants = (this.#invariants = new Invariants(ledgers, { blackBox }));
+    const invariants = (this.#invariants = new Invariants(ledgers, {
+      blackBox,
+      limits: swarm.limits,
+      nowMs: () => scheduler.nowMs,
+    }));
     const seedCrc = seedCrcOf(clusterIdOf(`sim ${seed}`, members));
-    const victims = [...members.keys()].map((id): Victim => {
+    const victims = ids.map((id): Victim => {
       const endPoint = new EndPoint();
       const storage = new Storage({
         scheduler,
@@ -110,6 +120,7 @@ class Simulation {
         limits: swarm.limits,
         scheduler,
         clockRate: swarm.drift ** (2 * random.float() - 1),
+        preferred: id <= swarm.preferredUpTo,
         random: random.fork(200 + id),
         storage,
         ledger: ledgers.get(id)!,
@@ -138,6 +149,8 @@ class Simulation {
       random: random.fork(3),
       nodes: this.#nodes,
       oracle: invariants.oracle,
+      answeredLocally: (node, appliedIndex, boundMs) =>
+        invariants.answeredLocally(node, appliedIndex, boundMs),
       tally,
     });
     this.#nemesis = new Nemesis({
@@ -149,6 +162,13 @@ class Simulation {
       clients: this.#clients,
       tally,
       struck: (fault) => this.#trace.add(scheduler.nowMs, 1, fault),
+    });
+    this.#memberChanges = new MemberChanges({
+      scheduler,
+      random: random.fork(5),
+      swarm,
+      nodes: this.#nodes,
+      tally,
     });
   }
 
@@ -166,15 +186,17 @@ class Simulation {
   }
 
   run(): void {
-    for (const node of this.#nodes) node.start();
+    for (const node of this.#nodes) if (node.id <= this.#swarm.nodes) node.start();
     this.#network.start();
     this.#nemesis.start();
+    this.#memberChanges.start();
     while (this.#events < this.#eventsMax) this.#step();
 
     const { oracle } = this.#invariants;
     const clients = this.#clients;
     const nodes = this.#nodes;
     clients.stop();
+    this.#memberChanges.stop();
     this.#nemesis.end();
     const recovery = new Recovery({
       scheduler: this.#scheduler,
@@ -186,10 +208,11 @@ class Simulation {
     });
     recovery.run();
     if (this.#random.chance(stableShare)) recovery.staysLed();
+    if (this.#random.chance(transferShare)) recovery.handsOver(this.#random);
     for (const { call, return: end, index } of clients.history) {
       this.#trace.add(call, end === Infinity ? -1 : end, index);
     }
-    checkStates(nodes, clients, oracle);
+    checkStates(recovery.up, clients, oracle);
     checkHistory(clients, oracle);
   }
 
