@@ -1209,6 +1209,8 @@ export class Raft implements CoreState {
   #configurationChanged(): void {
     // A new member has nothing yet, whatever the others have.
     this.#minMatch = 0;
+    // Planned on top of another configuration.
+    this.#configurationDue = undefined;
     if (this.#role === "leader") this.#setPeers();
   }
 
@@ -1616,12 +1618,12 @@ export class Raft implements CoreState {
 
   /** Learners to be promoted that have been within one window of the log's end, durably, for two election time-outs. */
   #caughtUpLearners(): number[] {
-    const { electionTicksMin, electionTicksMax } = this.#limits;
+    const { electionTicksMax } = this.#limits;
     const learners: number[] = [];
     for (const id of Object.keys(this.configuration.promotions ?? {})) {
       const peer = this.#peer(Number(id));
       if (peer === undefined) continue;
-      const isHeard = this.#nowTick - peer.heardTick < electionTicksMin;
+      const isHeard = this.#nowTick - peer.heardTick < electionTicksMax;
       if (!isHeard || !this.#isWithinWindow(peer.match)) peer.caughtUpTick = Infinity;
       else peer.caughtUpTick = Math.min(peer.caughtUpTick, this.#nowTick);
       if (this.#nowTick - peer.caughtUpTick >= 2 * electionTicksMax) learners.push(peer.id);

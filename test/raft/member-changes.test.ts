@@ -493,3 +493,18 @@ test("messages of one who is no member change no quorum", () => {
   leader.turn();
   expect(leader.commit).toBe(commit);
 });
+
+test("a promotion that is due gives way to a change that is asked for in the same turn", () => {
+  const cluster = led(3);
+  const leader = cluster.node(1);
+  join(cluster, 4);
+  changed(cluster, leader, add(4));
+  cluster.tick(2 * electionTicksMax - 1);
+  // The turn in which the learner has been caught up for long enough.
+  for (let ticks = 0; ticks <= heartbeatTicks && !leader.raft.hasReady(); ticks++)
+    leader.raft.tick();
+  expect(change(leader, [add(5, true)])).toHaveProperty("next");
+  expect(leader.turn()!.ready.configurationDue).toBeUndefined();
+  cluster.tick(3 * electionTicksMax);
+  expect(membersAt(leader)).toBe("1 2 3 4 | 5");
+});

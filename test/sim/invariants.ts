@@ -2,11 +2,14 @@
  * What must hold after each event, whatever happens: the safety properties of Raft (figure 3 of the paper) and the order of durability of
  * design.md section 6. Each is checked at the moment at which it could break, against observers that share no code with what they check.
  */
+import type { Limits } from "../../src/limits.ts";
 import type { Batch } from "../../src/wire/batch.ts";
 import type { PeerMessage, RaftMessage } from "../../src/wire/messages.ts";
 import type { DurableLedger, Shadow } from "./durable-ledger.ts";
 import { decides, Electorate } from "./electorate.ts";
 import { Oracle } from "./oracle.ts";
+import { Staleness } from "./staleness.ts";
+import { Transfers } from "./transfers.ts";
 
 /** What a core says of itself. */
 export interface CoreView {
@@ -15,8 +18,19 @@ export interface CoreView {
   readonly commit: number;
   readonly durableIndex: number;
   readonly wound: object | undefined;
+  readonly lastIndex: number;
+  /** Whom it hands leadership over to; 0 = nobody. */
+  readonly transferTarget: number;
   /** The others as a leader sees them. */
   progress(): readonly { readonly id: number; readonly match: number }[];
+}
+
+export interface InvariantOptions {
+  /** Only what the cluster does counts: what is applied and what clients see, not what nodes promise each other. */
+  readonly blackBox: boolean;
+  readonly limits: Limits;
+  /** Of the simulation. */
+  readonly nowMs: () => number;
 }
 
 /** Breaks of an invariant; anything else that is thrown is a failure just as well. */
@@ -35,6 +49,9 @@ export class Invariants {
   readonly #leaders = new Map<number, { readonly nodeId: number; readonly life: number }>();
   #newestTerm = 0;
   readonly #lives = new Map<number, number>();
+  readonly #transfers: Transfers;
+  readonly #staleness = new Staleness();
+  readonly #nowMs: () => number;
   /** Whom a node voted for in a term. */
   readonly #votes = new Map<string, number>();
   /** Highest index that a node has acknowledged to another in a term. */
@@ -47,9 +64,13 @@ export class Invariants {
   /** What a machine had applied when its node's log was found damaged: it may be ahead of it. */
   readonly #ahead = new Map<number, number>();
 
-  /** With `blackBox`, only what the cluster does counts: what is applied and what clients see, not what nodes promise each other. */
-  constructor(ledgers: ReadonlyMap<number, DurableLedger>, { blackBox }: { blackBox: boolean }) {
+  constructor(
+    ledgers: ReadonlyMap<number, DurableLedger>,
+    { blackBox, limits, nowMs }: InvariantOptions,
+  ) {
     this.#blackBox = blackBox;
+    this.#transfers = new Transfers(limits);
+    this.#nowMs = nowMs;
     this.#ledgers = ledgers;
     this.#electorate = new Electorate(ledgers);
   }
@@ -104,6 +125,12 @@ export class Invariants {
       case "appendReply":
         if (message.accepted) this.#acknowledged(message.from, message);
         return;
+      case "timeoutNow": {
+        // Where somebody else leads by now, he may rewrite what this one knew.
+        if (message.term < this.#newestTerm) return;
+        const [leader, target] = [this.#ledger(message.from), this.#ledger(message.to)];
+        return this.#wrong(this.#transfers.asked(message, leader, target));
+      }
       case "heartbeatReply":
         // Round 0 is none: it tells a leader of an older term that it is one.
         if (message.readSeq > 0 && this.#ledger(message.from).durable.term < message.term) {
@@ -156,6 +183,10 @@ export class Invariants {
     }
   }
 
+  #wrong(what: string | undefined): void {
+    if (what !== undefined) throw new Violation(what);
+  }
+
   #voted(message: RaftMessage): void {
     const { from, to, term } = message;
     const key = `${from}/${term}`;
@@ -199,6 +230,7 @@ export class Invariants {
   applied(nodeId: number, batch: Batch): void {
     if (!this.oracle.apply(nodeId, batch)) return;
     const lastIndex = batch.firstIndex + batch.count - 1;
+    this.#staleness.applied(lastIndex, this.#nowMs());
     // The first batch is the same on all by construction, and committed from the start [36].
     if (batch.firstIndex === 1 || this.#blackBox) return;
     const holds = (id: number): boolean => this.#ledger(id).holds(lastIndex, batch.crc);
@@ -208,6 +240,15 @@ export class Invariants {
         `index ${lastIndex} (term ${batch.term}) is applied by ${nodeId}, durable on ${holders.join()}`,
       );
     }
+  }
+
+  /** A node answers a local read with what it has applied up to an index, which is to be no older than so long on its clock. */
+  answeredLocally(
+    node: { readonly id: number; readonly clockRate: number },
+    appliedIndex: number,
+    boundMs: number,
+  ): void {
+    this.#wrong(this.#staleness.answered(node, appliedIndex, boundMs, this.#nowMs()));
   }
 
   /** The machine may make durable what the node's own log has for sure, and no more [23]. */
@@ -221,12 +262,13 @@ export class Invariants {
     }
   }
 
-  /** After a turn of a node. */
+  /** After a turn of a node, at `nowMs` of its clock. */
   turned(
     nodeId: number,
     life: number,
     core: CoreView,
     { appliedIndex }: { readonly appliedIndex: number },
+    nowMs: number,
   ): void {
     const { durable, visible } = this.#ledger(nodeId);
     if (this.#blackBox) return;
@@ -254,6 +296,7 @@ export class Invariants {
       );
     }
     if (core.role === "leader") this.#matched(nodeId, core);
+    this.#wrong(this.#transfers.turned(nodeId, life, core, nowMs));
     const { role, term, commit, wound } = core;
     this.#shown.set(nodeId, { life, role, term, commit, wound });
     if (!sameLife) return;

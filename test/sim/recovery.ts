@@ -5,6 +5,7 @@
 import type { Clients } from "./clients.ts";
 import { Violation } from "./invariants.ts";
 import type { Oracle } from "./oracle.ts";
+import type { Random } from "./random.ts";
 import type { Scheduler } from "./scheduler.ts";
 import type { SimNode } from "./sim-node.ts";
 import type { Swarm } from "./swarm.ts";
@@ -62,14 +63,17 @@ export class Recovery {
       this.up.every((node) => get.has(node) && put.has(node)),
     );
     this.#until("everybody to be answered", patienceMs, () => clients.unanswered === 0);
-    this.#until("all nodes to be equal", patienceMs, () =>
-      this.up.every(({ group }) => group?.machine.appliedIndex === oracle.lastIndex),
-    );
+    this.#until("the members to be settled, and equal", patienceMs, () => {
+      const isEqual = ({ group }: SimNode): boolean =>
+        group?.machine.appliedIndex === oracle.lastIndex;
+      return this.#isSettled() && this.up.every(isEqual);
+    });
   }
 
   /** Nobody deposes a leader while nothing goes wrong, as long as no clock makes its heartbeats late. To be called after `run`. */
   staysLed(): void {
     if (!this.#clocksAgree) return;
+    this.#prefers();
     const terms = this.#terms();
     this.#wait(stableElections);
     if (this.#terms() !== terms) {
@@ -77,9 +81,68 @@ export class Recovery {
     }
   }
 
-  /** A refused node stays down, and may find out late. */
+  /** Where nodes are preferred, one of them comes to lead. */
+  #prefers(): void {
+    const { limits, preferredUpTo } = this.#options.swarm;
+    const mayLead = this.#voters.some(({ id }) => id <= preferredUpTo);
+    if (!mayLead) return;
+    const slowest = Math.min(...this.up.map(({ clockRate }) => clockRate));
+    const patienceMs =
+      (2 * limits.preferredDelayMs) / slowest + progressElections * this.#electionMs;
+    this.#until("a preferred leader", patienceMs, () =>
+      this.#voters.some(({ id, group }) => id <= preferredUpTo && group?.raft.role === "leader"),
+    );
+    this.#wait(1);
+  }
+
+  /** Those that could lead. */
+  get #voters(): readonly SimNode[] {
+    return this.up.filter((node) => {
+      const { id, wounded, group } = node;
+      return !wounded && group?.raft.configuration.voters.includes(id) === true;
+    });
+  }
+
+  /** In peace a leader that is asked hands over to any voter, at once: without an election that somebody has to wait for. */
+  handsOver(random: Random): void {
+    const voters = this.#voters;
+    if (!this.#clocksAgree || voters.length === 0) return;
+    const { id: target } = random.pick(voters);
+    let outcome = "";
+    // Somebody may lead who is not known yet, or hand over for another reason.
+    const ask = (): void =>
+      random.pick(voters).transfer(
+        target,
+        (leader) => (outcome = leader === target ? "done" : `done by ${leader}`),
+        ({ code, message }) => {
+          if (code === "not_transferred" && message.includes("in time")) outcome = message;
+          else this.#options.scheduler.after(this.#options.swarm.limits.tickMs, ask);
+        },
+      );
+    ask();
+    const patienceMs = progressElections * this.#electionMs + 2_000;
+    this.#until(`a transfer to ${target}`, patienceMs, () => outcome !== "");
+    if (outcome !== "done") throw new Violation(`transfer in peace: ${outcome}`);
+  }
+
+  /** The members that have to serve. A refused node stays down, and may find out late. */
   get up(): readonly SimNode[] {
-    return this.#options.nodes.filter((node) => !node.refused && !this.#isBeyondLog(node));
+    const { nodes, oracle } = this.#options;
+    const { voters = [], outgoing = [], learners = [] } = oracle.configuration ?? {};
+    const members = new Set([...voters, ...outgoing, ...learners]);
+    return nodes.filter(
+      (node) => members.has(node.id) && !node.refused && !this.#isBeyondLog(node),
+    );
+  }
+
+  /** No joint state is left over, nobody waits for a promotion, and a voter leads, as all know. */
+  #isSettled(): boolean {
+    const { nodes, oracle } = this.#options;
+    const { voters = [], outgoing = [], promotions } = oracle.configuration ?? {};
+    if (outgoing.length > 0 || promotions !== undefined) return false;
+    const [leader, ...others] = nodes.filter(({ group }) => group?.raft.role === "leader");
+    if (leader === undefined || others.length > 0 || !voters.includes(leader.id)) return false;
+    return this.up.every(({ group }) => group?.leader === leader.id);
   }
 
   /** Wounded, and what it lacks is in no log any more. */
@@ -100,8 +163,8 @@ export class Recovery {
     const { scheduler, swarm, clients } = this.#options;
     const again = (): void =>
       scheduler.after(swarm.limits.tickMs, () => this.#probe(node, kind, answered));
-    if (!this.up.includes(node)) return;
-    if (node.door === undefined) return again();
+    if (node.refused || this.#isBeyondLog(node)) return;
+    if (node.door === undefined || !this.up.includes(node)) return again();
     clients.probe(node, kind, (ok) => {
       if (ok) answered.add(node);
       else again();

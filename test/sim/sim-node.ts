@@ -340,7 +340,7 @@ export class SimNode implements NetworkNode, ClientNode {
     };
     const body = target === 0 ? {} : { to: target };
     this.deliver(() =>
-      this.door!.admin("transferLeader", body, {
+      this.door?.admin("transferLeader", body, {
         answered: (answer) => once(() => done((answer as LeaderAnswer).leader)),
         failed: (error) => once(() => refused(error)),
       }),
@@ -349,7 +349,7 @@ export class SimNode implements NetworkNode, ClientNode {
 
   /** The first thing that a node does that is told to stop. */
   leave(): void {
-    this.deliver(() => void this.door!.leave());
+    this.deliver(() => void this.door?.leave());
   }
 
   /* ---------------------------------------------------------------- ways to end */

@@ -29,6 +29,12 @@ export const faults = [
   /** Crash, and bits rot on the disk before it starts again; of a minority of nodes. */
   "rot",
   "overload",
+  /** Somebody asks for a transfer of leadership, of any node, to any node or to none in particular. */
+  "transfer",
+  /** The leader is told to stop: it hands over, and is gone a moment later. */
+  "stopLeader",
+  /** Leadership is to go to a node that the leader cannot reach from that moment on: what it is told arrives when others have gone on. */
+  "transferIntoCut",
 ] as const;
 export type Fault = (typeof faults)[number];
 
@@ -43,6 +49,11 @@ export const traits = [
   "drift",
   "strangeBounds",
   "largeValues",
+  "preferredLeaders",
+  /** Leadership goes from node to node all the time. */
+  "restlessLeaders",
+  /** Members come and go. */
+  "memberChanges",
 ] as const;
 export type Trait = (typeof traits)[number];
 export type Kind = Fault | Trait;
@@ -56,7 +67,12 @@ export function isKind(name: string): name is Kind {
 export const crashModes = ["all", "none", "prefix"] as const;
 
 export interface Swarm {
+  /** The first members. */
   readonly nodes: number;
+  /** Further nodes, with empty disks, that may become members. */
+  readonly spares: number;
+  /** Somebody asks for other members as often as that; 0 = never. */
+  readonly changeEveryMs: number;
   readonly limits: Limits;
   /** In the order of `faults`; all zero in some seeds. */
   readonly faultWeights: readonly number[];
@@ -78,6 +94,10 @@ export interface Swarm {
   readonly effectsMax: number;
   /** Requests of an overload, per node. */
   readonly burst: number;
+  /** Nodes up to this id should lead rather than others. */
+  readonly preferredUpTo: number;
+  /** Time between two transfers of leadership, besides those by faults; 0 = none. */
+  readonly transferEveryMs: number;
   /** Clocks run between 1 / drift and drift. */
   readonly drift: number;
   readonly delayMs: number;
@@ -93,13 +113,34 @@ export interface Swarm {
   readonly sectionCommandsMax: number;
   readonly readShare: number;
   readonly localShare: number;
+  /** Bounds on the age of local reads, where they have one; at most. */
+  readonly staleMsMax: number;
+  /** Time between two local reads with a bound, of which only the age is looked at; 0 = none. */
+  readonly peekEveryMs: number;
   readonly valueBytes: number;
 }
 
 const KiB = 1024;
 
 export function drawSwarm(random: Random, without: readonly Kind[] = []): Swarm {
-  return without.reduce(withoutKind, drawAll(random));
+  const swarm = drawAll(random);
+  return without.reduce(withoutKind, drawMembers(random, swarm));
+}
+
+/** In half of the seeds the members change. */
+function drawMembers(random: Random, swarm: Swarm): Swarm {
+  if (random.chance(0.5)) return swarm;
+  const { limits } = swarm;
+  const electionMs = limits.electionTicksMax * limits.tickMs;
+  return {
+    ...swarm,
+    nodes: random.pick([1, 2, 3, 3, 3, 4, 5]),
+    spares: random.between(1, 5),
+    changeEveryMs: electionMs * random.pick([0.1, 0.3, 1]),
+    // The quorum that a damaged disk may take a node from changes too. Nobody without the log's beginning could be brought in yet.
+    faultWeights: swarm.faultWeights.map((weight, at) => (faults[at] === "rot" ? 0 : weight)),
+    limits: checkLimits({ ...limits, segmentBytes: defaultLimits.segmentBytes }),
+  };
 }
 
 function withoutKind(swarm: Swarm, kind: Kind): Swarm {
@@ -122,6 +163,12 @@ function withoutKind(swarm: Swarm, kind: Kind): Swarm {
       return { ...swarm, limits: plainLimits(swarm.limits) };
     case "largeValues":
       return { ...swarm, valueBytes: 0 };
+    case "memberChanges":
+      return { ...swarm, spares: 0, changeEveryMs: 0 };
+    case "preferredLeaders":
+      return { ...swarm, preferredUpTo: 0 };
+    case "restlessLeaders":
+      return { ...swarm, transferEveryMs: 0 };
     default: {
       const without = faults.indexOf(kind);
       const faultWeights = swarm.faultWeights.map((weight, at) => (at === without ? 0 : weight));
@@ -135,6 +182,8 @@ function drawAll(random: Random): Swarm {
   const electionMs = limits.electionTicksMax * limits.tickMs;
   const usual: Swarm = {
     nodes: random.chance(0.65) ? 3 : 5,
+    spares: 0,
+    changeEveryMs: 0,
     limits,
     faultWeights: drawFaults(random),
     faultEveryMs: electionMs * random.pick([0.15, 0.4, 1]),
@@ -153,6 +202,8 @@ function drawAll(random: Random): Swarm {
     slowness: random.pick([10, 100]),
     effectsMax: random.pick([3, 20]),
     burst: random.pick([30, 150]),
+    preferredUpTo: random.pick([0, 0, 0, 1, 2]),
+    transferEveryMs: electionMs * random.pick([0, 0, 0.3, 1]),
     drift: random.pick([1, 1, 1.2, 2]),
     delayMs: random.pick([0.1, 0.5, 2]),
     slowChance: random.pick([0, 0.01, 0.1, 0.3]),
@@ -167,6 +218,8 @@ function drawAll(random: Random): Swarm {
     sectionCommandsMax: random.between(1, 4),
     readShare: random.pick([0.1, 0.3, 0.6]),
     localShare: random.pick([0, 0.1]),
+    staleMsMax: electionMs * random.pick([0.3, 1, 3]),
+    peekEveryMs: limits.tickMs * random.pick([0, 0.3, 1]),
     valueBytes: random.pick([0, 0, 200]),
   };
   return random.chance(0.25) ? churn(random, usual) : usual;
@@ -235,6 +288,11 @@ function drawLimits(random: Random): Limits {
     electionTicksMin,
     electionTicksMax,
     checkQuorumTicks: electionTicksMin + random.below(electionTicksMin + 1),
+    syncStallMs: strange(defaultLimits.syncStallMs, [5, 50]),
+    loopStallMs: strange(defaultLimits.loopStallMs, [20, 60]),
+    loopStallsMax: strange(defaultLimits.loopStallsMax, [1]),
+    stallWindowMs: strange(defaultLimits.stallWindowMs, [100, 1_000]),
+    preferredDelayMs: strange(defaultLimits.preferredDelayMs, [50, 500]),
     batchBytesMax: strange(defaultLimits.batchBytesMax, [1, 200, 1_000]),
     sealBytes: strange(defaultLimits.sealBytes, [1, 300]),
     appendBytesMax: strange(defaultLimits.appendBytesMax, [1, 500, 2_000]),

@@ -14,6 +14,9 @@ export const happenings = [
   "rottenStarts",
   "wounds",
   "heals",
+  /** Answers to who asked for other members: done, and not done or not known. */
+  "membersChanged",
+  "membersRefused",
   /** Answers to clients. */
   /** Leaders that were told to hand over, or to stop, and were followed by another. */
   "transfers",
