@@ -54,6 +54,7 @@ export interface ClientOptions {
   readonly readShare: number;
   readonly localShare: number;
   readonly staleMsMax: number;
+  readonly peekEveryMs: number;
   /** Length to which values are padded, at most. */
   readonly valueBytes: number;
 }
@@ -104,6 +105,36 @@ export class Clients {
   constructor(options: ClientOptions) {
     this.#options = options;
     for (let client = 0; client < options.clients; client++) this.#think(client);
+    if (options.peekEveryMs > 0) this.#peekLater();
+  }
+
+  /** Local reads with a bound, of any node, for their age alone. */
+  #peekLater(): void {
+    const { scheduler, random, peekEveryMs, nodes } = this.#options;
+    scheduler.after(2 * random.float() * peekEveryMs, () => {
+      if (this.#stopped) return;
+      this.#peek(random.pick(nodes));
+      this.#peekLater();
+    });
+  }
+
+  #peek(node: ClientNode): void {
+    const { random, staleMsMax, tally, answeredLocally, timeoutMs } = this.#options;
+    const boundMs = 1 + random.below(Math.ceil(staleMsMax));
+    node.deliver(() => {
+      node.door?.read(0, Consistency.local, boundMs, timeoutMs, {
+        ready: (_, appliedIndex) => {
+          tally.freshReads++;
+          answeredLocally(node, appliedIndex, boundMs);
+        },
+        failed: ({ code, message }) => {
+          tally.staleReads++;
+          if (!expectedErrors.has(code)) {
+            throw new Violation(`node ${node.id} answers ${code}: ${message}`);
+          }
+        },
+      });
+    });
   }
 
   /** No new requests. */
@@ -314,21 +345,10 @@ export class Clients {
     const request = this.#begin(node, drafts, resume);
     (local ? this.localReads : this.history).push(...drafts);
     const consistency = local ? Consistency.local : Consistency.linearizable;
-    const { random, staleMsMax, tally, answeredLocally } = this.#options;
-    const boundMs = local && random.chance(0.7) ? 1 + random.below(Math.ceil(staleMsMax)) : 0;
     node.deliver(() => {
-      node.door!.read(0, consistency, boundMs, this.#options.timeoutMs, {
-        ready: (source, appliedIndex) => {
-          if (boundMs > 0) {
-            tally.freshReads++;
-            answeredLocally(node, appliedIndex, boundMs);
-          }
-          this.#ready(request, source, appliedIndex, local);
-        },
-        failed: (error) => {
-          if (boundMs > 0) tally.staleReads++;
-          this.#failed(request, error);
-        },
+      node.door!.read(0, consistency, 0, this.#options.timeoutMs, {
+        ready: (source, appliedIndex) => this.#ready(request, source, appliedIndex, local),
+        failed: (error) => this.#failed(request, error),
       });
     });
   }

@@ -1,5 +1,6 @@
 /** What goes wrong in a run, and when: faults at random times, and new leaders that fall. All of it ends with peace. */
 import type { Clients } from "./clients.ts";
+import { Violation } from "./invariants.ts";
 import type { EndPoint } from "./process-end.ts";
 import type { Random } from "./random.ts";
 import type { Scheduler } from "./scheduler.ts";
@@ -56,6 +57,11 @@ export class Nemesis {
   }
 
   start(): void {
+    this.#transferLater();
+    this.#strikeLater();
+  }
+
+  #strikeLater(): void {
     const { faultWeights, faultEveryMs } = this.#swarm;
     if (faultWeights.every((weight) => weight === 0)) return;
     this.#scheduler.after(-Math.log(1 - this.#random.float()) * faultEveryMs, () => {
@@ -63,7 +69,7 @@ export class Nemesis {
       const fault = this.#random.weighted(faultWeights);
       this.#struck(fault);
       this.#strike(faults[fault]!);
-      this.start();
+      this.#strikeLater();
     });
   }
 
@@ -128,6 +134,7 @@ export class Nemesis {
       case "split":
         return this.#isolate(this.#victims.filter(() => random.chance(0.5)));
       case "cutOneWay": {
+        if (this.#network.pairs.length === 0) return;
         const [a, b] = random.pick(this.#network.pairs);
         return this.#cut([random.chance(0.5) ? [a, b] : [b, a]]);
       }
@@ -136,10 +143,12 @@ export class Nemesis {
       case "heal":
         return this.#network.heal();
       case "reset": {
+        if (this.#network.pairs.length === 0) return;
         const [a, b] = random.pick(this.#network.pairs);
         return this.#network.reset(a, b);
       }
       case "slowLink": {
+        if (this.#network.pairs.length === 0) return;
         const [a, b] = random.pick(this.#network.pairs);
         this.#network.slow(a, b);
         return this.#later(this.#swarm.outageMs, () => this.#network.hasten(a, b));
@@ -162,7 +171,54 @@ export class Nemesis {
         for (const { node } of struck) this.#clients.burst(node, this.#swarm.burst, withinMs);
         return;
       }
+      case "transfer":
+        return this.#transfer(victim.node, random.below(this.#victims.length + 1));
+      case "stopLeader":
+        return this.#stop(leader.node);
+      case "transferIntoCut":
+        return this.#transferIntoCut(leader);
     }
+  }
+
+  /** `target` 0: whoever fits best. The same request a second time changes nothing. */
+  #transfer(asked: SimNode, target: number): void {
+    for (let times = this.#random.between(1, 2); times > 0; times--) {
+      asked.transfer(target, (leader) => {
+        if (target !== 0 && leader !== target)
+          throw new Violation(`leadership was to go to ${target} and went to ${leader}`);
+        this.#tally.transfers++;
+      });
+    }
+  }
+
+  #transferIntoCut(leader: Victim): void {
+    const others = this.#victims.filter((victim) => victim !== leader);
+    if (others.length === 0) return;
+    const target = this.#random.pick(others);
+    const { electionTicksMax, tickMs } = this.#swarm.limits;
+    const electionMs = electionTicksMax * tickMs;
+    this.#cutFor(electionMs * (0.5 + 2 * this.#random.float()), [[leader.node.id, target.node.id]]);
+    this.#transfer(leader.node, target.node.id);
+  }
+
+  #transferLater(): void {
+    const { transferEveryMs } = this.#swarm;
+    if (transferEveryMs === 0) return;
+    this.#scheduler.after(-Math.log(1 - this.#random.float()) * transferEveryMs, () => {
+      if (this.#peace) return;
+      const leader = this.#victims.find(({ node }) => node.group?.raft.role === "leader");
+      if (leader !== undefined)
+        this.#transfer(leader.node, this.#random.below(this.#victims.length + 1));
+      this.#transferLater();
+    });
+  }
+
+  #stop(node: SimNode): void {
+    const { life } = node;
+    node.leave();
+    this.#later(this.#swarm.outageMs / 4, () => {
+      if (node.life === life && !this.#peace) this.#crash(node);
+    });
   }
 
   #crash(node: SimNode): void {

@@ -382,8 +382,83 @@ export const plantedBugs = {
     changes: [
       {
         file: "storage/recovery.ts",
-        from: "if (!short && !replay.watermarkDiffers) return;",
-        to: "if (replay.lastSeq >= 0) return;",
+        from: "if (!short && !replay.watermarkDiffers) return undefined;",
+        to: "if (replay.lastSeq >= 0) return undefined;",
+      },
+    ],
+  },
+  woundedVotes: {
+    what: "a node that has lost durable data votes all the same",
+    changes: [
+      {
+        file: raft,
+        from: "if (this.#healing !== undefined) return false;\n    return this.configuration",
+        to: "return this.configuration",
+      },
+    ],
+  },
+  woundedCampaigns: {
+    what: "a node that has lost durable data asks for votes all the same",
+    changes: [
+      {
+        file: raft,
+        from: "if (this.#healing !== undefined || this.#term >=",
+        to: "if (this.#term >=",
+      },
+    ],
+  },
+  healsTooEarly: {
+    what: "a wounded node is whole again as soon as a leader has matched anything of its log",
+    changes: [
+      {
+        file: "raft/healing.ts",
+        from: "return !isBelow && index >= this.appliedIndex;",
+        to: "return !isBelow || index > 0;",
+      },
+    ],
+  },
+  woundNotDurable: {
+    what: "a wounded node does not note that it is",
+    changes: [
+      {
+        file: "storage/log-store.ts",
+        from: "return group.wound !== undefined || this.#movedWounds.has(group);",
+        to: "return group.cut > 0;",
+      },
+    ],
+  },
+  woundForgetsVote: {
+    what: "a wounded node takes its vote in the terms that it may have forgotten for not given",
+    changes: [
+      {
+        file: raft,
+        from: "if (this.#votedFor === 0) this.#votedFor = this.nodeId;",
+        to: "",
+      },
+      {
+        file: raft,
+        from: "if (wound.hardTerm > this.#term) {",
+        to: "if (wound.hardTerm < 0) {",
+      },
+    ],
+  },
+  secondWoundForgetsFirst: {
+    what: "the watermark of a wounded node says only what it has now",
+    changes: [
+      {
+        file: "storage/log-store.ts",
+        from: "wound === undefined ? durable : gravest(wound, durable)",
+        to: "wound === undefined ? durable : durable",
+      },
+    ],
+  },
+  woundedKeepsCommit: {
+    what: "a wounded node takes what is left of its log for committed as far as it had noted, or its machine has it",
+    changes: [
+      {
+        file: raft,
+        from: "if (options.wound === undefined) this.#recoverCommit(options);\n    else this",
+        to: "this.#recoverCommit({ ...options, appliedIndex: Math.min(options.appliedIndex, this.#log.lastIndex) });\n    if (options.wound !== undefined) this",
       },
     ],
   },
@@ -449,6 +524,145 @@ export const plantedBugs = {
         file: group,
         from: "return waiters >= this.#limits.waitersMax;",
         to: "return waiters < 0;",
+      },
+    ],
+  },
+  handsOverTooEarly: {
+    what: "a leader hands over to who has not got all of its log yet",
+    changes: [
+      {
+        file: raft,
+        from: "if (this.#peer(transfer.target)?.match !== this.#log.lastIndex) return;",
+        to: "",
+      },
+    ],
+  },
+  proposesWhileHandingOver: {
+    what: "a leader that hands over goes on to take writes",
+    changes: [
+      {
+        file: raft,
+        from: 'if (this.#role !== "leader" || this.#transfer !== undefined) return undefined;',
+        to: 'if (this.#role !== "leader") return undefined;',
+      },
+      {
+        file: raft,
+        from: 'if (this.#transfer !== undefined) this.#broken("a leader that hands over proposes nothing");',
+        to: "",
+      },
+    ],
+  },
+  handsOverForEver: {
+    what: "a leader whose target does not take over waits for it for ever",
+    changes: [
+      {
+        file: "raft/transfer.ts",
+        from: "return nowTick - this.sinceTick >= electionTicksMin;",
+        to: "return nowTick - this.sinceTick < -electionTicksMin;",
+      },
+    ],
+  },
+  targetAsksFirst: {
+    what: "who is told to take over begins with a pre-vote, which those who hear the leader refuse",
+    changes: [{ file: raft, from: "this.#campaign(true);", to: "this.#preCampaign();" }],
+  },
+  votersStayLoyal: {
+    what: "voters that hear the leader do not vote for whom it hands over to",
+    changes: [
+      {
+        file: raft,
+        from: "if (this.#hearsLeader() && !message.transfer) return false;",
+        to: "if (this.#hearsLeader()) return false;",
+      },
+    ],
+  },
+  wishOutweighsLog: {
+    what: "a vote for whom the leader wanted is granted without a look at the log, and so is one that came late",
+    changes: [
+      {
+        file: raft,
+        from: "if (!mayVote || !this.#isUpToDate(message) || !this.#maySupport(message.from)) {",
+        to: "if (!mayVote || (!message.transfer && !this.#isUpToDate(message)) || !this.#maySupport(message.from)) {",
+      },
+      {
+        file: raft,
+        from: "if (message.lastIndex !== lastIndex || message.lastTerm !== lastTerm) return;",
+        to: "",
+      },
+    ],
+  },
+  heldIsKept: {
+    what: "what waited while leadership was handed over goes on to the next leader, and stays",
+    changes: [
+      {
+        file: group,
+        from: "for (const item of this.#inbox.takeAll()) {\n      const { section",
+        to: "for (const item of this.#inbox.all) {\n      const { section",
+      },
+      {
+        file: "node/inbox.ts",
+        from: "  get length(): number {",
+        to: "  get all(): readonly InboxSection[] {\n    return this.#sections;\n  }\n\n  get length(): number {",
+      },
+    ],
+  },
+  freshFromArrival: {
+    what: "a local read counts its age from when a heartbeat arrived",
+    changes: [
+      {
+        file: raft,
+        from: "this.#freshAsOf(message.freshStamp - this.#firstStamp, message.commit);",
+        to: "if (message.freshStamp > 0) this.#freshAsOf(this.#nowTick, message.commit);",
+      },
+    ],
+  },
+  freshFromNewestStamp: {
+    what: "a leader returns the newest stamp of a follower, though no quorum has confirmed it since",
+    changes: [
+      {
+        file: "raft/reads.ts",
+        from: "if (entry.lastSeq < seq) return entry.stamp;",
+        to: "if (seq > 0) return entry.stamp;",
+      },
+    ],
+  },
+  freshBeforeApplied: {
+    what: "a local read counts as fresh though what makes it so is not applied",
+    changes: [
+      {
+        file: raft,
+        from: "if (this.#applied < this.#freshIndex) return;",
+        to: "",
+      },
+    ],
+  },
+  freshWithoutMatch: {
+    what: "a leader vouches for a follower that has not got what was committed",
+    changes: [
+      {
+        file: raft,
+        from: "this.#rounds.freshSeq(peer.match)",
+        to: "this.#rounds.freshSeq(Number.MAX_SAFE_INTEGER)",
+      },
+    ],
+  },
+  pauseMakesNothingOlder: {
+    what: "the time for which a process stood still does not make its local reads older",
+    changes: [
+      {
+        file: group,
+        from: "return this.raft.stalenessTicks + (this.#freshSinceSkip() ? 0 : this.#skippedTicks);",
+        to: "return this.raft.stalenessTicks;",
+      },
+    ],
+  },
+  boundedReadBeforeTicks: {
+    what: "a local read with a bound is answered before the time that has passed is counted",
+    changes: [
+      {
+        file: group,
+        from: "this.#boundedReads.push({ waiter, maxStalenessMs });\n      return;",
+        to: "this.#boundedReads.push({ waiter, maxStalenessMs });\n      return this.#answerBoundedReads();",
       },
     ],
   },

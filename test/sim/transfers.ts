@@ -38,9 +38,8 @@ export class Transfers {
   ): string | undefined {
     const { visible } = leader;
     const { durable } = target;
-    if (visible.lastIndex === lastIndex && target.holds(lastIndex, visible.at(lastIndex)?.crc))
-      return undefined;
-    return `node ${from} hands over to ${to}, whose log ends at ${durable.lastIndex}, its own at ${visible.lastIndex}`;
+    if (target.holds(lastIndex, visible.at(lastIndex)?.crc)) return undefined;
+    return `node ${from} hands over to ${to} as of ${lastIndex}, whose log ends at ${durable.lastIndex}`;
   }
 
   /** After a turn, at `nowMs` of the node's clock; what is wrong. */
