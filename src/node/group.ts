@@ -417,6 +417,7 @@ export class Group {
   propose(nowMs: number, syncing: boolean): void {
     if (this.#stopped !== undefined) return;
     this.#guard(() => {
+      if (!this.#snapshots.idle) this.#snapshots.work(nowMs);
       if (!this.#memberChanges.idle) this.#memberChanges.step(nowMs);
       const context = this.#reads.begin();
       if (context !== 0) this.raft.readIndex(context);
@@ -647,9 +648,7 @@ export class Group {
 
   /** A slice of the machine's background work; true when there is more at once. */
   work(nowMs: number): boolean {
-    if (this.#stopped !== undefined) return false;
-    if (!this.#snapshots.idle) this.#guard(() => this.#snapshots.work(nowMs));
-    return this.machine.work(nowMs);
+    return this.#stopped === undefined && this.machine.work(nowMs);
   }
 
   /** Time-outs and log retirement; some times a second. */
@@ -770,10 +769,13 @@ export class Group {
 
   /* ---------------------------------------------------------------- handing over */
 
-  /** Leadership goes to `target` (0 = who fits best), asked by hand; the waiter hears once it has, or why not. */
-  transferLeader(target: number, deadlineMs: number, waiter: HandOverWaiter): void {
+  /**
+   * Leadership goes to `target` (0 = who fits best), asked by hand; the waiter hears once it has, or why not. With `from` (0 = whoever
+   * leads), nothing changes where another leads than that node.
+   */
+  transferLeader(target: number, from: number, deadlineMs: number, waiter: HandOverWaiter): void {
     if (this.#stopped !== undefined) return waiter.failed(this.#error("internal"));
-    this.#handOver.ask(target, deadlineMs, waiter);
+    this.#handOver.ask(target, from, deadlineMs, waiter);
   }
 
   /** The node is about to stop: false where it does not lead, or nobody can take over. */

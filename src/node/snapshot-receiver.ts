@@ -55,7 +55,8 @@ interface Receiving {
   taken: number;
   written: number;
   answered: number;
-  movedMs: number;
+  /** When the last of it came; undefined until the turn sees to it. */
+  movedMs: number | undefined;
   /** Verified and durable, or found unusable. */
   finished: boolean | undefined;
   finishing: boolean;
@@ -65,7 +66,6 @@ interface Receiving {
 export class SnapshotReceiver {
   readonly #options: SnapshotReceiverOptions;
   #receiving: Receiving | undefined;
-  #nowMs = 0;
   /** Taken over, and given up; bytes that were received. */
   installed = 0;
   discarded = 0;
@@ -118,7 +118,7 @@ export class SnapshotReceiver {
       taken: 0,
       written: 0,
       answered: 0,
-      movedMs: this.#nowMs,
+      movedMs: undefined,
       finished: undefined,
       finishing: false,
       failed: false,
@@ -133,7 +133,7 @@ export class SnapshotReceiver {
     if (receiving === undefined || !this.#isOf(chunk)) return;
     const { offset, body, crc, digest } = chunk;
     const { offer, incoming } = receiving;
-    receiving.movedMs = this.#nowMs;
+    receiving.movedMs = undefined;
     if (offset !== receiving.taken) return;
     const end = offset + body.byteLength;
     if (receiving.chunkBytes === 0) receiving.chunkBytes = body.byteLength;
@@ -158,7 +158,6 @@ export class SnapshotReceiver {
 
   /** Within a turn: answers for what was written, and ends what is finished. */
   work(nowMs: number): void {
-    this.#nowMs = nowMs;
     const receiving = this.#receiving;
     if (receiving === undefined) return;
     const { offer, incoming } = receiving;
@@ -174,6 +173,7 @@ export class SnapshotReceiver {
         this.#options.wake();
       });
     }
+    receiving.movedMs ??= nowMs;
     const isLate = nowMs - receiving.movedMs >= this.#options.limits.snapshotStallMs;
     if (isLate && !receiving.finishing) this.discard("the sender is gone");
   }
