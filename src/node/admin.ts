@@ -45,7 +45,8 @@ type Handler<O extends AdminOperation> = (
 
 const handlers: { readonly [O in AdminOperation]: Handler<O> } = {
   transferLeader: (group, call) => {
-    group.transferLeader(call.body.to ?? 0, call.deadlineMs, {
+    const { to = 0, from = 0 } = call.body;
+    group.transferLeader(to, from, call.deadlineMs, {
       done: (leader, changed) => call.answer({ group: group.id, leader, changed }),
       failed: (error) => call.fail(error),
     });
@@ -122,6 +123,8 @@ function refuseJoin(
 
 export interface AdminOptions {
   readonly identity: ClusterIdentity | undefined;
+  /** Random, so that an answer to a life before a crash is not taken for one to this. */
+  readonly firstRequest: number;
   readonly limits: Limits;
   readonly transport: Transport;
   readonly groups: ReadonlyMap<number, Group>;
@@ -141,11 +144,12 @@ interface PassedOn {
 export class Admin {
   readonly #options: AdminOptions;
   readonly #passedOn = new Map<number, PassedOn>();
-  #lastRequest = 0;
+  #lastRequest: number;
   #draining = false;
 
   constructor(options: AdminOptions) {
     this.#options = options;
+    this.#lastRequest = options.firstRequest;
   }
 
   get idle(): boolean {

@@ -57,6 +57,8 @@ export interface GroupOptions {
   readonly transport: Transport;
   readonly machine: StateMachine;
   readonly logger: GroupLogger;
+  /** Random, below 2^48: where this life's requests to other nodes begin to be numbered. */
+  readonly firstRequest: number;
   /** Asks for a turn soon: a thread of the machine has done something. */
   readonly wake: () => void;
   readonly compaction?: CompactionPolicy;
@@ -95,7 +97,7 @@ export class Group {
   readonly #snapshots: Snapshots;
 
   readonly #inbox = new Inbox();
-  readonly #forwards = new Forwards();
+  readonly #forwards: Forwards;
   readonly #handOver: HandOver;
   /** Leadership was handed over, and until then the inbox waits for whoever leads next; Infinity = it was not. */
   #heldUntilMs = Infinity;
@@ -137,6 +139,7 @@ export class Group {
     this.#store = options.store;
     this.#transport = options.transport;
     this.#logger = options.logger;
+    this.#forwards = new Forwards(options.firstRequest);
     this.#tail = new TailCache(options.limits.tailCacheBytes);
     this.#applier = new Applier(options.machine, this.#pending, options.limits);
     this.#memberChanges = new MemberChanges(this.raft, ({ changes, force }, nowMs) =>

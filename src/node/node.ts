@@ -44,6 +44,9 @@ import { joinCluster, type JoinedCluster, type JoinTarget } from "./join.ts";
 import { Peers, removed } from "./peers.ts";
 import { Shard } from "./shard.ts";
 
+/** Far from where numbers end, and in so wide a range that no two lives of a node meet. */
+const requestsBeginBelow = 2 ** 48 - 1;
+
 export interface NodeOptions {
   readonly nodeId: number;
   readonly dataDir: string;
@@ -231,6 +234,7 @@ class Node implements RunningNode, Groups {
       transport: this.#transport,
       machine: this.#machine,
       logger: this.#logger,
+      firstRequest: randomInt(requestsBeginBelow),
       wake: () => this.#wake(),
     });
     group.mayElect = this.#dataDir.peers.formed || initialMembers.size <= 1;
@@ -255,6 +259,7 @@ class Node implements RunningNode, Groups {
         store: this.#store,
         transport: this.#transport,
         groups: [group],
+        firstRequest: randomInt(requestsBeginBelow),
         identity: {
           clusterId: this.#clusterId,
           tokenHash: this.#tokenHash,

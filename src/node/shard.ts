@@ -22,6 +22,8 @@ export interface ShardOptions {
   readonly store: LogStore;
   readonly transport: Transport;
   readonly groups: readonly Group[];
+  /** Random, below 2^48: where this life's requests to other nodes begin to be numbered. */
+  readonly firstRequest: number;
   /** Whom this node takes for members of its cluster; without it no node can join. */
   readonly identity?: ClusterIdentity;
   /** Asks for a turn soon; may be called any number of times. */
@@ -73,6 +75,7 @@ export class Shard {
     this.#tickedMs = nowMs;
     this.#admin = new Admin({
       identity: options.identity,
+      firstRequest: options.firstRequest,
       limits: options.limits,
       transport: options.transport,
       groups: this.#groups,

@@ -216,12 +216,20 @@ export class SimNode implements NetworkNode, ClientNode {
       transport,
       machine,
       logger,
+      firstRequest: coreRandom.u32(),
       wake: () => {
         if (this.life === life) this.#wake();
       },
     });
     const shard = new Shard(
-      { limits, store, transport, groups: [this.#group], wake: () => this.#wake() },
+      {
+        limits,
+        store,
+        transport,
+        groups: [this.#group],
+        firstRequest: coreRandom.u32(),
+        wake: () => this.#wake(),
+      },
       this.#nowMs,
     );
     this.door = shard;
