@@ -20,6 +20,8 @@ const noCodes: readonly ErrorCode[] = [
   "member_exists",
   "member_removed",
   "no_live_majority",
+  "not_voter",
+  "not_transferred",
 ];
 
 /** Errors that come from what was asked, not from the state of the cluster. */

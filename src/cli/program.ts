@@ -63,6 +63,12 @@ const entries: readonly Entry[] = [
     load: async () => (await import("./member.ts")).memberCommand(),
   },
   {
+    name: "transfer-leader",
+    summary: "have another node lead",
+    writes: true,
+    load: async () => (await import("./transfer-leader.ts")).transferLeaderCommand(),
+  },
+  {
     name: "status",
     summary: "show all nodes of a cluster",
     load: async () => (await import("./status.ts")).statusCommand(),

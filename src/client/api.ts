@@ -12,6 +12,7 @@ import type {
   AdminOperation,
   MembersAnswer,
   MemberWish,
+  LeaderAnswer,
 } from "../wire/admin.ts";
 import type { NodeStatus } from "../wire/status.ts";
 
@@ -332,6 +333,11 @@ export interface Client<C extends CodecName = "bytes"> extends AsyncDisposable {
     changes: readonly MemberWish[],
     options?: ChangeOptions,
   ): Promise<AdminAnswers["changeMembers"]>;
+  /**
+   * Has another voter lead: the one with that id, or the one that fits best. Resolves once it does; nothing changes where it does already.
+   * Writes wait for a moment meanwhile, and none is lost. Refused for who could not lead; without effect where he does not take over in time.
+   */
+  transferLeader(to?: number, options?: CallOptions): Promise<LeaderAnswer>;
   /** One operation of administration, by its name in wire/admin.ts; asked of any node, or of `endpoint`. */
   admin<O extends AdminOperation>(
     operation: O,

@@ -45,6 +45,7 @@ import type {
   AdminOperation,
   MembersAnswer,
   MemberWish,
+  LeaderAnswer,
 } from "../wire/admin.ts";
 import type { NodeStatus } from "../wire/status.ts";
 import { Sweeper } from "./sweeper.ts";
@@ -215,6 +216,12 @@ export class BargeClient<C extends CodecName> implements Client<C>, RouterEvents
   ): Promise<AdminAnswers["changeMembers"]> {
     const body = { changes: [...changes], force: options?.force ?? false };
     return this.admin("changeMembers", body, options);
+  }
+
+  async transferLeader(to?: number, options?: CallOptions): Promise<LeaderAnswer> {
+    if (to !== undefined) return this.admin("transferLeader", { to }, options);
+    const { leader: from } = await this.members(options);
+    return this.admin("transferLeader", { from }, options);
   }
 
   async admin<O extends AdminOperation>(

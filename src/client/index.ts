@@ -39,5 +39,5 @@ export type {
   WriteResult,
 } from "./api.ts";
 export { connect } from "./connect.ts";
-export type { MemberEntry, MembersAnswer, MemberWish } from "../wire/admin.ts";
+export type { LeaderAnswer, MemberEntry, MembersAnswer, MemberWish } from "../wire/admin.ts";
 export type { GroupStatus, MemberStatus, NodeStatus } from "../wire/status.ts";

@@ -9,6 +9,7 @@ import { BargeError, type ErrorCode } from "../errors.ts";
 import type { Limits } from "../limits.ts";
 import type { Raft } from "../raft/raft.ts";
 import type { TransferAnswer } from "../raft/transfer.ts";
+import type { HandOverStatus } from "../wire/status.ts";
 
 /** Somebody asked for the transfer and waits. Exactly one of the two is called, once. */
 export interface HandOverWaiter {
@@ -31,6 +32,15 @@ interface Waiting {
   readonly deadlineMs: number;
 }
 
+interface Begun {
+  readonly target: number;
+  readonly reason: string;
+  readonly atMs: number;
+  state: HandOverStatus["state"];
+}
+
+/** A transfer takes milliseconds: it is told of for so long. */
+const toldMs = 60_000;
 /** Requests for one transfer; whoever repeats his joins it. */
 const waitersMax = 64;
 
@@ -40,6 +50,9 @@ export class HandOver {
   readonly #raft: Raft;
   readonly #begun: HandOverOptions["begun"];
   #waiting: Waiting[] = [];
+  #last: Begun | undefined;
+  /** Of the last tick. */
+  #nowMs = 0;
   /** Of the stalls of the loop that are not long ago. */
   #stallsMs: number[] = [];
   /** Before that, nothing is handed over for the node's own reasons. */
@@ -58,8 +71,18 @@ export class HandOver {
     return this.#waiting.length === 0;
   }
 
-  /** By hand. */
-  ask(target: number, deadlineMs: number, waiter: HandOverWaiter): void {
+  status(): HandOverStatus | undefined {
+    if (this.#last === undefined) return undefined;
+    const { target: to, reason, state, atMs } = this.#last;
+    const forMs = this.#nowMs - atMs;
+    if (forMs > toldMs) return undefined;
+    return { to, reason, state, secondsAgo: Math.max(0, Math.round(forMs / 1_000)) };
+  }
+
+  /** By hand. With `from`, only away from that node: where another leads, it is so already. */
+  ask(target: number, from: number, deadlineMs: number, waiter: HandOverWaiter): void {
+    if (this.#raft.role === "leader" && from !== 0 && from !== this.#nodeId)
+      return waiter.done(this.#nodeId, false);
     if (this.#waiting.length >= waitersMax)
       return waiter.failed(error("overloaded", "Too many requests for a transfer of leadership."));
     const answer = this.begin(target, "asked by hand");
@@ -73,7 +96,10 @@ export class HandOver {
     const before = this.#raft.transferTarget;
     const answer = this.#raft.transferLeadership(target, above);
     const { transferTarget } = this.#raft;
-    if (transferTarget !== 0 && transferTarget !== before) this.#begun(transferTarget, reason);
+    if (transferTarget !== 0 && transferTarget !== before) {
+      this.#last = { target: transferTarget, reason, atMs: this.#nowMs, state: "under way" };
+      this.#begun(transferTarget, reason);
+    }
     return answer;
   }
 
@@ -81,6 +107,7 @@ export class HandOver {
   led(leader: number): void {
     if (this.#raft.role !== "leader") this.#preferredSinceMs = Infinity;
     if (leader === 0) return;
+    this.#settle(leader);
     const waiting = this.#waiting;
     this.#waiting = [];
     for (const { waiter, target } of waiting) {
@@ -91,6 +118,7 @@ export class HandOver {
 
   /** Some times a second. */
   tick(nowMs: number): void {
+    this.#nowMs = nowMs;
     if (this.#raft.role === "leader") {
       if (this.#raft.transferTarget === 0) this.#ended();
       this.#prefer(nowMs);
@@ -104,12 +132,18 @@ export class HandOver {
 
   /** The transfer did not succeed in its time, and this node leads on. */
   #ended(): void {
+    this.#settle(this.#nodeId);
     const waiting = this.#waiting;
     this.#waiting = [];
     for (const { waiter, target } of waiting)
       waiter.failed(
         notTransferred(`Node ${target} did not take over in time; this node leads on.`),
       );
+  }
+
+  #settle(leader: number): void {
+    if (this.#last?.state === "under way")
+      this.#last.state = leader === this.#last.target ? "done" : "failed";
   }
 
   #prefer(nowMs: number): void {

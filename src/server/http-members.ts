@@ -1,5 +1,5 @@
 /**
- * Members over HTTP: who they are, and changes of them. Any node takes a request, and the leader answers it. Shapes and answers are those of
+ * Administration over HTTP: who the members are, changes of them, and who leads. Any node takes a request, and the leader answers it. Shapes and answers are those of
  * wire/admin.ts.
  *
  *     GET    /v1/members                                   the members, linearizably
@@ -8,31 +8,44 @@
  *     PATCH  /v1/members/{id}     {"role":"voter"|"learner"}       promotes or demotes
  *     DELETE /v1/members/{id}     ?force=true                      removes
  *     POST   /v1/members/{id}/replace  {"id","address"}            another node takes its place once it has caught up
+ *     POST   /v1/transfer-leader  {"to"?,"from"?}                  another voter leads
  */
 import { BargeError } from "../errors.ts";
+import type { AdminOperation } from "../wire/admin.ts";
 import type { Groups } from "./groups.ts";
 import { jsonAnswer } from "./http-answers.ts";
 import type { HttpParameters } from "./http-parameters.ts";
 
 export const membersPath = "/v1/members";
+export const leaderPath = "/v1/transfer-leader";
 export const membersBodyBytesMax: number = 64 * 1024;
 
-export interface MembersRoute {
+export interface AdminRoute {
   /** For the header `allow`. */
   readonly methods: string;
   /** Parameters besides those that all requests have. */
   readonly parameters: readonly string[];
   /** What to ask for, given the parsed body. */
-  readonly request: (method: string, body: unknown, parameters: HttpParameters) => MembersRequest;
+  readonly request: (method: string, body: unknown, parameters: HttpParameters) => AdminRequest;
 }
 
-interface MembersRequest {
-  readonly operation: "members" | "changeMembers";
+interface AdminRequest {
+  readonly operation: AdminOperation;
   readonly body: object;
 }
 
 /** Undefined where there is nothing at that path. */
-export function membersRoute(path: string): MembersRoute | undefined {
+export function adminRoute(path: string): AdminRoute | undefined {
+  if (path === leaderPath) {
+    return {
+      methods: "POST",
+      parameters: [],
+      request: (_, body) => ({
+        operation: "transferLeader",
+        body: body === undefined ? {} : objectOf(body),
+      }),
+    };
+  }
   if (path === membersPath) {
     return {
       methods: "GET, HEAD, POST, PATCH",
@@ -68,7 +81,7 @@ export function membersRoute(path: string): MembersRoute | undefined {
   };
 }
 
-function changing(change: object, force = false): MembersRequest {
+function changing(change: object, force = false): AdminRequest {
   return { operation: "changeMembers", body: { changes: [change], force } };
 }
 

@@ -14,7 +14,8 @@ import {
   answerAdmin,
   membersBodyBytesMax,
   membersPath,
-  membersRoute,
+  adminRoute,
+  leaderPath,
   parseBody,
 } from "./http-members.ts";
 import { HttpParameters } from "./http-parameters.ts";
@@ -216,7 +217,8 @@ class HttpDoor {
       return this.#key(request, escaped, parameters, server);
     }
     if (path === txnPath) return this.#txn(request, parameters, server);
-    if (path.startsWith(membersPath)) return this.#members(request, target, server);
+    if (path.startsWith(membersPath) || path === leaderPath)
+      return this.#admin(request, target, server);
     if (path === "/v1/" || path === "/v1") this.#kv.checkKey(new Uint8Array(0));
     return noSuchPath(path);
   }
@@ -262,12 +264,12 @@ class HttpDoor {
     return withBody(request, bounds, this.#bodies, (body) => this.#kv.txn(body, checked));
   }
 
-  async #members(
+  async #admin(
     request: Request,
     { path, parameters }: RequestTarget,
     server: BunServer,
   ): Promise<Response> {
-    const route = membersRoute(path);
+    const route = adminRoute(path);
     if (route === undefined) return noSuchPath(path);
     const refused = wrongMethod(request, route.methods);
     if (refused !== undefined) return refused;
@@ -304,6 +306,6 @@ function noSuchPath(path: string): Response {
   return refusal(
     404,
     "no_such_path",
-    `There is nothing at ${path}; see /v1/kv, /v1/txn, /v1/members and /v1/status.`,
+    `There is nothing at ${path}; see /v1/kv, /v1/txn, /v1/members, /v1/transfer-leader and /v1/status.`,
   );
 }

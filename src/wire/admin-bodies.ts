@@ -56,7 +56,7 @@ export const adminBodies = {
     /** Stay a learner. */
     learner: v.optional(v.boolean(), false),
   }),
-  transferLeader: v.strictObject({ ...common, to: v.optional(nodeId) }),
+  transferLeader: v.strictObject({ ...common, to: v.optional(nodeId), from: v.optional(nodeId) }),
 } as const satisfies Record<AdminOperation, v.GenericSchema>;
 
 export type AdminBodies = {

@@ -21,7 +21,10 @@ export const adminOperations = {
   changeMembers: { at: "leader", changes: true },
   /** A new node asks to be added, or to have the data folder bound under whose id it was added. */
   join: { at: "leader", changes: true },
-  /** Another voter leads: `to`, or who fits best. Answered once it does; nothing changes where it does already. */
+  /**
+   * Another voter leads: `to`, or who fits best. Answered once it does; nothing changes where it does already. With `from`, nothing changes
+   * either where another leads than that node: so to ask again for any other leader does no harm.
+   */
   transferLeader: { at: "leader", changes: true },
 } as const satisfies Record<string, AdminRow>;
 

@@ -9,6 +9,14 @@ export interface MemberStatus {
   readonly matchIndex?: number;
 }
 
+/** The last transfer of leadership that a node began, while it led. */
+export interface HandOverStatus {
+  readonly to: number;
+  readonly reason: string;
+  readonly state: "under way" | "done" | "failed";
+  readonly secondsAgo: number;
+}
+
 /** Snapshots on their way; bytes are those that the receiver has written. */
 export interface SnapshotStatus {
   readonly sending: readonly {
@@ -43,6 +51,8 @@ export interface GroupStatus {
   readonly members: readonly MemberStatus[];
   /** Absent while none is on its way. */
   readonly snapshots?: SnapshotStatus;
+  /** Absent where this node handed nothing over in the last minute. */
+  readonly handOver?: HandOverStatus;
   /** Present while this node is wounded: what its log has to come to before it votes again. */
   readonly wounded?: { readonly term: number; readonly index: number };
 }

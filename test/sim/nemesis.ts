@@ -263,7 +263,9 @@ export class Nemesis {
     const random = this.#random;
     const { electionTicksMax, tickMs } = this.#swarm.limits;
     const electionMs = electionTicksMax * tickMs;
-    const follower = random.pick(this.#victims.filter((victim) => victim !== leader));
+    const others = this.#victims.filter((victim) => victim !== leader);
+    if (others.length === 0) return;
+    const follower = random.pick(others);
     const rest = this.#victims.filter((victim) => victim !== leader && victim !== follower);
     const [a, b] = [leader.node.id, follower.node.id];
     const aloneMs = electionMs * (1 + random.float());
