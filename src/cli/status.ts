@@ -9,7 +9,10 @@ import {
   withClient,
 } from "./client-options.ts";
 import { exitStatus } from "./exit-status.ts";
+import { notesOn } from "./status-notes.ts";
 import { alignColumns } from "./table.ts";
+
+type Group = NodeStatus["groups"][number];
 
 interface StatusFlags extends ClientFlags {
   readonly watch?: boolean;
@@ -33,7 +36,7 @@ const nodeTimeoutMs = 1_500;
 export function statusCommand(): Command {
   return clientCommand(
     "status",
-    "Shows every node of the cluster; ends with 3 when none answers.",
+    "Shows every node of the cluster, and what is under way: transfers of leadership, snapshots, healing. Ends with 3 when no node answers.",
     examples,
   )
     .option("--watch", "show it again every second, until Ctrl-C")
@@ -122,11 +125,24 @@ async function printTable(found: readonly Found[], flags: StatusFlags): Promise<
   const rows = found.map((node) => cells(node, group, commit));
   const text = alignColumns([[...titles, ...moreTitles], ...rows], leftColumns);
   const clear = flags.watch === true && process.stdout.isTTY === true ? "\u001b[H\u001b[2J" : "";
-  const reasons = found.map(({ error }) => (error === undefined ? "" : `\n${error}`)).join("");
-  await printLine(clear + text + reasons);
+  const below = found.flatMap((node) => notes(node, group)).map((note) => `\n${note}`);
+  await printLine(clear + text + below.join(""));
 }
 
-function groupOf({ status: reply }: Found, id: number): NodeStatus["groups"][number] | undefined {
+function notes(node: Found, groupId: number): readonly string[] {
+  const { nodeId, error } = node;
+  if (error !== undefined) return [error];
+  const group = groupOf(node, groupId);
+  return group === undefined || nodeId === undefined ? [] : notesOn(nodeId, group, sizeText);
+}
+
+/** A learner follows too, but that is not what one wants to know of it. */
+function roleOf(nodeId: number | undefined, { role, members }: Group): string {
+  const isLearner = members.some(({ id, voter }) => id === nodeId && !voter);
+  return role === "follower" && isLearner ? "learner" : role;
+}
+
+function groupOf({ status: reply }: Found, id: number): Group | undefined {
   return reply?.groups.find((group) => group.id === id);
 }
 
@@ -139,7 +155,7 @@ function cells(node: Found, groupId: number, commit: number): string[] {
   return [
     id,
     node.address,
-    group.role,
+    roleOf(node.nodeId, group),
     String(group.term),
     group.leader === 0 ? "none" : String(group.leader),
     String(group.commitIndex),

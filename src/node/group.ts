@@ -901,6 +901,7 @@ export class Group {
   status(): GroupStatus {
     const { raft, machine } = this;
     const { configuration } = raft;
+    const handOver = this.#handOver.status();
     const voters = new Set([...configuration.voters, ...configuration.outgoing]);
     const match = new Map(raft.progress().map((peer) => [peer.id, peer.match]));
     const members = [...voters, ...configuration.learners].map((id) => {
@@ -927,6 +928,7 @@ export class Group {
       logBytes: this.#store.logBytes(this.id),
       stateHash: machine.stateHash.toString(16).padStart(8, "0"),
       members,
+      ...(handOver === undefined ? {} : { handOver }),
       ...(raft.wound === undefined
         ? {}
         : { wounded: { term: raft.wound.term, index: raft.wound.index } }),

@@ -1,0 +1,46 @@
+/** What `barge status` says below its table: what is under way, one line each, and nothing while nothing is. */
+import type { NodeStatus } from "../client/index.ts";
+
+type Group = NodeStatus["groups"][number];
+
+/** `size`: bytes for people. */
+export function notesOn(
+  nodeId: number,
+  group: Group,
+  size: (bytes: number) => string,
+): readonly string[] {
+  const notes: string[] = [];
+  const { handOver, snapshots, wounded } = group;
+  if (handOver !== undefined) notes.push(handOverNote(nodeId, handOver));
+  for (const { to, index, sentBytes, bytes } of snapshots?.sending ?? []) {
+    notes.push(
+      `node ${nodeId} sends a snapshot as of ${index} to node ${to}: ${shareOf(sentBytes, bytes)} of ${size(bytes)}`,
+    );
+  }
+  const receiving = snapshots?.receiving;
+  if (receiving !== undefined) {
+    const { from, index, receivedBytes, bytes } = receiving;
+    notes.push(
+      `node ${nodeId} receives a snapshot as of ${index} from node ${from}: ${shareOf(receivedBytes, bytes)} of ${size(bytes)}`,
+    );
+  }
+  if (wounded !== undefined) {
+    notes.push(
+      `node ${nodeId} lost durable data and heals from the leader: it has ${group.lastIndex} of ${wounded.index}, and does not vote until then`,
+    );
+  }
+  return notes;
+}
+
+function handOverNote(nodeId: number, handOver: NonNullable<Group["handOver"]>): string {
+  const { to, reason, state, secondsAgo } = handOver;
+  const why = `: ${reason}`;
+  if (state === "under way") return `node ${nodeId} hands leadership over to node ${to}${why}`;
+  if (state === "done")
+    return `node ${nodeId} handed leadership over to node ${to} ${secondsAgo} s ago${why}`;
+  return `node ${nodeId} tried to hand leadership over to node ${to} ${secondsAgo} s ago, which did not take over in time${why}`;
+}
+
+function shareOf(part: number, whole: number): string {
+  return `${whole === 0 ? 100 : Math.floor((100 * part) / whole)} %`;
+}
