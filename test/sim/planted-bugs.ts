@@ -666,6 +666,226 @@ export const plantedBugs = {
       },
     ],
   },
+  configurationUsedLate: {
+    what: "other voters count only once that is committed, by the voters before",
+    changes: [
+      {
+        file: raft,
+        from: "const index = quorumValue(this.configuration, this.#matchOf);",
+        to: "const index = quorumValue(this.#configurations.at(this.#commit), this.#matchOf);",
+      },
+    ],
+  },
+  jointDecidedByNew: {
+    what: "the new voters alone decide as soon as they are in the log",
+    changes: [
+      {
+        file: "raft/quorum.ts",
+        from: "return Math.min(incoming, majorityValue(configuration.outgoing, valueOf));",
+        to: "return incoming;",
+      },
+    ],
+  },
+  jointDecidedByOld: {
+    what: "the old voters alone decide until they are gone",
+    changes: [
+      {
+        file: "raft/quorum.ts",
+        from: "return Math.min(incoming, majorityValue(configuration.outgoing, valueOf));",
+        to: "return majorityValue(configuration.outgoing, valueOf);",
+      },
+    ],
+  },
+  jointElectedByNew: {
+    what: "the new voters alone elect as soon as they are in the log",
+    changes: [
+      {
+        file: "raft/quorum.ts",
+        from: 'if (configuration.outgoing.length === 0 || incoming === "lost") return incoming;',
+        to: 'if (configuration.outgoing.length >= 0 || incoming === "lost") return incoming;',
+      },
+    ],
+  },
+  leavesJointEarly: {
+    what: "a joint state is left before it is committed",
+    changes: [
+      {
+        file: raft,
+        from: "if (!this.#maySucceed()) return;\n    if (isJoint(configuration))",
+        to: "if (isJoint(configuration))",
+      },
+      {
+        file: raft,
+        from: 'if (!this.configurationCommitted) this.#broken("one configuration change at a time");',
+        to: "",
+      },
+      {
+        file: raft,
+        from: 'if (!this.#commitIsOwn) this.#broken("a leader commits in its term before members change");',
+        to: "",
+      },
+    ],
+  },
+  twoChangesInFlight: {
+    what: "members change while a change before is not committed",
+    changes: [
+      {
+        file: raft,
+        from: "return this.#commitIsOwn && this.configurationCommitted && this.#transfer === undefined;",
+        to: "return this.#commitIsOwn && this.#transfer === undefined;",
+      },
+      {
+        file: raft,
+        from: 'if (!this.configurationCommitted) this.#broken("one configuration change at a time");',
+        to: "",
+      },
+    ],
+  },
+  votersChangeAtOnce: {
+    what: "voters change in one step, without a joint state",
+    changes: [
+      {
+        file: "raft/membership.ts",
+        from: "const outgoing = sameIds(voters, draft.before) ? [] : draft.before;",
+        to: "const outgoing: number[] = [];",
+      },
+      {
+        file: raft,
+        from: 'if (!follows(this.configuration, next)) this.#broken("voters change by joint consensus");',
+        to: "follows(this.configuration, next);",
+      },
+    ],
+  },
+  learnerInQuorum: {
+    what: "a learner counts where a majority is needed to commit",
+    changes: [
+      {
+        file: "raft/quorum.ts",
+        from: "const incoming = majorityValue(configuration.voters, valueOf);",
+        to: "const incoming = majorityValue([...configuration.voters, ...configuration.learners], valueOf);",
+      },
+    ],
+  },
+  learnerElects: {
+    what: "a learner counts where a majority is needed to lead",
+    changes: [
+      {
+        file: "raft/quorum.ts",
+        from: "const incoming = majorityVote(configuration.voters, voteOf);",
+        to: "const incoming = majorityVote([...configuration.voters, ...configuration.learners], voteOf);",
+      },
+      {
+        file: raft,
+        from: "if (to === this.nodeId || !isVoter(this.configuration, to)) continue;",
+        to: "if (to === this.nodeId) continue;",
+      },
+      {
+        file: raft,
+        from: "if (this.#role !== expected || !isVoter(this.configuration, message.from)) return;",
+        to: "if (this.#role !== expected) return;",
+      },
+    ],
+  },
+  leaderCountsItselfOutside: {
+    what: "a leader goes on to count itself after the change that takes its vote",
+    changes: [
+      {
+        file: raft,
+        from: "const index = quorumValue(this.configuration, this.#matchOf);",
+        to: "const voters = [...new Set([...this.configuration.voters, this.nodeId])];\n    const index = quorumValue({ ...this.configuration, voters }, this.#matchOf);",
+      },
+    ],
+  },
+  removedLeaderStays: {
+    what: "a leader that is no voter any more goes on to lead",
+    changes: [
+      {
+        file: raft,
+        from: "else if (!isVoter(this.configuration, this.nodeId)) this.#leaveOffice();",
+        to: "",
+      },
+    ],
+  },
+  truncationKeepsConfiguration: {
+    what: "a configuration stays in force though its batch is truncated",
+    changes: [
+      {
+        file: raft,
+        from: "if (this.#configurations.truncateFrom(firstIndex)) this.#configurationChanged();",
+        to: "",
+      },
+    ],
+  },
+  jointStateNotInherited: {
+    what: "a joint state that a leader left behind is not ended by the next",
+    changes: [
+      {
+        file: raft,
+        from: "if (isJoint(configuration)) this.#configurationDue = leaveJoint(configuration);",
+        to: "if (isJoint(configuration) && this.#log.termOfEnd(this.#configurations.currentIndex) === this.#term)\n      this.#configurationDue = leaveJoint(configuration);",
+      },
+    ],
+  },
+  leaverNeverCampaigns: {
+    what: "a node that a change would take the vote from never campaigns, though its log alone may be able to win",
+    changes: [
+      {
+        file: raft,
+        from: "return isVoter(this.#configurations.at(this.#commit), this.nodeId);",
+        to: "return false;",
+      },
+    ],
+  },
+  removedIdComesBack: {
+    what: "the id of a former member is given to a new one",
+    changes: [
+      {
+        file: "raft/membership.ts",
+        from: "if (draft.removed.has(id)) {",
+        to: "if (draft.removed.has(-id)) {",
+      },
+      {
+        file: "raft/configuration.ts",
+        from: "if (removed.some((id) => members.has(id))) return false;",
+        to: "",
+      },
+    ],
+  },
+  promotesWithoutLog: {
+    what: "a learner becomes a voter after a while, whatever it has of the log",
+    changes: [
+      {
+        file: raft,
+        from: "if (!isHeard || !this.#isWithinWindow(peer.match)) peer.caughtUpTick = Infinity;",
+        to: "if (!isHeard && this.#isWithinWindow(peer.match)) peer.caughtUpTick = Infinity;",
+      },
+      {
+        file: raft,
+        from: "if (this.liveMajority(next)) this.#configurationDue = next;",
+        to: "this.#configurationDue = next;",
+      },
+    ],
+  },
+  newMemberCountsAsFull: {
+    what: "a new member counts as having the whole log",
+    changes: [
+      {
+        file: raft,
+        from: "(id) => this.#peer(id) ?? new Progress(id, next, this.#limits),",
+        to: "(id) =>\n        this.#peer(id) ?? Object.assign(new Progress(id, next, this.#limits), { match: next - 1 }),",
+      },
+    ],
+  },
+  answersToEarlierLife: {
+    what: "a leader's answer to a life of a follower before its crash is taken for one to this life",
+    changes: [
+      {
+        file: "node/forwards.ts",
+        from: "this.#lastRequest = firstRequest;",
+        to: "this.#lastRequest = 0 * firstRequest;",
+      },
+    ],
+  },
 } as const satisfies Record<string, PlantedBug>;
 
 export type BugName = keyof typeof plantedBugs;

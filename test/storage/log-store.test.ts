@@ -314,7 +314,7 @@ describe("damage", () => {
     const error = refusal(world);
     expect(error.reason).toBe("below_watermark");
     expect(error.message).toContain("group 0: have index 14 of term 1, need index 20 of term 1");
-    expect(error.message).toContain("new node id");
+    expect(error.message).toContain("no other member to fetch it from");
     // The one that had been prepared, and none of the refused start.
     expect(world.disk.segments.length).toBe(segments + 1);
   });

@@ -13,13 +13,16 @@ export class LogWorld {
   readonly random: Random;
   readonly scheduler = new Scheduler();
   readonly limits: Limits;
+  /** There are others that have what is lost here. */
+  readonly canHeal: boolean;
   disk: SimDisk;
   store: LogStore;
   recovered = new Map<number, RecoveredGroup>();
   /** What the store reported through onCorrupt. */
   damage: string[] = [];
 
-  constructor(seed: number, limits: Partial<Limits> = {}) {
+  constructor(seed: number, limits: Partial<Limits> = {}, canHeal = false) {
+    this.canHeal = canHeal;
     this.random = new Random(seed);
     this.limits = { ...defaultLimits, ...limits };
     this.disk = new SimDisk({
@@ -35,6 +38,7 @@ export class LogWorld {
       limits: this.limits,
       bootId: this.random.u32(),
       seedCrc,
+      canHeal: this.canHeal,
       onCorrupt: (what) => this.damage.push(what),
     });
   }
