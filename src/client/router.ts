@@ -433,6 +433,8 @@ export class Router implements ChannelEvents {
       if (!Array.isArray(groups)) return;
       const group = (groups as NodeStatus["groups"]).find(({ id }) => id === this.#settings.group);
       if (group === undefined || !(group.leader > 0) || !Array.isArray(group.members)) return;
+      // Members may all be replaced while one connection lives.
+      this.#learn(Object.fromEntries(group.members.map(({ id, address }) => [id, address])));
       const member = group.members.find(({ id }) => id === group.leader);
       const known = this.#nodes.find((each) => each.nodeId === group.leader);
       const endpoint = known?.endpoint ?? member?.address;

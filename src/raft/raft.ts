@@ -1063,9 +1063,14 @@ export class Raft implements CoreState {
     }
     if (isJoint(this.configuration) || this.configuration.promotions !== undefined)
       this.#planSuccessor();
-    if (++this.#heartbeatElapsedTicks < this.#limits.heartbeatTicks) return;
+    const { heartbeatTicks } = this.#limits;
+    if (this.#nowTick % heartbeatTicks === 0) this.#askAgain();
+    if (++this.#heartbeatElapsedTicks >= heartbeatTicks) this.#sendHeartbeats();
+  }
+
+  /** What may have been lost is sent again now and then: on a clock of its own, since reads make heartbeats at any time. */
+  #askAgain(): void {
     this.#dropLeft();
-    this.#sendHeartbeats();
     if (this.#transfer !== undefined) this.#askTarget(true);
     for (const peer of this.#peers) {
       if (peer.state === "snapshot" && !peer.snapshotAsked) this.#sendDue = true;

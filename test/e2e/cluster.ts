@@ -53,14 +53,19 @@ export async function withCluster(
 
 export class TestCluster implements AsyncDisposable {
   readonly dir: string;
-  readonly nodes: readonly TestNode[];
+  /** The members, as far as `join` and `leave` were told. */
+  readonly nodes: TestNode[];
   readonly members: string;
+  readonly #flags: readonly string[];
+  /** Nodes that were members once. */
+  readonly #former: TestNode[] = [];
 
   /** Starts nothing yet. */
   constructor({ nodes: count = 3, flags = [], dataDir }: ClusterOptions = {}) {
     this.dir = mkdtempSync(join(tmpdir(), "barge-e2e-"));
     const ports = freePorts(2 * count);
     const ids = Array.from({ length: count }, (_, i) => i + 1);
+    this.#flags = flags;
     this.members = ids.map((id) => `${id}=${host}:${ports[2 * id - 2]}`).join(",");
     this.nodes = ids.map(
       (id) =>
@@ -73,6 +78,28 @@ export class TestCluster implements AsyncDisposable {
           flags: [`--initial-members=${this.members}`, ...flags],
         }),
     );
+  }
+
+  /** A node more, with an id that nobody had, that will ask the others to be added. Starts nothing yet. */
+  join(more: readonly string[] = []): TestNode {
+    const [binary, http] = freePorts(2).map((port) => `${host}:${port}`) as [string, string];
+    const id = Math.max(...[...this.nodes, ...this.#former].map((node) => node.id)) + 1;
+    const node = new TestNode({
+      id,
+      dataDir: join(this.dir, `node${id}`),
+      logFile: join(this.dir, `node${id}.log`),
+      binary,
+      http,
+      flags: [`--join=${this.endpoints}`, ...this.#flags, ...more],
+    });
+    this.nodes.push(node);
+    return node;
+  }
+
+  /** It is no member any more: nothing is expected of it. */
+  leave(node: TestNode): void {
+    this.nodes.splice(this.nodes.indexOf(node), 1);
+    this.#former.push(node);
   }
 
   /** Of the binary ports, for `connect`. */
@@ -133,11 +160,13 @@ export class TestCluster implements AsyncDisposable {
   }
 
   logTails(): string {
-    return this.nodes.map((node) => `--- node ${node.id}\n${node.logTail()}\n`).join("");
+    return [...this.#former, ...this.nodes]
+      .map((node) => `--- node ${node.id}\n${node.logTail()}\n`)
+      .join("");
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    await Promise.all(this.nodes.map((node) => node.kill()));
+    await Promise.all([...this.#former, ...this.nodes].map((node) => node.kill()));
     rmSync(this.dir, { recursive: true, force: true });
   }
 }
