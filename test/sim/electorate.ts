@@ -51,6 +51,10 @@ export class Electorate {
         ? next.outgoing.length === 0 && same(next.voters, voters)
         : same(next.outgoing.length > 0 ? next.outgoing : next.voters, voters);
     if (!fits) return `${what}: voters change only into a joint state and out of it`;
+    const empty = next.voters.find(
+      (id) => !voters.includes(id) && this.#ledgers.get(id)!.durable.lastIndex === 0,
+    );
+    if (empty !== undefined) return `${what}: ${empty} becomes a voter and has nothing`;
     const back = [...next.voters, ...next.learners].find((id) => removed.includes(id));
     if (back !== undefined) return `${what}: removed node ${back} is back`;
     if (!this.isHeld(before)) return `${what}, which is not committed`;

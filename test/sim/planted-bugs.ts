@@ -871,8 +871,8 @@ export const plantedBugs = {
     changes: [
       {
         file: raft,
-        from: "(id) => this.#peer(id) ?? new Progress(id, next, this.#limits),",
-        to: "(id) =>\n        this.#peer(id) ?? Object.assign(new Progress(id, next, this.#limits), { match: next - 1 }),",
+        from: "this.#peer(id) ?? new Progress(id, next, this.#limits)",
+        to: "this.#peer(id) ?? Object.assign(new Progress(id, next, this.#limits), { match: next - 1 })",
       },
     ],
   },
