@@ -28,6 +28,10 @@ export interface CheckpointReply {
 
 const cacheKiB = 2_048;
 
+/** Between two looks whether a reader has ended. */
+const readerMs = 1;
+const nap = new Int32Array(new SharedArrayBuffer(4));
+
 adoptLatch(workerData as SharedArrayBuffer);
 
 parentPort?.on("message", ({ path }: CheckpointRequest) => {
@@ -40,7 +44,14 @@ function checkpoint(path: string): CheckpointFailure | undefined {
   try {
     const database = openDatabase(path, { cacheKiB });
     try {
-      database.prepare("PRAGMA wal_checkpoint(PASSIVE)").get();
+      const move = database.prepare<{ log: number; checkpointed: number }, []>(
+        "PRAGMA wal_checkpoint(PASSIVE)",
+      );
+      // A reader holds back what was committed since it began, for the rest of its turn.
+      for (let moved = move.get(); moved !== null && moved.checkpointed < moved.log;) {
+        Atomics.wait(nap, 0, 0, readerMs);
+        moved = move.get();
+      }
       database.begin();
       database
         .prepare("INSERT INTO restart VALUES (0, 1) ON CONFLICT DO UPDATE SET count = count + 1")

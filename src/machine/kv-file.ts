@@ -64,10 +64,19 @@ export interface KvFile {
   /** Bytes of the write-ahead log that a checkpoint would move into the main file. */
   readonly walBytes: number;
   /**
-   * Moves the write-ahead log into the main file, off the event loop, then runs `done`; `moved` is false when the disk is full. Never while a
+   * Moves all of the write-ahead log into the main file, off the event loop, then runs `done`; `moved` is false when the disk is full. Never while a
    * transaction is open.
    */
   checkpoint(done: (moved: boolean) => void): void;
+
+  /**
+   * The main file is read from now on, as `readMain` asks, and the file stays open: returns its bytes. After a complete checkpoint and as long as no
+   * other runs, it alone is the state as of that checkpoint.
+   */
+  hold(): number;
+  /** Reads a part of the main file, off the event loop; `done` runs later, never within the call. */
+  readMain(offset: number, length: number, done: (bytes: Uint8Array) => void): void;
+  letGo(): void;
 
   /** Leaves everything as it is: no sync, no checkpoint. An open transaction is lost. */
   close(): void;

@@ -11,6 +11,7 @@
  */
 import { Worker } from "node:worker_threads";
 import type { Limits } from "../limits.ts";
+import { SnapshotFiles } from "../storage/snapshot-files.ts";
 import { latchMemory } from "../storage/sync-latch.ts";
 import type { Syncer } from "../storage/syncer.ts";
 import type { CheckpointReply, CheckpointRequest } from "./kv-checkpoint-worker.ts";
@@ -39,9 +40,13 @@ interface Checkpoint {
 }
 
 export class KvFiles {
+  /** Reads and writes files of snapshots, in a thread of its own. */
+  readonly snapshots = new SnapshotFiles();
   readonly #syncer: Syncer;
   readonly #openFilesMax: number;
   readonly #open = new Set<SqliteKvFile>();
+  /** To be removed once they are left. */
+  readonly #unwanted = new Set<SqliteKvFile>();
   #uses = 0;
   #syncs: SyncRequest[] = [];
   /** The first one is under way. */
@@ -67,6 +72,7 @@ export class KvFiles {
   close(): void {
     this.#syncer.close();
     this.#worker?.unref();
+    this.snapshots.close();
   }
 
   /** Asked for while a round is under way, it goes into the next one, with all others. */
@@ -105,6 +111,13 @@ export class KvFiles {
 
   left(file: SqliteKvFile): void {
     this.#open.delete(file);
+    if (this.#unwanted.delete(file)) this.snapshots.remove(file.path);
+  }
+
+  /** A file that its machine has closed goes, as soon as nothing is under way in it. */
+  remove(file: SqliteKvFile): void {
+    if (this.#open.has(file)) this.#unwanted.add(file);
+    else this.snapshots.remove(file.path);
   }
 
   checkpoint(path: string, done: (failure: CheckpointFailure | undefined) => void): void {

@@ -15,6 +15,7 @@
 import type { Limits } from "../limits.ts";
 import { DiskFullError } from "../storage/disk.ts";
 import type { KvFile, KvMeta } from "./kv-file.ts";
+import type { KvSnapshots } from "./kv-snapshots.ts";
 import type { Memtable } from "./memtable.ts";
 import type { RunCursor } from "./sorted-runs.ts";
 
@@ -25,6 +26,8 @@ const diskFullRetryMs = 1_000;
 
 export interface KvFlushOptions {
   readonly file: KvFile;
+  /** Checkpoints run for them, and none while one is held. */
+  readonly snapshots: KvSnapshots;
   readonly limits: Limits;
   readonly nowMs: () => number;
   /** The file shows all of the frozen memtable: it can go. */
@@ -33,6 +36,7 @@ export interface KvFlushOptions {
 
 export class KvFlush {
   readonly #file: KvFile;
+  readonly #snapshots: KvSnapshots;
   readonly #limits: Limits;
   readonly #nowMs: () => number;
   readonly #committed: () => void;
@@ -52,6 +56,7 @@ export class KvFlush {
 
   constructor(options: KvFlushOptions) {
     this.#file = options.file;
+    this.#snapshots = options.snapshots;
     this.#limits = options.limits;
     this.#nowMs = options.nowMs;
     this.#committed = options.committed;
@@ -156,14 +161,28 @@ export class KvFlush {
 
   /** True when a checkpoint begins. */
   #startCheckpoint(nowMs: number): boolean {
-    const due = this.#file.walBytes > this.#limits.kvWalBytesMax && nowMs >= this.#retryAtMs;
+    if (this.#snapshots.wanted) this.#serveSnapshots();
+    const large = this.#file.walBytes > this.#limits.kvWalBytesMax && !this.#snapshots.held;
+    const due = (large || this.#snapshots.wanted) && nowMs >= this.#retryAtMs;
     if (!due || this.#checkpointing || this.#syncing) return false;
     this.#checkpointing = true;
     this.#file.checkpoint((moved) => {
       this.#checkpointing = false;
-      if (moved) this.#checkpoints += 1;
-      else this.#retryAtMs = nowMs + diskFullRetryMs;
+      if (moved) {
+        this.#checkpoints += 1;
+        // Nothing is being written, so the main file has all that was.
+        this.#snapshots.serve(this.#durableIndex);
+      } else {
+        this.#retryAtMs = nowMs + diskFullRetryMs;
+        this.#snapshots.refuse();
+      }
     });
     return true;
+  }
+
+  /** Answers those who wait, where it takes no checkpoint. */
+  #serveSnapshots(): void {
+    if (this.#durableIndex === 0 && !this.#syncing) this.#snapshots.refuse();
+    else this.#snapshots.share();
   }
 }

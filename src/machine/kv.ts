@@ -11,16 +11,22 @@
 import type { Limits } from "../limits.ts";
 import { BatchKind, lastIndexOf, type Batch } from "../wire/batch.ts";
 import { KvApply } from "./kv-apply.ts";
-import type { KvFile, KvMeta } from "./kv-file.ts";
+import type { KvMeta } from "./kv-file.ts";
 import { KvFlush } from "./kv-flush.ts";
 import { KvLayers } from "./kv-layers.ts";
+import { KvLive, type KvLiveOptions } from "./kv-live.ts";
 import { KvRead } from "./kv-read.ts";
 import { KvTxn } from "./kv-txn.ts";
-import type { AnswerSink, ResultSink, StateMachine } from "./machine.ts";
+import type {
+  AnswerSink,
+  IncomingSnapshot,
+  MachineSnapshot,
+  ResultSink,
+  StateMachine,
+} from "./machine.ts";
 import { StateHash } from "./state-hash.ts";
 
-export interface KvMachineOptions {
-  readonly file: KvFile;
+export interface KvMachineOptions extends KvLiveOptions {
   readonly limits: Limits;
   /** Monotonic; measures slices of work. */
   readonly nowMs: () => number;
@@ -28,10 +34,12 @@ export interface KvMachineOptions {
 
 export class KvMachine implements StateMachine {
   readonly #limits: Limits;
-  readonly #layers: KvLayers;
-  readonly #apply: KvApply;
-  readonly #read: KvRead;
-  readonly #flush: KvFlush;
+  readonly #nowMs: () => number;
+  readonly #live: KvLive;
+  #layers!: KvLayers;
+  #apply!: KvApply;
+  #read!: KvRead;
+  #flush!: KvFlush;
   readonly #hash = new StateHash();
 
   #appliedIndex = 0;
@@ -48,14 +56,23 @@ export class KvMachine implements StateMachine {
   /** The frozen memtable was full, so the next one will be large as well. */
   #keepMemory = false;
 
-  constructor({ file, limits, nowMs }: KvMachineOptions) {
-    this.#limits = limits;
+  constructor(options: KvMachineOptions) {
+    this.#limits = options.limits;
+    this.#nowMs = options.nowMs;
+    this.#live = new KvLive(options);
+    this.#build();
+  }
+
+  /** Over the live file, with nothing in memory. */
+  #build(): void {
+    const { file, snapshots } = this.#live;
+    const limits = this.#limits;
     this.#layers = new KvLayers(file);
     this.#read = new KvRead(this.#layers, limits);
     const txn = new KvTxn(this.#layers, this.#read, limits);
     this.#apply = new KvApply(this.#layers, txn, limits);
     const committed = (): void => this.#layers.dropFrozen(this.#keepMemory);
-    this.#flush = new KvFlush({ file, limits, nowMs, committed });
+    this.#flush = new KvFlush({ file, snapshots, limits, nowMs: this.#nowMs, committed });
   }
 
   get appliedIndex(): number {
@@ -71,8 +88,11 @@ export class KvMachine implements StateMachine {
   }
 
   open(): number {
-    const meta = this.#layers.file.open();
-    if (meta === undefined) return 0;
+    const meta = this.#live.file.open();
+    return meta === undefined ? 0 : this.#opened(meta);
+  }
+
+  #opened(meta: KvMeta): number {
     this.#flush.opened(meta);
     this.#hash.value = meta.stateHash;
     this.#timeMs = meta.timeMs;
@@ -130,6 +150,27 @@ export class KvMachine implements StateMachine {
     this.#flushWanted = this.#appliedIndex > this.#frozenIndex;
   }
 
+  prepareSnapshot(done: (snapshot: MachineSnapshot | undefined) => void): void {
+    this.#live.snapshots.want(done);
+  }
+
+  receiveSnapshot(bytes: number): IncomingSnapshot | undefined {
+    return this.#live.receive(bytes);
+  }
+
+  recoverFromSnapshot(incoming: IncomingSnapshot): void {
+    const meta = this.#live.goOver(incoming);
+    this.#build();
+    this.#opened(meta);
+    this.#logBytes = 0;
+    this.#dirtySinceMs = undefined;
+    this.#flushWanted = false;
+  }
+
+  snapshotDurable(): void {
+    this.#live.settle();
+  }
+
   figures(): Record<string, number> {
     const { active, frozen } = this.#layers;
     return {
@@ -141,7 +182,7 @@ export class KvMachine implements StateMachine {
   }
 
   close(): void {
-    this.#layers.file.close();
+    this.#live.file.close();
   }
 
   /** Freezes the active memtable; false while another one is still being written. Always at a batch's end. */

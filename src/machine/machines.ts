@@ -1,10 +1,10 @@
 /** The state machines there are, by the name that `--machine` gives. */
-import { join } from "node:path";
 import type { Limits } from "../limits.ts";
 import type { KvFiles } from "./kv-files.ts";
 import { KvMachine } from "./kv.ts";
 import type { StateMachine } from "./machine.ts";
 import { NullMachine } from "./null.ts";
+import { SqliteKvFolder } from "./sqlite-kv-folder.ts";
 
 export { KvFiles } from "./kv-files.ts";
 
@@ -13,6 +13,8 @@ export type MachineKind = "kv" | "null";
 export interface MachineOptions {
   /** A folder of its own, which exists. */
   readonly directory: string;
+  /** Which of its files is live: the log says so [25]. All others go. 0 where it is not said. */
+  readonly generation?: number;
   /** Shared by all machines of a shard. */
   readonly files: KvFiles;
   readonly limits: Limits;
@@ -20,11 +22,11 @@ export interface MachineOptions {
   readonly nowMs: () => number;
 }
 
-/** Touches no file before `open`. */
+/** Opens no file before `open`; snapshots that were never taken over are removed. */
 export function createMachine(kind: MachineKind, options: MachineOptions): StateMachine {
-  const { directory, files, limits, nowMs } = options;
-  const file = files.file(join(directory, `${kind}.db`));
-  return kind === "kv"
-    ? new KvMachine({ file, limits, nowMs })
-    : new NullMachine({ file, limits, nowMs });
+  const { directory, files, generation = 0, limits, nowMs } = options;
+  const folder = new SqliteKvFolder(directory, kind, files);
+  folder.keepOnly(generation);
+  const given = { file: folder.file(generation), folder, generation, limits, nowMs };
+  return kind === "kv" ? new KvMachine(given) : new NullMachine(given);
 }

@@ -3,18 +3,27 @@
  * durably how far it has applied, as the log drops what lies below: that alone is in its file, written as kv's is.
  */
 import type { Limits } from "../limits.ts";
-import { ResultCode, type AnswerSink, type ResultSink, type StateMachine } from "./machine.ts";
+import {
+  ResultCode,
+  type AnswerSink,
+  type IncomingSnapshot,
+  type MachineSnapshot,
+  type ResultSink,
+  type StateMachine,
+} from "./machine.ts";
 import { lastIndexOf, type Batch } from "../wire/batch.ts";
 import type { KvMachineOptions } from "./kv.ts";
 import { KvFlush } from "./kv-flush.ts";
 import { Memtable } from "./memtable.ts";
 import { StateHash } from "./state-hash.ts";
-import type { KvFile } from "./kv-file.ts";
+import type { KvMeta } from "./kv-file.ts";
+import { KvLive } from "./kv-live.ts";
 
 export class NullMachine implements StateMachine {
-  readonly #file: KvFile;
   readonly #limits: Limits;
-  readonly #flush: KvFlush;
+  readonly #nowMs: () => number;
+  readonly #live: KvLive;
+  #flush!: KvFlush;
   readonly #hash = new StateHash();
   readonly #nothing = new Memtable();
 
@@ -27,10 +36,18 @@ export class NullMachine implements StateMachine {
   #dirtySinceMs: number | undefined;
   #flushWanted = false;
 
-  constructor({ file, limits, nowMs }: KvMachineOptions) {
-    this.#file = file;
-    this.#limits = limits;
-    this.#flush = new KvFlush({ file, limits, nowMs, committed: () => undefined });
+  constructor(options: KvMachineOptions) {
+    this.#limits = options.limits;
+    this.#nowMs = options.nowMs;
+    this.#live = new KvLive(options);
+    this.#build();
+  }
+
+  #build(): void {
+    const { file, snapshots } = this.#live;
+    const committed = (): void => {};
+    const nowMs = this.#nowMs;
+    this.#flush = new KvFlush({ file, snapshots, limits: this.#limits, nowMs, committed });
   }
 
   get appliedIndex(): number {
@@ -46,8 +63,11 @@ export class NullMachine implements StateMachine {
   }
 
   open(): number {
-    const meta = this.#file.open();
-    if (meta === undefined) return 0;
+    const meta = this.#live.file.open();
+    return meta === undefined ? 0 : this.#opened(meta);
+  }
+
+  #opened(meta: KvMeta): number {
     this.#flush.opened(meta);
     this.#hash.value = meta.stateHash;
     this.#timeMs = meta.timeMs;
@@ -98,12 +118,33 @@ export class NullMachine implements StateMachine {
     this.#flushWanted = this.#appliedIndex > this.#flushedIndex;
   }
 
+  prepareSnapshot(done: (snapshot: MachineSnapshot | undefined) => void): void {
+    this.#live.snapshots.want(done);
+  }
+
+  receiveSnapshot(bytes: number): IncomingSnapshot | undefined {
+    return this.#live.receive(bytes);
+  }
+
+  recoverFromSnapshot(incoming: IncomingSnapshot): void {
+    const meta = this.#live.goOver(incoming);
+    this.#build();
+    this.#opened(meta);
+    this.#logBytes = 0;
+    this.#dirtySinceMs = undefined;
+    this.#flushWanted = false;
+  }
+
+  snapshotDurable(): void {
+    this.#live.settle();
+  }
+
   figures(): Record<string, number> {
     return { commands: this.#commands, clusterTimeMs: this.#timeMs, ...this.#flush.figures() };
   }
 
   close(): void {
-    this.#file.close();
+    this.#live.file.close();
   }
 
   #start(): void {

@@ -11,7 +11,7 @@
  * Writes go through the writer, reads through the read-only connection, which sees what is committed. The main file changes only by
  * checkpoints, which kv-files.ts runs in a Worker.
  */
-import { statSync } from "node:fs";
+import { fstatSync, statSync } from "node:fs";
 import { dirname } from "node:path";
 import { DiskFullError } from "../storage/disk.ts";
 import {
@@ -66,6 +66,8 @@ export class SqliteKvFile implements KvFile {
   #inTransaction = false;
   #syncing = false;
   #checkpointing = false;
+  /** By snapshots, and by reads under way. */
+  #holds = 0;
   #closed = false;
   #walBytes = 0;
   /** `KvFiles` counts uses, to leave the file that was not used for longest. */
@@ -163,6 +165,26 @@ export class SqliteKvFile implements KvFile {
     });
   }
 
+  hold(): number {
+    const { database } = this.#open();
+    this.#holds += 1;
+    return fstatSync(database.mainDescriptor).size;
+  }
+
+  readMain(offset: number, length: number, done: (bytes: Uint8Array) => void): void {
+    const { database } = this.#current();
+    this.#holds += 1;
+    this.#files.snapshots.read(database.mainDescriptor, offset, length, (bytes) => {
+      this.letGo();
+      done(bytes);
+    });
+  }
+
+  letGo(): void {
+    this.#holds -= 1;
+    if (this.#closed) this.#leave();
+  }
+
   close(): void {
     this.#closed = true;
     this.#leave();
@@ -170,7 +192,7 @@ export class SqliteKvFile implements KvFile {
 
   /** Nothing is under way, so the file can be left and opened again. */
   get idle(): boolean {
-    return !this.#inTransaction && !this.#syncing && !this.#checkpointing;
+    return !this.#inTransaction && !this.#syncing && !this.#checkpointing && this.#holds === 0;
   }
 
   /** Called by `KvFiles` to keep the number of open files bounded. */
@@ -182,6 +204,7 @@ export class SqliteKvFile implements KvFile {
   #leave(): void {
     // A descriptor must not be closed under a sync: its number could be another file's before the sync begins [17].
     if (this.#opened === undefined || this.#syncing || this.#checkpointing) return;
+    if (this.#holds > 0) return;
     this.#files.left(this);
     this.#opened.database.leave();
     this.#opened = undefined;

@@ -109,7 +109,7 @@ class Node implements RunningNode, Groups {
   readonly #dataDir: DataDir;
   readonly #disk: SqliteDisk;
   readonly #store: LogStore;
-  readonly #machine: StateMachine;
+  #machine!: StateMachine;
   readonly #files: KvFiles;
   #transport!: TcpTransport;
   #shard!: Shard;
@@ -175,12 +175,6 @@ class Node implements RunningNode, Groups {
         limits: this.#limits,
         syncer: new FileSyncer(),
       });
-      this.#machine = createMachine(options.machine, {
-        directory: this.#dataDir.machinePath(defaultGroup),
-        files: this.#files,
-        limits: this.#limits,
-        nowMs: () => performance.now(),
-      });
     } catch (error) {
       this.#dataDir.close();
       throw error;
@@ -194,9 +188,17 @@ class Node implements RunningNode, Groups {
     const initialMembers = this.#initialMembers;
     const recovered = this.#store.recover();
     const replica = recovered.get(defaultGroup) ?? this.#firstReplica();
-    const appliedIndex = this.#machine.open();
     // What was read, and the first batch, count from here on.
     await new Promise<void>((resolve) => this.#store.sync(() => resolve()));
+    // Not before: what the log says of the machine's file could be lost yet, and that file is all that is kept.
+    this.#machine = createMachine(this.#options.machine, {
+      directory: this.#dataDir.machinePath(defaultGroup),
+      generation: replica.machineGeneration,
+      files: this.#files,
+      limits: this.#limits,
+      nowMs: () => performance.now(),
+    });
+    const appliedIndex = this.#machine.open();
 
     this.#transport = new TcpTransport({
       nodeId,

@@ -93,6 +93,7 @@ export class OwnedDatabase {
   readonly #commit: Statement<unknown, []>;
   readonly #rollback: Statement<unknown, []>;
   #left = false;
+  #mainDescriptor: number | undefined;
 
   /** Use `openDatabase`. */
   constructor(path: string, options: DatabaseOptions) {
@@ -142,6 +143,12 @@ export class OwnedDatabase {
     return statement;
   }
 
+  /** A descriptor of the main file, to read from what no checkpoint changes meanwhile. Like the other, closed by `leave` alone [17]. */
+  get mainDescriptor(): number {
+    this.#mainDescriptor ??= openSync(this.path, "r");
+    return this.#mainDescriptor;
+  }
+
   begin(): void {
     this.#begin.run();
   }
@@ -163,6 +170,7 @@ export class OwnedDatabase {
     this.db.close(true);
     this.#guard.close(true);
     closeSync(this.walDescriptor);
+    if (this.#mainDescriptor !== undefined) closeSync(this.#mainDescriptor);
     open.delete(this);
   }
 }

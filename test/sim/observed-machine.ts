@@ -9,14 +9,17 @@ import type {
 } from "../../src/machine/machine.ts";
 import { lastIndexOf, type Batch } from "../../src/wire/batch.ts";
 import { Violation, type Invariants } from "./invariants.ts";
+import type { Tally } from "./tally.ts";
 
 export class ObservedMachine implements StateMachine, ResultSink {
   readonly #inner: StateMachine;
   readonly #nodeId: number;
   readonly #invariants: Invariants;
+  readonly #tally: Tally;
   #sink: ResultSink | undefined;
 
-  constructor(inner: StateMachine, nodeId: number, invariants: Invariants) {
+  constructor(inner: StateMachine, nodeId: number, invariants: Invariants, tally: Tally) {
+    this.#tally = tally;
     this.#inner = inner;
     this.#nodeId = nodeId;
     this.#invariants = invariants;
@@ -81,6 +84,7 @@ export class ObservedMachine implements StateMachine, ResultSink {
   }
   recoverFromSnapshot(incoming: IncomingSnapshot): void {
     this.#inner.recoverFromSnapshot(incoming);
+    this.#tally.snapshots++;
     this.#invariants.oracle.hash(this.#nodeId, this.appliedIndex, this.stateHash);
   }
   snapshotDurable(): void {

@@ -30,7 +30,7 @@ export interface SimKvFileOptions {
   readonly effect?: () => void;
 }
 
-interface Entry {
+export interface Entry {
   readonly revision: number;
   readonly value: Uint8Array;
 }
@@ -41,6 +41,12 @@ type Changes = Map<string, Entry | undefined>;
 interface Transaction {
   readonly changes: Changes;
   readonly meta: KvMeta;
+}
+
+/** What a file holds. */
+export interface KvState {
+  readonly entries: Map<string, Entry>;
+  readonly meta: KvMeta | undefined;
 }
 
 export class SimKvFile implements KvFile {
@@ -55,6 +61,9 @@ export class SimKvFile implements KvFile {
   #syncing = false;
   #checkpointing = false;
   #dead = false;
+  /** The main file, as the last checkpoint left it; and by how many it is held. */
+  #main: Uint8Array | undefined;
+  #holds = 0;
   #walBytes = 0;
   /** Written so far, however often a key was; and of that in the open transaction. */
   #bytes = 0;
@@ -64,13 +73,7 @@ export class SimKvFile implements KvFile {
   syncs = 0;
   checkpoints = 0;
 
-  constructor(
-    options: SimKvFileOptions,
-    state: { entries: Map<string, Entry>; meta: KvMeta | undefined } = {
-      entries: new Map(),
-      meta: undefined,
-    },
-  ) {
+  constructor(options: SimKvFileOptions, state: KvState = { entries: new Map(), meta: undefined }) {
     this.#options = options;
     this.bytesMax = options.bytesMax ?? Number.POSITIVE_INFINITY;
     this.#durable = state.entries;
@@ -155,14 +158,35 @@ export class SimKvFile implements KvFile {
     this.#mustLive();
     if (this.#open !== undefined) throw new Error("sim-kv-file: a checkpoint in a transaction");
     if (this.#checkpointing) throw new Error("sim-kv-file: two checkpoints at once");
+    if (this.#holds > 0) throw new Error("sim-kv-file: a checkpoint while the main file is held");
     this.#checkpointing = true;
     this.#later(() => {
       this.#settle(this.#pending.length);
+      this.#main = encodeState({ entries: this.#durable, meta: this.#durableMeta });
       this.#walBytes = 0;
       this.#checkpointing = false;
       this.checkpoints += 1;
       done(true);
     });
+  }
+
+  hold(): number {
+    this.#mustLive();
+    if (this.#main === undefined) throw new Error("sim-kv-file: held without a checkpoint");
+    this.#holds += 1;
+    return this.#main.byteLength;
+  }
+
+  readMain(offset: number, length: number, done: (bytes: Uint8Array) => void): void {
+    if (this.#holds === 0) throw new Error("sim-kv-file: the main file is read and not held");
+    const { syncMsMin = 0.1, syncMsMax = 2, random, schedule } = this.#options;
+    schedule(syncMsMin + random() * (syncMsMax - syncMsMin), () => {
+      if (!this.#dead) done(this.#main!.slice(offset, offset + length));
+    });
+  }
+
+  letGo(): void {
+    this.#holds -= 1;
   }
 
   close(): void {
@@ -217,6 +241,28 @@ export class SimKvFile implements KvFile {
 
   #mustLive(): void {
     if (this.#dead) throw new Error("sim-kv-file: used after its end");
+  }
+}
+
+export function encodeState({ entries, meta }: KvState): Uint8Array {
+  const rows = [...entries].map(([key, { revision, value }]) => [key, revision, [...value]]);
+  return new TextEncoder().encode(JSON.stringify({ meta, rows }));
+}
+
+/** Undefined where the bytes are no whole file. */
+export function decodeState(bytes: Uint8Array): KvState | undefined {
+  try {
+    const { meta, rows } = JSON.parse(new TextDecoder().decode(bytes)) as {
+      meta: KvMeta | undefined;
+      rows: [string, number, number[]][];
+    };
+    const entries = new Map<string, Entry>();
+    for (const [key, revision, value] of rows) {
+      entries.set(key, { revision, value: Uint8Array.from(value) });
+    }
+    return { entries, meta };
+  } catch {
+    return undefined;
   }
 }
 

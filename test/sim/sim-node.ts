@@ -8,6 +8,7 @@ import type { Limits } from "../../src/limits.ts";
 import { KvMachine } from "../../src/machine/kv.ts";
 import type { TransportEvents } from "../../src/net/transport.ts";
 import { bootstrapGroup, createCore, initialConfiguration } from "../../src/node/bootstrap.ts";
+import type { CompactionPolicy } from "../../src/node/compaction.ts";
 import { Group } from "../../src/node/group.ts";
 import type { ChangeWaiter } from "../../src/node/member-changes.ts";
 import { Shard } from "../../src/node/shard.ts";
@@ -34,6 +35,7 @@ export interface SimNodeOptions {
   readonly members: ReadonlyMap<number, string>;
   readonly seedCrc: number;
   readonly limits: Limits;
+  readonly compaction: CompactionPolicy;
   readonly scheduler: Scheduler;
   /** Its clock runs so much faster than the simulation's. */
   readonly clockRate: number;
@@ -139,8 +141,14 @@ export class SimNode implements NetworkNode, ClientNode {
       if (this.life !== life) return;
       this.#booting = false;
       let works = 0;
+      // Only now: what the log says of it could have been lost together with that.
+      const { machineGeneration: generation } = recovered;
+      const { folder } = storage;
+      folder.keepOnly(generation);
       const kv = new KvMachine({
-        file: storage.kvFile,
+        file: folder.file(generation),
+        folder,
+        generation,
         limits,
         nowMs: () => this.#nowMs + (works++ % 64) * 0.05,
       });
@@ -193,7 +201,7 @@ export class SimNode implements NetworkNode, ClientNode {
     const { id, life } = this;
     const { limits, random, invariants } = this.#options;
     const network = this.#options.network();
-    const machine = new ObservedMachine(kv, id, invariants);
+    const machine = new ObservedMachine(kv, id, invariants, this.#options.tally);
     const appliedIndex = machine.open();
     const coreRandom = random.fork(life);
     const raft = createCore({
@@ -220,6 +228,7 @@ export class SimNode implements NetworkNode, ClientNode {
       wake: () => {
         if (this.life === life) this.#wake();
       },
+      compaction: this.#options.compaction,
     });
     const shard = new Shard(
       {

@@ -118,6 +118,7 @@ class Simulation {
         members,
         seedCrc,
         limits: swarm.limits,
+        compaction: swarm.compaction,
         scheduler,
         clockRate: swarm.drift ** (2 * random.float() - 1),
         preferred: id <= swarm.preferredUpTo,

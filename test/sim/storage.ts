@@ -1,11 +1,10 @@
-/** What a simulated node has on disk: its log's segments and its key-value file. Outlives the node's boots; a crash decides what is left. */
-import type { KvFile } from "../../src/machine/kv-file.ts";
+/** What a simulated node has on disk: its log's segments and its key-value files. Outlives the node's boots; a crash decides what is left. */
 import type { Disk } from "../../src/storage/disk.ts";
 import { readWatermark } from "../../src/storage/watermark.ts";
 import type { Random } from "./random.ts";
 import type { Scheduler } from "./scheduler.ts";
 import { SimDisk, type CrashMode } from "./sim-disk.ts";
-import { SimKvFile } from "./sim-kv-file.ts";
+import { SimKvFolder } from "./sim-kv-folder.ts";
 
 export interface StorageOptions {
   readonly scheduler: Scheduler;
@@ -24,7 +23,7 @@ export class Storage {
   readonly #random: Random;
   readonly #syncFailed: () => void;
   #disk: SimDisk;
-  #kvFile: SimKvFile;
+  #folder: SimKvFolder;
   #failing = false;
   /** No sync of this life succeeds any more, whatever it covers [D9]. */
   #latched = false;
@@ -41,7 +40,7 @@ export class Storage {
       effect,
     };
     this.#disk = new SimDisk(options);
-    this.#kvFile = new SimKvFile(options);
+    this.#folder = new SimKvFolder(options);
   }
 
   /** Factor on the time of each sync of the log. */
@@ -62,15 +61,15 @@ export class Storage {
     let taken = 0;
     for (const segment of this.#disk.segments) taken += segment.bytes;
     this.#disk.bytesMax = taken + bytes;
-    this.#kvFile.bytesMax = bytes === Infinity ? Infinity : 0;
+    this.#folder.bytesMax = bytes === Infinity ? Infinity : 0;
   }
 
   get disk(): Disk {
     return this.#disk;
   }
 
-  get kvFile(): KvFile {
-    return this.#kvFile;
+  get folder(): SimKvFolder {
+    return this.#folder;
   }
 
   /** The next sync to end fails, be it of log, watermark or key-value file. */
@@ -89,7 +88,7 @@ export class Storage {
 
   crash(mode: CrashMode): void {
     this.#disk = this.#disk.crash(mode);
-    this.#kvFile = this.#kvFile.crash(mode);
+    this.#folder = this.#folder.crash(mode);
     this.#failing = this.#latched = false;
   }
 

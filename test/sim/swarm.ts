@@ -2,6 +2,7 @@
  * Swarm testing: each seed draws its own cluster, its own strange bounds and its own mix of faults, most of them with weight zero. A mix of
  * everything finds less than many mixes of a few things.
  */
+import { type CompactionPolicy, defaultCompaction } from "../../src/node/compaction.ts";
 import { checkLimits, defaultLimits, type Limits } from "../../src/limits.ts";
 import type { Random } from "./random.ts";
 
@@ -67,6 +68,8 @@ export function isKind(name: string): name is Kind {
 export const crashModes = ["all", "none", "prefix"] as const;
 
 export interface Swarm {
+  /** When nodes cut their logs, and so how often a snapshot is needed. */
+  readonly compaction: CompactionPolicy;
   /** The first members. */
   readonly nodes: number;
   /** Further nodes, with empty disks, that may become members. */
@@ -181,6 +184,7 @@ function drawAll(random: Random): Swarm {
   const limits = drawLimits(random);
   const electionMs = limits.electionTicksMax * limits.tickMs;
   const usual: Swarm = {
+    compaction: drawCompaction(random.fork(9)),
     nodes: random.chance(0.65) ? 3 : 5,
     spares: 0,
     changeEveryMs: 0,
@@ -260,6 +264,16 @@ function churn(random: Random, usual: Swarm): Swarm {
   };
 }
 
+/** Half of the seeds cut their logs so early that whoever was away for a moment needs a snapshot. */
+function drawCompaction(random: Random): CompactionPolicy {
+  if (random.chance(0.5)) return defaultCompaction;
+  return {
+    entries: random.pick([0, 1, 5, 20]),
+    bytes: random.pick([500, 2_000]),
+    tailBytes: random.pick([0, 0, 400]),
+  };
+}
+
 /** The usual bounds at the same clock. */
 function plainLimits(limits: Limits): Limits {
   const { tickMs, heartbeatTicks, electionTicksMin, electionTicksMax, checkQuorumTicks } = limits;
@@ -289,7 +303,7 @@ function drawLimits(random: Random): Limits {
     electionTicksMax,
     checkQuorumTicks: electionTicksMin + random.below(electionTicksMin + 1),
     syncStallMs: strange(defaultLimits.syncStallMs, [5, 50]),
-    loopStallMs: strange(defaultLimits.loopStallMs, [20, 60]),
+    loopStallMs: strange(defaultLimits.loopStallMs, [50, 100]),
     loopStallsMax: strange(defaultLimits.loopStallsMax, [1]),
     stallWindowMs: strange(defaultLimits.stallWindowMs, [100, 1_000]),
     preferredDelayMs: strange(defaultLimits.preferredDelayMs, [50, 500]),
@@ -309,6 +323,10 @@ function drawLimits(random: Random): Limits {
     segmentBytes,
     segmentRecordsMax: strange(defaultLimits.segmentRecordsMax, [3, 10, 40]),
     memtableBytes: strange(defaultLimits.memtableBytes, [512, 4 * KiB]),
+    snapshotChunkBytes: strange(defaultLimits.snapshotChunkBytes, [40, 200]),
+    snapshotWindowBytes: strange(defaultLimits.snapshotWindowBytes, [1, 500]),
+    snapshotStallMs: strange(2_000, [300]),
+    kvWalBytesMax: strange(defaultLimits.kvWalBytesMax, [300, 3_000]),
     memtableFlushMs: strange(defaultLimits.memtableFlushMs, [50, 500]),
   });
 }

@@ -14,6 +14,8 @@ export const happenings = [
   "rottenStarts",
   "wounds",
   "heals",
+  /** Taken over in place of the log. */
+  "snapshots",
   /** Answers to who asked for other members: done, and not done or not known. */
   "membersChanged",
   "membersRefused",

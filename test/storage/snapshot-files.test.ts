@@ -59,7 +59,9 @@ async function receive(
 ): Promise<{ path: string; ok: boolean }> {
   const path = join(folder, `${crypto.randomUUID()}.db`);
   for (const { offset, part } of chunksOf(whole)) {
-    expect(await new Promise((done) => files.write(path, offset, part, done))).toBe(true);
+    expect(await new Promise((done) => files.write(path, offset, new Uint8Array(part), done))).toBe(
+      true,
+    );
   }
   const ok = await new Promise<boolean>((done) => files.finish(path, proof, done));
   return { path, ok };
@@ -94,7 +96,7 @@ describe("receiving", () => {
 
   test("one that is given up in the middle goes too", async () => {
     const path = join(folder, "middle.db");
-    await new Promise((done) => files.write(path, 0, bytes.slice(0, 100), done));
+    await new Promise((done) => files.write(path, 0, new Uint8Array(bytes.slice(0, 100)), done));
     await new Promise<void>((done) => files.remove(path, done));
     expect(existsSync(path)).toBe(false);
   });

@@ -20,6 +20,7 @@ const arrows: Record<string, readonly string[]> = {
     "wire",
     "storage/disk.ts",
     "storage/file-syncer.ts",
+    "storage/snapshot-files.ts",
     "storage/sqlite.ts",
     "storage/sync-latch.ts",
     "storage/syncer.ts",

@@ -1,0 +1,87 @@
+/** The folder of a machine's files in SQLite: `kv.db`, which it has made itself, and `kv-7.db`, the seventh that it got as a snapshot. */
+import { readdirSync, unlinkSync } from "node:fs";
+import { join } from "node:path";
+import { fsyncDirectory } from "../storage/sync-latch.ts";
+import type { KvFiles } from "./kv-files.ts";
+import type { KvFolder } from "./kv-folder.ts";
+import type { IncomingSnapshot } from "./machine.ts";
+import type { SqliteKvFile } from "./sqlite-kv-file.ts";
+
+const indexQuery = "SELECT appliedIndex AS value FROM meta";
+
+export class SqliteKvFolder implements KvFolder {
+  readonly #directory: string;
+  readonly #name: string;
+  readonly #files: KvFiles;
+  readonly #made = new Map<number, SqliteKvFile>();
+  /** The highest one that was ever used, as far as the folder tells. */
+  #generation = 0;
+
+  constructor(directory: string, name: string, files: KvFiles) {
+    this.#directory = directory;
+    this.#name = name;
+    this.#files = files;
+  }
+
+  file(generation: number): SqliteKvFile {
+    this.#generation = Math.max(this.#generation, generation);
+    let file = this.#made.get(generation);
+    if (file === undefined) {
+      file = this.#files.file(this.#path(generation));
+      this.#made.set(generation, file);
+    }
+    return file;
+  }
+
+  keepOnly(generation: number): void {
+    this.#generation = Math.max(this.#generation, generation);
+    let removed = false;
+    // Write-ahead logs first: a main file never loses its own to one that comes later (M3).
+    const names = readdirSync(this.#directory).toSorted((a, b) => b.length - a.length);
+    for (const name of names) {
+      const found = this.#generationOf(name);
+      if (found === undefined || found === generation) continue;
+      unlinkSync(join(this.#directory, name));
+      removed = true;
+    }
+    if (removed) fsyncDirectory(this.#directory);
+  }
+
+  receive(): IncomingSnapshot {
+    const generation = ++this.#generation;
+    const path = this.#path(generation);
+    const { snapshots } = this.#files;
+    let wanted = true;
+    const unlessDiscarded =
+      (done: (ok: boolean) => void) =>
+      (ok: boolean): void => {
+        if (wanted) done(ok);
+      };
+    return {
+      generation,
+      write: (offset, bytes, done) => snapshots.write(path, offset, bytes, unlessDiscarded(done)),
+      finish: (proof, done) =>
+        snapshots.finish(path, { ...proof, indexQuery }, unlessDiscarded(done)),
+      discard: () => {
+        wanted = false;
+        snapshots.remove(path);
+      },
+    };
+  }
+
+  remove(generation: number): void {
+    this.#files.remove(this.file(generation));
+    this.#made.delete(generation);
+  }
+
+  #path(generation: number): string {
+    const number = generation === 0 ? "" : `-${generation}`;
+    return join(this.#directory, `${this.#name}${number}.db`);
+  }
+
+  /** Undefined where the name is not one of this machine's. */
+  #generationOf(name: string): number | undefined {
+    const match = /^([a-z]+)(?:-([0-9]+))?\.db(?:-wal|-shm)?$/.exec(name);
+    return match?.[1] === this.#name ? Number(match[2] ?? 0) : undefined;
+  }
+}

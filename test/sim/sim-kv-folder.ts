@@ -1,0 +1,133 @@
+/**
+ * The simulated folder of kv files: the live one, and snapshots that are received beside it. What is received is visible while it is written, and
+ * durable only once it is finished; a power cut takes it before that, together with whatever was built on it.
+ */
+import { crc32 } from "node:zlib";
+import type { KvFolder } from "../../src/machine/kv-folder.ts";
+import type { IncomingSnapshot, SnapshotProof } from "../../src/machine/machine.ts";
+import { nextDigest } from "../../src/wire/snapshot-messages.ts";
+import type { CrashMode } from "./sim-disk.ts";
+import { decodeState, SimKvFile, type SimKvFileOptions } from "./sim-kv-file.ts";
+
+interface Incoming {
+  readonly bytes: Uint8Array;
+  finished: boolean;
+}
+
+export class SimKvFolder implements KvFolder {
+  readonly #options: SimKvFileOptions;
+  readonly #files: Map<number, SimKvFile>;
+  readonly #incoming: Map<number, Incoming>;
+  /** Files that were opened on what is not durable. */
+  readonly #unfounded = new Set<number>();
+  #generation = 0;
+  #bytesMax = Infinity;
+  #dead = false;
+
+  constructor(
+    options: SimKvFileOptions,
+    files = new Map<number, SimKvFile>(),
+    incoming = new Map<number, Incoming>(),
+  ) {
+    this.#options = options;
+    this.#files = files;
+    this.#incoming = incoming;
+  }
+
+  set bytesMax(bytes: number) {
+    this.#bytesMax = bytes;
+    for (const file of this.#files.values()) file.bytesMax = bytes;
+  }
+
+  /** One that is not there, or is no whole file, is as if it had never been written. */
+  file(generation: number): SimKvFile {
+    this.#generation = Math.max(this.#generation, generation);
+    let file = this.#files.get(generation);
+    if (file === undefined) {
+      const incoming = this.#incoming.get(generation);
+      if (incoming?.finished === false) this.#unfounded.add(generation);
+      file = new SimKvFile(this.#options, incoming && decodeState(incoming.bytes));
+      file.bytesMax = this.#bytesMax;
+      this.#files.set(generation, file);
+      this.#incoming.delete(generation);
+    }
+    return file;
+  }
+
+  keepOnly(generation: number): void {
+    for (const found of [...this.#files.keys(), ...this.#incoming.keys()]) {
+      this.#generation = Math.max(this.#generation, found);
+      if (found !== generation) this.#delete(found);
+    }
+  }
+
+  receive(bytes: number): IncomingSnapshot {
+    const generation = ++this.#generation;
+    const incoming: Incoming = { bytes: new Uint8Array(bytes), finished: false };
+    this.#incoming.set(generation, incoming);
+    let wanted = true;
+    const later = (run: () => void): void => this.#later(() => void (wanted && run()));
+    return {
+      generation,
+      write: (offset, part, done) => {
+        later(() => {
+          if (this.#bytesMax < Infinity) return done(false);
+          incoming.bytes.set(part, offset);
+          done(true);
+        });
+      },
+      finish: (proof, done) => {
+        later(() => {
+          if (this.#options.syncFails?.() === true) return;
+          incoming.finished = true;
+          done(matches(incoming.bytes, proof));
+        });
+      },
+      discard: () => {
+        wanted = false;
+        this.#later(() => this.#delete(generation));
+      },
+    };
+  }
+
+  remove(generation: number): void {
+    this.#later(() => this.#delete(generation));
+  }
+
+  /** The folder that the next start finds. */
+  crash(mode: CrashMode): SimKvFolder {
+    this.#dead = true;
+    const files = new Map<number, SimKvFile>();
+    for (const [generation, file] of this.#files) {
+      if (mode !== "all" && this.#unfounded.has(generation)) continue;
+      files.set(generation, file.crash(mode));
+    }
+    const incoming = new Map<number, Incoming>();
+    for (const [generation, found] of this.#incoming) {
+      if (mode === "all" || found.finished) incoming.set(generation, found);
+    }
+    const next = new SimKvFolder(this.#options, files, incoming);
+    next.bytesMax = this.#bytesMax;
+    return next;
+  }
+
+  #delete(generation: number): void {
+    this.#files.delete(generation);
+    this.#incoming.delete(generation);
+  }
+
+  #later(run: () => void): void {
+    const { syncMsMin = 0.1, syncMsMax = 2, random, schedule } = this.#options;
+    schedule(syncMsMin + random() * (syncMsMax - syncMsMin), () => {
+      if (!this.#dead) run();
+    });
+  }
+}
+
+function matches(whole: Uint8Array, { index, bytes, chunkBytes, digest }: SnapshotProof): boolean {
+  let found = 0;
+  for (let offset = 0; offset < bytes; offset += chunkBytes) {
+    found = nextDigest(found, crc32(whole.subarray(offset, offset + chunkBytes)));
+  }
+  return found === digest && decodeState(whole)?.meta?.appliedIndex === index;
+}
