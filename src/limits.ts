@@ -231,6 +231,8 @@ export function checkLimits(limits: Limits): Limits {
   const l = limits;
   must(l.heartbeatTicks * 2 <= l.electionTicksMin, "heartbeatTicks * 2 <= electionTicksMin");
   must(l.electionTicksMin < l.electionTicksMax, "electionTicksMin < electionTicksMax");
+  // A turn of the loop comes with each tick, a little late at times.
+  must(l.loopStallMs >= 2 * l.tickMs, "loopStallMs >= 2 tickMs");
   must(l.checkQuorumTicks >= l.electionTicksMin, "checkQuorumTicks >= electionTicksMin");
   // A section may hold one largest command; a batch one such section; an append frame one such batch.
   const largest = l.keyBytesMax + l.valueBytesMax + frameOverheadBytes;

@@ -141,7 +141,12 @@ export class Shard {
 
   /** `nowMs` is monotonic. Returns true when there is more to do at once. */
   turn(nowMs: number): boolean {
+    const sinceMs = nowMs - this.#nowMs;
     this.#nowMs = nowMs;
+    // There is a turn each tick, so a longer time between two is a stall.
+    if (sinceMs >= this.#limits.loopStallMs) {
+      for (const group of this.#groups.values()) group.loopStalled(sinceMs, nowMs);
+    }
     this.#receive(nowMs);
     if (this.#syncEnded) {
       this.#syncEnded = false;
@@ -202,9 +207,6 @@ export class Shard {
     let due = Math.floor((nowMs - this.#tickedMs) / tickMs);
     if (due <= 0) return;
     this.#tickedMs += due * tickMs;
-    if (due > 1) {
-      for (const group of this.#groups.values()) group.loopStalled(due * tickMs, nowMs);
-    }
     if (this.#store.syncing) {
       const forMs = nowMs - this.#syncSinceMs;
       for (const group of this.#groups.values()) group.slowSync(forMs, nowMs);
