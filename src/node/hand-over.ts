@@ -119,8 +119,8 @@ export class HandOver {
   /** Some times a second. */
   tick(nowMs: number): void {
     this.#nowMs = nowMs;
-    if (this.#raft.role === "leader") {
-      if (this.#raft.transferTarget === 0) this.#ended();
+    if (this.#raft.role === "leader" && this.#raft.transferTarget === 0) {
+      this.#ended();
       this.#prefer(nowMs);
     }
     if (this.#waiting.length === 0) return;
