@@ -163,7 +163,7 @@ export class Recovery {
     const { scheduler, swarm, clients } = this.#options;
     const again = (): void =>
       scheduler.after(swarm.limits.tickMs, () => this.#probe(node, kind, answered));
-    if (node.refused || this.#isBeyondLog(node)) return;
+    if (node.refused) return;
     if (node.door === undefined || !this.up.includes(node)) return again();
     clients.probe(node, kind, (ok) => {
       if (ok) answered.add(node);
