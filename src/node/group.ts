@@ -68,9 +68,18 @@ export interface GroupOptions {
 interface LogCut {
   readonly index: number;
   readonly tailBytes: number;
-  readonly done: () => void;
+  readonly deadlineMs: number;
+  readonly waiter: CutWaiter;
 }
 
+/** Exactly one of the two is called, once. */
+interface CutWaiter {
+  done(): void;
+  failed(error: BargeError): void;
+}
+
+/** Requests for that at once. */
+const logCutsMax = 64;
 /** Between two flushes that are asked for so that the log can be cut. */
 const flushAskedEveryMs = 5_000;
 
@@ -480,7 +489,8 @@ export class Group {
 
   /** What the changes come to; a new configuration is proposed at once, and in force. */
   proposeChanges(changes: readonly MemberChange[], force: boolean, nowMs: number): ChangePlan {
-    const plan = this.raft.planChange(changes, force);
+    const isConnected = (id: number): boolean => this.#transport.connected(id);
+    const plan = this.raft.planChange(changes, force, isConnected);
     if ("next" in plan) this.#proposeConfiguration(plan.next, nowMs);
     return plan;
   }
@@ -693,7 +703,7 @@ export class Group {
       if (target !== undefined) this.#cutLog(target);
     }
     if (isDue(this.raft, this.compaction)) this.#cutByPolicy(nowMs);
-    if (this.#logCuts.length > 0) this.#cutByHand();
+    if (this.#logCuts.length > 0) this.#cutByHand(nowMs);
   }
 
   #cutByPolicy(nowMs: number): void {
@@ -720,24 +730,29 @@ export class Group {
     return index;
   }
 
-  /** Cuts the log up to what is applied now, but for its end, as soon as the machine has made that durable. Runs `done` then. */
-  cutLog(tailBytes: number | undefined, done: () => void): void {
+  /** Cuts the log up to what is applied now, but for its end, as soon as the machine has made that durable. */
+  cutLog(tailBytes: number | undefined, deadlineMs: number, waiter: CutWaiter): void {
+    if (this.#stopped !== undefined) return waiter.failed(this.#error("internal"));
+    if (this.#logCuts.length >= logCutsMax) return waiter.failed(this.#error("overloaded"));
     const index = this.machine.appliedIndex;
     this.machine.flush();
-    this.#logCuts.push({ index, tailBytes: tailBytes ?? this.compaction.tailBytes, done });
+    const kept = tailBytes ?? this.compaction.tailBytes;
+    this.#logCuts.push({ index, tailBytes: kept, deadlineMs, waiter });
   }
 
-  #cutByHand(): void {
+  #cutByHand(nowMs: number): void {
     const { durableIndex } = this.machine;
-    this.#logCuts = this.#logCuts.filter(({ index, tailBytes, done }) => {
+    this.#logCuts = this.#logCuts.filter(({ index, tailBytes, deadlineMs, waiter }) => {
       if (durableIndex < index) {
         this.machine.flush();
-        return true;
+        if (nowMs < deadlineMs) return true;
+        waiter.failed(new BargeError("timeout", "The state machine is still being written."));
+        return false;
       }
       const bound = Math.min(durableIndex, this.#pinnedIndex());
       const target = this.raft.compactionPoint(bound, tailBytes);
       if (target !== undefined) this.#cutLog(target);
-      done();
+      waiter.done();
       return false;
     });
   }
@@ -820,6 +835,7 @@ export class Group {
   failAll(code: ErrorCode): void {
     this.#refuseInbox(code);
     this.#memberChanges.failAll(this.#error(code));
+    for (const { waiter } of this.#logCuts.splice(0)) waiter.failed(this.#error(code));
     const unknown = new BargeError(code, errorTable[code].help, { outcome: "unknown" });
     this.#pending.failAll(unknown);
     for (const waiter of this.#forwards.takeWhere(() => true)) waiter.failed(unknown);

@@ -351,12 +351,16 @@ export class Raft implements CoreState {
   }
   /**
    * Whether those whose votes this configuration needs are alive, as this leader sees it. Every voter counts that was heard within the
-   * check-quorum time.
+   * check-quorum time, and that the shell does not know to be gone.
    */
-  liveMajority(configuration: Configuration): boolean {
+  liveMajority(
+    configuration: Configuration,
+    isConnected: (nodeId: number) => boolean = () => true,
+  ): boolean {
     const isAlive = (id: number): number => {
+      if (id === this.nodeId) return 1;
       const peer = this.#peer(id);
-      return id === this.nodeId || (peer !== undefined && this.#isActive(peer)) ? 1 : 0;
+      return peer !== undefined && this.#isActive(peer) && isConnected(id) ? 1 : 0;
     };
     return quorumValue(configuration, isAlive) === 1;
   }
@@ -364,14 +368,20 @@ export class Raft implements CoreState {
    * What these changes of the members come to here and now. A `next` may be sealed and proposed in the same turn. With `force` it is given
    * even where no majority of the voters that would be left is alive: then nothing commits until one is again.
    */
-  planChange(changes: readonly MemberChange[], force = false): ChangePlan {
+  planChange(
+    changes: readonly MemberChange[],
+    force = false,
+    isConnected?: (nodeId: number) => boolean,
+  ): ChangePlan {
     if (this.#role !== "leader")
       return refuse("not_leader", "This node does not lead; ask the leader.");
     if (this.#transfer !== undefined)
       return refuse("not_leader", "This node is handing over leadership; try again.");
     if (!this.#maySucceed() || isJoint(this.configuration)) return inProgress();
     const plan = planChange(this.configuration, changes);
-    if (!("next" in plan) || force || this.liveMajority(plan.next)) return plan;
+    if (!("next" in plan) || force || this.liveMajority(plan.next, isConnected)) {
+      return plan;
+    }
     return refuse(
       "no_live_majority",
       `No majority of the voters ${plan.next.voters.join(", ")} is alive, so the change could not be completed. Bring the nodes that are down back first, or force it.`,

@@ -154,6 +154,20 @@ describe("loss", () => {
     });
   });
 
+  test("a lost probe is sent again, though reads make heartbeats all the time", () => {
+    const cluster = led();
+    cluster.delivers = ({ type, to }) => type !== "append" || to !== 2;
+    cluster.node(1).raft.peerReset(2);
+    cluster.node(1).propose();
+    cluster.settle();
+    cluster.heal();
+    for (let ticks = 0; ticks < 2 * heartbeatTicks; ticks++) {
+      cluster.node(1).raft.readIndex(ticks + 1);
+      cluster.tick();
+    }
+    expect(cluster.node(1).raft.progress()[0]).toMatchObject({ match: 2, state: "replicate" });
+  });
+
   test("old and shorter appends never cut the log (C4)", () => {
     const cluster = led();
     for (let round = 0; round < 4; round++) {

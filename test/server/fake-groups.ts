@@ -52,8 +52,7 @@ export class FakeGroups implements Groups {
     if (this.fail !== undefined) waiter.failed(this.fail);
     else if (!isAdminOperation(operation)) {
       waiter.failed(new BargeError("bad_request", `There is no operation "${operation}".`));
-    }
-    else this.admins.push({ operation, body, waiter });
+    } else this.admins.push({ operation, body, waiter });
   }
 
   write(

@@ -12,7 +12,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { FatalError } from "../../src/fatal.ts";
 import type { FatalReason } from "../../src/fatal.ts";
-import { openDataDir, storedToken } from "../../src/storage/data-dir.ts";
+import { joiningIncarnation, openDataDir, storedIdentity } from "../../src/storage/data-dir.ts";
 
 const owner = { clusterId: "cluster", nodeId: 1 };
 let parent = "";
@@ -70,13 +70,28 @@ describe("a data folder", () => {
   });
 
   test("keeps a token that was drawn for it", () => {
-    expect(storedToken(path)).toBeUndefined();
+    expect(storedIdentity(path)).toBeUndefined();
     expect(existsSync(path)).toBe(false);
     openDataDir(path, { ...owner, token: "secret" }).close();
-    expect(storedToken(path)).toBe("secret");
+    expect(storedIdentity(path)?.token).toBe("secret");
     const again = openDataDir(path, owner);
     expect(again.token).toBe("secret");
     again.close();
+  });
+
+  test("of a node that joins has the incarnation that it asked with, whatever crashed in between", () => {
+    const incarnation = joiningIncarnation(path, 4);
+    expect(joiningIncarnation(path, 4)).toBe(incarnation);
+    expect(storedIdentity(path)).toBeUndefined();
+    // Another id is another node.
+    expect(joiningIncarnation(path, 5)).not.toBe(incarnation);
+    const agreed = joiningIncarnation(path, 5);
+    const joined = { clusterId: "cluster", nodeId: 5, tokenHash: "hash" };
+    const dir = openDataDir(path, joined, () => {}, agreed);
+    expect(dir.incarnation).toBe(agreed);
+    expect(existsSync(join(path, "joining.json"))).toBe(false);
+    dir.close();
+    expect(storedIdentity(path)).toMatchObject({ ...joined, incarnation: agreed });
   });
 
   test("of another cluster or node is refused in words, untouched", () => {
