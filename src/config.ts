@@ -38,12 +38,20 @@ export interface NodeConfig {
   readonly machine: MachineName;
   /** Undefined: no members were given either, so the node draws a random one and keeps it in its folder. */
   readonly clusterToken: string | undefined;
+  /** When this node cuts its log; where a bound is undefined, the usual one. */
+  readonly compaction: CompactionConfig;
   /** This node should lead rather than one without it. */
   readonly preferredLeader: boolean;
   readonly insecure: boolean;
   readonly logLevel: LogLevel;
   /** For children of `demo` and `bench`: end when standard input closes, so that none is ever left behind. */
   readonly exitWithParent: boolean;
+}
+
+export interface CompactionConfig {
+  readonly entries: number | undefined;
+  readonly bytes: number | undefined;
+  readonly tailBytes: number | undefined;
 }
 
 /** A running cluster that is to add this node. */
@@ -74,6 +82,13 @@ const nodeIdSchema = v.pipe(
 
 /** No system call takes a path with a zero byte in it. */
 const pathSchema = v.pipe(v.string(), v.regex(/^[^\0]+$/));
+
+const wholeSchema = v.pipe(
+  v.string(),
+  v.regex(/^[0-9]{1,16}$/),
+  v.transform(Number),
+  v.maxValue(Number.MAX_SAFE_INTEGER),
+);
 
 const flagSchema = v.pipe(
   v.picklist(["true", "false", "1", "0"]),
@@ -290,6 +305,33 @@ export const optionTable = {
     right: logLevels.join(", "),
     help: "Lowest level that is logged, on standard error.",
   },
+  compactEntries: {
+    flag: "compact-entries",
+    value: "N",
+    environment: ["BARGE_COMPACT_ENTRIES"],
+    fallback: "100000",
+    schema: wholeSchema,
+    right: "a whole number; 0 = not by commands",
+    help: "Cuts the log once so many commands can go though a member lags behind; it gets a snapshot then. Can be changed while the node runs: barge snapshot --entries.",
+  },
+  compactBytes: {
+    flag: "compact-bytes",
+    value: "BYTES",
+    environment: ["BARGE_COMPACT_BYTES"],
+    fallback: "268435456",
+    schema: wholeSchema,
+    right: "a whole number; 0 = not by bytes",
+    help: "Cuts the log once it holds so much though a member lags behind.",
+  },
+  compactTailBytes: {
+    flag: "compact-tail-bytes",
+    value: "BYTES",
+    environment: ["BARGE_COMPACT_TAIL_BYTES"],
+    fallback: "67108864",
+    schema: wholeSchema,
+    right: "a whole number below --compact-bytes",
+    help: "Keeps so much of the log's end, so that a member that was away for a moment needs no snapshot.",
+  },
   preferredLeader: {
     flag: "preferred-leader",
     environment: ["BARGE_PREFERRED_LEADER"],
@@ -485,6 +527,7 @@ function complete(options: Options): NodeConfig {
     ["http-listen", httpListen],
     ["metrics-listen", options.metricsListen],
   ]);
+  checkCompaction(options);
   const nodeId = nodeIdOf(options);
   const advertise = advertiseOf(options, nodeId, listen);
   const join = joinOf(options, advertise);
@@ -499,11 +542,23 @@ function complete(options: Options): NodeConfig {
     join,
     machine: options.machine ?? "kv",
     clusterToken: options.clusterToken ?? (options.initialMembers === undefined ? undefined : ""),
+    compaction: {
+      entries: options.compactEntries,
+      bytes: options.compactBytes,
+      tailBytes: options.compactTailBytes,
+    },
     preferredLeader: options.preferredLeader ?? false,
     insecure: options.insecure ?? false,
     logLevel: options.logLevel ?? "info",
     exitWithParent: options.exitWithParent ?? false,
   };
+}
+
+function checkCompaction({ compactBytes = 0, compactTailBytes = 0 }: Options): void {
+  if (compactBytes === 0 || compactTailBytes < compactBytes) return;
+  throw new UsageError(
+    `--compact-tail-bytes ${compactTailBytes} must be below --compact-bytes ${compactBytes}: what is kept cannot be cut`,
+  );
 }
 
 function nodeIdOf({ nodeId, initialMembers: members }: Options): number {

@@ -46,6 +46,8 @@ const badAddresses = [
   "[::1]",
 ];
 
+const badWholes = ["", "-1", "1.5", "1e3", "many", "9007199254740992", "99999999999999999"];
+
 /** `config` is not among them: it has tests of its own. */
 const samples: Readonly<Record<Exclude<OptionKey, "config">, Sample>> = {
   nodeId: {
@@ -144,6 +146,24 @@ const samples: Readonly<Record<Exclude<OptionKey, "config">, Sample>> = {
     expected: [true, false],
     bad: ["", "yes"],
     with: ["--node-id=4", "--join=127.0.0.1:7001"],
+  },
+  compactEntries: {
+    good: ["0", "9007199254740991"],
+    read: ({ compaction }) => compaction.entries,
+    expected: [0, 9_007_199_254_740_991],
+    bad: badWholes,
+  },
+  compactBytes: {
+    good: ["0", "1000000"],
+    read: ({ compaction }) => compaction.bytes,
+    expected: [0, 1_000_000],
+    bad: badWholes,
+  },
+  compactTailBytes: {
+    good: ["0", "4096"],
+    read: ({ compaction }) => compaction.tailBytes,
+    expected: [0, 4_096],
+    bad: badWholes,
   },
   preferredLeader: {
     good: ["true", "false"],
@@ -307,6 +327,7 @@ test("with nothing given: one node, on loopback", () => {
     join: undefined,
     machine: "kv",
     clusterToken: undefined,
+    compaction: { entries: undefined, bytes: undefined, tailBytes: undefined },
     preferredLeader: false,
     insecure: false,
     logLevel: "info",

@@ -74,6 +74,11 @@ const entries: readonly Entry[] = [
     load: async () => (await import("./status.ts")).statusCommand(),
   },
   {
+    name: "snapshot",
+    summary: "make a node's state durable and cut its log; say when it does so by itself",
+    load: async () => (await import("./snapshot.ts")).snapshotCommand(),
+  },
+  {
     name: "bench",
     summary: "measure a cluster, or the disk, under load",
     load: async () => (await import("./bench.ts")).benchCommand(),

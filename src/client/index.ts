@@ -39,5 +39,12 @@ export type {
   WriteResult,
 } from "./api.ts";
 export { connect } from "./connect.ts";
-export type { LeaderAnswer, MemberEntry, MembersAnswer, MemberWish } from "../wire/admin.ts";
+export type {
+  CompactionAnswer,
+  LeaderAnswer,
+  MemberEntry,
+  MembersAnswer,
+  MemberWish,
+  SnapshotAnswer,
+} from "../wire/admin.ts";
 export type { GroupStatus, MemberStatus, NodeStatus } from "../wire/status.ts";

@@ -18,6 +18,7 @@ import {
   isAdminOperation,
 } from "../wire/admin.ts";
 import { Consistency, type AdminReplyMessage, type AdminRequestMessage } from "../wire/messages.ts";
+import { compactionProblem } from "./compaction.ts";
 import type { Group } from "./group.ts";
 
 /** One checked request on the node that answers it. */
@@ -50,6 +51,29 @@ const handlers: { readonly [O in AdminOperation]: Handler<O> } = {
       done: (leader, changed) => call.answer({ group: group.id, leader, changed }),
       failed: (error) => call.fail(error),
     });
+  },
+  snapshot: (group, call) => {
+    group.cutLog(call.body.tailBytes, call.deadlineMs, {
+      done: () => {
+        const { id, nodeId: node, raft, machine } = group;
+        const { firstIndex, lastIndex, logBytes } = raft;
+        const index = machine.durableIndex;
+        call.answer({ group: id, node, index, firstIndex, lastIndex, logBytes });
+      },
+      failed: (error) => call.fail(error),
+    });
+  },
+  compaction: (group, call) => {
+    const { entries, bytes, tailBytes } = call.body;
+    const wanted = {
+      entries: entries ?? group.compaction.entries,
+      bytes: bytes ?? group.compaction.bytes,
+      tailBytes: tailBytes ?? group.compaction.tailBytes,
+    };
+    const problem = compactionProblem(wanted);
+    if (problem !== undefined) return call.fail(new BargeError("bad_request", problem));
+    group.compaction = wanted;
+    call.answer({ group: group.id, node: group.nodeId, ...wanted });
   },
   members: (group, call) => {
     group.read(Consistency.linearizable, 0, call.deadlineMs, {

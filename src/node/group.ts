@@ -944,6 +944,8 @@ export class Group {
       logBytes: this.#store.logBytes(this.id),
       stateHash: machine.stateHash.toString(16).padStart(8, "0"),
       members,
+      configurationIndex: raft.configurationIndex,
+      joint: isJoint(configuration),
       ...(handOver === undefined ? {} : { handOver }),
       ...(raft.wound === undefined
         ? {}

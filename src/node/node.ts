@@ -39,6 +39,7 @@ import {
   seedCrcOf,
   tokenHashOf,
 } from "./bootstrap.ts";
+import { type CompactionPolicy, defaultCompaction } from "./compaction.ts";
 import { Group } from "./group.ts";
 import { joinCluster, type JoinedCluster, type JoinTarget } from "./join.ts";
 import { Peers, removed } from "./peers.ts";
@@ -65,6 +66,8 @@ export interface NodeOptions {
   readonly clusterToken: string | undefined;
   /** This node should lead rather than one without it. */
   readonly preferredLeader?: boolean;
+  /** When the log is cut; where a bound is undefined, the usual one. */
+  readonly compaction?: { readonly [Bound in keyof CompactionPolicy]: number | undefined };
   readonly logLevel: string;
   readonly limits?: Limits;
 }
@@ -238,6 +241,7 @@ class Node implements RunningNode, Groups {
       logger: this.#logger,
       firstRequest: randomInt(requestsBeginBelow),
       wake: () => this.#wake(),
+      compaction: compactionOf(this.#options.compaction),
     });
     group.mayElect = this.#dataDir.peers.formed || initialMembers.size <= 1;
     this.#peers = new Peers({
@@ -599,6 +603,19 @@ function woundText({ id, leader, lastIndex, wounded }: NodeStatus["groups"][numb
   return leader > 0
     ? `${lost} from the leader, node ${leader}`
     : `${lost} from a leader, and there is none: start the members that are whole. Should a majority be wounded, none can be elected`;
+}
+
+function compactionOf(given: NodeOptions["compaction"]): CompactionPolicy {
+  const policy = {
+    entries: given?.entries ?? defaultCompaction.entries,
+    bytes: given?.bytes ?? defaultCompaction.bytes,
+    tailBytes: given?.tailBytes ?? defaultCompaction.tailBytes,
+  };
+  // With only the bytes given, the tail follows them.
+  if (given?.tailBytes === undefined && policy.bytes > 0) {
+    policy.tailBytes = Math.min(policy.tailBytes, Math.floor(policy.bytes / 4));
+  }
+  return policy;
 }
 
 /** Before the folder is bound to a cluster whose member list may name the wrong port. The doors themselves open last. */

@@ -9,6 +9,9 @@
  *     DELETE /v1/members/{id}     ?force=true                      removes
  *     POST   /v1/members/{id}/replace  {"id","address"}            another node takes its place once it has caught up
  *     POST   /v1/transfer-leader  {"to"?,"from"?}                  another voter leads
+ *     POST   /v1/snapshot         {"tailBytes"?}                   this node makes its state durable and cuts its log
+ *     GET    /v1/compaction                                        when this node cuts its log
+ *     PATCH  /v1/compaction       {"entries"?,"bytes"?,"tailBytes"?}   changes that
  */
 import { BargeError } from "../errors.ts";
 import type { AdminOperation } from "../wire/admin.ts";
@@ -18,6 +21,8 @@ import type { HttpParameters } from "./http-parameters.ts";
 
 export const membersPath = "/v1/members";
 export const leaderPath = "/v1/transfer-leader";
+export const snapshotPath = "/v1/snapshot";
+export const compactionPath = "/v1/compaction";
 export const membersBodyBytesMax: number = 64 * 1024;
 
 export interface AdminRoute {
@@ -43,6 +48,26 @@ export function adminRoute(path: string): AdminRoute | undefined {
       request: (_, body) => ({
         operation: "transferLeader",
         body: body === undefined ? {} : objectOf(body),
+      }),
+    };
+  }
+  if (path === snapshotPath) {
+    return {
+      methods: "POST",
+      parameters: [],
+      request: (_, body) => ({
+        operation: "snapshot",
+        body: body === undefined ? {} : objectOf(body),
+      }),
+    };
+  }
+  if (path === compactionPath) {
+    return {
+      methods: "GET, HEAD, PATCH",
+      parameters: [],
+      request: (method, body) => ({
+        operation: "compaction",
+        body: method === "PATCH" ? objectOf(body) : {},
       }),
     };
   }

@@ -306,6 +306,6 @@ function noSuchPath(path: string): Response {
   return refusal(
     404,
     "no_such_path",
-    `There is nothing at ${path}; see /v1/kv, /v1/txn, /v1/members, /v1/transfer-leader and /v1/status.`,
+    `There is nothing at ${path}; see /v1/kv, /v1/txn, /v1/members, /v1/transfer-leader, /v1/snapshot, /v1/compaction and /v1/status.`,
   );
 }

@@ -23,6 +23,8 @@ const common = {
   timeoutMs: v.optional(v.pipe(v.number(), v.integer(), v.minValue(0), v.maxValue(u32Max)), 0),
 };
 
+const whole = v.pipe(v.number(), v.safeInteger(), v.minValue(0));
+
 const memberChange = v.variant("op", [
   v.strictObject({
     op: v.literal("add"),
@@ -57,6 +59,17 @@ export const adminBodies = {
     learner: v.optional(v.boolean(), false),
   }),
   transferLeader: v.strictObject({ ...common, to: v.optional(nodeId), from: v.optional(nodeId) }),
+  snapshot: v.strictObject({
+    ...common,
+    /** Kept of the log's end; the policy's where it is not said. */
+    tailBytes: v.optional(whole),
+  }),
+  compaction: v.strictObject({
+    ...common,
+    entries: v.optional(whole),
+    bytes: v.optional(whole),
+    tailBytes: v.optional(whole),
+  }),
 } as const satisfies Record<AdminOperation, v.GenericSchema>;
 
 export type AdminBodies = {

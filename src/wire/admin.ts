@@ -26,6 +26,10 @@ export const adminOperations = {
    * either where another leads than that node: so to ask again for any other leader does no harm.
    */
   transferLeader: { at: "leader", changes: true },
+  /** The node that is asked makes what it has applied durable and cuts its log. Answered once that is done. */
+  snapshot: { at: "here", changes: false },
+  /** When the node that is asked cuts its log by itself; what is given is changed, until the node starts anew. */
+  compaction: { at: "here", changes: false },
 } as const satisfies Record<string, AdminRow>;
 
 export type AdminOperation = keyof typeof adminOperations;
@@ -76,12 +80,37 @@ export interface LeaderAnswer {
   readonly changed: boolean;
 }
 
+export interface SnapshotAnswer {
+  readonly group: number;
+  /** The node that did it. */
+  readonly node: number;
+  /** Durable in the state machine up to here. */
+  readonly index: number;
+  /** What the log still holds. */
+  readonly firstIndex: number;
+  readonly lastIndex: number;
+  readonly logBytes: number;
+}
+
+export interface CompactionAnswer {
+  readonly group: number;
+  readonly node: number;
+  /** The log is cut once so many commands can go; 0 = not by commands. */
+  readonly entries: number;
+  /** The log is cut once it holds so many bytes; 0 = not by bytes. */
+  readonly bytes: number;
+  /** Kept of its end. */
+  readonly tailBytes: number;
+}
+
 export interface AdminAnswers {
   readonly members: MembersAnswer;
   /** `changed` false: all of it held already. */
   readonly changeMembers: MembersAnswer & { readonly changed: boolean };
   readonly join: MembersAnswer & { readonly changed: boolean };
   readonly transferLeader: LeaderAnswer;
+  readonly snapshot: SnapshotAnswer;
+  readonly compaction: CompactionAnswer;
 }
 
 export function isAdminOperation(name: string): name is AdminOperation {
