@@ -40,6 +40,9 @@ export interface GroupFigures {
   readonly firstIndex: number;
   readonly lastIndex: number;
   readonly logBytes: number;
+  readonly members: readonly { readonly voter: boolean }[];
+  readonly configurationIndex: number;
+  readonly joint: boolean;
   readonly wounded?: { readonly index: number };
   readonly queues: GroupQueues;
 }
@@ -191,6 +194,26 @@ const groupRows: readonly GroupRow[] = [
     name: "barge_group_machine_durable_index",
     help: "Last index that the state machine has made durable.",
     value: (group) => group.machineDurableIndex,
+  },
+  {
+    name: "barge_group_voters",
+    help: "Members whose votes count, by the configuration that this node has; those that are about to leave among them.",
+    value: (group) => group.members.filter(({ voter }) => voter).length,
+  },
+  {
+    name: "barge_group_learners",
+    help: "Members that get all data and have no vote.",
+    value: (group) => group.members.filter(({ voter }) => !voter).length,
+  },
+  {
+    name: "barge_group_configuration_index",
+    help: "Index that the configuration of the members came with; it moves with each change of them.",
+    value: (group) => group.configurationIndex,
+  },
+  {
+    name: "barge_group_members_joint",
+    help: "1 while a change of the voters is under way: 1 for long means that too few of the old or the new voters answer.",
+    value: (group) => (group.joint ? 1 : 0),
   },
   {
     name: "barge_group_first_index",

@@ -49,6 +49,10 @@ export interface GroupStatus {
   /** Eight hex digits: equal on all nodes at equal appliedIndex. */
   readonly stateHash: string;
   readonly members: readonly MemberStatus[];
+  /** Log index that the configuration in force came with. */
+  readonly configurationIndex: number;
+  /** A change of the voters is under way. */
+  readonly joint: boolean;
   /** Absent while none is on its way. */
   readonly snapshots?: SnapshotStatus;
   /** Absent where this node handed nothing over in the last minute. */

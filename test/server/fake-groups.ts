@@ -100,6 +100,8 @@ export class FakeGroups implements Groups {
           lastIndex: this.lastIndex,
           logBytes: 100,
           stateHash: "00000000",
+          configurationIndex: 1,
+          joint: false,
           members: [{ id: 7, address: "127.0.0.1:9091", voter: true, connected: true }],
         },
       ],

@@ -12,6 +12,9 @@ const group: GroupFigures = {
   machineDurableIndex: 4,
   firstIndex: 2,
   lastIndex: 13,
+  members: [{ voter: true }, { voter: true }, { voter: false }],
+  configurationIndex: 5,
+  joint: true,
   logBytes: 100,
   queues: {
     inboxBytes: 1,
