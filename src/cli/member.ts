@@ -37,7 +37,7 @@ export function memberCommand(): Command {
     "Shows and changes the members of a cluster. A new voter is a learner until it has caught up.",
   );
   for (const sub of [list(), add(), promote(), demote(), remove(), replace()]) {
-    command.addCommand(sub.copyInheritedSettings(command));
+    command.addCommand(sub);
   }
   return command.addHelpText("after", `\nExamples:\n${examples}`);
 }

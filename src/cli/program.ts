@@ -121,6 +121,10 @@ async function programFor(name: string | undefined): Promise<Command> {
   for (const entry of entries) {
     const command = entry.name === name ? await entry.load() : new Command(entry.name);
     command.summary(entry.summary).copyInheritedSettings(program);
+    for (const part of command.commands) {
+      const hint = `(barge ${entry.name} ${part.name()} --help shows its options)`;
+      part.copyInheritedSettings(program).showHelpAfterError(hint);
+    }
     program.addCommand(
       command.showHelpAfterError(`(barge ${entry.name} --help shows its options)`),
     );

@@ -50,6 +50,7 @@ export async function membershipWalk(
     const leads = originals.find(({ id }) => id === leader);
     const gone = isFirst && leads !== undefined ? leads : random.pick(originals);
     originals.splice(originals.indexOf(gone), 1);
+    const ended = gone.ended();
     const what = gone.id === leader ? `${gone.id}, which led` : String(gone.id);
     if (left > 1) {
       await change(cluster, [{ op: "remove", id: gone.id }]);
@@ -62,7 +63,7 @@ export async function membershipWalk(
       steps.push(`replaced ${what}, by ${by.id}`);
     }
     cluster.leave(gone);
-    const { status, stderr } = await gone.ended();
+    const { status, stderr } = await ended;
     if (status !== fatalTable.member_removed.status) {
       throw new Error(
         `node ${gone.id} was removed and ended with ${status}: ${stderr.slice(-500)}`,

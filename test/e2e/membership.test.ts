@@ -114,6 +114,33 @@ describe.concurrent("members", () => {
   }, 60_000);
 });
 
+describe.concurrent("a member that was away", () => {
+  test("while all the others were replaced finds them, and they find it", async () => {
+    await withCluster({}, async (cluster) => {
+      const [away] = await cluster.followers();
+      await away!.kill();
+      const others = cluster.nodes.filter((node) => node !== away);
+      await using client = connect({ endpoints: cluster.endpoints, timeoutMs: 8_000 });
+      const newcomers = [cluster.join(), cluster.join()];
+      for (const node of newcomers) node.start();
+      await votes(cluster, newcomers);
+      for (const gone of others) {
+        const ended = gone.ended();
+        await client.changeMembers([{ op: "remove", id: gone.id }]);
+        cluster.leave(gone);
+        expect((await ended).status).toBe(fatalTable.member_removed.status);
+      }
+      await client.put("while it was away", "1");
+      away!.start();
+      await cluster.converged();
+      const { members } = await client.members();
+      expect(members.map(({ id, connected }) => [id, connected])).toEqual(
+        cluster.nodes.map(({ id }) => [id, true]).toSorted(),
+      );
+    });
+  }, 60_000);
+});
+
 describe.concurrent("nodes that have no place", () => {
   test("a node that was removed while it was down is told so when it comes back, and disturbs nobody", async () => {
     await withCluster({}, async (cluster) => {

@@ -1,0 +1,72 @@
+/** `barge member`: what it prints, what it asks for, and its exit statuses. */
+import { expect, setDefaultTimeout, test } from "bun:test";
+import { withCluster } from "../e2e/cluster.ts";
+import { barge } from "./program.ts";
+
+setDefaultTimeout(60_000);
+
+function rowsOf(text: string): string[][] {
+  return text
+    .trimEnd()
+    .split("\n")
+    .map((line) => line.trim().split(/ {2,}/));
+}
+
+test("members are listed, added, promoted, demoted, replaced and removed", () =>
+  withCluster({ nodes: 1 }, async (cluster) => {
+    const member = (...args: string[]) =>
+      barge(["member", ...args, "--endpoints", cluster.endpoints]);
+    const [first] = cluster.nodes;
+    const list = await member("list");
+    expect({ status: list.status, err: list.err }).toEqual({ status: 0, err: "" });
+    expect(rowsOf(list.out)).toEqual([
+      ["id", "address", "role", "match", "lag", "state"],
+      ["1", first!.binary, "leader", expect.stringMatching(/^[0-9]+$/), "0", "connected"],
+    ]);
+
+    const second = cluster.join();
+    const added = await member("add", `2=${second.binary}`);
+    expect(added.status).toBe(0);
+    expect(rowsOf(added.out)[2]!.slice(0, 3)).toEqual(["2", second.binary, "learner, to be voter"]);
+    expect(added.out).toContain(
+      "start node 2 with an empty folder: barge serve --node-id 2 --join",
+    );
+    second.start();
+    const waited = await member("promote", "2", "--wait", "--timeout", "20s");
+    expect(rowsOf(waited.out)[2]!.slice(0, 3)).toEqual(["2", second.binary, "voter"]);
+
+    const learner = await member("add", "3=127.0.0.1:1", "--learner", "--json");
+    expect(JSON.parse(learner.out)).toMatchObject({
+      changed: true,
+      members: [{ id: 1 }, { id: 2 }, { id: 3, role: "learner", bound: false }],
+    });
+    const demoted = await member("demote", "2", "--json");
+    expect(JSON.parse(demoted.out)).toMatchObject({
+      members: [{}, { id: 2, role: "learner" }, {}],
+    });
+    expect((await member("remove", "3")).status).toBe(0);
+    expect((await member("remove", "3")).status).toBe(0);
+
+    const third = cluster.join(["--learner"]);
+    const swapped = await member("replace", "2", "--by", `4=${third.binary}`, "--json");
+    expect(JSON.parse(swapped.out)).toMatchObject({ removed: [2, 3] });
+  }));
+
+test("what makes no sense is refused with words and a status", () =>
+  withCluster({ nodes: 1 }, async (cluster) => {
+    const cases: [string[], number, string][] = [
+      [["remove", "9"], 1, "unknown_member: Node 9 is not a member"],
+      [["add", "2=127.0.0.1:1", "3=127.0.0.1:1"], 1, "member_exists: 127.0.0.1:1 is the address"],
+      [["remove", "1"], 2, "bad_request: The last voter stays."],
+      [["add", "two"], 2, "It must be ID=HOST:PORT"],
+      [["promote", "0"], 2, "It must be a whole number"],
+      [["replace", "1"], 2, "required option '--by <member>'"],
+      [["list", "--endpoints", "127.0.0.1:1", "--timeout", "200ms"], 3, "unreachable"],
+    ];
+    for (const [args, status, words] of cases) {
+      const given = args.includes("--endpoints") ? [] : ["--endpoints", cluster.endpoints];
+      const ran = await barge(["member", ...args, ...given]);
+      expect([args, ran.status]).toEqual([args, status]);
+      expect(ran.err).toContain(words);
+    }
+  }));
