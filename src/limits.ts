@@ -148,7 +148,7 @@ export const defaultLimits: Limits = checkLimits({
   checkQuorumTicks: 32,
 
   syncStallMs: 500,
-  loopStallMs: 300,
+  loopStallMs: 200,
   loopStallsMax: 3,
   stallWindowMs: 10_000,
   preferredDelayMs: 10_000,

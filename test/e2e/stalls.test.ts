@@ -4,8 +4,8 @@ import { until, withCluster } from "./cluster.ts";
 import { Workload } from "./workload.ts";
 
 const testMsMax = 60_000;
-/** Over the bound of a stall, and under the shortest election time-out but for a heartbeat. */
-const pauseMs = 320;
+/** Over the bound of a stall, and with a heartbeat on top under the shortest election time-out. */
+const pauseMs = 240;
 const betweenMs = 100;
 
 test(
