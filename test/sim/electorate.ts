@@ -20,6 +20,8 @@ export class Electorate {
   readonly #ledgers: ReadonlyMap<number, DurableLedger>;
   /** All that were ever in a log, by the crc of their batch, which names what is before it too. */
   readonly #known = new Map<number, Standing>();
+  /** Those that were applied, in order. */
+  readonly #committed: Standing[] = [];
   /** Where there are any; ascending. */
   #indexes: number[] = [];
 
@@ -42,7 +44,7 @@ export class Electorate {
   }
 
   #wrongStep(before: Standing, next: Configuration, index: number): string | undefined {
-    const what = `the configuration at ${index} (${shown(next)}) after that at ${before.index} (${shown(before.configuration)})`;
+    const what = `the configuration at ${index} (${rolesOf(next)}) after ${shown(before)}`;
     const { voters, outgoing, removed = [] } = before.configuration;
     const same = (some: readonly number[], others: readonly number[]): boolean =>
       some.join() === others.join();
@@ -70,7 +72,17 @@ export class Electorate {
       const standing = entry === undefined ? undefined : this.#known.get(entry.crc);
       if (standing !== undefined) return standing;
     }
-    return undefined;
+    // Where a log begins, all before is committed.
+    const first = log.log[0]?.firstIndex ?? 1;
+    return this.#committed.findLast(
+      (standing) => standing.index <= index && standing.index < first,
+    );
+  }
+
+  /** Somebody applies a batch, as the first one to do so. */
+  applied({ crc }: Batch): void {
+    const standing = this.#known.get(crc);
+    if (standing !== undefined) this.#committed.push(standing);
   }
 
   /** A quorum of it has the configuration itself durably. */
@@ -104,7 +116,13 @@ function isMajority(voters: readonly number[], holds: Holds): boolean {
   return voters.filter(holds).length * 2 > voters.length;
 }
 
-function shown({ voters, outgoing, learners }: Configuration): string {
+/** For people. */
+export function shown(standing: Standing | undefined): string {
+  if (standing === undefined) return "no configuration";
+  return `the configuration at ${standing.index} (${rolesOf(standing.configuration)})`;
+}
+
+function rolesOf({ voters, outgoing, learners }: Configuration): string {
   const was = outgoing.length > 0 ? `, until now ${outgoing.join(" ")}` : "";
   return `voters ${voters.join(" ")}${was}, learners ${learners.join(" ") || "none"}`;
 }

@@ -6,7 +6,7 @@ import type { Limits } from "../../src/limits.ts";
 import type { Batch } from "../../src/wire/batch.ts";
 import type { PeerMessage, RaftMessage } from "../../src/wire/messages.ts";
 import type { DurableLedger, Shadow } from "./durable-ledger.ts";
-import { decides, Electorate } from "./electorate.ts";
+import { decides, Electorate, shown } from "./electorate.ts";
 import { Oracle } from "./oracle.ts";
 import { Staleness } from "./staleness.ts";
 import { Transfers } from "./transfers.ts";
@@ -179,7 +179,9 @@ export class Invariants {
     const ids = backers.map(([id]) => id);
     const standing = this.#electorate.at(visible, visible.lastIndex);
     if (standing === undefined || !decides(standing.configuration, (id) => ids.includes(id))) {
-      throw new Violation(`${nodeId} leads term ${term} with the durable votes of ${ids.join()}`);
+      throw new Violation(
+        `${nodeId} leads term ${term} with the durable votes of ${ids.join()}; ${shown(standing)}`,
+      );
     }
   }
 
@@ -229,6 +231,7 @@ export class Invariants {
   /** A node applies a batch: it is committed, so a quorum must hold it durably. */
   applied(nodeId: number, batch: Batch): void {
     if (!this.oracle.apply(nodeId, batch)) return;
+    this.#electorate.applied(batch);
     const lastIndex = batch.firstIndex + batch.count - 1;
     this.#staleness.applied(lastIndex, this.#nowMs());
     // The first batch is the same on all by construction, and committed from the start [36].
@@ -237,7 +240,7 @@ export class Invariants {
     if (!this.#electorate.commits(this.#ledger(nodeId).visible, lastIndex, holds)) {
       const holders = [...this.#ledgers.keys()].filter(holds);
       throw new Violation(
-        `index ${lastIndex} (term ${batch.term}) is applied by ${nodeId}, durable on ${holders.join()}`,
+        `index ${lastIndex} (term ${batch.term}) is applied by ${nodeId}, durable on ${holders.join()}; ${shown(this.#electorate.at(this.#ledger(nodeId).visible, lastIndex))}`,
       );
     }
   }

@@ -155,7 +155,9 @@ export class Recovery {
   }
 
   #terms(): string {
-    return this.up.map(({ group }) => `${group?.leader}/${group?.raft.term}`).join(" ");
+    return [...new Set(this.up.map(({ group }) => `${group?.leader}/${group?.raft.term}`))].join(
+      " ",
+    );
   }
 
   /** Asks until it is done. */
