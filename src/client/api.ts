@@ -91,7 +91,10 @@ export interface ChangeOptions extends CallOptions {
 export interface ReadOptions extends CallOptions {
   /** @default "linearizable" */
   readonly consistency?: ConsistencyName | undefined;
-  /** For `local` reads: refuse rather than answer from a state older than this. @default any age */
+  /**
+   * For `local` reads: refuse rather than answer from a state that may lack something older than this, on the node's own clock. A follower learns
+   * from heartbeats how old its state may be at most: 225 to 325 ms while all is well. For less, read linearizably. @default any age
+   */
   readonly maxStalenessMs?: number | undefined;
 }
 
