@@ -13,7 +13,7 @@ import type { Raft, Seal } from "../raft/raft.ts";
 import type { Configuration, Ready } from "../raft/ready.ts";
 import type { GroupStatus, ReadWaiter, WriteWaiter } from "../server/groups.ts";
 import { CorruptBatchError, type GroupWrite, type LogStore } from "../storage/log-store.ts";
-import type { GroupQueues } from "../telemetry/metrics.ts";
+import type { GroupQueues, SnapshotFigures } from "../telemetry/metrics.ts";
 import {
   BatchKind,
   batchHeaderBytes,
@@ -865,6 +865,10 @@ export class Group {
     }
   }
 
+  snapshotFigures(): SnapshotFigures {
+    return this.#snapshots.figures();
+  }
+
   /** What can grow, for metrics. */
   queues(): GroupQueues {
     const { memtableBytes = 0, fileWalBytes = 0 } = this.machine.figures();
@@ -947,6 +951,7 @@ export class Group {
       configurationIndex: raft.configurationIndex,
       joint: isJoint(configuration),
       ...(handOver === undefined ? {} : { handOver }),
+      ...this.#snapshots.statusPart(),
       ...(raft.wound === undefined
         ? {}
         : { wounded: { term: raft.wound.term, index: raft.wound.index } }),

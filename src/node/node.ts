@@ -496,6 +496,7 @@ class Node implements RunningNode, Groups {
       groups: status.groups.map((group) => ({
         ...group,
         queues: this.#shard.group(group.id)!.queues(),
+        snapshots: this.#shard.group(group.id)!.snapshotFigures(),
       })),
       peers: this.#transport.peerIds.map((id) => ({ id, ...this.#transport.figures(id)! })),
     };

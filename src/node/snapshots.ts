@@ -7,6 +7,7 @@ import type { IncomingSnapshot } from "../machine/machine.ts";
 import { encodeConfiguration } from "../raft/configuration.ts";
 import type { Restore } from "../raft/ready.ts";
 import type { StoreRestore } from "../storage/group-log.ts";
+import type { SnapshotFigures } from "../telemetry/metrics.ts";
 import type {
   SnapshotChunkMessage,
   SnapshotOfferMessage,
@@ -86,10 +87,22 @@ export class Snapshots {
     this.#options.machine.snapshotDurable();
   }
 
-  /** Undefined where none is on its way. */
-  status(): SnapshotStatus | undefined {
-    if (this.idle) return undefined;
+  figures(): SnapshotFigures {
+    const { sender, receiver } = this;
+    return {
+      sent: sender.sent,
+      installed: receiver.installed,
+      givenUp: sender.aborted + receiver.discarded,
+      bytesSent: sender.bytesSent,
+      bytesReceived: receiver.bytesReceived,
+    };
+  }
+
+  /** Nothing where none is on its way. */
+  statusPart(): { readonly snapshots?: SnapshotStatus } {
+    if (this.idle) return {};
     const receiving = this.receiver.stream();
-    return { sending: this.sender.streams(), ...(receiving === undefined ? {} : { receiving }) };
+    const sending = this.sender.streams();
+    return { snapshots: { sending, ...(receiving === undefined ? {} : { receiving }) } };
   }
 }

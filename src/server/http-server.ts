@@ -10,14 +10,7 @@ import type { Groups } from "./groups.ts";
 import { errorAnswer, jsonAnswer, refusal, textAnswer } from "./http-answers.ts";
 import { type BodyBounds, ByteBudget, withBody } from "./http-body.ts";
 import { HttpKv } from "./http-kv.ts";
-import {
-  answerAdmin,
-  membersBodyBytesMax,
-  membersPath,
-  adminRoute,
-  leaderPath,
-  parseBody,
-} from "./http-members.ts";
+import { answerAdmin, membersBodyBytesMax, adminRoute, parseBody } from "./http-members.ts";
 import { HttpParameters } from "./http-parameters.ts";
 import { txnBodyBytesMax } from "./http-txn.ts";
 import { decodeEscapes, type RequestTarget, splitTarget } from "./request-target.ts";
@@ -217,8 +210,7 @@ class HttpDoor {
       return this.#key(request, escaped, parameters, server);
     }
     if (path === txnPath) return this.#txn(request, parameters, server);
-    if (path.startsWith(membersPath) || path === leaderPath)
-      return this.#admin(request, target, server);
+    if (adminRoute(path) !== undefined) return this.#admin(request, target, server);
     if (path === "/v1/" || path === "/v1") this.#kv.checkKey(new Uint8Array(0));
     return noSuchPath(path);
   }

@@ -27,6 +27,16 @@ export interface GroupQueues {
   readonly kvWalBytes: number;
 }
 
+/** Snapshots of one group since the start of the process. */
+export interface SnapshotFigures {
+  readonly sent: number;
+  readonly installed: number;
+  /** Streams that came to nothing, on either side. */
+  readonly givenUp: number;
+  readonly bytesSent: number;
+  readonly bytesReceived: number;
+}
+
 /** What a scrape needs of one group; `GroupStatus` of server/groups.ts has most of it. */
 export interface GroupFigures {
   readonly id: number;
@@ -45,6 +55,7 @@ export interface GroupFigures {
   readonly joint: boolean;
   readonly wounded?: { readonly index: number };
   readonly queues: GroupQueues;
+  readonly snapshots: SnapshotFigures;
 }
 
 /** What a scrape needs of the connections to and from another node. */
@@ -229,6 +240,31 @@ const groupRows: readonly GroupRow[] = [
     name: "barge_group_log_bytes",
     help: "Size of the group's live log.",
     value: (group) => group.logBytes,
+  },
+  {
+    name: "barge_group_snapshots_sent_total",
+    help: "Snapshots that another node has taken over from this one.",
+    value: (group) => group.snapshots.sent,
+  },
+  {
+    name: "barge_group_snapshots_installed_total",
+    help: "Snapshots that took the place of this node's state and log.",
+    value: (group) => group.snapshots.installed,
+  },
+  {
+    name: "barge_group_snapshots_given_up_total",
+    help: "Snapshots sent or received that came to nothing: the other side was gone, or a newer one was needed.",
+    value: (group) => group.snapshots.givenUp,
+  },
+  {
+    name: "barge_group_snapshot_bytes_sent_total",
+    help: "Bytes of snapshots sent.",
+    value: (group) => group.snapshots.bytesSent,
+  },
+  {
+    name: "barge_group_snapshot_bytes_received_total",
+    help: "Bytes of snapshots received.",
+    value: (group) => group.snapshots.bytesReceived,
   },
   {
     name: "barge_group_wounded_to_index",

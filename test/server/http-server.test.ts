@@ -11,6 +11,7 @@ import { FakeGroups } from "./fake-groups.ts";
 const limits = checkLimits({ ...defaultLimits, valueBytesMax: 1_000, inboxBytesMax: 2_500 });
 const loopback = { host: "127.0.0.1", port: 0 };
 
+const snapshots = { sent: 0, installed: 0, givenUp: 0, bytesSent: 0, bytesReceived: 0 };
 const queues = {
   inboxBytes: 1,
   waiters: 2,
@@ -34,7 +35,11 @@ beforeEach(() => {
   metrics.observe(() => {
     const status = groups.status();
     const node = { connections: 1, clientBytes: 2, kvOpenFiles: 3, peers: [] };
-    return { ...status, ...node, groups: status.groups.map((group) => ({ ...group, queues })) };
+    return {
+      ...status,
+      ...node,
+      groups: status.groups.map((group) => ({ ...group, queues, snapshots })),
+    };
   });
   server = start({});
   base = `http://127.0.0.1:${server.port}`;

@@ -16,6 +16,7 @@ const group: GroupFigures = {
   configurationIndex: 5,
   joint: true,
   logBytes: 100,
+  snapshots: { sent: 1, installed: 2, givenUp: 3, bytesSent: 4, bytesReceived: 5 },
   queues: {
     inboxBytes: 1,
     waiters: 2,

@@ -1,0 +1,145 @@
+/** Snapshots between real processes: who lags past the retained log gets one, who lags less gets none, and the log stays short. */
+import { expect, test } from "bun:test";
+import { readdirSync } from "node:fs";
+import { join } from "node:path";
+import type { GroupStatus } from "../../src/server/groups.ts";
+import { type TestCluster, type TestNode, until, withCluster } from "./cluster.ts";
+
+const testMsMax = 60_000;
+/** Cut early: by the kilobyte, not by the hundred megabytes. */
+const flags = [
+  "--compact-entries",
+  "0",
+  "--compact-bytes",
+  "60000",
+  "--compact-tail-bytes",
+  "20000",
+];
+
+async function post(
+  node: TestNode,
+  path: string,
+  body: object = {},
+): Promise<Record<string, number>> {
+  const response = await node.fetch(path, { method: "POST", body: JSON.stringify(body) }, 10_000);
+  const answer = (await response.json()) as Record<string, number>;
+  expect({ path, status: response.status, answer }).toMatchObject({ status: 200 });
+  return answer;
+}
+
+async function put(node: TestNode, key: string, bytes: number): Promise<void> {
+  const init = { method: "PUT", body: Buffer.alloc(bytes, key) };
+  expect((await node.fetch(`/v1/kv/${key}`, init, 10_000)).status).toBe(200);
+}
+
+/** Some keys, again and again; their newest values are `round`'s. */
+async function fill(node: TestNode, from: number, to: number): Promise<void> {
+  for (let i = from; i < to; i++) await put(node, `key-${i % 40}`, 1_000 + i);
+}
+
+/** The log of these nodes begins beyond an index. */
+async function cut(nodes: readonly TestNode[], beyond: number): Promise<void> {
+  for (const node of nodes) {
+    const { firstIndex } = await post(node, "/v1/snapshot");
+    expect(firstIndex!).toBeGreaterThan(beyond);
+  }
+}
+
+async function metric(node: TestNode, name: string): Promise<number> {
+  const text = await (await node.fetch("/metrics")).text();
+  const line = text.split("\n").find((each) => each.startsWith(name));
+  return Number(line?.split(" ").at(-1));
+}
+
+function machineFiles(node: TestNode): string[] {
+  const folder = join(node.dataDir, "machine");
+  return readdirSync(folder, { recursive: true, encoding: "utf8" })
+    .filter((name) => name.endsWith(".db"))
+    .map((name) => name.split("/").at(-1)!);
+}
+
+async function lagging(
+  cluster: TestCluster,
+): Promise<{ leader: TestNode; lagging: TestNode; up: TestNode[] }> {
+  const leader = await cluster.leader();
+  const [behind] = await cluster.followers();
+  return { leader, lagging: behind!, up: cluster.nodes.filter((node) => node !== behind) };
+}
+
+async function same(cluster: TestCluster): Promise<GroupStatus> {
+  const group = await cluster.converged();
+  const hashes = await Promise.all(
+    cluster.nodes.map(async (node) => (await node.group()).stateHash),
+  );
+  expect(new Set(hashes).size).toBe(1);
+  return group;
+}
+
+test(
+  "a follower that was away past the retained log gets a snapshot, also one that was emptied of what it had",
+  () =>
+    withCluster({ flags }, async (cluster) => {
+      const { leader, lagging: behind, up } = await lagging(cluster);
+      await fill(leader, 0, 20);
+      await cluster.converged();
+      const { lastIndex } = await behind.group();
+      await behind.kill();
+      await fill(leader, 20, 150);
+      await cut(up, lastIndex);
+      behind.start();
+      await behind.ready();
+      await same(cluster);
+      expect(await metric(behind, "barge_group_snapshots_installed_total")).toBe(1);
+      expect(machineFiles(behind)).toEqual(["kv-1.db"]);
+      // What came with it is what is served, and it goes on from there, also after another crash.
+      await fill(leader, 150, 170);
+      await same(cluster);
+      await behind.kill();
+      await fill(leader, 170, 180);
+      behind.start();
+      await behind.ready();
+      await same(cluster);
+      const response = await behind.fetch("/v1/kv/key-19?consistency=local");
+      expect((await response.arrayBuffer()).byteLength).toBe(1_000 + 179);
+    }),
+  testMsMax,
+);
+
+test(
+  "a follower that was away for less than the retained tail gets none",
+  () =>
+    withCluster({ flags }, async (cluster) => {
+      const { leader, lagging: behind, up } = await lagging(cluster);
+      await fill(leader, 0, 100);
+      await cluster.converged();
+      await behind.kill();
+      // Some 10 of the 20 kilobytes that are kept.
+      await fill(leader, 100, 109);
+      for (const node of up) await post(node, "/v1/snapshot");
+      behind.start();
+      await behind.ready();
+      await same(cluster);
+      expect(await metric(behind, "barge_group_snapshots_installed_total")).toBe(0);
+      expect(machineFiles(behind)).not.toContain("kv-1.db");
+    }),
+  testMsMax,
+);
+
+test(
+  "when the log is cut can be asked, and changed while the node runs",
+  () =>
+    withCluster({ nodes: 1, flags }, async (cluster) => {
+      const [node] = cluster.nodes as [TestNode];
+      const ask = async (init: RequestInit = {}): Promise<unknown> =>
+        (await node.fetch("/v1/compaction", init)).json();
+      expect(await ask()).toMatchObject({ node: 1, entries: 0, bytes: 60_000, tailBytes: 20_000 });
+      const body = JSON.stringify({ entries: 10, bytes: 0, tailBytes: 0 });
+      expect(await ask({ method: "PATCH", body })).toMatchObject({ entries: 10, bytes: 0 });
+      const odd = await node.fetch("/v1/compaction", { method: "PATCH", body: '{"entries":-1}' });
+      expect(odd.status).toBe(400);
+      await fill(node, 0, 30);
+      await post(node, "/v1/snapshot");
+      await until("the log is cut", async () => (await node.group()).firstIndex > 25);
+    }),
+  testMsMax,
+);
