@@ -193,25 +193,23 @@ export class DurableLedger {
     if (this.#damaged && nextSeq <= this.#durableSeq) {
       this.#durableSeq = nextSeq - 1;
     }
+    const valid: Found[] = [];
+    for (const one of found) {
+      const { kind, seq } = one.record;
+      if (kind === RecordKind.segmentStart) dropFrom(valid, seq);
+      valid.push(one);
+    }
+    dropFrom(valid, nextSeq);
     if (this.#damaged) {
-      this.#history = historyAsFound(this.#history, found, this.#durableSeq);
+      this.#history = historyAsFound(this.#history, valid, this.#durableSeq);
       this.durable = this.#replay(this.#history);
     }
     this.visible = new Shadow();
     this.visible.term = this.durable.term;
     this.visible.votedFor = this.durable.votedFor;
     for (const entry of this.durable.log) this.visible.log.push(entry);
-    const kept: Found[] = [];
-    const cut = (seq: number): void => {
-      while (kept.length > 0 && kept[kept.length - 1]!.record.seq >= seq) kept.pop();
-    };
-    for (const one of found) {
-      const { kind, seq } = one.record;
-      if (kind === RecordKind.segmentStart) cut(seq);
-      // What was durable is known, and may have rotted since.
-      if (seq > this.#durableSeq) kept.push(one);
-    }
-    cut(nextSeq);
+    // What was durable is known, and may have rotted since.
+    const kept = valid.filter(({ record }) => record.seq > this.#durableSeq);
     if (nextSeq <= this.#durableSeq) {
       throw new Error(`recovery goes on at record ${nextSeq}, ${this.#durableSeq} was durable`);
     }
@@ -366,6 +364,10 @@ export class DurableLedger {
       close: () => disk.close(),
     };
   }
+}
+
+function dropFrom(found: Found[], seq: number): void {
+  while (found.length > 0 && found[found.length - 1]!.record.seq >= seq) found.pop();
 }
 
 /** A batch may lie in the place of another record, and be read as if it had been written there. */
