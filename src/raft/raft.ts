@@ -360,7 +360,8 @@ export class Raft implements CoreState {
     const isAlive = (id: number): number => {
       if (id === this.nodeId) return 1;
       const peer = this.#peer(id);
-      return peer !== undefined && this.#isActive(peer) && isConnected(id) ? 1 : 0;
+      if (peer === undefined || peer.wounded) return 0;
+      return this.#isActive(peer) && isConnected(id) ? 1 : 0;
     };
     return quorumValue(configuration, isAlive) === 1;
   }
