@@ -251,6 +251,7 @@ class Node implements RunningNode, Groups {
       raft: group.raft,
       ledger: this.#dataDir.peers,
       initialMembers,
+      isLost: () => group.leader === 0,
       setMembers: (addresses) => this.#transport.setMembers(addresses),
       formed: () => {
         group.mayElect = true;

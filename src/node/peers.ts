@@ -2,8 +2,8 @@
  * Whom this node talks to, and who may talk to it: the members of the configuration in force at their addresses in it, each only with the data
  * folder that is bound to it [36].
  *
- * Who has left is kept for a while, so that it hears of it; later it is told at the door. Whoever brings a newer configuration than ours
- * is let in as a guest: all members may have changed while this node was away, or it may be new and know none of them yet.
+ * Who has left is kept for a while, so that it hears of it; later it is told at the door. A node that hears of no leader lets in whoever brings
+ * a newer configuration than its own, as a guest: all members may have changed while it was away, or it may be new and know none of them yet.
  */
 import type { Limits } from "../limits.ts";
 import type { Raft } from "../raft/raft.ts";
@@ -18,6 +18,8 @@ export interface PeersOptions {
   readonly ledger: PeerLedger;
   /** With which this node formed the cluster; empty where it joined one. */
   readonly initialMembers: ReadonlyMap<number, string>;
+  /** This node hears of no leader. */
+  readonly isLost: () => boolean;
   readonly setMembers: (addresses: ReadonlyMap<number, string>) => void;
   /** All initial members have accepted this node's folder. */
   readonly formed: () => void;
@@ -136,7 +138,8 @@ export class Peers {
     const { nodeId: id = 0, address, configurationIndex = 0 } = hello;
     const { configuration, commit } = this.#raft;
     if (this.#raft.configurationAt(commit).removed?.includes(id) === true) return removed(id);
-    if (this.#isNewer(hello) && address !== undefined && this.#guests.size < guestsMax) {
+    const hasRoom = this.#options.isLost() && this.#guests.size < guestsMax;
+    if (this.#isNewer(hello) && address !== undefined && hasRoom) {
       this.#guests.set(id, { address, configurationIndex });
       this.#update(nowMs);
       return undefined;

@@ -1,0 +1,208 @@
+/** Who may talk to a node, as its configuration moves: members at their addresses, each with its own folder, guests, and those that have left. */
+import { describe, expect, test } from "bun:test";
+import { mkdtempSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { defaultLimits } from "../../src/limits.ts";
+import { Peers, type PeerRefusal } from "../../src/node/peers.ts";
+import type { Raft } from "../../src/raft/raft.ts";
+import type { Configuration } from "../../src/raft/ready.ts";
+import { PeerLedger } from "../../src/storage/peer-ledger.ts";
+import type { Hello } from "../../src/wire/messages.ts";
+
+const { electionTicksMax, tickMs } = defaultLimits;
+const graceMs = 5 * electionTicksMax * tickMs;
+
+function members(ids: readonly number[], more: Partial<Configuration> = {}): Configuration {
+  const addresses = Object.fromEntries(ids.map((id) => [id, `host-${id}:1`]));
+  return { voters: ids, outgoing: [], learners: [], addresses, ...more };
+}
+
+/** Node 1 with a log of configurations, the last of which may not be committed. */
+class World {
+  readonly log: { readonly index: number; readonly configuration: Configuration }[] = [];
+  commit = 0;
+  dialled: Record<number, string> = {};
+  formed = 0;
+  isLost = true;
+  readonly peers: Peers;
+
+  constructor(initial: readonly number[], joined = false) {
+    const initialMembers = new Map(
+      joined ? [] : Object.entries(members(initial).addresses).map(([id, at]) => [Number(id), at]),
+    );
+    if (!joined) this.append(1, members(initial));
+    // Of the core only what the configuration is, and how far it is committed.
+    const at = (index: number): Configuration =>
+      this.log.findLast((entry) => entry.index <= index)?.configuration ?? members([]);
+    const log = this.log;
+    const committed = (): number => this.commit;
+    const raft = {
+      get configuration() {
+        return at(Infinity);
+      },
+      get configurationIndex() {
+        return log.at(-1)?.index ?? 0;
+      },
+      get configurationCommitted() {
+        return (log.at(-1)?.index ?? 0) <= committed();
+      },
+      get commit() {
+        return committed();
+      },
+      configurationAt: at,
+    } as unknown as Raft;
+    this.peers = new Peers({
+      nodeId: 1,
+      incarnation: "folder-1",
+      limits: defaultLimits,
+      raft,
+      ledger: new PeerLedger(mkdtempSync(join(tmpdir(), "barge-peers-"))),
+      initialMembers,
+      isLost: () => this.isLost,
+      setMembers: (addresses) => (this.dialled = Object.fromEntries(addresses)),
+      formed: () => this.formed++,
+    });
+    this.peers.refresh(0);
+  }
+
+  append(index: number, configuration: Configuration, commit = true): void {
+    this.log.push({ index, configuration });
+    if (commit) this.commit = index;
+  }
+
+  hello(id: number, more: Partial<Hello> = {}, nowMs = 0): PeerRefusal | undefined {
+    const hello = { role: "peer-control" as const, nodeId: id, incarnation: `folder-${id}` };
+    const version = { versionMin: 1, versionMax: 1, features: 0, software: "test" };
+    return this.peers.refuse({ ...hello, ...version, address: `host-${id}:1`, ...more }, nowMs);
+  }
+}
+
+describe("the first members", () => {
+  test("are those with the folders that were met first, and all must accept ours", () => {
+    const world = new World([1, 2, 3]);
+    expect(world.dialled).toEqual({ 1: "host-1:1", 2: "host-2:1", 3: "host-3:1" });
+    expect(world.hello(2)).toBeUndefined();
+    expect(world.hello(2, { incarnation: "wiped" })?.code).toBe("wrong_incarnation");
+    expect(world.hello(2, { incarnation: "wiped", configurationIndex: 99 })?.code).toBe(
+      "wrong_incarnation",
+    );
+    expect(world.peers.meet(2, "wiped")).toContain("barge member replace 2 --by 4=HOST:PORT");
+    expect(world.peers.meet(2, "folder-2")).toBeUndefined();
+    expect([world.peers.absent, world.formed]).toEqual([[3], 0]);
+    expect(world.peers.meet(3, "folder-3")).toBeUndefined();
+    expect(world.formed).toBe(1);
+  });
+
+  test("of one alone is formed from the start, and binds its own folder", () => {
+    const world = new World([1]);
+    expect(world.peers.incarnationOf(1)).toBe("folder-1");
+    expect(world.peers.absent).toEqual([]);
+    expect(world.hello(1, { incarnation: "twin" })?.message).toContain("This is node 1 itself");
+  });
+});
+
+describe("a configuration", () => {
+  test("binds a member to its folder, whoever was met before", () => {
+    const world = new World([1, 2]);
+    world.append(5, members([1, 2, 3], { incarnations: { 3: "folder-3" } }));
+    expect(world.peers.refresh(1)).toBe(true);
+    expect(world.peers.refresh(2)).toBe(false);
+    expect(world.dialled[3]).toBe("host-3:1");
+    expect(world.hello(3)).toBeUndefined();
+    expect(world.hello(3, { incarnation: "wiped" })?.code).toBe("wrong_incarnation");
+    expect(world.peers.incarnationOf(3)).toBe("folder-3");
+  });
+
+  test("names a member that has not joined yet: nobody speaks for it, unless he knows more", () => {
+    const world = new World([1, 2]);
+    world.append(
+      5,
+      members([1, 2], { learners: [3], addresses: { 1: "a:1", 2: "b:1", 3: "c:1" } }),
+    );
+    world.peers.refresh(1);
+    expect(world.hello(3)?.message).toContain("has not joined yet");
+    expect(world.hello(3, { configurationIndex: 5 })?.code).toBe("unknown_member");
+    expect(world.hello(3, { configurationIndex: 6 })).toBeUndefined();
+    expect(world.dialled[1]).toBe("a:1");
+  });
+
+  test("keeps who leaves until that is committed, and a while longer so that it hears of it", () => {
+    const world = new World([1, 2, 3]);
+    world.append(5, members([1, 2], { removed: [3] }), false);
+    world.peers.refresh(1);
+    expect(world.dialled[3]).toBe("host-3:1");
+    expect(world.hello(3)).toBeUndefined();
+    world.commit = 5;
+    world.peers.refresh(10);
+    expect(world.dialled[3]).toBe("host-3:1");
+    expect(world.hello(3, {}, 11)).toBeUndefined();
+    expect(world.peers.refresh(9 + graceMs)).toBe(false);
+    expect(world.peers.refresh(10 + graceMs)).toBe(true);
+    expect(world.dialled).toEqual({ 1: "host-1:1", 2: "host-2:1" });
+    // Also with an index beyond ours: it was removed, whatever it has heard since.
+    for (const configurationIndex of [1, 5, 99]) {
+      expect(world.hello(3, { configurationIndex })?.code).toBe("member_removed");
+    }
+  });
+
+  test("that is taken back takes its members with it", () => {
+    const world = new World([1, 2]);
+    world.append(5, members([1, 2, 3], { incarnations: { 3: "folder-3" } }), false);
+    world.peers.refresh(1);
+    world.log.pop();
+    world.peers.refresh(2);
+    world.peers.refresh(2 + graceMs);
+    expect(world.dialled).toEqual({ 1: "host-1:1", 2: "host-2:1" });
+    expect(world.hello(3)?.code).toBe("unknown_member");
+  });
+});
+
+describe("guests", () => {
+  test("bring a newer configuration, and are judged by it once it is here", () => {
+    const world = new World([1, 2]);
+    expect(world.hello(7, { configurationIndex: 1 })?.message).toContain("start it with --join");
+    world.isLost = false;
+    expect(world.hello(7, { configurationIndex: 9 })?.code).toBe("unknown_member");
+    world.isLost = true;
+    expect(world.hello(7, { configurationIndex: 9 })).toBeUndefined();
+    expect(world.dialled[7]).toBe("host-7:1");
+    world.append(5, members([1, 2, 4]));
+    world.peers.refresh(1);
+    expect(world.dialled[7]).toBe("host-7:1");
+    world.append(9, members([1, 2, 7], { removed: [4], incarnations: { 7: "folder-7" } }));
+    world.peers.refresh(2);
+    world.peers.refresh(2 + graceMs);
+    expect(world.dialled).toEqual({ 1: "host-1:1", 2: "host-2:1", 7: "host-7:1" });
+    expect(world.hello(7, { incarnation: "other", configurationIndex: 99 })?.code).toBe(
+      "wrong_incarnation",
+    );
+  });
+
+  test("that the newer configuration does not name are guests no more", () => {
+    const world = new World([1, 2]);
+    world.hello(7, { configurationIndex: 9 });
+    world.append(9, members([1, 2, 3], { incarnations: { 3: "folder-3" } }));
+    world.peers.refresh(1);
+    world.peers.refresh(1 + graceMs);
+    expect(Object.keys(world.dialled)).toEqual(["1", "2", "3"]);
+  });
+
+  test("are let in by a node that has joined and knows nobody; there is no room for many", () => {
+    const world = new World([], true);
+    expect(world.dialled).toEqual({});
+    expect(world.hello(2, { configurationIndex: 4 })).toBeUndefined();
+    expect(world.hello(3)?.code).toBe("unknown_member");
+    for (let id = 10; id < 50; id++) world.hello(id, { configurationIndex: 4 });
+    expect(Object.keys(world.dialled).length).toBe(16);
+  });
+
+  test("of a node that is still behind may be members whose folder it does not know yet", () => {
+    const world = new World([], true);
+    // The first configuration of the cluster, before any member was bound.
+    world.append(1, members([2, 3, 4]));
+    world.peers.refresh(0);
+    expect(world.hello(2, { configurationIndex: 9 })).toBeUndefined();
+    expect(world.hello(3, { configurationIndex: 1 })?.code).toBe("unknown_member");
+  });
+});
