@@ -1,47 +1,33 @@
 /**
- * What the files of all machines of a shard share: the syncer, the Worker that checkpoints, and the bound on files that are open [24, 27, 28].
+ * What the files of all machines of a shard share: the Worker that writes them, one job after the other, and the bound on files that are open [24, 27, 28].
  */
 import { Worker } from "node:worker_threads";
 import type { Limits } from "../limits.ts";
 import { latchMemory } from "../storage/sync-latch.ts";
-import type { Syncer } from "../storage/syncer.ts";
-import type { CheckpointReply, CheckpointRequest } from "./kv-checkpoint-worker.ts";
+import type { KvJob, KvJobFailure, KvReply } from "./kv-jobs.ts";
 import { SqliteKvFile } from "./sqlite-kv-file.ts";
 
-export interface KvFilesOptions {
-  readonly limits: Limits;
-  /** One of its own, so that the log never waits for a kv file. Closed by `close`. */
-  readonly syncer: Syncer;
+export interface KvJobEvents {
+  /** Of a write only. */
+  committed(walBytes: number): void;
+  done(walBytes: number): void;
+  failed(failure: KvJobFailure): void;
 }
 
-export interface CheckpointFailure {
-  /** Nothing is broken: it can be tried again once there is space. */
-  readonly diskFull: boolean;
-  readonly reason: string;
-}
-
-interface SyncRequest {
-  readonly descriptor: number;
-  readonly done: () => void;
-}
-
-interface Checkpoint {
-  readonly path: string;
-  readonly done: (failure: CheckpointFailure | undefined) => void;
+interface Queued {
+  readonly job: KvJob;
+  readonly events: KvJobEvents;
 }
 
 export class KvFiles {
-  readonly #syncer: Syncer;
   readonly #openFilesMax: number;
   readonly #open = new Set<SqliteKvFile>();
   #uses = 0;
-  #syncs: SyncRequest[] = [];
   /** The first one is under way. */
-  readonly #checkpoints: Checkpoint[] = [];
+  readonly #jobs: Queued[] = [];
   #worker: Worker | undefined;
 
-  constructor({ limits, syncer }: KvFilesOptions) {
-    this.#syncer = syncer;
+  constructor({ limits }: { readonly limits: Limits }) {
     this.#openFilesMax = limits.kvOpenFilesMax;
   }
 
@@ -57,24 +43,7 @@ export class KvFiles {
 
   /** Machines close their files themselves. */
   close(): void {
-    this.#syncer.close();
     this.#worker?.unref();
-  }
-
-  /** Asked for while a round is under way, it goes into the next one, with all others. */
-  sync(descriptor: number, done: () => void): void {
-    this.#syncs.push({ descriptor, done });
-    if (!this.#syncer.syncing) this.#syncRound();
-  }
-
-  #syncRound(): void {
-    const round = this.#syncs;
-    this.#syncs = [];
-    const descriptors = round.map(({ descriptor }) => descriptor);
-    this.#syncer.sync(descriptors, () => {
-      for (const { done } of round) done();
-      if (this.#syncs.length > 0 && !this.#syncer.syncing) this.#syncRound();
-    });
   }
 
   nextUse(): number {
@@ -99,36 +68,42 @@ export class KvFiles {
     this.#open.delete(file);
   }
 
-  checkpoint(path: string, done: (failure: CheckpointFailure | undefined) => void): void {
-    this.#checkpoints.push({ path, done });
-    if (this.#checkpoints.length === 1) this.#nextCheckpoint();
+  run(job: KvJob, events: KvJobEvents): void {
+    this.#jobs.push({ job, events });
+    if (this.#jobs.length === 1) this.#next();
   }
 
-  #nextCheckpoint(): void {
-    const next = this.#checkpoints[0];
+  #next(): void {
+    const next = this.#jobs[0];
     if (next === undefined) {
       this.#worker?.unref();
       return;
     }
     this.#worker ??= this.#startWorker();
     this.#worker.ref();
-    const request: CheckpointRequest = { path: next.path };
-    this.#worker.postMessage(request);
+    this.#worker.postMessage(next.job);
   }
 
   #startWorker(): Worker {
-    const worker = new Worker(new URL("./kv-checkpoint-worker.ts", import.meta.url), {
+    const worker = new Worker(new URL("./kv-worker.ts", import.meta.url), {
       workerData: latchMemory(),
     });
-    worker.on("message", (reply: CheckpointReply) => this.#checkpointed(reply.failure));
+    worker.on("message", (reply: KvReply) => this.#replied(reply));
     worker.on("error", (error) => {
-      this.#checkpointed({ diskFull: false, reason: `the Worker died: ${String(error)}` });
+      const failure = { diskFull: false, reason: `the Worker died: ${String(error)}` };
+      this.#replied({ kind: "failed", failure });
     });
     return worker;
   }
 
-  #checkpointed(failure: CheckpointFailure | undefined): void {
-    this.#checkpoints.shift()?.done(failure);
-    this.#nextCheckpoint();
+  #replied(reply: KvReply): void {
+    if (reply.kind === "committed") {
+      this.#jobs[0]?.events.committed(reply.walBytes);
+      return;
+    }
+    const ended = this.#jobs.shift();
+    if (reply.kind === "done") ended?.events.done(reply.walBytes);
+    else ended?.events.failed(reply.failure);
+    this.#next();
   }
 }

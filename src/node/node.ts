@@ -5,7 +5,7 @@
 import { randomBytes, randomInt } from "node:crypto";
 import { fatal, FatalError } from "../fatal.ts";
 import { defaultLimits, type Limits } from "../limits.ts";
-import { createMachine, KvFiles, type MachineKind } from "../machine/machines.ts";
+import { createMachine, KvFiles, staggered, type MachineKind } from "../machine/machines.ts";
 import type { StateMachine } from "../machine/machine.ts";
 import type { Connection } from "../net/connection.ts";
 import { checkBindable, listen, ListenError, type Listener } from "../net/listener.ts";
@@ -16,7 +16,6 @@ import type { Groups, NodeStatus, ReadWaiter, WriteWaiter } from "../server/grou
 import { startHttpServer, type HttpAddress, type HttpServer } from "../server/http-server.ts";
 import { openDataDir, storedToken, type DataDir } from "../storage/data-dir.ts";
 import { DiskFullError } from "../storage/disk.ts";
-import { FileSyncer } from "../storage/file-syncer.ts";
 import { CorruptBatchError, LogStore } from "../storage/log-store.ts";
 import { openSqliteDisk, type SqliteDisk } from "../storage/sqlite-disk.ts";
 import { createLogger, type Logger } from "../telemetry/logger.ts";
@@ -137,14 +136,11 @@ class Node implements RunningNode, Groups {
         seedCrc: seedCrcOf(this.#clusterId),
         onCorrupt: (what) => this.#logger.error(what),
       });
-      this.#files = new KvFiles({
-        limits: this.#limits,
-        syncer: new FileSyncer(),
-      });
+      this.#files = new KvFiles({ limits: this.#limits });
       this.#machine = createMachine(options.machine, {
         directory: this.#dataDir.machinePath(defaultGroup),
         files: this.#files,
-        limits: this.#limits,
+        limits: staggered(this.#limits, nodeId),
         nowMs: () => performance.now(),
       });
     } catch (error) {

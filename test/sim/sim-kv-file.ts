@@ -3,23 +3,21 @@
  * exactly the contract of src/machine/kv-file.ts and uses all the freedom that it leaves: after a crash it holds some prefix of its
  * transactions that covers what was synced.
  */
-import type { KvFile, KvMeta, KvRow } from "../../src/machine/kv-file.ts";
-import { DiskFullError } from "../../src/storage/disk.ts";
+import type { KvFile, KvMeta, KvRow, KvWriteEvents } from "../../src/machine/kv-file.ts";
+import type { Memtable } from "../../src/machine/memtable.ts";
 import type { CrashMode } from "./sim-disk.ts";
 
 export interface SimKvFileOptions {
   /** In [0, 1). */
   readonly random: () => number;
   readonly schedule: (delayMs: number, run: () => void) => void;
-  /** Time that a sync or a checkpoint takes; each one draws from the range. */
+  /** Time that each step of a write takes, its sync, and a checkpoint; each one draws from the range. */
   readonly syncMsMin?: number;
   readonly syncMsMax?: number;
   /** Bytes of keys and values written beyond which writes are refused. */
   readonly bytesMax?: number;
   /** Asked when a sync or checkpoint ends: one that fails never reports back, as the process ends before. */
   readonly syncFails?: () => boolean;
-  /** Called after each effect on the file; may throw to end the process there. */
-  readonly effect?: () => void;
 }
 
 interface Entry {
@@ -43,14 +41,12 @@ export class SimKvFile implements KvFile {
   #pending: Transaction[] = [];
   readonly #visible: Map<string, Entry>;
   #meta: KvMeta | undefined;
-  #open: Changes | undefined;
-  #syncing = false;
-  #checkpointing = false;
+  /** A write or a checkpoint is under way. */
+  #busy = false;
   #dead = false;
   #walBytes = 0;
-  /** Written so far, however often a key was; and of that in the open transaction. */
+  /** Written so far, however often a key was. */
   #bytes = 0;
-  #openBytes = 0;
   bytesMax: number;
   /** Completed. */
   syncs = 0;
@@ -78,32 +74,33 @@ export class SimKvFile implements KvFile {
     return this.#meta;
   }
 
-  begin(): void {
-    this.#mustLive();
-    if (this.#open !== undefined) throw new Error("sim-kv-file: two transactions at once");
-    if (this.#checkpointing) throw new Error("sim-kv-file: a transaction during a checkpoint");
-    this.#open = new Map();
-    this.#openBytes = 0;
-  }
-
-  upsert(key: Uint8Array, revision: number, value: Uint8Array): void {
-    this.#takeRoom(key.byteLength + value.byteLength);
-    this.#transaction().set(text(key), { revision, value: value.slice() });
-  }
-
-  remove(key: Uint8Array): void {
-    this.#takeRoom(key.byteLength);
-    this.#transaction().set(text(key), undefined);
-  }
-
-  commit(meta: KvMeta): void {
-    const changes = this.#transaction();
-    this.#open = undefined;
-    enact(this.#visible, changes);
-    this.#meta = meta;
-    this.#pending.push({ changes, meta });
-    this.#walBytes += 64 * (changes.size + 1);
-    this.#options.effect?.();
+  /** The memtable is read when the transaction commits, so that what changed meanwhile would be seen in the file. */
+  write(table: Memtable, meta: KvMeta, events: KvWriteEvents): void {
+    this.#begin();
+    this.#later(() => {
+      const changes = changesOf(table);
+      let bytes = 0;
+      for (const [key, entry] of changes) bytes += key.length + (entry?.value.byteLength ?? 0);
+      if (this.#bytes + bytes > this.bytesMax) {
+        this.#busy = false;
+        return events.diskFull();
+      }
+      this.#bytes += bytes;
+      enact(this.#visible, changes);
+      this.#meta = meta;
+      const transaction = { changes, meta };
+      this.#pending.push(transaction);
+      this.#walBytes += 64 * (changes.size + 1);
+      this.#later(() => {
+        events.committed();
+        this.#synced(() => {
+          this.#settle(this.#pending.indexOf(transaction) + 1);
+          this.#busy = false;
+          this.syncs += 1;
+          events.durable();
+        });
+      });
+    });
   }
 
   revision(key: Uint8Array): number {
@@ -126,32 +123,16 @@ export class SimKvFile implements KvFile {
     }
   }
 
-  sync(done: () => void): void {
-    this.#mustLive();
-    if (this.#syncing) throw new Error("sim-kv-file: two syncs at once");
-    this.#syncing = true;
-    const { meta } = this.#pending.at(-1) ?? {};
-    this.#later(() => {
-      this.#settle(this.#pending.findLastIndex((transaction) => transaction.meta === meta) + 1);
-      this.#syncing = false;
-      this.syncs += 1;
-      done();
-    });
-  }
-
   get walBytes(): number {
     return this.#walBytes;
   }
 
   checkpoint(done: (moved: boolean) => void): void {
-    this.#mustLive();
-    if (this.#open !== undefined) throw new Error("sim-kv-file: a checkpoint in a transaction");
-    if (this.#checkpointing) throw new Error("sim-kv-file: two checkpoints at once");
-    this.#checkpointing = true;
-    this.#later(() => {
+    this.#begin();
+    this.#synced(() => {
       this.#settle(this.#pending.length);
       this.#walBytes = 0;
-      this.#checkpointing = false;
+      this.#busy = false;
       this.checkpoints += 1;
       done(true);
     });
@@ -184,32 +165,42 @@ export class SimKvFile implements KvFile {
     }
   }
 
-  #transaction(): Changes {
+  #begin(): void {
     this.#mustLive();
-    if (this.#open === undefined) throw new Error("sim-kv-file: no transaction is open");
-    return this.#open;
-  }
-
-  #takeRoom(bytes: number): void {
-    if (this.#bytes + bytes > this.bytesMax) {
-      this.#open = undefined;
-      this.#bytes -= this.#openBytes;
-      throw new DiskFullError("the simulated disk is full");
-    }
-    this.#bytes += bytes;
-    this.#openBytes += bytes;
+    if (this.#busy) throw new Error("sim-kv-file: two jobs at once");
+    this.#busy = true;
   }
 
   #later(run: () => void): void {
     const { syncMsMin = 0.1, syncMsMax = 2, random, schedule } = this.#options;
     schedule(syncMsMin + random() * (syncMsMax - syncMsMin), () => {
-      if (!this.#dead && this.#options.syncFails?.() !== true) run();
+      if (!this.#dead) run();
+    });
+  }
+
+  #synced(run: () => void): void {
+    this.#later(() => {
+      if (this.#options.syncFails?.() !== true) run();
     });
   }
 
   #mustLive(): void {
     if (this.#dead) throw new Error("sim-kv-file: used after its end");
   }
+}
+
+function changesOf(table: Memtable): Changes {
+  const changes: Changes = new Map();
+  for (const cursor = table.runs.cursor(); cursor.entry !== 0; cursor.advance()) {
+    const { entry } = cursor;
+    const keyAt = table.keyOffset(entry);
+    const key = table.keyBytes(entry).subarray(keyAt, keyAt + table.keyLength(entry));
+    const valueAt = table.valueOffset(entry);
+    const value = table.valueBytes(entry).slice(valueAt, valueAt + table.valueLength(entry));
+    const isDeleted = table.isDeleted(entry);
+    changes.set(text(key), isDeleted ? undefined : { revision: table.revision(entry), value });
+  }
+  return changes;
 }
 
 function text(key: Uint8Array): string {
