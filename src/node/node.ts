@@ -19,6 +19,7 @@ import { DiskFullError } from "../storage/disk.ts";
 import { CorruptBatchError, LogStore } from "../storage/log-store.ts";
 import { openSqliteDisk, type SqliteDisk } from "../storage/sqlite-disk.ts";
 import { createLogger, type Logger } from "../telemetry/logger.ts";
+import { LoopGapCounts } from "../telemetry/loop-gaps.ts";
 import { Metrics, type NodeFigures } from "../telemetry/metrics.ts";
 import type { Consistency, Hello, HelloReply } from "../wire/messages.ts";
 import { frameVersion } from "../wire/frame.ts";
@@ -97,6 +98,7 @@ class Node implements RunningNode, Groups {
   #clients!: ClientServer;
   #http!: HttpServer;
 
+  readonly #loopGaps = new LoopGapCounts();
   #timer: Timer | undefined;
   #turnDue = false;
   #tickedMs = 0;
@@ -352,8 +354,10 @@ class Node implements RunningNode, Groups {
     this.#turnDue = false;
     if (this.#timer === undefined) return;
     try {
-      if (this.#shard.turn(performance.now())) this.#wake();
+      const beganMs = performance.now();
+      if (this.#shard.turn(beganMs)) this.#wake();
       this.#clients.flush();
+      this.#loopGaps.turnTook(performance.now() - beganMs);
     } catch (error) {
       if (error instanceof CorruptBatchError) fatal("corrupt_data", error.message);
       // Nothing else in a turn throws but a broken invariant of the shell or of storage.
@@ -365,7 +369,7 @@ class Node implements RunningNode, Groups {
     const nowMs = performance.now();
     const lateMs = nowMs - this.#tickedMs - this.#limits.tickMs;
     this.#tickedMs = nowMs;
-    this.#metrics.loopGap(Math.max(0, lateMs) / 1_000);
+    this.#metrics.loopGap(this.#loopGaps.ticked(lateMs) / 1_000);
     if (++this.#ticks % connectionTicks === 0) {
       this.#transport.checkTimeouts(nowMs);
       this.#listener.checkTimeouts(nowMs);
@@ -408,6 +412,7 @@ class Node implements RunningNode, Groups {
       health: this.#health(leaderless),
       groups,
       syncs: this.#disk.syncDurations(),
+      loopGaps: this.#loopGaps.reading(),
       cpuSeconds: (user + system) / 1e6,
       peakRssBytes: process.resourceUsage().maxRSS * 1_024,
     };

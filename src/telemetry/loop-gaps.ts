@@ -1,0 +1,30 @@
+/**
+ * How long the event loop was held: for each tick of the clock, the longer of how late it came and of the longest turn since the one before. As
+ * counts by size, so that the difference of two readings tells of the time between them.
+ */
+import type { LoopGaps } from "../wire/status.ts";
+
+const boundsMs = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000] as const;
+
+export class LoopGapCounts {
+  readonly #counts = new Array<number>(boundsMs.length + 1).fill(0);
+  #longestTurnMs = 0;
+
+  turnTook(ms: number): void {
+    if (ms > this.#longestTurnMs) this.#longestTurnMs = ms;
+  }
+
+  /** Returns the gap in milliseconds. */
+  ticked(lateMs: number): number {
+    const gapMs = Math.max(0, lateMs, this.#longestTurnMs);
+    this.#longestTurnMs = 0;
+    let at = 0;
+    while (at < boundsMs.length && gapMs > boundsMs[at]!) at += 1;
+    this.#counts[at]! += 1;
+    return gapMs;
+  }
+
+  reading(): LoopGaps {
+    return { boundsMs, counts: [...this.#counts] };
+  }
+}
