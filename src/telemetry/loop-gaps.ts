@@ -2,12 +2,10 @@
  * How long the event loop was held: for each tick of the clock, the longer of how late it came and of the longest turn since the one before. As
  * counts by size, so that the difference of two readings tells of the time between them.
  */
-import type { LoopGaps } from "../wire/status.ts";
-
 const boundsMs = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000] as const;
 
 export class LoopGapCounts {
-  readonly #counts = new Array<number>(boundsMs.length + 1).fill(0);
+  readonly #counts = [...boundsMs, 0].map(() => 0);
   #longestTurnMs = 0;
 
   turnTook(ms: number): void {
@@ -24,7 +22,8 @@ export class LoopGapCounts {
     return gapMs;
   }
 
-  reading(): LoopGaps {
+  /** Counts per bound, and one for all above the last. */
+  reading(): { readonly boundsMs: readonly number[]; readonly counts: readonly number[] } {
     return { boundsMs, counts: [...this.#counts] };
   }
 }
