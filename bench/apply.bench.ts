@@ -6,7 +6,6 @@ import { bench, group, run as runSuite } from "mitata";
 import { checkLimits, defaultLimits } from "../src/limits.ts";
 import { createMachine, KvFiles } from "../src/machine/machines.ts";
 import type { StateMachine } from "../src/machine/machine.ts";
-import { FileSyncer } from "../src/storage/file-syncer.ts";
 import { BatchKind, batchHeaderBytes, sealBatch, type Batch } from "../src/wire/batch.ts";
 import { encodeKvPut } from "../src/wire/kv.ts";
 import { plainSection } from "../src/wire/section.ts";
@@ -21,7 +20,7 @@ export async function run(small: boolean): Promise<void> {
     memtableBytes: 2 ** 31,
     memtableFlushMs: 2 ** 31,
   });
-  const files = new KvFiles({ limits, syncer: new FileSyncer() });
+  const files = new KvFiles({ limits });
   let machines = 0;
   const open = (): StateMachine => {
     const options = {

@@ -1,22 +1,14 @@
-/*
- * ENGINEER A, PLEASE READ: these files (kv-file, kv-flush, kv-files, sqlite-kv-file, kv-checkpoint-worker, test/sim/sim-kv-file) are being rewritten on `main`, and
- * will be merged into `five` at about 19:05. Flushes stall the loop for up to 350 ms, so the whole flush moves into one Worker (kv-worker.ts), which also
- * checkpoints; jobs of all groups run there one after the other. The new seam replaces begin/upsert/remove/commit/sync:
- *     write(table: Memtable | undefined, meta: KvMeta, events: { committed(): void; durable(): void; diskFull(): void }): void   (one at a time; committed = visible)
- *     checkpoint(done: (moved: boolean) => void)                                                                               (never while a write is under way)
- * open, revision, get, scan, walBytes, close stay. Do the core, store and transport parts of snapshots first; touch these files after that merge (this note is gone then).
- */
 /**
  * The seam between the key-value machine and the file that keeps its flushed state [43]: SQLite (sqlite-kv-file.ts) or the simulated
- * twin of test/sim. Types only, but for one error.
+ * twin of test/sim. Types only.
  *
  * The contract that both keep, and that kv.ts relies on:
- * - A transaction (`begin`, `upsert` and `remove`, `commit`) is atomic and may stay open over many turns of the loop. Reads do not
- *   see it before `commit`, and all of it at once after.
- * - `commit` makes it visible, not durable. After a crash the file holds a prefix of its transactions, which includes all that were
- *   committed before a `sync` that completed was called.
+ * - A write is atomic, and goes on while the event loop does other things. Reads do not see it before it is committed, and all of it
+ *   at once after.
+ * - Committed is visible, not durable. After a crash the file holds a prefix of its writes, which includes all that were durable.
  * - Any failure other than a full disk ends the process.
  */
+import type { Memtable } from "./memtable.ts";
 
 /** What is saved with the data, in the same transaction [C7]: where in the log the data stands. */
 export interface KvMeta {
@@ -32,6 +24,15 @@ export interface KvRow {
   readonly value: Uint8Array;
 }
 
+/** How a write ends: committed, then durable; or diskFull, and then nothing of it is there. None runs within the call of `write`. */
+export interface KvWriteEvents {
+  /** Reads see it, and the memtable is the caller's again. */
+  committed(): void;
+  durable(): void;
+  /** It may be tried again. */
+  diskFull(): void;
+}
+
 export interface KvFile {
   /**
    * Reads what the last life left, makes it durable (it may have been visible only) and returns its meta; undefined where there is
@@ -39,15 +40,11 @@ export interface KvFile {
    */
   open(): KvMeta | undefined;
 
-  /** Creates the file where there is none. Never while one is open, nor while `checkpointing`. */
-  begin(): void;
   /**
-   * The arrays are read within the call. These three throw DiskFullError when the disk is full; the transaction is rolled back then, and
-   * a later one may succeed.
+   * Writes all entries of a memtable and the meta in one transaction, and makes it durable. The memtable's runs are sorted, and nobody may change it
+   * before `committed`. Creates the file where there is none. Never while another write or a checkpoint is under way.
    */
-  upsert(key: Uint8Array, revision: number, value: Uint8Array): void;
-  remove(key: Uint8Array): void;
-  commit(meta: KvMeta): void;
+  write(table: Memtable, meta: KvMeta, events: KvWriteEvents): void;
 
   /** Revision of a key, 0 where it is absent. */
   revision(key: Uint8Array): number;
@@ -58,14 +55,11 @@ export interface KvFile {
    */
   scan(from: Uint8Array | undefined, visit: (row: KvRow) => boolean): void;
 
-  /** Makes what was committed before the call durable, then runs `done`, later, never within the call. One at a time. */
-  sync(done: () => void): void;
-
   /** Bytes of the write-ahead log that a checkpoint would move into the main file. */
   readonly walBytes: number;
   /**
-   * Moves all of the write-ahead log into the main file, off the event loop, then runs `done`; `moved` is false when the disk is full. Never while a
-   * transaction is open.
+   * Moves all of the write-ahead log into the main file, then runs `done`; `moved` is false when the disk is full. Never while a write is under way, nor
+   * while the main file is held.
    */
   checkpoint(done: (moved: boolean) => void): void;
 
@@ -78,6 +72,6 @@ export interface KvFile {
   readMain(offset: number, length: number, done: (bytes: Uint8Array) => void): void;
   letGo(): void;
 
-  /** Leaves everything as it is: no sync, no checkpoint. An open transaction is lost. */
+  /** Leaves everything as it is: no sync, no checkpoint. A write that is not committed may be lost; no event comes any more. */
   close(): void;
 }

@@ -8,6 +8,9 @@ import { SqliteKvFolder } from "./sqlite-kv-folder.ts";
 
 export { KvFiles } from "./kv-files.ts";
 
+/** Its multiples modulo 1 lie far apart, however many there are. */
+const goldenRatio = (Math.sqrt(5) - 1) / 2;
+
 export type MachineKind = "kv" | "null";
 
 export interface MachineOptions {
@@ -20,6 +23,20 @@ export interface MachineOptions {
   readonly limits: Limits;
   /** Monotonic; measures slices of work. */
   readonly nowMs: () => number;
+}
+
+/**
+ * The limits for the machines of one node. All nodes apply the same writes, so with equal bounds all would flush at the same moment, and no quorum would be left
+ * that is not busy with it. When a machine flushes is its own affair: from three quarters of the bounds up to all of them, by node.
+ */
+export function staggered(limits: Limits, nodeId: number): Limits {
+  const share = 1 - ((nodeId * goldenRatio) % 1) / 4;
+  return {
+    ...limits,
+    memtableBytes: Math.ceil(limits.memtableBytes * share),
+    memtableFlushMs: Math.ceil(limits.memtableFlushMs * share),
+    flushLogBytes: Math.ceil(limits.flushLogBytes * share),
+  };
 }
 
 /** Opens no file before `open`; snapshots that were never taken over are removed. */

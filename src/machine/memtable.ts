@@ -10,7 +10,7 @@
  * where valueAddress 0 says that the value lies behind the key, and valueLength 0xffffffff that the key is deleted. A value that
  * outgrows its room goes to a new place, and the old one is lost until `clear`. The host is little-endian, as all that Bun runs on.
  */
-import { SortedRuns } from "./sorted-runs.ts";
+import { RunCursor, SortedRuns, type Run } from "./sorted-runs.ts";
 
 const headBytes = 24;
 const keyLengthWord = 2;
@@ -31,7 +31,16 @@ const slotsPerInsert = 8;
 /** Copying below this length by words costs less than a call into the runtime. */
 const copyByWordsMax = 96;
 
+/** A memtable that another thread may read: see `share`. */
+export interface SharedMemtable {
+  readonly chunks: readonly SharedArrayBuffer[];
+  /** All runs, one after the other, and how many entries each has. */
+  readonly entries: Uint32Array;
+  readonly runCounts: readonly number[];
+}
+
 export class Memtable {
+  readonly #buffers: SharedArrayBuffer[] = [];
   readonly #bytes: Uint8Array[] = [];
   readonly #words: Uint32Array[] = [];
   readonly #revisions: Float64Array[] = [];
@@ -171,6 +180,7 @@ export class Memtable {
    */
   clear(keepMemory: boolean): void {
     if (!keepMemory) {
+      this.#buffers.length = 0;
       this.#bytes.length = 0;
       this.#words.length = 0;
       this.#revisions.length = 0;
@@ -184,6 +194,42 @@ export class Memtable {
     this.#arenaBytes = 0;
     this.#count = 0;
     this.#runs.clear();
+  }
+
+  /** For another thread to walk with `adopt`, while nobody changes it: the arena itself, and a copy of its order. */
+  share(): SharedMemtable {
+    const runs = this.#runs.sortAll();
+    const entries = new Uint32Array(this.#count);
+    let at = 0;
+    for (const { entries: run, count } of runs) {
+      entries.set(run.subarray(0, count), at);
+      at += count;
+    }
+    const used = this.#count === 0 ? [] : this.#buffers.slice(0, this.#chunk + 1);
+    return { chunks: used, entries, runCounts: runs.map(({ count }) => count) };
+  }
+
+  /** What another thread shared: the entries in the order of their keys. The table finds no key; it only shows what its entries hold. */
+  static adopt({ chunks, entries, runCounts }: SharedMemtable): {
+    readonly table: Memtable;
+    readonly cursor: RunCursor;
+  } {
+    const table = new Memtable();
+    for (const chunk of chunks) table.#addChunk(chunk);
+    const runs: Run[] = [];
+    let at = 0;
+    for (const count of runCounts) {
+      runs.push({ entries: entries.subarray(at, at + count), count });
+      at += count;
+    }
+    return { table, cursor: new RunCursor(table, runs, undefined, false) };
+  }
+
+  #addChunk(buffer: SharedArrayBuffer, at = this.#buffers.length): void {
+    this.#buffers[at] = buffer;
+    this.#bytes[at] = new Uint8Array(buffer);
+    this.#words[at] = new Uint32Array(buffer);
+    this.#revisions[at] = new Float64Array(buffer);
   }
 
   #word(entry: number, word: number): number {
@@ -295,10 +341,7 @@ export class Memtable {
     const kept = this.#bytes[chunk];
     if (kept === undefined || kept.byteLength < bytes + 8) {
       const grown = Math.min(chunkBytesMax, chunkBytesMin * 2 ** Math.min(chunk, 6));
-      const buffer = new ArrayBuffer(bytes + 8 > grown ? chunkBytesMax : grown);
-      this.#bytes[chunk] = new Uint8Array(buffer);
-      this.#words[chunk] = new Uint32Array(buffer);
-      this.#revisions[chunk] = new Float64Array(buffer);
+      this.#addChunk(new SharedArrayBuffer(bytes + 8 > grown ? chunkBytesMax : grown), chunk);
     }
     this.#nextUnit = 1;
     this.#unitsEnd = this.#bytes[chunk]!.byteLength >>> 3;

@@ -5,7 +5,7 @@
 import { randomBytes, randomInt } from "node:crypto";
 import { fatal, FatalError } from "../fatal.ts";
 import { defaultLimits, type Limits } from "../limits.ts";
-import { createMachine, KvFiles, type MachineKind } from "../machine/machines.ts";
+import { createMachine, KvFiles, staggered, type MachineKind } from "../machine/machines.ts";
 import type { StateMachine } from "../machine/machine.ts";
 import type { Connection } from "../net/connection.ts";
 import { checkBindable, listen, ListenError, type Listener } from "../net/listener.ts";
@@ -21,10 +21,10 @@ import {
   storedIdentity,
 } from "../storage/data-dir.ts";
 import { DiskFullError } from "../storage/disk.ts";
-import { FileSyncer } from "../storage/file-syncer.ts";
 import { CorruptBatchError, LogStore, type RecoveredGroup } from "../storage/log-store.ts";
 import { openSqliteDisk, type SqliteDisk } from "../storage/sqlite-disk.ts";
 import { createLogger, type Logger } from "../telemetry/logger.ts";
+import { LoopGapCounts } from "../telemetry/loop-gaps.ts";
 import { Metrics, type NodeFigures } from "../telemetry/metrics.ts";
 import type { Consistency, Hello, HelloReply } from "../wire/messages.ts";
 import { frameVersion } from "../wire/frame.ts";
@@ -120,6 +120,7 @@ class Node implements RunningNode, Groups {
   #clients!: ClientServer;
   #http!: HttpServer;
 
+  readonly #loopGaps = new LoopGapCounts();
   #timer: Timer | undefined;
   #turnDue = false;
   #tickedMs = 0;
@@ -174,10 +175,7 @@ class Node implements RunningNode, Groups {
         canHeal: this.#initialMembers.size !== 1,
         onCorrupt: (what) => this.#logger.error(what),
       });
-      this.#files = new KvFiles({
-        limits: this.#limits,
-        syncer: new FileSyncer(),
-      });
+      this.#files = new KvFiles({ limits: this.#limits });
     } catch (error) {
       this.#dataDir.close();
       throw error;
@@ -198,7 +196,7 @@ class Node implements RunningNode, Groups {
       directory: this.#dataDir.machinePath(defaultGroup),
       generation: replica.machineGeneration,
       files: this.#files,
-      limits: this.#limits,
+      limits: staggered(this.#limits, this.#options.nodeId),
       nowMs: () => performance.now(),
     });
     const appliedIndex = this.#machine.open();
@@ -424,6 +422,7 @@ class Node implements RunningNode, Groups {
       if (this.#shard.turn(nowMs)) this.#wake();
       this.#checkMembers(nowMs);
       this.#clients.flush();
+      this.#loopGaps.turnTook(performance.now() - nowMs);
     } catch (error) {
       if (error instanceof CorruptBatchError) fatal("corrupt_data", error.message);
       // Nothing else in a turn throws but a broken invariant of the shell or of storage.
@@ -435,7 +434,7 @@ class Node implements RunningNode, Groups {
     const nowMs = performance.now();
     const lateMs = nowMs - this.#tickedMs - this.#limits.tickMs;
     this.#tickedMs = nowMs;
-    this.#metrics.loopGap(Math.max(0, lateMs) / 1_000);
+    this.#metrics.loopGap(this.#loopGaps.ticked(lateMs) / 1_000);
     if (++this.#ticks % connectionTicks === 0) {
       this.#transport.checkTimeouts(nowMs);
       this.#listener.checkTimeouts(nowMs);
@@ -481,6 +480,7 @@ class Node implements RunningNode, Groups {
       health: this.#health(groups),
       groups,
       syncs: this.#disk.syncDurations(),
+      loopGaps: this.#loopGaps.reading(),
       cpuSeconds: (user + system) / 1e6,
       peakRssBytes: process.resourceUsage().maxRSS * 1_024,
     };

@@ -66,7 +66,8 @@ export function transferRefusal(view: TransferView, target: number): TransferRef
   if (view.nowTick - peer.heardTick >= electionTicksMin) return "unreachable";
   // A healthy follower under full load is behind by what is in flight, or is not yet on the disks.
   const bytesMax = Math.max(inflightBytesMax, unsyncedBytesMax);
-  if (peer.wounded || peer.state === "snapshot" || view.bytesAbove(peer.match) > bytesMax) return "behind";
+  if (peer.wounded || peer.state === "snapshot" || view.bytesAbove(peer.match) > bytesMax)
+    return "behind";
   return undefined;
 }
 

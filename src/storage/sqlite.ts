@@ -189,8 +189,13 @@ export function writeFailed(database: OwnedDatabase, error: unknown): never {
     }
     throw new DiskFullError(`no space left to write ${database.path}`);
   }
+  writeLost(database.path, describe(error));
+}
+
+/** A write failed, here or in a Worker, other than for want of space: ends the process. */
+export function writeLost(path: string, reason: string): never {
   tripLatch();
-  fatal("sync_failed", `${database.path}: ${describe(error)}`);
+  fatal("sync_failed", `${path}: ${reason}`);
 }
 
 /** The end of every failed read of data that was durable. */

@@ -445,7 +445,7 @@ export class Metrics {
     });
     this.#loopGapSeconds = new Histogram({
       name: "barge_loop_gap_seconds",
-      help: "How much later than due the clock of the event loop ticked.",
+      help: "How long the event loop was held, at most, between two ticks of its clock.",
       buckets: durationBuckets,
       registers,
     });

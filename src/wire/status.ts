@@ -61,6 +61,12 @@ export interface GroupStatus {
   readonly wounded?: { readonly term: number; readonly index: number };
 }
 
+/** How often the event loop was held for how long: a count of ticks per bound, and one for all that is above the last. */
+export interface LoopGaps {
+  readonly boundsMs: readonly number[];
+  readonly counts: readonly number[];
+}
+
 export interface NodeStatus {
   readonly nodeId: number;
   readonly clusterId: string;
@@ -71,6 +77,8 @@ export interface NodeStatus {
   readonly groups: readonly GroupStatus[];
   /** Log syncs since the start, for benchmarks: count, and milliseconds at percentiles. */
   readonly syncs: { readonly count: number; readonly p50Ms: number; readonly p99Ms: number };
+  /** Since the start. */
+  readonly loopGaps: LoopGaps;
   readonly cpuSeconds: number;
   readonly peakRssBytes: number;
 }

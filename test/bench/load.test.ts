@@ -26,6 +26,7 @@ const flags: BenchFlags = {
   machine: "kv",
 };
 
+let readings = 0;
 function status(node: FakeNode): object {
   const members = [{ id: 1, address: node.endpoint, voter: true, connected: true }];
   return {
@@ -39,6 +40,8 @@ function status(node: FakeNode): object {
     syncs: { count: node.received.length, p50Ms: 0.25, p99Ms: 0.5 },
     cpuSeconds: node.received.length / 1_000,
     peakRssBytes: 50e6,
+    // Each reading finds more than the one before.
+    loopGaps: { boundsMs: [5, 20, 50, 100], counts: [90, 1, 2, 3, 4].map((n) => n * ++readings) },
   };
 }
 
@@ -79,6 +82,7 @@ test("the document has the agreed shape, in every mode", async () => {
       errors: 0,
       unknown: 0,
       syncs: { count: number, p50Ms: 0.25, p99Ms: 0.5, commandsPerSync: number },
+      loopGaps: [{ over5Ms: number, over20Ms: number, over50Ms: number, over100Ms: number }],
       cpuSeconds: { client: number, nodes: [number] },
       peakRssMb: [50],
       environment: {
@@ -89,6 +93,9 @@ test("the document has the agreed shape, in every mode", async () => {
         commit: expect.any(String),
       },
     });
+    const { over5Ms, over20Ms, over50Ms, over100Ms } = report.loopGaps[0]!;
+    expect(over100Ms).toBeGreaterThan(0);
+    expect([over5Ms, over20Ms, over50Ms].every((over) => over >= over100Ms)).toBe(true);
     const { latencyMs, operations, operationsPerSecond, seconds } = report;
     expect(operations).toBeGreaterThan(50);
     expect(operations % plan.batch).toBe(0);

@@ -4,7 +4,6 @@
  */
 import { defaultLimits, checkLimits } from "../../src/limits.ts";
 import { createMachine, KvFiles } from "../../src/machine/machines.ts";
-import { FileSyncer } from "../../src/storage/file-syncer.ts";
 import { encodeKvDelete, encodeKvPut } from "../../src/wire/kv.ts";
 import { Results, TestLog } from "./log.ts";
 
@@ -35,7 +34,7 @@ export function nextBatch(log: TestLog): void {
 
 if (import.meta.main) {
   const directory = process.argv[2]!;
-  const files = new KvFiles({ limits: killLimits, syncer: new FileSyncer() });
+  const files = new KvFiles({ limits: killLimits });
   const nowMs = (): number => performance.now();
   const machine = createMachine("kv", { directory, files, limits: killLimits, nowMs });
   const applied = machine.open();

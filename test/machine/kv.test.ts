@@ -512,7 +512,7 @@ function uninterrupted(
   return { machine, results };
 }
 
-/** A file whose syncs never complete. */
+/** A file whose writes never complete. */
 function stillFile(): SimKvFile {
   return new SimKvFile({ random: () => 0, schedule: () => undefined });
 }
@@ -531,16 +531,21 @@ describe("kv", () => {
     expect(timers).toHaveLength(0);
     expect(file.get(text("a"))).toBeUndefined();
     machine.allowDurable(1);
-    expect(machine.work(20)).toBe(true);
+    expect(machine.work(20)).toBe(false);
+    // The transaction is committed, then it is said so, then it is durable.
+    timers.shift()!();
     expect(file.get(text("a"))?.revision).toBe(1);
+    timers.shift()!();
     expect(machine.durableIndex).toBe(0);
-    timers.forEach((run) => run());
+    timers.shift()!();
     expect(machine.durableIndex).toBe(1);
   });
 
   test("apply takes fewer batches while both memtables are full, and goes on after the flush", () => {
     const limits = limitsWith({ memtableBytes: 1 });
-    const machine = new KvMachine({ file: stillFile(), limits, nowMs: () => 0 });
+    const timers: (() => void)[] = [];
+    const file = new SimKvFile({ random: () => 0, schedule: (_, run) => timers.push(run) });
+    const machine = new KvMachine({ file, limits, nowMs: () => 0 });
     machine.open();
     const log = new TestLog();
     for (let i = 0; i < 5; i++) log.add([[encodeKvPut(text(`k${i}`), text("v"))]]);
@@ -549,6 +554,10 @@ describe("kv", () => {
     expect(machine.apply(log.from(3), results)).toBe(0);
     machine.allowDurable(2);
     machine.work(0);
+    // Committed, and said so: the frozen memtable is free.
+    timers.shift()!();
+    expect(machine.apply(log.from(3), results)).toBe(0);
+    timers.shift()!();
     expect(machine.apply(log.from(3), results)).toBe(1);
     expect(machine.appliedIndex).toBe(3);
   });
@@ -561,9 +570,8 @@ describe("kv", () => {
       [put("a"), put("b")],
       [put("c"), encodeKvDelete(text("x"))],
     ]);
-    const file = stillFile();
-    file.begin();
-    file.commit({ appliedIndex: 2, stateHash: 0, timeMs: 0 });
+    const found = { entries: new Map(), meta: { appliedIndex: 2, stateHash: 0, timeMs: 0 } };
+    const file = new SimKvFile({ random: () => 0, schedule: () => undefined }, found);
     const machine = new KvMachine({ file, limits, nowMs: () => 0 });
     expect(machine.open()).toBe(2);
     const results = new Results();
@@ -680,7 +688,7 @@ describe("null", () => {
     expect(timers).toHaveLength(0);
     machine.allowDurable(6);
     machine.work(11);
-    timers.forEach((run) => run());
+    while (timers.length > 0) timers.shift()!();
     expect(machine.durableIndex).toBe(6);
     expect(machine.figures()["commands"]).toBe(6);
     machine.apply(log.from(7), new Results());

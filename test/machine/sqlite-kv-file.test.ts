@@ -4,11 +4,11 @@ import { existsSync, mkdtempSync, readdirSync, rmSync, statSync } from "node:fs"
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { checkLimits, defaultLimits, type Limits } from "../../src/limits.ts";
-import type { KvFile, KvRow } from "../../src/machine/kv-file.ts";
+import type { KvFile, KvMeta, KvRow } from "../../src/machine/kv-file.ts";
 import { createMachine, KvFiles } from "../../src/machine/machines.ts";
 import { ResultCode } from "../../src/machine/machine.ts";
+import { Memtable } from "../../src/machine/memtable.ts";
 import type { SqliteKvFile } from "../../src/machine/sqlite-kv-file.ts";
-import { FileSyncer } from "../../src/storage/file-syncer.ts";
 import { encodeKvGet, encodeKvPut, readKvEntry } from "../../src/wire/kv.ts";
 import { Random } from "../sim/random.ts";
 import { SimKvFile } from "../sim/sim-kv-file.ts";
@@ -28,7 +28,7 @@ function newDirectory(): string {
 }
 
 function newFiles(limits: Limits = defaultLimits): KvFiles {
-  const files = new KvFiles({ limits, syncer: new FileSyncer() });
+  const files = new KvFiles({ limits });
   shared.push(files);
   return files;
 }
@@ -47,11 +47,38 @@ function rowsOf(file: KvFile, from?: Uint8Array): string[] {
   return rows;
 }
 
-function synced(file: KvFile): Promise<void> {
-  const { promise, resolve } = Promise.withResolvers<void>();
-  file.sync(resolve);
-  return promise;
+type Change = readonly [key: Uint8Array, revision: number, value: Uint8Array | undefined];
+
+function tableOf(changes: readonly Change[]): Memtable {
+  const table = new Memtable();
+  for (const [key, revision, value] of changes) {
+    const bytes = Buffer.concat([key, value ?? new Uint8Array(0)]);
+    const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+    const { byteLength } = key;
+    if (value === undefined) table.remove(bytes, view, 0, byteLength, revision);
+    else table.put(bytes, view, 0, byteLength, byteLength, value.byteLength, revision);
+  }
+  return table;
 }
+
+/** Begins to write, and says when it is committed and when durable. */
+function begin(
+  file: KvFile,
+  changes: readonly Change[],
+  of: KvMeta,
+): { readonly committed: Promise<void>; readonly durable: Promise<void> } {
+  const committed = Promise.withResolvers<void>();
+  const durable = Promise.withResolvers<void>();
+  file.write(tableOf(changes), of, {
+    committed: committed.resolve,
+    durable: durable.resolve,
+    diskFull: () => committed.reject(new Error("disk full")),
+  });
+  return { committed: committed.promise, durable: durable.promise };
+}
+
+const write = (file: KvFile, changes: readonly Change[], of: KvMeta): Promise<void> =>
+  begin(file, changes, of).durable;
 
 const kinds: Record<string, () => { file: KvFile; reopen: () => KvFile }> = {
   sqlite: () => {
@@ -88,37 +115,39 @@ for (const [kind, make] of Object.entries(kinds)) {
     test("a transaction is seen once it is committed, whole, and found again", async () => {
       const { file, reopen } = make();
       file.open();
-      file.begin();
-      file.upsert(text("b"), 2 ** 53 - 1, new Uint8Array(0));
-      file.upsert(text("a"), 3_000_000_000, text("one"));
-      file.remove(text("absent"));
+      const first = begin(
+        file,
+        [
+          [text("b"), 2 ** 53 - 1, new Uint8Array(0)],
+          [text("a"), 3_000_000_000, text("one")],
+          [text("absent"), 3_000_000_001, undefined],
+        ],
+        meta(1),
+      );
       expect(file.get(text("a"))).toBeUndefined();
-      file.commit(meta(1));
+      await first.committed;
       expect(file.get(text("b"))).toEqual({ revision: 2 ** 53 - 1, value: new Uint8Array(0) });
       expect(file.revision(text("a"))).toBe(3_000_000_000);
-      await synced(file);
-      file.begin();
-      file.upsert(text("a"), 4, text("two"));
-      file.remove(text("b"));
-      expect(rowsOf(file)).toHaveLength(2);
-      file.commit(meta(2));
+      await first.durable;
+      const second: Change[] = [
+        [text("a"), 4, text("two")],
+        [text("b"), 5, undefined],
+      ];
+      await write(file, second, meta(2));
       expect(rowsOf(file)).toEqual(["61 4 74776f"]);
       expect(file.walBytes).toBeGreaterThan(0);
-      file.begin();
-      file.upsert(text("c"), 5, text("lost"));
       const next = reopen();
       expect(next.open()).toEqual(meta(2));
       expect(rowsOf(next)).toEqual(["61 4 74776f"]);
       next.close();
     });
 
-    test("a scan begins at a key, goes in the order of bytes, and ends when told", () => {
+    test("a scan begins at a key, goes in the order of bytes, and ends when told", async () => {
       const { file } = make();
       file.open();
       const keys = [[0], [0, 0], [1], [127, 255], [128], [255], [255, 255, 1]];
-      file.begin();
-      for (const key of keys.toReversed()) file.upsert(Uint8Array.from(key), 1, text("v"));
-      file.commit(meta(1));
+      const changes = keys.map((key): Change => [Uint8Array.from(key), 1, text("v")]);
+      await write(file, changes.toReversed(), meta(1));
       const hex = keys.map((key) => `${Buffer.from(key).toString("hex")} 1 76`);
       expect(rowsOf(file)).toEqual(hex);
       expect(rowsOf(file, Uint8Array.of(0, 1))).toEqual(hex.slice(2));
@@ -127,18 +156,19 @@ for (const [kind, make] of Object.entries(kinds)) {
       file.scan(undefined, () => ++visits < 2);
       expect(visits).toBe(2);
       // The scan that ended early holds nothing.
-      file.begin();
-      file.commit(meta(2));
+      await write(file, [], meta(2));
       file.close();
     });
 
     test("a checkpoint keeps what there is and empties the write-ahead log", async () => {
       const { file, reopen } = make();
       file.open();
-      file.begin();
-      for (let i = 0; i < 2_000; i++) file.upsert(text(`k${i}`), i + 1, Buffer.alloc(100, i));
-      file.commit(meta(2_000));
-      await synced(file);
+      const changes = Array.from({ length: 2_000 }, (_, i): Change => [
+        text(`k${i}`),
+        i + 1,
+        Buffer.alloc(100, i),
+      ]);
+      await write(file, changes, meta(2_000));
       const before = file.walBytes;
       const { promise, resolve } = Promise.withResolvers<boolean>();
       file.checkpoint(resolve);
@@ -148,10 +178,7 @@ for (const [kind, make] of Object.entries(kinds)) {
       expect(file.walBytes).toBeLessThan(before / 10);
       const rows = rowsOf(file);
       expect(rows).toHaveLength(2_000);
-      file.begin();
-      file.upsert(text("later"), 2_001, text("v"));
-      file.commit(meta(2_001));
-      await synced(file);
+      await write(file, [[text("later"), 2_001, text("v")]], meta(2_001));
       const next = reopen();
       expect(next.open()).toEqual(meta(2_001));
       expect(rowsOf(next)).toHaveLength(2_001);
@@ -161,62 +188,59 @@ for (const [kind, make] of Object.entries(kinds)) {
 }
 
 describe("kv files", () => {
-  test("syncs asked for at once are each answered", async () => {
+  test("writes asked for at once are each answered", async () => {
     const files = newFiles();
     const directory = newDirectory();
     const all = ["a", "b", "c"].map((name) => files.file(join(directory, name)));
-    for (const file of all) {
-      file.open();
-      file.begin();
-      file.commit(meta(1));
-    }
-    await Promise.all(all.map(synced));
+    for (const file of all) file.open();
+    await Promise.all(all.map((file, i) => write(file, [[text("k"), i, text("v")]], meta(i + 1))));
+    for (const [i, file] of all.entries()) expect(rowsOf(file)).toEqual([`6b ${i} 76`]);
     for (const file of all) file.close();
     expect(files.openFiles).toBe(0);
   });
 
-  test("at most so many are open; the one used longest ago is left, and opened again when needed", () => {
+  test("at most so many are open; the one used longest ago is left, and opened again when needed", async () => {
     const files = newFiles(checkLimits({ ...defaultLimits, kvOpenFilesMax: 2 }));
     const directory = newDirectory();
     const all = Array.from({ length: 5 }, (_, i) => files.file(join(directory, `${i}.db`)));
     for (const [i, file] of all.entries()) {
       file.open();
-      expect(files.openFiles).toBe(Math.min(i, 2));
-      file.begin();
-      file.upsert(text("k"), i + 1, text("v"));
-      file.commit(meta(1));
+      await write(file, [[text("k"), i + 1, text("v")]], meta(1));
+      expect(file.revision(text("k"))).toBe(i + 1);
+      expect(files.openFiles).toBe(Math.min(i + 1, 2));
     }
     for (const [i, file] of all.entries()) expect(file.revision(text("k"))).toBe(i + 1);
     expect(files.openFiles).toBe(2);
-    // A file with an open transaction is not left.
-    all[0]!.begin();
+    // A file that is being written is not left.
+    const writing = begin(all[0]!, [[text("k"), 9, text("v")]], meta(2));
     for (const file of all) file.revision(text("k"));
-    all[0]!.upsert(text("k"), 9, text("v"));
-    all[0]!.commit(meta(2));
+    await writing.durable;
     expect(all[0]!.revision(text("k"))).toBe(9);
     for (const file of all) file.close();
   });
 
-  test("a file closed in the midst of a sync is left after it", async () => {
+  test("a file closed while it is being written is left after it", async () => {
     const files = newFiles();
     const file: SqliteKvFile = files.file(join(newDirectory(), "kv.db"));
     file.open();
-    file.begin();
-    file.commit(meta(1));
-    file.sync(() => expect.unreachable());
+    await write(file, [[text("k"), 1, text("v")]], meta(1));
+    const unreachable = (): never => expect.unreachable();
+    file.write(new Memtable(), meta(2), {
+      committed: unreachable,
+      durable: unreachable,
+      diskFull: unreachable,
+    });
     file.close();
     expect(files.openFiles).toBe(1);
     while (files.openFiles > 0) await new Promise((resolve) => setImmediate(resolve));
   });
 
-  test("leaving takes neither a checkpoint nor the write-ahead log away", () => {
+  test("leaving takes neither a checkpoint nor the write-ahead log away", async () => {
     const directory = newDirectory();
     const path = join(directory, "kv.db");
     const file = newFiles().file(path);
     file.open();
-    file.begin();
-    file.upsert(text("k"), 1, Buffer.alloc(10_000));
-    file.commit(meta(1));
+    await write(file, [[text("k"), 1, Buffer.alloc(10_000)]], meta(1));
     const { size } = statSync(path);
     file.close();
     expect(existsSync(`${path}-wal`)).toBe(true);

@@ -362,8 +362,8 @@ export const plantedBugs = {
       },
       {
         file: "machine/kv-flush.ts",
-        from: "this.#file.commit(this.#meta);",
-        to: "this.#file.commit(this.written ?? { appliedIndex: 0, stateHash: 0, timeMs: 0 });\n      this.#file.begin();\n      this.#file.commit((this.written = this.#meta));",
+        from: "this.#file.write(table, meta, {",
+        to: "const file = this.#file;\n    const older = this.written ?? { appliedIndex: 0, stateHash: 0, timeMs: 0 };\n    this.written = meta;\n    const write = (events) => file.write(table, older, { ...events, committed: () => {}, durable: () => file.write(new table.constructor(), meta, events) });\n    write({",
       },
     ],
   },

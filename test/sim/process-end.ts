@@ -1,5 +1,5 @@
 /**
- * The end of a process between two of its effects: after a transaction of the log or the key-value file, after a sync was asked for, between the messages to
+ * The end of a process between two of its effects: after a transaction of the log, after a sync was asked for, between the messages to
  * one peer and to the next. The effect counts down, and the one that reaches zero throws through the node's own code, as nothing else would stop it there.
  */
 

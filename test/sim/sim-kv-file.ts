@@ -1,33 +1,23 @@
-/*
- * ENGINEER A, PLEASE READ: these files (kv-file, kv-flush, kv-files, sqlite-kv-file, kv-checkpoint-worker, test/sim/sim-kv-file) are being rewritten on `main`, and
- * will be merged into `five` at about 19:05. Flushes stall the loop for up to 350 ms, so the whole flush moves into one Worker (kv-worker.ts), which also
- * checkpoints; jobs of all groups run there one after the other. The new seam replaces begin/upsert/remove/commit/sync:
- *     write(table: Memtable | undefined, meta: KvMeta, events: { committed(): void; durable(): void; diskFull(): void }): void   (one at a time; committed = visible)
- *     checkpoint(done: (moved: boolean) => void)                                                                               (never while a write is under way)
- * open, revision, get, scan, walBytes, close stay. Do the core, store and transport parts of snapshots first; touch these files after that merge (this note is gone then).
- */
 /**
  * The simulated kv file: a visible and a durable layer, deterministic from the source of chance and the scheduler handed in. It keeps
  * exactly the contract of src/machine/kv-file.ts and uses all the freedom that it leaves: after a crash it holds some prefix of its
  * transactions that covers what was synced.
  */
-import type { KvFile, KvMeta, KvRow } from "../../src/machine/kv-file.ts";
-import { DiskFullError } from "../../src/storage/disk.ts";
+import type { KvFile, KvMeta, KvRow, KvWriteEvents } from "../../src/machine/kv-file.ts";
+import type { Memtable } from "../../src/machine/memtable.ts";
 import type { CrashMode } from "./sim-disk.ts";
 
 export interface SimKvFileOptions {
   /** In [0, 1). */
   readonly random: () => number;
   readonly schedule: (delayMs: number, run: () => void) => void;
-  /** Time that a sync or a checkpoint takes; each one draws from the range. */
+  /** Time that each step of a write takes, its sync, and a checkpoint; each one draws from the range. */
   readonly syncMsMin?: number;
   readonly syncMsMax?: number;
   /** Bytes of keys and values written beyond which writes are refused. */
   readonly bytesMax?: number;
   /** Asked when a sync or checkpoint ends: one that fails never reports back, as the process ends before. */
   readonly syncFails?: () => boolean;
-  /** Called after each effect on the file; may throw to end the process there. */
-  readonly effect?: () => void;
 }
 
 export interface Entry {
@@ -57,17 +47,15 @@ export class SimKvFile implements KvFile {
   #pending: Transaction[] = [];
   readonly #visible: Map<string, Entry>;
   #meta: KvMeta | undefined;
-  #open: Changes | undefined;
-  #syncing = false;
-  #checkpointing = false;
+  /** A write or a checkpoint is under way. */
+  #busy = false;
   #dead = false;
   /** The main file, as the last checkpoint left it; and by how many it is held. */
   #main: Uint8Array | undefined;
   #holds = 0;
   #walBytes = 0;
-  /** Written so far, however often a key was; and of that in the open transaction. */
+  /** Written so far, however often a key was. */
   #bytes = 0;
-  #openBytes = 0;
   bytesMax: number;
   /** Completed. */
   syncs = 0;
@@ -89,32 +77,33 @@ export class SimKvFile implements KvFile {
     return this.#meta;
   }
 
-  begin(): void {
-    this.#mustLive();
-    if (this.#open !== undefined) throw new Error("sim-kv-file: two transactions at once");
-    if (this.#checkpointing) throw new Error("sim-kv-file: a transaction during a checkpoint");
-    this.#open = new Map();
-    this.#openBytes = 0;
-  }
-
-  upsert(key: Uint8Array, revision: number, value: Uint8Array): void {
-    this.#takeRoom(key.byteLength + value.byteLength);
-    this.#transaction().set(text(key), { revision, value: value.slice() });
-  }
-
-  remove(key: Uint8Array): void {
-    this.#takeRoom(key.byteLength);
-    this.#transaction().set(text(key), undefined);
-  }
-
-  commit(meta: KvMeta): void {
-    const changes = this.#transaction();
-    this.#open = undefined;
-    enact(this.#visible, changes);
-    this.#meta = meta;
-    this.#pending.push({ changes, meta });
-    this.#walBytes += 64 * (changes.size + 1);
-    this.#options.effect?.();
+  /** The memtable is read when the transaction commits, so that what changed meanwhile would be seen in the file. */
+  write(table: Memtable, meta: KvMeta, events: KvWriteEvents): void {
+    this.#begin();
+    this.#later(() => {
+      const changes = changesOf(table);
+      let bytes = 0;
+      for (const [key, entry] of changes) bytes += key.length + (entry?.value.byteLength ?? 0);
+      if (this.#bytes + bytes > this.bytesMax) {
+        this.#busy = false;
+        return events.diskFull();
+      }
+      this.#bytes += bytes;
+      enact(this.#visible, changes);
+      this.#meta = meta;
+      const transaction = { changes, meta };
+      this.#pending.push(transaction);
+      this.#walBytes += 64 * (changes.size + 1);
+      this.#later(() => {
+        events.committed();
+        this.#synced(() => {
+          this.#settle(this.#pending.indexOf(transaction) + 1);
+          this.#busy = false;
+          this.syncs += 1;
+          events.durable();
+        });
+      });
+    });
   }
 
   revision(key: Uint8Array): number {
@@ -137,34 +126,18 @@ export class SimKvFile implements KvFile {
     }
   }
 
-  sync(done: () => void): void {
-    this.#mustLive();
-    if (this.#syncing) throw new Error("sim-kv-file: two syncs at once");
-    this.#syncing = true;
-    const { meta } = this.#pending.at(-1) ?? {};
-    this.#later(() => {
-      this.#settle(this.#pending.findLastIndex((transaction) => transaction.meta === meta) + 1);
-      this.#syncing = false;
-      this.syncs += 1;
-      done();
-    });
-  }
-
   get walBytes(): number {
     return this.#walBytes;
   }
 
   checkpoint(done: (moved: boolean) => void): void {
-    this.#mustLive();
-    if (this.#open !== undefined) throw new Error("sim-kv-file: a checkpoint in a transaction");
-    if (this.#checkpointing) throw new Error("sim-kv-file: two checkpoints at once");
     if (this.#holds > 0) throw new Error("sim-kv-file: a checkpoint while the main file is held");
-    this.#checkpointing = true;
-    this.#later(() => {
+    this.#begin();
+    this.#synced(() => {
       this.#settle(this.#pending.length);
       this.#main = encodeState({ entries: this.#durable, meta: this.#durableMeta });
       this.#walBytes = 0;
-      this.#checkpointing = false;
+      this.#busy = false;
       this.checkpoints += 1;
       done(true);
     });
@@ -179,10 +152,7 @@ export class SimKvFile implements KvFile {
 
   readMain(offset: number, length: number, done: (bytes: Uint8Array) => void): void {
     if (this.#holds === 0) throw new Error("sim-kv-file: the main file is read and not held");
-    const { syncMsMin = 0.1, syncMsMax = 2, random, schedule } = this.#options;
-    schedule(syncMsMin + random() * (syncMsMax - syncMsMin), () => {
-      if (!this.#dead) done(this.#main!.slice(offset, offset + length));
-    });
+    this.#later(() => done(this.#main!.slice(offset, offset + length)));
   }
 
   letGo(): void {
@@ -216,26 +186,22 @@ export class SimKvFile implements KvFile {
     }
   }
 
-  #transaction(): Changes {
+  #begin(): void {
     this.#mustLive();
-    if (this.#open === undefined) throw new Error("sim-kv-file: no transaction is open");
-    return this.#open;
-  }
-
-  #takeRoom(bytes: number): void {
-    if (this.#bytes + bytes > this.bytesMax) {
-      this.#open = undefined;
-      this.#bytes -= this.#openBytes;
-      throw new DiskFullError("the simulated disk is full");
-    }
-    this.#bytes += bytes;
-    this.#openBytes += bytes;
+    if (this.#busy) throw new Error("sim-kv-file: two jobs at once");
+    this.#busy = true;
   }
 
   #later(run: () => void): void {
     const { syncMsMin = 0.1, syncMsMax = 2, random, schedule } = this.#options;
     schedule(syncMsMin + random() * (syncMsMax - syncMsMin), () => {
-      if (!this.#dead && this.#options.syncFails?.() !== true) run();
+      if (!this.#dead) run();
+    });
+  }
+
+  #synced(run: () => void): void {
+    this.#later(() => {
+      if (this.#options.syncFails?.() !== true) run();
     });
   }
 
@@ -264,6 +230,20 @@ export function decodeState(bytes: Uint8Array): KvState | undefined {
   } catch {
     return undefined;
   }
+}
+
+function changesOf(table: Memtable): Changes {
+  const changes: Changes = new Map();
+  for (const cursor = table.runs.cursor(); cursor.entry !== 0; cursor.advance()) {
+    const { entry } = cursor;
+    const keyAt = table.keyOffset(entry);
+    const key = table.keyBytes(entry).subarray(keyAt, keyAt + table.keyLength(entry));
+    const valueAt = table.valueOffset(entry);
+    const value = table.valueBytes(entry).slice(valueAt, valueAt + table.valueLength(entry));
+    const isDeleted = table.isDeleted(entry);
+    changes.set(text(key), isDeleted ? undefined : { revision: table.revision(entry), value });
+  }
+  return changes;
 }
 
 function text(key: Uint8Array): string {

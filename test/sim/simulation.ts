@@ -110,7 +110,6 @@ class Simulation {
         scheduler,
         random: random.fork(100 + id),
         syncMsMax: swarm.syncMs,
-        effect: endPoint.effect,
         syncFailed: () => node.syncFailed(),
       });
       const node = new SimNode({

@@ -10,8 +10,6 @@ export interface StorageOptions {
   readonly scheduler: Scheduler;
   readonly random: Random;
   readonly syncMsMax: number;
-  /** Called after each effect on the key-value file. */
-  readonly effect: () => void;
   /** A sync has failed: the process will notice soon, and end. */
   readonly syncFailed: () => void;
 }
@@ -28,7 +26,7 @@ export class Storage {
   /** No sync of this life succeeds any more, whatever it covers [D9]. */
   #latched = false;
 
-  constructor({ scheduler, random, syncMsMax, effect, syncFailed }: StorageOptions) {
+  constructor({ scheduler, random, syncMsMax, syncFailed }: StorageOptions) {
     this.#random = random;
     this.#syncFailed = syncFailed;
     const options = {
@@ -37,7 +35,6 @@ export class Storage {
       syncMsMin: 0.05,
       syncMsMax,
       syncFails: () => this.#syncFails(),
-      effect,
     };
     this.#disk = new SimDisk(options);
     this.#folder = new SimKvFolder(options);

@@ -39,6 +39,13 @@ export interface LoadReport {
     readonly p99Ms: number;
     readonly commandsPerSync: number;
   };
+  /** Of each node during the run: how often its event loop was held for longer than so many milliseconds. */
+  readonly loopGaps: readonly {
+    readonly over5Ms: number;
+    readonly over20Ms: number;
+    readonly over50Ms: number;
+    readonly over100Ms: number;
+  }[];
   readonly cpuSeconds: { readonly client: number; readonly nodes: readonly number[] };
   readonly peakRssMb: readonly number[];
   readonly environment: Environment;
@@ -82,6 +89,16 @@ export function loadReport(
       p99Ms: round(is?.syncs.p99Ms ?? 0, 3),
       commandsPerSync: syncs === 0 ? 0 : round(writes / syncs, 1),
     },
+    loopGaps: after.map((node) => {
+      const earlier = before.find(({ nodeId }) => nodeId === node.nodeId);
+      const over = (ms: number): number => gapsOver(node, ms) - gapsOver(earlier, ms);
+      return {
+        over5Ms: over(5),
+        over20Ms: over(20),
+        over50Ms: over(50),
+        over100Ms: over(100),
+      };
+    }),
     cpuSeconds: {
       client: round(result.clientCpuSeconds, 2),
       nodes: after.map(({ nodeId, cpuSeconds }) => {
@@ -93,6 +110,12 @@ export function loadReport(
     environment,
     doubts: doubtsOf(plan, result, before, after, environment),
   };
+}
+
+function gapsOver(node: NodeStatus | undefined, ms: number): number {
+  if (node === undefined) return 0;
+  const { boundsMs, counts } = node.loopGaps;
+  return counts.slice(boundsMs.indexOf(ms) + 1).reduce((sum, count) => sum + count, 0);
 }
 
 const secondsMin = 5;
@@ -167,6 +190,7 @@ export function humanReport(report: LoadReport): string {
     `  operations   ${grouped(report.operations)} in ${report.seconds} s; ${report.errors} failed, ${report.unknown} unknown`,
     `  latency ms   p50 ${latency.p50}   p90 ${latency.p90}   p99 ${latency.p99}   p99.9 ${latency.p999}   max ${latency.max}`,
     `  log syncs    ${grouped(syncs.count)} on the leader, ${syncs.commandsPerSync} commands each, p50 ${syncs.p50Ms} ms, p99 ${syncs.p99Ms} ms`,
+    `  loop held    ${report.loopGaps.map((gaps) => `${gaps.over5Ms} / ${gaps.over20Ms} / ${gaps.over50Ms}`).join(", ")} times over 5 / 20 / 50 ms, by node`,
     `  cpu s        client ${report.cpuSeconds.client}; nodes ${report.cpuSeconds.nodes.join(", ")}`,
     `  memory MB    ${report.peakRssMb.join(", ")} at most`,
     `  machine      ${environment.cores} cores, ${environment.filesystem}, load ${environment.load} before; Bun ${environment.bun}, commit ${environment.commit}`,

@@ -1,0 +1,133 @@
+/**
+ * The thread that writes kv files: memtables into them, and their write-ahead logs into their main files, with connections of its own and
+ * synchronous calls [27]. On the event loop, in slices, a flush held it for up to 350 ms at a time: where the file system commits its journal, a
+ * single write of a page waits for it. Started by kv-files.ts, which gives it one job at a time.
+ */
+import { parentPort, workerData } from "node:worker_threads";
+import { dirname } from "node:path";
+import { existsSync } from "node:fs";
+import { setPriority } from "node:os";
+import { isDiskFull, type OwnedDatabase } from "../storage/sqlite.ts";
+import {
+  adoptLatch,
+  fdatasyncFile,
+  fsyncDirectory,
+  isLatched,
+  tripLatch,
+} from "../storage/sync-latch.ts";
+import { openKvDatabase, walUse } from "./kv-database.ts";
+import type { KvMeta } from "./kv-file.ts";
+import type { KvJob, KvReply } from "./kv-jobs.ts";
+import { Memtable, type SharedMemtable } from "./memtable.ts";
+
+/** What is still in here at the commit is written at once, and the log's own syncs wait behind it. */
+const cacheKiB = 4_096;
+/** What a write has put into the file goes to the disk all along, for the same reason. */
+const syncEveryMs = 20;
+const rowsPerLook = 256;
+/** Between two looks whether a reader has ended. */
+const readerMs = 1;
+const nap = new Int32Array(new SharedArrayBuffer(4));
+/** The event loop goes first. */
+const niceness = 10;
+
+adoptLatch(workerData as SharedArrayBuffer);
+// On Linux that is this thread's alone; elsewhere it would be the whole process's.
+if (process.platform === "linux") setPriority(0, niceness);
+
+parentPort?.on("message", (job: KvJob) => reply(run(job)));
+
+function reply(message: KvReply): void {
+  parentPort?.postMessage(message);
+}
+
+function run(job: KvJob): KvReply {
+  if (isLatched()) return failed(false, "an earlier sync failed");
+  try {
+    const isNew = !existsSync(job.path);
+    const database = openKvDatabase(job.path, cacheKiB);
+    try {
+      const walBytes = walUse(database);
+      if (job.kind === "checkpoint") {
+        checkpoint(database);
+      } else {
+        if (isNew) syncNames(job.path);
+        write(database, job.table, job.meta);
+        reply({ kind: "committed", walBytes: walBytes() });
+        fdatasyncFile(database.walDescriptor);
+      }
+      return { kind: "done", walBytes: walBytes() };
+    } finally {
+      // Rolls back what was not committed.
+      database.leave();
+    }
+  } catch (error) {
+    const diskFull = isDiskFull(error);
+    // A sync failed, or it cannot be told that none did [D9].
+    if (!diskFull) tripLatch();
+    return failed(diskFull, String(error));
+  }
+}
+
+function failed(diskFull: boolean, reason: string): KvReply {
+  return { kind: "failed", failure: { diskFull, reason } };
+}
+
+function write(database: OwnedDatabase, shared: SharedMemtable, meta: KvMeta): void {
+  const upsert = database.prepare<unknown, [Uint8Array, number, Uint8Array]>(
+    "INSERT INTO kv VALUES (?1, ?2, ?3) ON CONFLICT DO UPDATE SET revision = ?2, value = ?3",
+  );
+  const remove = database.prepare<unknown, [Uint8Array]>("DELETE FROM kv WHERE key = ?1");
+  const saveMeta = database.prepare<unknown, [number, number, number]>(
+    `INSERT INTO meta VALUES (0, ?1, ?2, ?3)
+     ON CONFLICT DO UPDATE SET appliedIndex = ?1, stateHash = ?2, timeMs = ?3`,
+  );
+  const { table, cursor } = Memtable.adopt(shared);
+  database.begin();
+  let syncedMs = performance.now();
+  for (let row = 1; cursor.entry !== 0; row++, cursor.advance()) {
+    if (row % rowsPerLook === 0 && performance.now() - syncedMs >= syncEveryMs) {
+      fdatasyncFile(database.walDescriptor);
+      syncedMs = performance.now();
+    }
+    const { entry } = cursor;
+    const keyAt = table.keyOffset(entry);
+    const key = table.keyBytes(entry).subarray(keyAt, keyAt + table.keyLength(entry));
+    if (table.isDeleted(entry)) {
+      remove.run(key);
+      continue;
+    }
+    const valueAt = table.valueOffset(entry);
+    const value = table.valueBytes(entry).subarray(valueAt, valueAt + table.valueLength(entry));
+    upsert.run(key, table.revision(entry), value);
+  }
+  fdatasyncFile(database.walDescriptor);
+  saveMeta.run(meta.appliedIndex, meta.stateHash, meta.timeMs);
+  database.commit();
+}
+
+/**
+ * The first commit after a whole checkpoint restarts the log from its beginning and syncs the new header; a commit of one row takes that
+ * upon itself [29].
+ */
+function checkpoint(database: OwnedDatabase): void {
+  const move = database.prepare<{ log: number; checkpointed: number }, []>(
+    "PRAGMA wal_checkpoint(PASSIVE)",
+  );
+  // A reader holds back what was committed since it began, for the rest of its turn.
+  for (let moved = move.get(); moved !== null && moved.checkpointed < moved.log;) {
+    Atomics.wait(nap, 0, 0, readerMs);
+    moved = move.get();
+  }
+  database.begin();
+  database
+    .prepare("INSERT INTO restart VALUES (0, 1) ON CONFLICT DO UPDATE SET count = count + 1")
+    .run();
+  database.commit();
+}
+
+/** Makes the names of the file and of its folder, which may be as new, durable [D13]. */
+function syncNames(path: string): void {
+  fsyncDirectory(dirname(path));
+  fsyncDirectory(dirname(dirname(path)));
+}
