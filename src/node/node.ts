@@ -251,7 +251,7 @@ class Node implements RunningNode, Groups {
       raft: group.raft,
       ledger: this.#dataDir.peers,
       initialMembers,
-      isLost: () => group.leader === 0,
+      isLost: () => group.leader === 0 || !this.#transport.connected(group.leader),
       setMembers: (addresses) => this.#transport.setMembers(addresses),
       formed: () => {
         group.mayElect = true;
