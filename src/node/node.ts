@@ -299,6 +299,7 @@ class Node implements RunningNode, Groups {
         nodeId: this.#options.nodeId,
         limits: this.#limits,
         random: Math.random,
+        store: this.#store,
         recovered: replica,
         appliedIndex,
         preferred: this.#options.preferredLeader ?? false,
