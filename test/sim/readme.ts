@@ -46,10 +46,11 @@ everything is healed and the cluster must recover. A run is a pure function of i
 
 - After every turn: election safety, log matching, leader completeness, state machine safety, commit only under a batch of the own term, a quorum that
   holds durably what is applied; every vote, acknowledgement and confirmation that leaves is backed by what is durable there; what a leader takes for
-  matched; terms, votes and commits that never go back; every queue against its bound.
+  matched; that nobody who lacks what others may count on takes part in an election; terms, votes and commits that never go back; every queue against its bound.
 - Every answer: results against a model, each request answered once, \`overloaded\` never applied, no error that is not expected.
 - With everything healed: within 10 of the longest election time-outs a leader serves a read, then a write; then all nodes serve, everybody is answered,
-  all nodes are equal; and where clocks allow it the leader stays. A node whose disk has rotted starts right or is refused and stays down.
+  all nodes are equal; and where clocks allow it the leader stays. A node whose disk has rotted is wounded and heals, or
+  its watermark is hit: then it is refused and stays down.
 - At the end: all nodes hold what the model holds; the history is linearizable (\`test/checker\`).
 
 ## What is not
