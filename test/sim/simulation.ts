@@ -205,6 +205,7 @@ class Simulation {
       nodes,
       clients,
       oracle,
+      memberChanges: this.#memberChanges,
       step: () => this.#step(),
     });
     recovery.run();
@@ -213,6 +214,7 @@ class Simulation {
     for (const { call, return: end, index } of clients.history) {
       this.#trace.add(call, end === Infinity ? -1 : end, index);
     }
+    recovery.settles();
     checkStates(recovery.up, clients, oracle);
     checkHistory(clients, oracle);
   }
