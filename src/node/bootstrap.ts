@@ -112,11 +112,28 @@ export function joiningGroup(store: LogStore, group: number, seedCrc: number): R
   };
 }
 
+/**
+ * What can be used of a replica: with its newest records a damaged log may have lost which file its state machine is, and then it may begin above all
+ * that the machine has. Nothing of such a log is of use, and the leader sends everything again [22].
+ */
+function usableReplica({ store, group, recovered, appliedIndex }: CoreOptions): RecoveredGroup {
+  const { wound, start } = recovered;
+  if (wound === undefined || appliedIndex >= start.index) return recovered;
+  return {
+    ...recovered,
+    start: store.empty(group),
+    startConfiguration: new Uint8Array(0),
+    batches: [],
+    configurations: [],
+  };
+}
+
 export interface CoreOptions {
   readonly group: number;
   readonly nodeId: number;
   readonly limits: Limits;
   readonly random: () => number;
+  readonly store: LogStore;
   readonly recovered: RecoveredGroup;
   readonly appliedIndex: number;
   /** This node should lead rather than one that does not say so. */
@@ -125,7 +142,7 @@ export interface CoreOptions {
 
 /** The Raft core of a replica as its log says. Throws InvariantError or FatalError where the log cannot be used. */
 export function createCore(options: CoreOptions): Raft {
-  const { recovered } = options;
+  const recovered = usableReplica(options);
   return new Raft({
     group: options.group,
     nodeId: options.nodeId,

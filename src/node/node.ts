@@ -249,7 +249,7 @@ class Node implements RunningNode, Groups {
       raft: group.raft,
       ledger: this.#dataDir.peers,
       initialMembers,
-      isLost: () => group.leader === 0,
+      isLost: () => group.leader === 0 || !this.#transport.connected(group.leader),
       setMembers: (addresses) => this.#transport.setMembers(addresses),
       formed: () => {
         group.mayElect = true;
@@ -297,6 +297,7 @@ class Node implements RunningNode, Groups {
         nodeId: this.#options.nodeId,
         limits: this.#limits,
         random: Math.random,
+        store: this.#store,
         recovered: replica,
         appliedIndex,
         preferred: this.#options.preferredLeader ?? false,

@@ -175,6 +175,15 @@ export class GroupLog {
     this.roundIndex = this.roundTerm = 0;
   }
 
+  /** Begins again at the very beginning. */
+  void(start: LogStart, onDrop: DropHandler): void {
+    while (this.length > 0) this.#shift(onDrop);
+    this.start = start;
+    this.startConfiguration = new Uint8Array(0);
+    this.startResets = true;
+    this.roundIndex = this.roundTerm = 0;
+  }
+
   /** Drops what begins at a damaged batch. */
   cutFrom(firstIndex: number, onDrop: DropHandler): void {
     this.cut = this.cut === 0 ? firstIndex : Math.min(this.cut, firstIndex);

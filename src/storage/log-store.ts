@@ -467,6 +467,15 @@ export class LogStore {
     return log.wound;
   }
 
+  /** Nothing of a wounded group's log is of use: from now on it begins where a new one does. Written with the next append or tick. */
+  empty(group: number): LogStart {
+    const log = this.#groups.get(group);
+    must(log?.wound !== undefined, `group ${group} is not wounded`);
+    log.void(this.#newGroup(group).start, this.#dropped);
+    this.#movedStarts.add(log);
+    return log.start;
+  }
+
   /** All that the group had lost is there again, durably. Written with the next append or tick. */
   heal(group: number): void {
     const log = this.#groups.get(group);

@@ -348,11 +348,16 @@ function flagName(flag: string): string {
   return flag.split("=", 1)[0]!;
 }
 
+/** A port is taken once its node runs, and that may be later than another cluster looks for one. */
+const handedOut = new Set<number>();
+
 function freePorts(count: number): number[] {
   const ports: number[] = [];
   while (ports.length < count) {
     const port = portMin + Math.floor(Math.random() * portCount);
-    if (!ports.includes(port) && isFree(port)) ports.push(port);
+    if (handedOut.has(port) || !isFree(port)) continue;
+    handedOut.add(port);
+    ports.push(port);
   }
   return ports;
 }

@@ -32,6 +32,7 @@ export class Shadow {
   /** A snapshot stands for everything up to where it was taken, which is committed, and makes void what was here. */
   restore(start: LogStart, committed: readonly Entry[]): void {
     this.log.length = 0;
+    if (start.index === 0) return;
     for (const entry of committed) if (entry.lastIndex <= start.index) this.log.push(entry);
     const last = this.log.at(-1);
     if (last?.lastIndex !== start.index || last.crc !== start.crc) {
@@ -151,7 +152,8 @@ export class DurableLedger {
   }
 
   #comeAgain(): void {
-    if (this.promised === undefined || this.#changes.some(({ cut }) => cut > 0)) return;
+    const isLess = ({ cut, restore }: Change): boolean => cut > 0 || restore?.index === 0;
+    if (this.promised === undefined || this.#changes.some(isLess)) return;
     if (!this.lacks) this.promised = undefined;
   }
 
@@ -245,6 +247,9 @@ export class DurableLedger {
       if (!logStart.resets) return;
       const { term, votedFor } = this.visible;
       const { start: restore } = logStart;
+      // Damage has taken what the log stood on: nothing of it is of use.
+      if (restore.index === 0 && !this.#damaged) throw new Error("a log is given up for nothing");
+      if (restore.index === 0 && fresh) this.#promise(copyOf(this.durable));
       this.visible.restore(restore, this.#committed());
       const change = { seq, segment, synced: false, batch: undefined, cut: 0, term, votedFor };
       this.#changes.push({ ...change, restore });

@@ -44,6 +44,8 @@ const expectedErrors: ReadonlySet<ErrorCode> = new Set<ErrorCode>([
 
 export class MemberChanges {
   readonly #options: MemberChangesOptions;
+  /** Requests that are not answered, by the life of the node that was asked. */
+  readonly #open = new Set<{ readonly node: SimNode; readonly life: number }>();
   #stopped = false;
 
   constructor(options: MemberChangesOptions) {
@@ -62,6 +64,11 @@ export class MemberChanges {
 
   stop(): void {
     this.#stopped = true;
+  }
+
+  /** Requests that nobody has answered on nodes that live. */
+  get unanswered(): number {
+    return [...this.#open].filter(({ node, life }) => node.life === life).length;
   }
 
   #wait(): void {
@@ -84,9 +91,21 @@ export class MemberChanges {
     while (changes.length < count) changes.push(this.#drawOne(configuration));
     for (const change of changes) this.#startJoiner(change);
     const { term } = node.group!.raft;
+    const request = { node, life: node.life };
+    this.#open.add(request);
+    const answered = (): void => {
+      if (!this.#open.delete(request))
+        throw new Violation(`node ${node.id} answers a change of members twice`);
+    };
     node.changeMembers(changes, random.chance(forcedShare), swarm.timeoutMs * 2, {
-      done: (changed) => this.#done(node, term, changes, changed),
-      failed: (error) => this.#failed(node, error),
+      done: (changed) => {
+        answered();
+        this.#done(node, term, changes, changed);
+      },
+      failed: (error) => {
+        answered();
+        this.#failed(node, error);
+      },
     });
   }
 

@@ -27,8 +27,8 @@ export const plantedBugs = {
     changes: [
       {
         file: raft,
-        from: "const index = Math.min(this.#verified, this.#durableIndex);",
-        to: "const index = this.#verified;",
+        from: "const index = Math.min(this.#verified, this.#durableIndex);\n    this.#acked",
+        to: "const index = this.#verified;\n    this.#acked",
       },
       {
         file: raft,
@@ -42,8 +42,8 @@ export const plantedBugs = {
     changes: [
       {
         file: raft,
-        from: "nodeId === this.nodeId ? this.#durableIndex : (this.#peer(nodeId)?.match ?? 0);",
-        to: "nodeId === this.nodeId ? this.#log.lastIndex : (this.#peer(nodeId)?.match ?? 0);",
+        from: "if (nodeId === this.nodeId) return this.#durableIndex;\n    const peer",
+        to: "if (nodeId === this.nodeId) return this.#log.lastIndex;\n    const peer",
       },
     ],
   },
@@ -102,13 +102,13 @@ export const plantedBugs = {
     changes: [
       {
         file: raft,
-        from: "if (!mayVote || !this.#isUpToDate(message)) {",
-        to: "if (!mayVote) {",
+        from: "if (!mayVote || !this.#isUpToDate(message) || !this.#maySupport(message.from)) {",
+        to: "if (!mayVote || !this.#maySupport(message.from)) {",
       },
       {
         file: raft,
-        from: "const granted = mayVote && !this.#hearsLeader() && this.#isUpToDate(message);",
-        to: "const granted = mayVote && !this.#hearsLeader();",
+        from: "!this.#hearsLeader() &&\n      this.#isUpToDate(message) &&",
+        to: "!this.#hearsLeader() &&",
       },
     ],
   },
@@ -883,6 +883,111 @@ export const plantedBugs = {
         file: "node/forwards.ts",
         from: "this.#lastRequest = firstRequest;",
         to: "this.#lastRequest = 0 * firstRequest;",
+      },
+    ],
+  },
+  logCutBeforeMachineDurable: {
+    what: "where a member lags, the log is cut up to what the machine has applied, though that is not durable",
+    changes: [
+      {
+        file: group,
+        from: "const index = Math.min(this.machine.durableIndex, this.#pinnedIndex());",
+        to: "const index = Math.min(this.machine.appliedIndex, this.#pinnedIndex());",
+      },
+    ],
+  },
+  snapshotKeepsOldMembers: {
+    what: "a snapshot is taken over without the members that come with it",
+    changes: [
+      {
+        file: raft,
+        from: "this.#configurations.reset(start.index, configuration);",
+        to: "this.#configurations.reset(start.index, this.configuration);",
+      },
+    ],
+  },
+  snapshotCarriesOldestMembers: {
+    what: "a snapshot carries the members at the beginning of the leader's log, not those at its own index",
+    changes: [
+      {
+        file: "node/snapshot-sender.ts",
+        from: "encodeConfiguration(raft.configurationAt(start.index));",
+        to: "encodeConfiguration(raft.configurationAt(raft.startIndex));",
+      },
+    ],
+  },
+  snapshotInstalledBeforeDurable: {
+    what: "a snapshot is taken over when its last part is written, before it is verified and durable",
+    changes: [
+      {
+        file: "node/snapshot-receiver.ts",
+        from: "if (receiving.finished !== undefined) return",
+        to: "if (receiving.written === offer.bytes) return this.#finished(receiving, true);\n    if (receiving.finished !== undefined) return",
+      },
+    ],
+  },
+  oldStateRemovedTooEarly: {
+    what: "the state of before a snapshot is removed while the log's pointer to the new one may still be lost",
+    changes: [
+      {
+        file: "node/snapshots.ts",
+        from: "this.#pointerSeq = appendSeq;",
+        to: "machine.snapshotDurable();",
+      },
+    ],
+  },
+  snapshotKeepsSuffix: {
+    what: "what lay beyond a snapshot's index in the log is kept, though the log did not match there",
+    changes: [
+      {
+        file: raft,
+        from: "this.#log.reset(start);",
+        to: "this.#log.compactTo(start);",
+      },
+    ],
+  },
+  snapshotAcknowledgedBeforeSync: {
+    what: "a snapshot is acknowledged before the log's pointer to it is durable",
+    changes: [
+      {
+        file: raft,
+        from: "this.#durableIndex = 0;\n    for (const write of this.#writes) write.lastIndex = 0;\n    this.#restore",
+        to: "this.#durableIndex = start.index;\n    for (const write of this.#writes) write.lastIndex = 0;\n    this.#restore",
+      },
+    ],
+  },
+  machineFileNotRepeated: {
+    what: "a new segment does not say which file is the state machine, so that is forgotten with the segment that did",
+    changes: [
+      {
+        file: "storage/log-store.ts",
+        from: "if (group.machineGeneration > 0) stateRecords++;",
+        to: "",
+      },
+      {
+        file: "storage/log-store.ts",
+        from: "if (machineGeneration === 0) continue;",
+        to: "if (machineGeneration >= 0) continue;",
+      },
+    ],
+  },
+  checkpointUnderSnapshot: {
+    what: "a checkpoint changes the main file while a snapshot is sent from it",
+    changes: [
+      {
+        file: "machine/kv-flush.ts",
+        from: "this.#limits.kvWalBytesMax && !this.#snapshots.held;",
+        to: "this.#limits.kvWalBytesMax;",
+      },
+    ],
+  },
+  snapshotOfWrongIndex: {
+    what: "a snapshot says that it is at what is applied in memory, not at what is in the file",
+    changes: [
+      {
+        file: "machine/kv.ts",
+        from: "this.#live.snapshots.want(done);",
+        to: "this.#live.snapshots.want((held) => done(held && { ...held, index: this.#appliedIndex }));",
       },
     ],
   },

@@ -16,6 +16,7 @@ export interface RecoveryOptions {
   readonly nodes: readonly SimNode[];
   readonly clients: Clients;
   readonly oracle: Oracle;
+  readonly memberChanges: { readonly unanswered: number };
   /** Runs the next event. */
   readonly step: () => void;
 }
@@ -44,9 +45,14 @@ export class Recovery {
     this.#clocksAgree = heartbeatTicksThere + 1 < electionTicksMin;
   }
 
+  /** A client may wait for its time-out, and its node for the one of the forward. */
+  get #patienceMs(): number {
+    return convergeElections * this.#electionMs + 3 * this.#options.swarm.timeoutMs + 2_000;
+  }
+
   /** Reads come first: a leader must be able to serve them though nobody writes. */
   run(): void {
-    const { swarm, clients, oracle } = this.#options;
+    const { clients } = this.#options;
     const answered = { get: new Set<SimNode>(), put: new Set<SimNode>() };
     const probeAll = (kind: "get" | "put"): void => {
       for (const node of this.#options.nodes) this.#probe(node, kind, answered[kind]);
@@ -57,13 +63,22 @@ export class Recovery {
     this.#until("a read", progressElections * this.#electionMs, () => get.size > 0, true);
     probeAll("put");
     this.#until("a write", progressElections * this.#electionMs, () => put.size > 0, true);
-    // A client may wait for its time-out, and its node for the one of the forward.
-    const patienceMs = convergeElections * this.#electionMs + 3 * swarm.timeoutMs + 2_000;
+    const patienceMs = this.#patienceMs;
     this.#until("all nodes to serve", patienceMs, () =>
       this.up.every((node) => get.has(node) && put.has(node)),
     );
-    this.#until("everybody to be answered", patienceMs, () => clients.unanswered === 0);
-    this.#until("the members to be settled, and equal", patienceMs, () => {
+    this.#until(
+      "everybody to be answered",
+      patienceMs,
+      () => clients.unanswered === 0 && this.#options.memberChanges.unanswered === 0,
+    );
+    this.settles();
+  }
+
+  /** All come to the same; a write whose outcome nobody knows may come late, and once more at any time. */
+  settles(): void {
+    const { oracle } = this.#options;
+    this.#until("the members to be settled, and equal", this.#patienceMs, () => {
       const isEqual = ({ group }: SimNode): boolean =>
         group?.machine.appliedIndex === oracle.lastIndex;
       return this.#isSettled() && this.up.every(isEqual);

@@ -209,6 +209,7 @@ export class SimNode implements NetworkNode, ClientNode {
       nodeId: id,
       limits,
       random: () => coreRandom.float(),
+      store,
       recovered,
       appliedIndex,
       preferred: this.#options.preferred,

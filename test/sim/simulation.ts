@@ -204,6 +204,7 @@ class Simulation {
       nodes,
       clients,
       oracle,
+      memberChanges: this.#memberChanges,
       step: () => this.#step(),
     });
     recovery.run();
@@ -212,6 +213,7 @@ class Simulation {
     for (const { call, return: end, index } of clients.history) {
       this.#trace.add(call, end === Infinity ? -1 : end, index);
     }
+    recovery.settles();
     checkStates(recovery.up, clients, oracle);
     checkHistory(clients, oracle);
   }

@@ -140,9 +140,8 @@ function drawMembers(random: Random, swarm: Swarm): Swarm {
     nodes: random.pick([1, 2, 3, 3, 3, 4, 5]),
     spares: random.between(1, 5),
     changeEveryMs: electionMs * random.pick([0.1, 0.3, 1]),
-    // The quorum that a damaged disk may take a node from changes too. Nobody without the log's beginning could be brought in yet.
+    // The quorum that a damaged disk may take a node from changes too.
     faultWeights: swarm.faultWeights.map((weight, at) => (faults[at] === "rot" ? 0 : weight)),
-    limits: checkLimits({ ...limits, segmentBytes: defaultLimits.segmentBytes }),
   };
 }
 

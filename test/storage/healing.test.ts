@@ -3,7 +3,7 @@ import { describe, expect, test } from "bun:test";
 import { BatchKind } from "../../src/wire/batch.ts";
 import { CorruptBatchError } from "../../src/storage/log-store.ts";
 import { readWatermark } from "../../src/storage/watermark.ts";
-import { LogWorld, makeBatch, makeRun } from "./log-world.ts";
+import { LogWorld, makeBatch, makeRun, seedCrc, startAfter } from "./log-world.ts";
 
 /** Ten batches of two indexes in term 1, a vote in term 4, all durable, the watermark too. */
 function settled(seed: number, segmentRecordsMax = 100): LogWorld {
@@ -116,9 +116,24 @@ describe("a loss that others can make good", () => {
     expect(lastIndex(world)).toBe(31);
   });
 
+  test("may take the state machine's file too: then the log that stood on it is given up", () => {
+    const world = settled(6);
+    world.store.compactTo(0, startAfter(world.log(0)[4]!), new Uint8Array(0));
+    world.append(makeBatch({ firstIndex: 21, term: 5, prevCrc: world.end(0, 11).crc }));
+    world.sync();
+    world.tick();
+    world.disk.cutTail(world.store.syncedSeq);
+    const group = world.crash("all").get(0)!;
+    expect(group.start.index).toBe(10);
+    expect(world.store.empty(0)).toEqual({ index: 0, term: 0, crc: seedCrc, timeMs: 0 });
+    refetch(world, 3, 6);
+    expect(world.crash("none").get(0)).toMatchObject({ start: { index: 0 }, wound: group.wound! });
+    expect(lastIndex(world)).toBe(3);
+  });
+
   test("makes every group wounded: nobody knows whose the lost records were", () => {
     const world = settled(5);
-    world.append(makeBatch({ group: 3, firstIndex: 1, term: 2, prevCrc: 0x5eed }));
+    world.append(makeBatch({ group: 3, firstIndex: 1, term: 2, prevCrc: seedCrc }));
     world.sync();
     world.tick();
     world.disk.cutTail(world.store.syncedSeq);
