@@ -32,12 +32,24 @@ export class Shadow {
   /** A snapshot stands for everything up to where it was taken, which is committed, and makes void what was here. */
   restore(start: LogStart, committed: readonly Entry[]): void {
     this.log.length = 0;
-    if (start.index === 0) return;
     for (const entry of committed) if (entry.lastIndex <= start.index) this.log.push(entry);
-    const last = this.log.at(-1);
-    if (last?.lastIndex !== start.index || last.crc !== start.crc) {
+    if (!this.passes(start)) {
       throw new Error(`a log begins anew at ${start.index}, where nothing like that is committed`);
     }
+  }
+
+  /** Everything up to where the log begins is committed and in the machine, whatever damage has made of the batches there. */
+  begin(start: LogStart, committed: readonly Entry[]): void {
+    const later = this.log.filter(({ firstIndex }) => firstIndex > start.index);
+    this.restore(start, committed);
+    this.log.push(...later);
+  }
+
+  /** The log goes through there. */
+  passes({ index, crc }: LogStart): boolean {
+    if (index === 0) return true;
+    const entry = this.at(index);
+    return entry?.lastIndex === index && entry.crc === crc;
   }
 
   /** A damaged batch ends the log before its first index. */
@@ -80,6 +92,8 @@ interface Change {
   readonly cut: number;
   /** Of a snapshot that was taken over. */
   readonly restore?: LogStart;
+  /** Where a damaged log begins. */
+  readonly begin?: LogStart;
   readonly term: number;
   readonly votedFor: number;
 }
@@ -244,14 +258,21 @@ export class DurableLedger {
     } else if (record.kind === RecordKind.logStart) {
       const logStart = readLogStart(record.data);
       if (logStart === undefined) throw new Error("appended bytes are no log start");
-      if (!logStart.resets) return;
       const { term, votedFor } = this.visible;
+      const change = { seq, segment, synced: false, batch: undefined, cut: 0, term, votedFor };
+      if (!logStart.resets) {
+        const { start: begin } = logStart;
+        if (this.visible.passes(begin)) return;
+        if (!this.#damaged) throw new Error(`a log is cut at ${begin.index}, which is not in it`);
+        this.visible.begin(begin, this.#committed());
+        this.#changes.push({ ...change, begin });
+        return;
+      }
       const { start: restore } = logStart;
       // Damage has taken what the log stood on: nothing of it is of use.
       if (restore.index === 0 && !this.#damaged) throw new Error("a log is given up for nothing");
       if (restore.index === 0 && fresh) this.#promise(copyOf(this.durable));
       this.visible.restore(restore, this.#committed());
-      const change = { seq, segment, synced: false, batch: undefined, cut: 0, term, votedFor };
       this.#changes.push({ ...change, restore });
     } else if (record.kind === RecordKind.wound) {
       const wound = readWound(record.data);
@@ -267,8 +288,8 @@ export class DurableLedger {
 
   /** Each segment begins with the hard state, so an older one that nobody synced is not missed once a newer one is. */
   #isRepeated(at: number): boolean {
-    const isHardState = ({ batch, cut, restore }: Change): boolean =>
-      batch === undefined && cut === 0 && restore === undefined;
+    const isHardState = ({ batch, cut, restore, begin }: Change): boolean =>
+      batch === undefined && cut === 0 && restore === undefined && begin === undefined;
     const next = this.#changes.slice(at).find((change) => change.synced || !isHardState(change));
     return next !== undefined && next.synced && isHardState(next);
   }
@@ -291,9 +312,13 @@ export class DurableLedger {
     return shadow;
   }
 
-  #perform(shadow: Shadow, { batch, cut, restore, term, votedFor }: Change): void {
+  #perform(shadow: Shadow, { batch, cut, restore, begin, term, votedFor }: Change): void {
     if (batch !== undefined) return shadow.take(batch);
     if (restore !== undefined) return shadow.restore(restore, this.#committed());
+    if (begin !== undefined) {
+      if (!shadow.passes(begin)) shadow.begin(begin, this.#committed());
+      return;
+    }
     if (cut > 0) shadow.cut(cut);
     shadow.term = term;
     shadow.votedFor = votedFor;
@@ -375,7 +400,7 @@ function dropFrom(found: Found[], seq: number): void {
   while (found.length > 0 && found[found.length - 1]!.record.seq >= seq) found.pop();
 }
 
-/** A batch may lie in the place of another record, and be read as if it had been written there. */
+/** A batch may lie in the place of another record, and be read as if it had been written there; where the log begins is read again too. */
 function historyAsFound(
   history: readonly Change[],
   found: readonly Found[],
@@ -387,9 +412,12 @@ function historyAsFound(
     const batch = kind === RecordKind.batch ? readBatch(data, 0) : undefined;
     const known = changes.get(seq)?.batch;
     if (kind === RecordKind.rewrite && known !== undefined) changes.delete(seq);
+    const change = { seq, segment, synced: true, batch, cut: 0, term: 0, votedFor: 0 };
+    const logStart = kind === RecordKind.logStart ? readLogStart(data) : undefined;
+    if (logStart?.resets === false) changes.set(seq, { ...change, begin: logStart.start });
     // One that has rotted since is not missed until it is read.
     if (batch === undefined || !batchIntact(batch) || known?.crc === batch.crc) continue;
-    changes.set(seq, { seq, segment, synced: true, batch, cut: 0, term: 0, votedFor: 0 });
+    changes.set(seq, change);
   }
   return [...changes.values()].filter(({ seq }) => seq <= lastSeq).sort((a, b) => a.seq - b.seq);
 }
