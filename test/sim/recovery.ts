@@ -65,7 +65,7 @@ export class Recovery {
     this.#until("a write", progressElections * this.#electionMs, () => put.size > 0, true);
     const patienceMs = this.#patienceMs;
     this.#until("all nodes to serve", patienceMs, () =>
-      this.up.every((node) => get.has(node) && put.has(node)),
+      this.#everyUp((node) => get.has(node) && put.has(node)),
     );
     this.#until(
       "everybody to be answered",
@@ -81,7 +81,7 @@ export class Recovery {
     this.#until("the members to be settled, and equal", this.#patienceMs, () => {
       const isEqual = ({ group }: SimNode): boolean =>
         group?.machine.appliedIndex === oracle.lastIndex;
-      return this.#isSettled() && this.up.every(isEqual);
+      return this.#everyUp(isEqual) && this.#isSettled();
     });
   }
 
@@ -142,12 +142,19 @@ export class Recovery {
 
   /** The members that have to serve. A refused node stays down, and may find out late. */
   get up(): readonly SimNode[] {
-    const { nodes, oracle } = this.#options;
-    const { voters = [], outgoing = [], learners = [] } = oracle.configuration ?? {};
-    const members = new Set([...voters, ...outgoing, ...learners]);
-    return nodes.filter(
-      (node) => members.has(node.id) && !node.refused && !this.#isBeyondLog(node),
-    );
+    return this.#options.nodes.filter((node) => this.#isUp(node));
+  }
+
+  #isUp(node: SimNode): boolean {
+    const { voters = [], outgoing = [], learners = [] } = this.#options.oracle.configuration ?? {};
+    const { id } = node;
+    const isMember = voters.includes(id) || outgoing.includes(id) || learners.includes(id);
+    return isMember && !node.refused && !this.#isBeyondLog(node);
+  }
+
+  /** As it is asked after each event, nothing is made for the answer. */
+  #everyUp(does: (node: SimNode) => boolean): boolean {
+    return this.#options.nodes.every((node) => !this.#isUp(node) || does(node));
   }
 
   /** No joint state is left over, nobody waits for a promotion, and a voter leads, as all know. */
@@ -157,7 +164,7 @@ export class Recovery {
     if (outgoing.length > 0 || promotions !== undefined) return false;
     const [leader, ...others] = nodes.filter(({ group }) => group?.raft.role === "leader");
     if (leader === undefined || others.length > 0 || !voters.includes(leader.id)) return false;
-    return this.up.every(({ group }) => group?.leader === leader.id);
+    return this.#everyUp(({ group }) => group?.leader === leader.id);
   }
 
   /** Wounded, and what it lacks is in no log any more. */

@@ -46,8 +46,9 @@ interface Stream {
   readonly link: Link;
   readonly from: number;
   readonly to: number;
-  out: SendBuffer;
-  reader: FrameReader;
+  readonly out: SendBuffer;
+  /** Made when something arrives first, as most streams break before. */
+  reader: FrameReader | undefined;
   queue: { readonly atMs: number; readonly bytes: Uint8Array }[];
   /** A pump event is scheduled. */
   pumping: boolean;
@@ -242,7 +243,7 @@ export class SimNetwork {
         from,
         to,
         out: new SendBuffer(),
-        reader: this.#reader(link, to),
+        reader: undefined,
         queue: [],
         pumping: false,
       });
@@ -250,8 +251,7 @@ export class SimNetwork {
     return link;
   }
 
-  #reader(link: Link, to: number): FrameReader {
-    const { epoch } = link;
+  #reader({ link, to }: Stream, epoch: number): FrameReader {
     const reader = new FrameReader(this.#options.frameBytesMax, (type, payload, fieldsBytes) => {
       const message = decodePeerMessage(type, payload, fieldsBytes);
       // What does not decode closes the connection, as in the TCP transport.
@@ -306,13 +306,15 @@ export class SimNetwork {
   /** The receiver gets what had reached its machine; the rest is lost, possibly in the middle of a frame. */
   #breakOff(stream: Stream): void {
     const arrived = stream.queue.slice(0, this.#random.below(stream.queue.length + 1));
-    const { reader } = stream;
+    const known = stream.reader;
     stream.queue = [];
-    stream.out = new SendBuffer();
-    stream.reader = this.#reader(stream.link, stream.to);
+    stream.out.clear();
+    stream.reader = undefined;
     const node = this.#nodes.get(stream.to)!;
     if (arrived.length === 0 || node.events === undefined || this.#cut(stream)) return;
     const { events } = node;
+    // Its connection is the one before.
+    const reader = known ?? this.#reader(stream, stream.link.epoch - 1);
     this.#scheduler.after(0, () => {
       if (node.paused || node.events !== events) return;
       for (const { bytes } of arrived) reader.push(bytes);
@@ -398,6 +400,7 @@ export class SimNetwork {
       if (head === undefined || this.#cut(stream) || node.paused) return;
       if (head.atMs > this.#scheduler.nowMs) return this.#pump(stream);
       stream.queue.shift();
+      stream.reader ??= this.#reader(stream, stream.link.epoch);
       const error = stream.reader.push(head.bytes);
       if (error !== undefined) this.#reset(stream.link);
       this.#pump(stream);
