@@ -60,7 +60,7 @@ export interface SnapshotProof {
 export interface IncomingSnapshot {
   /** Its name; it is live once the log's pointer says so. Rising, never used again. */
   readonly generation: number;
-  /** Writes the next part, which is handed over. `ok` false: the disk is full. */
+  /** Writes the next part, which is handed over. `ok` false: the disk is full. Writes end in the order in which they were asked for. */
   write(offset: number, bytes: Uint8Array<ArrayBuffer>, done: (ok: boolean) => void): void;
   /** Reads all of it back, compares it with the proof, and makes it durable. Once, after the last write is done. */
   finish(proof: SnapshotProof, done: (ok: boolean) => void): void;

@@ -20,6 +20,8 @@ export class SimKvFolder implements KvFolder {
   readonly #incoming: Map<number, Incoming>;
   /** Files that were opened on what is not durable. */
   readonly #unfounded = new Set<number>();
+  /** The first one is under way. */
+  readonly #jobs: (() => void)[] = [];
   #generation = 0;
   #bytesMax = Infinity;
   #dead = false;
@@ -116,10 +118,19 @@ export class SimKvFolder implements KvFolder {
     this.#incoming.delete(generation);
   }
 
-  #later(run: () => void): void {
+  /** One job after the other, in the order given, as the Worker does. */
+  #later(job: () => void): void {
+    this.#jobs.push(job);
+    if (this.#jobs.length === 1) this.#next();
+  }
+
+  #next(): void {
     const { syncMsMin = 0.1, syncMsMax = 2, random, schedule } = this.#options;
     schedule(syncMsMin + random() * (syncMsMax - syncMsMin), () => {
-      if (!this.#dead) run();
+      if (this.#dead) return;
+      this.#jobs[0]!();
+      this.#jobs.shift();
+      if (this.#jobs.length > 0) this.#next();
     });
   }
 }
