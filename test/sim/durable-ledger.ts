@@ -40,6 +40,12 @@ export class Shadow {
     }
   }
 
+  endsAt({ index, crc }: LogStart): boolean {
+    if (index === 0) return true;
+    const entry = this.at(index);
+    return entry?.lastIndex === index && entry.crc === crc;
+  }
+
   /** A damaged batch ends the log before its first index. */
   cut(firstIndex: number): void {
     const { log } = this;
@@ -80,6 +86,8 @@ interface Change {
   readonly cut: number;
   /** Of a snapshot that was taken over. */
   readonly restore?: LogStart;
+  /** The log begins there by compaction, whatever else it holds. */
+  readonly compacts?: boolean;
   readonly term: number;
   readonly votedFor: number;
 }
@@ -152,7 +160,8 @@ export class DurableLedger {
   }
 
   #comeAgain(): void {
-    const isLess = ({ cut, restore }: Change): boolean => cut > 0 || restore?.index === 0;
+    const isLess = ({ cut, restore, compacts }: Change): boolean =>
+      cut > 0 || (restore?.index === 0 && compacts !== true);
     if (this.promised === undefined || this.#changes.some(isLess)) return;
     if (!this.lacks) this.promised = undefined;
   }
@@ -244,9 +253,13 @@ export class DurableLedger {
     } else if (record.kind === RecordKind.logStart) {
       const logStart = readLogStart(record.data);
       if (logStart === undefined) throw new Error("appended bytes are no log start");
-      if (!logStart.resets) return;
       const { term, votedFor } = this.visible;
-      const { start: restore } = logStart;
+      const { start: restore, resets } = logStart;
+      if (!resets) {
+        const change = { seq, segment, synced: false, batch: undefined, cut: 0, term, votedFor };
+        this.#changes.push({ ...change, restore, compacts: true });
+        return;
+      }
       // Damage has taken what the log stood on: nothing of it is of use.
       if (restore.index === 0 && !this.#damaged) throw new Error("a log is given up for nothing");
       if (restore.index === 0 && fresh) this.#promise(copyOf(this.durable));
@@ -265,10 +278,10 @@ export class DurableLedger {
     }
   }
 
-  /** Each segment begins with the hard state, so an older one that nobody synced is not missed once a newer one is. */
+  /** Each segment begins with hard state and log start, so an older one that nobody synced is not missed once a newer one is. */
   #isRepeated(at: number): boolean {
-    const isHardState = ({ batch, cut, restore }: Change): boolean =>
-      batch === undefined && cut === 0 && restore === undefined;
+    const isHardState = ({ batch, cut, restore, compacts }: Change): boolean =>
+      batch === undefined && cut === 0 && (restore === undefined || compacts === true);
     const next = this.#changes.slice(at).find((change) => change.synced || !isHardState(change));
     return next !== undefined && next.synced && isHardState(next);
   }
@@ -291,8 +304,10 @@ export class DurableLedger {
     return shadow;
   }
 
-  #perform(shadow: Shadow, { batch, cut, restore, term, votedFor }: Change): void {
+  #perform(shadow: Shadow, { batch, cut, restore, compacts, term, votedFor }: Change): void {
     if (batch !== undefined) return shadow.take(batch);
+    // A misdirected batch may have taken the place of what the log was compacted to.
+    if (compacts === true && shadow.endsAt(restore!)) return;
     if (restore !== undefined) return shadow.restore(restore, this.#committed());
     if (cut > 0) shadow.cut(cut);
     shadow.term = term;
