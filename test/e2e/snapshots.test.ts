@@ -126,6 +126,29 @@ test(
 );
 
 test(
+  "with a member down the log is cut by itself, and stays short under writes without end",
+  () =>
+    withCluster({ flags }, async (cluster) => {
+      const { leader, lagging: behind, up } = await lagging(cluster);
+      await behind.kill();
+      let from = 0;
+      let logBytesMax = 0;
+      await until("both logs are cut", async () => {
+        await fill(leader, from, (from += 20));
+        const groups = await Promise.all(up.map((node) => node.group()));
+        logBytesMax = Math.max(logBytesMax, ...groups.map(({ logBytes }) => logBytes));
+        return groups.every(({ firstIndex }) => firstIndex > 1);
+      });
+      // What is not durable yet is kept beside what the policy keeps.
+      expect(logBytesMax).toBeLessThan(2_000_000);
+      behind.start();
+      await behind.ready();
+      await same(cluster);
+    }),
+  testMsMax,
+);
+
+test(
   "when the log is cut can be asked, and changed while the node runs",
   () =>
     withCluster({ nodes: 1, flags }, async (cluster) => {
