@@ -18,20 +18,26 @@ export interface Entry {
 export class Shadow {
   term = 0;
   votedFor = 0;
+  /** The log on disk begins after this index. */
+  start = 0;
   /** Ascending and contiguous; what was retired from the disk stays, as it was known to be committed. */
   readonly log: Entry[] = [];
 
   /** A batch supersedes everything from its first index on. */
   take(batch: Batch): void {
     const { log } = this;
-    while (log.length > 0 && log[log.length - 1]!.lastIndex >= batch.firstIndex) log.pop();
     const { firstIndex, count, term, crc } = batch;
+    const from = Math.max(firstIndex, this.start + 1);
+    while (log.length > 0 && log[log.length - 1]!.lastIndex >= from) log.pop();
+    // A misdirected one, from before the log's start.
+    if (firstIndex < from) return;
     log.push({ firstIndex, lastIndex: firstIndex + count - 1, term, crc });
   }
 
   /** A snapshot stands for everything up to where it was taken, which is committed, and makes void what was here. */
   restore(start: LogStart, committed: readonly Entry[]): void {
     this.log.length = 0;
+    this.start = start.index;
     if (start.index === 0) return;
     for (const entry of committed) if (entry.lastIndex <= start.index) this.log.push(entry);
     const last = this.log.at(-1);
@@ -215,10 +221,7 @@ export class DurableLedger {
       this.#history = historyAsFound(this.#history, valid, this.#durableSeq);
       this.durable = this.#replay(this.#history);
     }
-    this.visible = new Shadow();
-    this.visible.term = this.durable.term;
-    this.visible.votedFor = this.durable.votedFor;
-    for (const entry of this.durable.log) this.visible.log.push(entry);
+    this.visible = copyOf(this.durable);
     // What was durable is known, and may have rotted since.
     const kept = valid.filter(({ record }) => record.seq > this.#durableSeq);
     if (nextSeq <= this.#durableSeq) {
@@ -307,7 +310,10 @@ export class DurableLedger {
   #perform(shadow: Shadow, { batch, cut, restore, compacts, term, votedFor }: Change): void {
     if (batch !== undefined) return shadow.take(batch);
     // A misdirected batch may have taken the place of what the log was compacted to.
-    if (compacts === true && shadow.endsAt(restore!)) return;
+    if (compacts === true && shadow.endsAt(restore!)) {
+      shadow.start = restore!.index;
+      return;
+    }
     if (restore !== undefined) return shadow.restore(restore, this.#committed());
     if (cut > 0) shadow.cut(cut);
     shadow.term = term;
@@ -409,10 +415,11 @@ function historyAsFound(
   return [...changes.values()].filter(({ seq }) => seq <= lastSeq).sort((a, b) => a.seq - b.seq);
 }
 
-function copyOf({ term, votedFor, log }: Shadow): Shadow {
+function copyOf({ term, votedFor, start, log }: Shadow): Shadow {
   const copy = new Shadow();
   copy.term = term;
   copy.votedFor = votedFor;
+  copy.start = start;
   copy.log.push(...log);
   return copy;
 }
