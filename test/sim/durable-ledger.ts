@@ -3,7 +3,12 @@
  * only once a sync that was begun afterwards has ended. It knows records and batches, and nothing of how the log-store thinks.
  */
 import { RecordKind, type Disk, type LogRecord, type SegmentFile } from "../../src/storage/disk.ts";
-import { readHardState, readLogStart, readWound } from "../../src/storage/records.ts";
+import {
+  readHardState,
+  readLogStart,
+  readWound,
+  type LogStartRecord,
+} from "../../src/storage/records.ts";
 import { batchIntact, readBatch, type Batch, type LogStart } from "../../src/wire/batch.ts";
 
 /** One batch of a shadow log. */
@@ -139,7 +144,15 @@ export class DurableLedger {
   /** All that was ever committed, as it is now. */
   readonly #committed: () => readonly Entry[];
 
-  constructor(group: number, onAppend: OnAppend, committed: () => readonly Entry[]) {
+  readonly #onRestore: (at: LogStartRecord) => void;
+
+  constructor(
+    group: number,
+    onAppend: OnAppend,
+    committed: () => readonly Entry[],
+    onRestore: (at: LogStartRecord) => void,
+  ) {
+    this.#onRestore = onRestore;
     this.#group = group;
     this.#onAppend = onAppend;
     this.#committed = committed;
@@ -267,6 +280,7 @@ export class DurableLedger {
       if (restore.index === 0 && !this.#damaged) throw new Error("a log is given up for nothing");
       if (restore.index === 0 && fresh) this.#promise(copyOf(this.durable));
       this.visible.restore(restore, this.#committed());
+      if (restore.index > 0 && fresh) this.#onRestore(logStart);
       const change = { seq, segment, synced: false, batch: undefined, cut: 0, term, votedFor };
       this.#changes.push({ ...change, restore });
     } else if (record.kind === RecordKind.wound) {
