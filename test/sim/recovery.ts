@@ -145,9 +145,7 @@ export class Recovery {
     const { nodes, oracle } = this.#options;
     const { voters = [], outgoing = [], learners = [] } = oracle.configuration ?? {};
     const members = new Set([...voters, ...outgoing, ...learners]);
-    return nodes.filter(
-      (node) => members.has(node.id) && !node.refused && !this.#isBeyondLog(node),
-    );
+    return nodes.filter((node) => members.has(node.id) && !node.refused);
   }
 
   /** No joint state is left over, nobody waits for a promotion, and a voter leads, as all know. */
@@ -158,15 +156,6 @@ export class Recovery {
     const [leader, ...others] = nodes.filter(({ group }) => group?.raft.role === "leader");
     if (leader === undefined || others.length > 0 || !voters.includes(leader.id)) return false;
     return this.up.every(({ group }) => group?.leader === leader.id);
-  }
-
-  /** Wounded, and what it lacks is in no log any more. */
-  #isBeyondLog({ wounded, group }: SimNode): boolean {
-    if (!wounded || group === undefined) return false;
-    return this.#options.nodes.some(
-      (node) =>
-        node.group?.raft.role === "leader" && node.group.raft.startIndex > group.raft.lastIndex,
-    );
   }
 
   #terms(): string {
