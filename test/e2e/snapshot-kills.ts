@@ -45,9 +45,10 @@ async function run(cluster: TestCluster): Promise<void> {
     const mishap = mishaps[(round - 1) % mishaps.length]!;
     const leader = await cluster.leader();
     const behind = random.pick(await cluster.followers());
+    const { lastIndex } = await behind.group();
     await behind.kill();
     await fill(cluster, 40, keys);
-    for (const node of cluster.nodes) if (node !== behind) await cut(node);
+    for (const node of cluster.nodes) if (node !== behind) await cut(node, lastIndex);
     const before = await peakMB(leader);
     const beganMs = performance.now();
     behind.start();
@@ -114,10 +115,15 @@ async function fill(cluster: TestCluster, count: number, keys: number): Promise<
   await Promise.all(Array.from({ length: putsAtOnce }, one));
 }
 
-async function cut(node: TestNode): Promise<void> {
+/** For a while the log is kept for a member that was there a moment ago. */
+async function cut(node: TestNode, beyond: number): Promise<void> {
   const body = JSON.stringify({ tailBytes: flags["tail-bytes"], timeoutMs: 60_000 });
-  const response = await node.fetch("/v1/snapshot", { method: "POST", body }, 60_000);
-  if (!response.ok) throw new Error(`node ${node.id}: ${await response.text()}`);
+  await until(`the log of node ${node.id} is cut`, async () => {
+    const response = await node.fetch("/v1/snapshot", { method: "POST", body }, 60_000);
+    if (!response.ok) throw new Error(await response.text());
+    const { firstIndex } = (await response.json()) as { firstIndex: number };
+    return firstIndex > beyond + 1;
+  });
 }
 
 async function same(cluster: TestCluster): Promise<void> {
