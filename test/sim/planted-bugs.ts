@@ -866,14 +866,6 @@ export const plantedBugs = {
       },
     ],
   },
-  answersToEarlierLife: {
-    what: "a leader's answer to a life of a follower before its crash is taken for one to this life",
-    changes: [
-      {
-        file: "node/forwards.ts",
-        from: "this.#lastRequest = firstRequest;",
-        to: "this.#lastRequest = 0 * firstRequest;",
-      },
     ],
   },
   logCutBeforeMachineDurable: {
