@@ -866,8 +866,6 @@ export const plantedBugs = {
       },
     ],
   },
-    ],
-  },
   logCutBeforeMachineDurable: {
     what: "where a member lags, the log is cut up to what the machine has applied, though that is not durable",
     changes: [
