@@ -675,6 +675,7 @@ export class Group {
     this.#handOver.tick(nowMs);
     if (nowMs >= this.#heldUntilMs) this.#endHold();
     if (this.#stopped === undefined) this.#guard(() => this.#retireLog(nowMs));
+    if (!this.#snapshots.sender.idle) this.#guard(() => this.#boundSnapshots());
   }
 
   #expireInbox(nowMs: number): void {
@@ -728,6 +729,13 @@ export class Group {
       if (active && state !== "snapshot") index = Math.min(index, match);
     }
     return index;
+  }
+
+  /** No checkpoint runs while a snapshot is sent: before the machine's write-ahead log takes the disk, the streams begin anew [29]. */
+  #boundSnapshots(): void {
+    const { fileWalBytes = 0 } = this.machine.figures();
+    if (fileWalBytes <= this.#limits.snapshotWalBytesMax) return;
+    this.#snapshots.sender.giveUp("it keeps the state machine from its checkpoints");
   }
 
   /** Cuts the log up to what is applied now, but for its end, as soon as the machine has made that durable. */

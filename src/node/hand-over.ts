@@ -97,6 +97,8 @@ export class HandOver {
     const answer = this.#raft.transferLeadership(target, above);
     const { transferTarget } = this.#raft;
     if (transferTarget !== 0 && transferTarget !== before) {
+      // Whatever comes of it, who is preferred waits anew.
+      this.#preferredSinceMs = Infinity;
       this.#last = { target: transferTarget, reason, atMs: this.#nowMs, state: "under way" };
       this.#begun(transferTarget, reason);
     }
@@ -151,7 +153,6 @@ export class HandOver {
     if (target === 0) this.#preferredSinceMs = Infinity;
     else if (this.#preferredSinceMs === Infinity) this.#preferredSinceMs = nowMs;
     else if (nowMs - this.#preferredSinceMs >= this.#limits.preferredDelayMs) {
-      this.#preferredSinceMs = Infinity;
       this.begin(target, "it is preferred");
     }
   }

@@ -86,7 +86,7 @@ export interface RunningNode {
 const defaultGroup = 0;
 /** Ticks between two rounds of connection time-outs. */
 const connectionTicks = 4;
-const drainMsMax = 1_200;
+const drainMsMax = 1_000;
 /** Two tries at handing over leadership before this node stops. */
 const handOverMsMax = 800;
 /** Throws FatalError, having touched nothing that is not its own, when the node cannot start. */
@@ -570,6 +570,9 @@ class Node implements RunningNode, Groups {
     this.#clients.stop();
     this.#listener.stop();
     this.#shard.drain();
+    // What is on its way here, from clients or from who has not heard yet of the new leader, is refused in words and not by a closed socket.
+    const { heartbeatTicks, tickMs } = this.#limits;
+    if (this.#listener.counts.all > 0) await Bun.sleep(heartbeatTicks * tickMs);
     const untilMs = performance.now() + drainMsMax;
     while (!this.#shard.idle && performance.now() < untilMs) await Bun.sleep(this.#limits.tickMs);
     this.#shard.stop();

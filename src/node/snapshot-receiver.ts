@@ -133,8 +133,9 @@ export class SnapshotReceiver {
     if (receiving === undefined || !this.#isOf(chunk)) return;
     const { offset, body, crc, digest } = chunk;
     const { offer, incoming } = receiving;
-    receiving.movedMs = undefined;
+    // One that is there already moves nothing: where the disk takes no more, what was begun ends in time.
     if (offset !== receiving.taken) return;
+    receiving.movedMs = undefined;
     const end = offset + body.byteLength;
     if (receiving.chunkBytes === 0) receiving.chunkBytes = body.byteLength;
     const isLast = end === offer.bytes;

@@ -1660,7 +1660,8 @@ export class Raft implements CoreState {
   /** The change that took this leader's vote is committed: it hands over, and goes in any case. */
   #leaveOffice(): void {
     if (this.#transfer !== undefined) return;
-    this.#sendAppends();
+    // They say what is committed. Appends must wait for the end of the turn: who leads next may change the log until then.
+    this.#sendHeartbeats();
     if (this.transferLeadership(0).refusal !== undefined) this.#resign();
   }
 

@@ -7,6 +7,7 @@
  * leader stands against it. All else that makes an election safe holds: its own vote is durable first, and voters compare logs.
  */
 import type { Limits } from "../limits.ts";
+import { membersOf } from "./configuration.ts";
 import type { Progress } from "./progress.ts";
 import type { Configuration } from "./ready.ts";
 
@@ -60,7 +61,9 @@ export interface TransferView {
 /** Why the leader cannot hand over to this member; undefined where it can. */
 export function transferRefusal(view: TransferView, target: number): TransferRefusal | undefined {
   const peer = view.peers.find(({ id }) => id === target);
-  if (peer === undefined) return "unknown_member";
+  // A former member may get the log for a while.
+  if (peer === undefined || !membersOf(view.configuration).includes(target))
+    return "unknown_member";
   if (!view.configuration.voters.includes(target)) return "not_voter";
   const { electionTicksMin, inflightBytesMax, unsyncedBytesMax } = view.limits;
   if (view.nowTick - peer.heardTick >= electionTicksMin) return "unreachable";

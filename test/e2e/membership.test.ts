@@ -1,15 +1,9 @@
-/**
- * Members that come and go, on real processes: the walk under load, and what a node says that has no place in its cluster. walk.ts takes the walk
- * as often as one likes.
- */
+/** Members that come and go, on real processes: the walk under load, which walk.ts takes as often as one likes, and single changes. */
 import { describe, expect, test } from "bun:test";
-import { existsSync, rmSync } from "node:fs";
-import { join } from "node:path";
 import { BargeError } from "../../src/errors.ts";
 import { connect } from "../../src/client/index.ts";
-import { fatalTable } from "../../src/fatal.ts";
 import { Random } from "../sim/random.ts";
-import { type TestCluster, until, withCluster } from "./cluster.ts";
+import { until, withCluster } from "./cluster.ts";
 import { membershipWalk, membersOf, votes } from "./membership-walk.ts";
 import { Workload } from "./workload.ts";
 
@@ -72,11 +66,13 @@ describe.concurrent("members", () => {
       const [follower] = await cluster.followers();
       const ask = async (method: string, path: string, body?: object) => {
         const init = body === undefined ? { method } : { method, body: JSON.stringify(body) };
-        const response = await follower!.fetch(`/v1/members${path}`, init, 5_000);
-        return {
-          status: response.status,
-          body: (await response.json()) as Record<string, unknown>,
-        };
+        for (;;) {
+          const response = await follower!.fetch(`/v1/members${path}`, init, 5_000);
+          const answer = (await response.json()) as Record<string, unknown>;
+          // On a crowded machine a leader may be voted out.
+          if (response.status !== 503) return { status: response.status, body: answer };
+          await Bun.sleep(50);
+        }
       };
       const added = await ask("POST", "", { id: 9, address: "127.0.0.1:1", learner: true });
       expect(added).toMatchObject({ status: 200, body: { changed: true } });
@@ -113,117 +109,3 @@ describe.concurrent("members", () => {
     });
   }, 60_000);
 });
-
-describe.concurrent("a member that was away", () => {
-  test("while all the others were replaced finds them, and they find it", async () => {
-    await withCluster({}, async (cluster) => {
-      const [away] = await cluster.followers();
-      await away!.kill();
-      const others = cluster.nodes.filter((node) => node !== away);
-      await using client = connect({ endpoints: cluster.endpoints, timeoutMs: 8_000 });
-      const newcomers = [cluster.join(), cluster.join()];
-      for (const node of newcomers) node.start();
-      await votes(cluster, newcomers);
-      for (const gone of others) {
-        const ended = gone.ended();
-        await client.changeMembers([{ op: "remove", id: gone.id }]);
-        cluster.leave(gone);
-        expect((await ended).status).toBe(fatalTable.member_removed.status);
-      }
-      await client.put("while it was away", "1");
-      away!.start();
-      await cluster.converged();
-      const { members } = await client.members();
-      expect(members.map(({ id, connected }) => [id, connected])).toEqual(
-        cluster.nodes.map(({ id }) => [id, true]).toSorted(),
-      );
-    });
-  }, 60_000);
-});
-
-describe.concurrent("nodes that have no place", () => {
-  test("a node that was removed while it was down is told so when it comes back, and disturbs nobody", async () => {
-    await withCluster({}, async (cluster) => {
-      const [gone] = await cluster.followers();
-      await gone!.kill();
-      await using client = connect({ endpoints: cluster.endpoints, timeoutMs: 8_000 });
-      await client.changeMembers([{ op: "remove", id: gone!.id }]);
-      const { term } = await client.members();
-      gone!.start();
-      expect(await gone!.ended()).toMatchObject({ status: fatalTable.member_removed.status });
-      gone!.start();
-      const { status, stderr } = await gone!.ended();
-      expect(status).toBe(fatalTable.member_removed.status);
-      expect(stderr).toContain(`Node ${gone!.id} was removed from this cluster`);
-      expect((await client.members()).term).toBe(term);
-    });
-  }, 60_000);
-
-  test("a wiped node is refused under its id, and replaced by the command that it prints", async () => {
-    await withCluster({}, async (cluster) => {
-      const [wiped] = await cluster.followers();
-      await wiped!.kill();
-      rmSync(wiped!.dataDir, { recursive: true });
-      wiped!.start();
-      const { status, stderr } = await wiped!.ended();
-      expect(status).toBe(fatalTable.replaced_data_dir.status);
-      expect(stderr).toContain(`barge member replace ${wiped!.id} --by 4=HOST:PORT`);
-
-      const by = cluster.join();
-      await using client = connect({ endpoints: cluster.endpoints, timeoutMs: 8_000 });
-      const wish = { op: "replace" as const, id: wiped!.id, by: by.id, address: by.binary };
-      await client.changeMembers([wish]);
-      by.start();
-      await votes(cluster, [by]);
-      expect((await client.members()).removed).toEqual([wiped!.id]);
-      expect(await client.changeMembers([wish])).toMatchObject({ changed: false });
-      cluster.leave(wiped!);
-      await cluster.converged();
-    });
-  }, 60_000);
-
-  test("a joiner may be killed at any moment and started again; with an empty folder it is somebody else", async () => {
-    await withCluster({}, async (cluster) => {
-      const random = new Random(5);
-      const joiner = cluster.join();
-      for (let kill = 0; kill < 6; kill++) {
-        joiner.start();
-        await Bun.sleep(random.between(20, 250));
-        await joiner.kill();
-      }
-      joiner.start();
-      await votes(cluster, [joiner]);
-      expect(existsSync(join(joiner.dataDir, "joining.json"))).toBe(false);
-      await joiner.kill();
-      rmSync(joiner.dataDir, { recursive: true });
-      joiner.start();
-      const { status, stderr } = await joiner.ended();
-      expect(status).toBe(fatalTable.join_refused.status);
-      expect(stderr).toContain(`barge member replace ${joiner.id} --by 5=HOST:PORT`);
-    });
-  }, 60_000);
-
-  test("another token does not join, and another cluster's folder does not serve", async () => {
-    await withCluster({ flags: ["--cluster-token=ours"] }, async (cluster) => {
-      const stranger = cluster.join();
-      stranger.start(["--cluster-token=theirs"]);
-      const refused = await stranger.ended();
-      expect(refused.status).toBe(fatalTable.join_refused.status);
-      expect(refused.stderr).toContain("another --cluster-token");
-      stranger.start();
-      await votes(cluster, [stranger]);
-      await stranger.terminate();
-      stranger.start(["--cluster-token=theirs"]);
-      expect((await stranger.ended()).status).toBe(fatalTable.wrong_data_dir.status);
-      await restarts(cluster, stranger.id);
-    });
-  }, 60_000);
-});
-
-/** A member that joined starts again without being told how. */
-async function restarts(cluster: TestCluster, id: number): Promise<void> {
-  const node = cluster.nodes.find((each) => each.id === id)!;
-  node.start();
-  await node.ready();
-  expect((await node.group()).members.length).toBe(4);
-}

@@ -3,7 +3,12 @@
  * only once a sync that was begun afterwards has ended. It knows records and batches, and nothing of how the log-store thinks.
  */
 import { RecordKind, type Disk, type LogRecord, type SegmentFile } from "../../src/storage/disk.ts";
-import { readHardState, readLogStart, readWound } from "../../src/storage/records.ts";
+import {
+  readHardState,
+  readLogStart,
+  readWound,
+  type LogStartRecord,
+} from "../../src/storage/records.ts";
 import { batchIntact, readBatch, type Batch, type LogStart } from "../../src/wire/batch.ts";
 
 /** One batch of a shadow log. */
@@ -18,35 +23,35 @@ export interface Entry {
 export class Shadow {
   term = 0;
   votedFor = 0;
+  /** The log on disk begins after this index. */
+  start = 0;
   /** Ascending and contiguous; what was retired from the disk stays, as it was known to be committed. */
   readonly log: Entry[] = [];
 
   /** A batch supersedes everything from its first index on. */
   take(batch: Batch): void {
     const { log } = this;
-    while (log.length > 0 && log[log.length - 1]!.lastIndex >= batch.firstIndex) log.pop();
     const { firstIndex, count, term, crc } = batch;
+    const from = Math.max(firstIndex, this.start + 1);
+    while (log.length > 0 && log[log.length - 1]!.lastIndex >= from) log.pop();
+    // A misdirected one, from before the log's start.
+    if (firstIndex < from) return;
     log.push({ firstIndex, lastIndex: firstIndex + count - 1, term, crc });
   }
 
   /** A snapshot stands for everything up to where it was taken, which is committed, and makes void what was here. */
   restore(start: LogStart, committed: readonly Entry[]): void {
     this.log.length = 0;
+    this.start = start.index;
+    if (start.index === 0) return;
     for (const entry of committed) if (entry.lastIndex <= start.index) this.log.push(entry);
-    if (!this.passes(start)) {
+    const last = this.log.at(-1);
+    if (last?.lastIndex !== start.index || last.crc !== start.crc) {
       throw new Error(`a log begins anew at ${start.index}, where nothing like that is committed`);
     }
   }
 
-  /** Everything up to where the log begins is committed and in the machine, whatever damage has made of the batches there. */
-  begin(start: LogStart, committed: readonly Entry[]): void {
-    const later = this.log.filter(({ firstIndex }) => firstIndex > start.index);
-    this.restore(start, committed);
-    this.log.push(...later);
-  }
-
-  /** The log goes through there. */
-  passes({ index, crc }: LogStart): boolean {
+  endsAt({ index, crc }: LogStart): boolean {
     if (index === 0) return true;
     const entry = this.at(index);
     return entry?.lastIndex === index && entry.crc === crc;
@@ -92,8 +97,8 @@ interface Change {
   readonly cut: number;
   /** Of a snapshot that was taken over. */
   readonly restore?: LogStart;
-  /** Where a damaged log begins. */
-  readonly begin?: LogStart;
+  /** The log begins there by compaction, whatever else it holds. */
+  readonly compacts?: boolean;
   readonly term: number;
   readonly votedFor: number;
 }
@@ -139,7 +144,15 @@ export class DurableLedger {
   /** All that was ever committed, as it is now. */
   readonly #committed: () => readonly Entry[];
 
-  constructor(group: number, onAppend: OnAppend, committed: () => readonly Entry[]) {
+  readonly #onRestore: (at: LogStartRecord) => void;
+
+  constructor(
+    group: number,
+    onAppend: OnAppend,
+    committed: () => readonly Entry[],
+    onRestore: (at: LogStartRecord) => void,
+  ) {
+    this.#onRestore = onRestore;
     this.#group = group;
     this.#onAppend = onAppend;
     this.#committed = committed;
@@ -166,7 +179,8 @@ export class DurableLedger {
   }
 
   #comeAgain(): void {
-    const isLess = ({ cut, restore }: Change): boolean => cut > 0 || restore?.index === 0;
+    const isLess = ({ cut, restore, compacts }: Change): boolean =>
+      cut > 0 || (restore?.index === 0 && compacts !== true);
     if (this.promised === undefined || this.#changes.some(isLess)) return;
     if (!this.lacks) this.promised = undefined;
   }
@@ -220,10 +234,7 @@ export class DurableLedger {
       this.#history = historyAsFound(this.#history, valid, this.#durableSeq);
       this.durable = this.#replay(this.#history);
     }
-    this.visible = new Shadow();
-    this.visible.term = this.durable.term;
-    this.visible.votedFor = this.durable.votedFor;
-    for (const entry of this.durable.log) this.visible.log.push(entry);
+    this.visible = copyOf(this.durable);
     // What was durable is known, and may have rotted since.
     const kept = valid.filter(({ record }) => record.seq > this.#durableSeq);
     if (nextSeq <= this.#durableSeq) {
@@ -259,20 +270,18 @@ export class DurableLedger {
       const logStart = readLogStart(record.data);
       if (logStart === undefined) throw new Error("appended bytes are no log start");
       const { term, votedFor } = this.visible;
-      const change = { seq, segment, synced: false, batch: undefined, cut: 0, term, votedFor };
-      if (!logStart.resets) {
-        const { start: begin } = logStart;
-        if (this.visible.passes(begin)) return;
-        if (!this.#damaged) throw new Error(`a log is cut at ${begin.index}, which is not in it`);
-        this.visible.begin(begin, this.#committed());
-        this.#changes.push({ ...change, begin });
+      const { start: restore, resets } = logStart;
+      if (!resets) {
+        const change = { seq, segment, synced: false, batch: undefined, cut: 0, term, votedFor };
+        this.#changes.push({ ...change, restore, compacts: true });
         return;
       }
-      const { start: restore } = logStart;
       // Damage has taken what the log stood on: nothing of it is of use.
       if (restore.index === 0 && !this.#damaged) throw new Error("a log is given up for nothing");
       if (restore.index === 0 && fresh) this.#promise(copyOf(this.durable));
       this.visible.restore(restore, this.#committed());
+      if (restore.index > 0 && fresh) this.#onRestore(logStart);
+      const change = { seq, segment, synced: false, batch: undefined, cut: 0, term, votedFor };
       this.#changes.push({ ...change, restore });
     } else if (record.kind === RecordKind.wound) {
       const wound = readWound(record.data);
@@ -286,10 +295,10 @@ export class DurableLedger {
     }
   }
 
-  /** Each segment begins with the hard state, so an older one that nobody synced is not missed once a newer one is. */
+  /** Each segment begins with hard state and log start, so an older one that nobody synced is not missed once a newer one is. */
   #isRepeated(at: number): boolean {
-    const isHardState = ({ batch, cut, restore, begin }: Change): boolean =>
-      batch === undefined && cut === 0 && restore === undefined && begin === undefined;
+    const isHardState = ({ batch, cut, restore, compacts }: Change): boolean =>
+      batch === undefined && cut === 0 && (restore === undefined || compacts === true);
     const next = this.#changes.slice(at).find((change) => change.synced || !isHardState(change));
     return next !== undefined && next.synced && isHardState(next);
   }
@@ -312,13 +321,14 @@ export class DurableLedger {
     return shadow;
   }
 
-  #perform(shadow: Shadow, { batch, cut, restore, begin, term, votedFor }: Change): void {
+  #perform(shadow: Shadow, { batch, cut, restore, compacts, term, votedFor }: Change): void {
     if (batch !== undefined) return shadow.take(batch);
-    if (restore !== undefined) return shadow.restore(restore, this.#committed());
-    if (begin !== undefined) {
-      if (!shadow.passes(begin)) shadow.begin(begin, this.#committed());
+    // A misdirected batch may have taken the place of what the log was compacted to.
+    if (compacts === true && shadow.endsAt(restore!)) {
+      shadow.start = restore!.index;
       return;
     }
+    if (restore !== undefined) return shadow.restore(restore, this.#committed());
     if (cut > 0) shadow.cut(cut);
     shadow.term = term;
     shadow.votedFor = votedFor;
@@ -400,7 +410,7 @@ function dropFrom(found: Found[], seq: number): void {
   while (found.length > 0 && found[found.length - 1]!.record.seq >= seq) found.pop();
 }
 
-/** A batch may lie in the place of another record, and be read as if it had been written there; where the log begins is read again too. */
+/** A batch may lie in the place of another record, and be read as if it had been written there. */
 function historyAsFound(
   history: readonly Change[],
   found: readonly Found[],
@@ -412,20 +422,18 @@ function historyAsFound(
     const batch = kind === RecordKind.batch ? readBatch(data, 0) : undefined;
     const known = changes.get(seq)?.batch;
     if (kind === RecordKind.rewrite && known !== undefined) changes.delete(seq);
-    const change = { seq, segment, synced: true, batch, cut: 0, term: 0, votedFor: 0 };
-    const logStart = kind === RecordKind.logStart ? readLogStart(data) : undefined;
-    if (logStart?.resets === false) changes.set(seq, { ...change, begin: logStart.start });
     // One that has rotted since is not missed until it is read.
     if (batch === undefined || !batchIntact(batch) || known?.crc === batch.crc) continue;
-    changes.set(seq, change);
+    changes.set(seq, { seq, segment, synced: true, batch, cut: 0, term: 0, votedFor: 0 });
   }
   return [...changes.values()].filter(({ seq }) => seq <= lastSeq).sort((a, b) => a.seq - b.seq);
 }
 
-function copyOf({ term, votedFor, log }: Shadow): Shadow {
+function copyOf({ term, votedFor, start, log }: Shadow): Shadow {
   const copy = new Shadow();
   copy.term = term;
   copy.votedFor = votedFor;
+  copy.start = start;
   copy.log.push(...log);
   return copy;
 }

@@ -42,6 +42,7 @@ export class Oracle {
   /** Every batch that was applied, in order. */
   readonly batches: Entry[] = [];
   readonly #crcs = new Map<number, number>();
+  readonly #configurations: { readonly index: number; readonly body: Uint8Array }[] = [];
   readonly #hashes = new Map<number, number>();
   readonly #reader = new KvCommandReader();
 
@@ -71,9 +72,20 @@ export class Oracle {
     this.lastCrc = crc;
     if (batch.kind === BatchKind.commands) this.#replay(batch);
     if (batch.kind === BatchKind.configuration) {
+      this.#configurations.push({ index: firstIndex, body: bodyOf(batch).slice() });
       this.configuration = decodeConfiguration(bodyOf(batch));
     }
     return true;
+  }
+
+  /** A node's log begins anew at an index, with these members. */
+  members(nodeId: number, index: number, body: Uint8Array): void {
+    const known = this.#configurations.findLast((each) => each.index <= index);
+    if (known === undefined || Buffer.compare(known.body, body) !== 0) {
+      throw new Error(
+        `node ${nodeId} takes over other members at ${index} than are committed there`,
+      );
+    }
   }
 
   /** A node says what hash it has at an index. */

@@ -452,16 +452,6 @@ export const plantedBugs = {
       },
     ],
   },
-  woundedKeepsCommit: {
-    what: "a wounded node takes what is left of its log for committed as far as it had noted, or its machine has it",
-    changes: [
-      {
-        file: raft,
-        from: "if (options.wound === undefined) this.#recoverCommit(options);\n    else this",
-        to: "this.#recoverCommit({ ...options, appliedIndex: Math.min(options.appliedIndex, this.#log.lastIndex) });\n    if (options.wound !== undefined) this",
-      },
-    ],
-  },
   rottenBatchServed: {
     what: "a batch that has rotted is read back without its checksum",
     changes: [
@@ -876,16 +866,6 @@ export const plantedBugs = {
       },
     ],
   },
-  answersToEarlierLife: {
-    what: "a leader's answer to a life of a follower before its crash is taken for one to this life",
-    changes: [
-      {
-        file: "node/forwards.ts",
-        from: "this.#lastRequest = firstRequest;",
-        to: "this.#lastRequest = 0 * firstRequest;",
-      },
-    ],
-  },
   logCutBeforeMachineDurable: {
     what: "where a member lags, the log is cut up to what the machine has applied, though that is not durable",
     changes: [
@@ -906,6 +886,16 @@ export const plantedBugs = {
       },
     ],
   },
+  snapshotCarriesNewestMembers: {
+    what: "a snapshot carries the members of the leader's newest batch, committed or not, instead of those at its index",
+    changes: [
+      {
+        file: "node/snapshot-sender.ts",
+        from: "encodeConfiguration(raft.configurationAt(start.index));",
+        to: "encodeConfiguration(raft.configuration);",
+      },
+    ],
+  },
   snapshotCarriesOldestMembers: {
     what: "a snapshot carries the members at the beginning of the leader's log, not those at its own index",
     changes: [
@@ -923,16 +913,6 @@ export const plantedBugs = {
         file: "node/snapshot-receiver.ts",
         from: "if (receiving.finished !== undefined) return",
         to: "if (receiving.written === offer.bytes) return this.#finished(receiving, true);\n    if (receiving.finished !== undefined) return",
-      },
-    ],
-  },
-  oldStateRemovedTooEarly: {
-    what: "the state of before a snapshot is removed while the log's pointer to the new one may still be lost",
-    changes: [
-      {
-        file: "node/snapshots.ts",
-        from: "this.#pointerSeq = appendSeq;",
-        to: "machine.snapshotDurable();",
       },
     ],
   },

@@ -51,6 +51,9 @@ everything is healed and the cluster must recover. A run is a pure function of i
   matched; that nobody who lacks what others may count on takes part in an election; terms, votes and commits that never go back; every queue against its bound.
 - Of the members: voters change only into a joint state and out of it, on top of what a quorum has, nobody gets a vote who has nothing, no id comes back;
   every election and every commit has the quorums of the old and the new voters. What is acknowledged holds. In peace joint states end, promises are kept.
+- A leader hands over only to who durably has its whole log, takes nothing new meanwhile, and goes on after an election time-out. A local read with a bound on
+  its age lacks nothing that was committed longer ago on the node's own clock, however late heartbeats come and however long a process stands still. In peace
+  a transfer that is asked for succeeds, and where nodes are preferred one of them comes to lead.
 - Every answer: results against a model, each request answered once, \`overloaded\` never applied, no error that is not expected.
 - With everything healed: within 10 of the longest election time-outs a leader serves a read, then a write; then all nodes serve, everybody is answered,
   all nodes are equal; and where clocks allow it the leader stays. A node whose disk has rotted is wounded and heals, or

@@ -87,8 +87,7 @@ export class Recovery {
 
   /** Nobody deposes a leader while nothing goes wrong, as long as no clock makes its heartbeats late. To be called after `run`. */
   staysLed(): void {
-    if (!this.#clocksAgree) return;
-    this.#prefers();
+    if (!this.#clocksAgree || !this.#prefers()) return;
     const terms = this.#terms();
     this.#wait(stableElections);
     if (this.#terms() !== terms) {
@@ -96,11 +95,11 @@ export class Recovery {
     }
   }
 
-  /** Where nodes are preferred, one of them comes to lead. */
-  #prefers(): void {
+  /** Where nodes are preferred, one of them comes to lead. False where none of them could yet, and so leadership may still move. */
+  #prefers(): boolean {
     const { limits, preferredUpTo } = this.#options.swarm;
-    const mayLead = this.#voters.some(({ id }) => id <= preferredUpTo);
-    if (!mayLead) return;
+    if (preferredUpTo === 0) return true;
+    if (!this.#voters.some(({ id }) => id <= preferredUpTo)) return false;
     const slowest = Math.min(...this.up.map(({ clockRate }) => clockRate));
     const patienceMs =
       (2 * limits.preferredDelayMs) / slowest + progressElections * this.#electionMs;
@@ -108,6 +107,7 @@ export class Recovery {
       this.#voters.some(({ id, group }) => id <= preferredUpTo && group?.raft.role === "leader"),
     );
     this.#wait(1);
+    return true;
   }
 
   /** Those that could lead. */
@@ -149,7 +149,7 @@ export class Recovery {
     const { voters = [], outgoing = [], learners = [] } = this.#options.oracle.configuration ?? {};
     const { id } = node;
     const isMember = voters.includes(id) || outgoing.includes(id) || learners.includes(id);
-    return isMember && !node.refused && !this.#isBeyondLog(node);
+    return isMember && !node.refused;
   }
 
   /** As it is asked after each event, nothing is made for the answer. */
@@ -165,15 +165,6 @@ export class Recovery {
     const [leader, ...others] = nodes.filter(({ group }) => group?.raft.role === "leader");
     if (leader === undefined || others.length > 0 || !voters.includes(leader.id)) return false;
     return this.#everyUp(({ group }) => group?.leader === leader.id);
-  }
-
-  /** Wounded, and what it lacks is in no log any more. */
-  #isBeyondLog({ wounded, group }: SimNode): boolean {
-    if (!wounded || group === undefined) return false;
-    return this.#options.nodes.some(
-      (node) =>
-        node.group?.raft.role === "leader" && node.group.raft.startIndex > group.raft.lastIndex,
-    );
   }
 
   #terms(): string {

@@ -92,8 +92,9 @@ export class SimKvFolder implements KvFolder {
     };
   }
 
+  /** At once and for good: whoever may still come back to it finds nothing. */
   remove(generation: number): void {
-    this.#later(() => this.#delete(generation));
+    this.#delete(generation);
   }
 
   /** The folder that the next start finds. */

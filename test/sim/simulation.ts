@@ -3,6 +3,7 @@
  * out of the event that broke it.
  */
 import { clusterIdOf, seedCrcOf } from "../../src/node/bootstrap.ts";
+import type { LogStartRecord } from "../../src/storage/records.ts";
 import type { Batch } from "../../src/wire/batch.ts";
 import { Clients } from "./clients.ts";
 import { DurableLedger, type Entry, type Shadow } from "./durable-ledger.ts";
@@ -95,8 +96,10 @@ class Simulation {
     for (const id of ids) {
       const onAppend = (batch: Batch, log: Shadow): void =>
         this.#invariants.appended(id, batch, log);
+      const onRestore = ({ start, configuration }: LogStartRecord): void =>
+        this.#invariants.oracle.members(id, start.index, configuration);
       const committed = (): readonly Entry[] => this.#invariants.oracle.batches;
-      ledgers.set(id, new DurableLedger(0, onAppend, committed));
+      ledgers.set(id, new DurableLedger(0, onAppend, committed, onRestore));
     }
     const invariants = (this.#invariants = new Invariants(ledgers, {
       blackBox,

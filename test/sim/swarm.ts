@@ -294,7 +294,7 @@ function drawLimits(random: Random): Limits {
   const strange = (value: number, odd: readonly number[]): number =>
     random.chance(0.35) ? random.pick(odd) : value;
   const segmentBytes = strange(defaultLimits.segmentBytes, [2 * KiB, 16 * KiB]);
-  return checkLimits({
+  const limits = checkLimits({
     ...defaultLimits,
     tickMs: random.pick([10, 25]),
     heartbeatTicks,
@@ -328,4 +328,6 @@ function drawLimits(random: Random): Limits {
     kvWalBytesMax: strange(defaultLimits.kvWalBytesMax, [300, 3_000]),
     memtableFlushMs: strange(defaultLimits.memtableFlushMs, [50, 500]),
   });
+  // Where checkpoints are frequent, a snapshot that is in their way is given up soon.
+  return limits.kvWalBytesMax < 10_000 ? { ...limits, snapshotWalBytesMax: 4_000 } : limits;
 }

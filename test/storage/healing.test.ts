@@ -2,6 +2,7 @@
 import { describe, expect, test } from "bun:test";
 import { BatchKind } from "../../src/wire/batch.ts";
 import { CorruptBatchError } from "../../src/storage/log-store.ts";
+import { RecordKind } from "../../src/storage/disk.ts";
 import { readWatermark } from "../../src/storage/watermark.ts";
 import { LogWorld, makeBatch, makeRun, seedCrc, startAfter } from "./log-world.ts";
 
@@ -114,6 +115,30 @@ describe("a loss that others can make good", () => {
     world.tick();
     expect(world.crash("none").get(0)!.wound).toBeUndefined();
     expect(lastIndex(world)).toBe(31);
+  });
+
+  test("by a batch in another record's place leaves what chains", () => {
+    for (let seed = 1; seed <= 60; seed++) {
+      const world = settled(seed, seed % 2 === 0 ? 100 : 5);
+      const seqs: number[] = [];
+      for (const segment of world.disk.segments)
+        segment.scan(({ seq, kind }) => kind === RecordKind.batch && seqs.push(seq));
+      const from = world.random.pick(seqs);
+      const to = world.random.between(2, world.store.syncedSeq);
+      if (from === to) continue;
+      world.disk.misdirect(from, to);
+      for (const mode of ["none", "all"] as const) {
+        const group = world.crash(mode).get(0)!;
+        expect(group.wound).toEqual(all);
+        let { index, crc } = group.start;
+        for (const batch of world.log(0)) {
+          expect([batch.firstIndex, batch.prevCrc]).toEqual([index + 1, crc]);
+          index += batch.count;
+          crc = batch.crc;
+        }
+        world.sync();
+      }
+    }
   });
 
   test("may take the state machine's file too: then the log that stood on it is given up", () => {

@@ -1,0 +1,227 @@
+/** Snapshots of machines over real files: what is sent is the state at one index while writes go on, and what is received takes its place [25, 29]. */
+import { afterAll, describe, expect, test } from "bun:test";
+import { mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { crc32 } from "node:zlib";
+import { checkLimits, defaultLimits } from "../../src/limits.ts";
+import {
+  ResultCode,
+  type IncomingSnapshot,
+  type MachineSnapshot,
+  type StateMachine,
+} from "../../src/machine/machine.ts";
+import { createMachine, KvFiles } from "../../src/machine/machines.ts";
+import { encodeKvGet, encodeKvPut, readKvEntry } from "../../src/wire/kv.ts";
+import { nextDigest } from "../../src/wire/snapshot-messages.ts";
+import { Answers, Results, TestLog } from "./log.ts";
+
+const limits = checkLimits({ ...defaultLimits, kvWalBytesMax: 100_000 });
+const chunkBytes = 10_000;
+const root = mkdtempSync(join(tmpdir(), "barge-kv-snapshots-"));
+const files = new KvFiles({ limits });
+const text = (word: string): Uint8Array => new TextEncoder().encode(word);
+
+afterAll(() => {
+  files.close();
+  rmSync(root, { recursive: true });
+});
+
+/** A machine in a folder, and what drives it. */
+class World {
+  readonly directory: string;
+  machine: StateMachine;
+
+  constructor(directory = join(root, crypto.randomUUID()), generation = 0) {
+    this.directory = directory;
+    mkdirSync(join(directory, "0"), { recursive: true });
+    this.machine = this.open(generation);
+  }
+
+  open(generation: number): StateMachine {
+    const nowMs = (): number => performance.now();
+    const directory = join(this.directory, "0");
+    this.machine = createMachine("kv", { directory, generation, files, limits, nowMs });
+    this.machine.open();
+    return this.machine;
+  }
+
+  apply(log: TestLog): void {
+    this.machine.apply(log.from(this.machine.appliedIndex), new Results());
+    this.machine.allowDurable(log.lastIndex);
+  }
+
+  /** Works until something is so. */
+  async until(done: () => boolean): Promise<void> {
+    while (!done()) {
+      this.machine.work(performance.now());
+      await new Promise((resolve) => setImmediate(resolve));
+    }
+  }
+
+  async flush(): Promise<void> {
+    const { appliedIndex } = this.machine;
+    this.machine.flush();
+    await this.until(() => this.machine.durableIndex >= appliedIndex);
+  }
+
+  async prepare(): Promise<MachineSnapshot | undefined> {
+    let found: MachineSnapshot | null | undefined;
+    this.machine.prepareSnapshot((snapshot) => (found = snapshot ?? null));
+    await this.until(() => found !== undefined);
+    return found ?? undefined;
+  }
+
+  get(key: string): string | undefined {
+    const answers = new Answers();
+    this.machine.read(encodeKvGet(text(key)), answers);
+    if (answers.code !== ResultCode.ok) return undefined;
+    return new TextDecoder().decode(readKvEntry(answers.bytes)!.value);
+  }
+
+  get names(): string[] {
+    const names = readdirSync(join(this.directory, "0"));
+    return names.filter((name) => name.endsWith(".db")).toSorted();
+  }
+}
+
+function put(log: TestLog, from: number, to: number, value: string): void {
+  for (let i = from; i < to; i++) {
+    log.add([[encodeKvPut(text(`key-${i}`), text(`${value}-${i}`.padEnd(500)))]]);
+  }
+}
+
+async function transfer(
+  snapshot: MachineSnapshot,
+  to: World,
+  spoil = false,
+): Promise<{ incoming: IncomingSnapshot; ok: boolean }> {
+  const incoming = to.machine.receiveSnapshot(snapshot.bytes)!;
+  let digest = 0;
+  for (let offset = 0; offset < snapshot.bytes; offset += chunkBytes) {
+    const length = Math.min(chunkBytes, snapshot.bytes - offset);
+    const part = await new Promise<Uint8Array>((done) => snapshot.read(offset, length, done));
+    digest = nextDigest(digest, crc32(part));
+    if (spoil && offset === 0) part[5_000]! ^= 1;
+    expect(await new Promise((done) => incoming.write(offset, new Uint8Array(part), done))).toBe(
+      true,
+    );
+  }
+  const { index, bytes } = snapshot;
+  const proof = { index, bytes, chunkBytes, digest };
+  return { incoming, ok: await new Promise((done) => incoming.finish(proof, done)) };
+}
+
+describe("kv snapshots", () => {
+  test("the state at one index, while writes, flushes and other snapshots go on", async () => {
+    const log = new TestLog();
+    const sender = new World();
+    put(log, 0, 300, "old");
+    sender.apply(log);
+    const { stateHash } = sender.machine;
+    await sender.flush();
+    const snapshot = (await sender.prepare())!;
+    expect(snapshot.index).toBe(300);
+    const { checkpoints } = sender.machine.figures();
+
+    // Enough for some checkpoints, of which none may run.
+    for (let round = 0; round < 3; round++) {
+      put(log, 100, 400, `new${round}`);
+      sender.apply(log);
+      await sender.flush();
+    }
+    const shared = (await sender.prepare())!;
+    expect([shared.index, shared.bytes]).toEqual([300, snapshot.bytes]);
+    expect(sender.machine.figures()).toMatchObject({ checkpoints });
+
+    const receiver = new World();
+    const { incoming, ok } = await transfer(snapshot, receiver);
+    expect(ok).toBe(true);
+    receiver.machine.recoverFromSnapshot(incoming);
+    expect([receiver.machine.appliedIndex, receiver.machine.stateHash]).toEqual([300, stateHash]);
+    expect(receiver.get("key-150")?.trim()).toBe("old-150");
+    expect(receiver.get("key-350")).toBeUndefined();
+    receiver.apply(log);
+    expect(receiver.machine.stateHash).toBe(sender.machine.stateHash);
+    expect(receiver.get("key-350")?.trim()).toBe("new2-350");
+
+    snapshot.release();
+    shared.release();
+    await sender.until(() => sender.machine.figures()["checkpoints"]! > checkpoints!);
+    expect(() => shared.release()).toThrow(/twice/);
+    sender.machine.close();
+    receiver.machine.close();
+  });
+
+  test("what was there before goes once nobody can come back to it, and at a start", async () => {
+    const log = new TestLog();
+    const sender = new World();
+    const receiver = new World();
+    put(log, 0, 50, "value");
+    sender.apply(log);
+    await sender.flush();
+    const before = new TestLog();
+    put(before, 0, 10, "before");
+    receiver.apply(before);
+    await receiver.flush();
+    const snapshot = (await sender.prepare())!;
+    const { incoming } = await transfer(snapshot, receiver);
+    receiver.machine.recoverFromSnapshot(incoming);
+    expect(receiver.names).toEqual(["kv-1.db", "kv.db"]);
+
+    // A crash before the pointer is durable brings back what was; the other is unknown then, and goes.
+    receiver.machine.close();
+    receiver.open(0);
+    expect(receiver.machine.appliedIndex).toBe(10);
+    expect(receiver.get("key-3")?.trim()).toBe("before-3");
+    expect(receiver.names).toEqual(["kv.db"]);
+
+    const again = await transfer(snapshot, receiver);
+    receiver.machine.recoverFromSnapshot(again.incoming);
+    receiver.machine.snapshotDurable();
+    await receiver.until(() => !receiver.names.includes("kv.db"));
+    receiver.machine.close();
+    receiver.open(again.incoming.generation);
+    expect(receiver.machine.appliedIndex).toBe(50);
+    snapshot.release();
+    sender.machine.close();
+    receiver.machine.close();
+  });
+
+  test("one that is spoilt, or given up, leaves everything as it was", async () => {
+    const log = new TestLog();
+    const sender = new World();
+    const receiver = new World();
+    put(log, 0, 50, "value");
+    sender.apply(log);
+    await sender.flush();
+    const snapshot = (await sender.prepare())!;
+    const { incoming, ok } = await transfer(snapshot, receiver, true);
+    expect(ok).toBe(false);
+    incoming.discard();
+    await receiver.until(() => receiver.names.length === 0);
+    const other = receiver.machine.receiveSnapshot(100)!;
+    expect(other.generation).toBeGreaterThan(incoming.generation);
+    let heard = 0;
+    other.write(0, new Uint8Array(10), () => heard++);
+    other.discard();
+    const last = receiver.machine.receiveSnapshot(100)!;
+    await new Promise((done) => last.write(0, new Uint8Array(10), done));
+    expect(heard).toBe(0);
+    last.discard();
+    snapshot.release();
+    sender.machine.close();
+    receiver.machine.close();
+  });
+
+  test("nothing durable, no snapshot; foreign files stay", async () => {
+    const world = new World();
+    writeFileSync(join(world.directory, "0", "notes.txt"), "mine");
+    writeFileSync(join(world.directory, "0", "kv-7.db-wal"), "");
+    expect(await world.prepare()).toBeUndefined();
+    world.machine.close();
+    world.open(0);
+    expect(readdirSync(join(world.directory, "0"))).toEqual(["notes.txt"]);
+    world.machine.close();
+  });
+});
