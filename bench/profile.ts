@@ -19,6 +19,8 @@ interface Profile {
 }
 
 const warmupSeconds = 2;
+/** The profiler looks a thousand times a second; a longer time between two samples was spent waiting. */
+const sampleUsMax = 1_500;
 /** What the runtime does for us, by the name that its profiler gives. */
 const natives: Readonly<Record<string, string>> = {
   write: "socket writes",
@@ -36,7 +38,8 @@ type Parts = Map<string, number>;
 function partOf({ functionName, url }: Profile["nodes"][number]["callFrame"]): string {
   const room = /\/src\/([a-z]+)\/(bench\/)?/.exec(url);
   if (room !== null) return room[2] === undefined ? `src/${room[1]}` : "load generator";
-  return natives[functionName] ?? "runtime, other";
+  const isNative = url === "" && !functionName.startsWith("function ");
+  return (isNative ? natives[functionName] : undefined) ?? "runtime, other";
 }
 
 function partsOf(profile: Profile): Parts {
@@ -46,7 +49,8 @@ function partsOf(profile: Profile): Parts {
     const frame = frames.get(id);
     if (frame === undefined) continue;
     const part = partOf(frame);
-    parts.set(part, (parts.get(part) ?? 0) + profile.timeDeltas[at]!);
+    const tookUs = Math.min(sampleUsMax, profile.timeDeltas[at]!);
+    parts.set(part, (parts.get(part) ?? 0) + tookUs);
   }
   return parts;
 }
