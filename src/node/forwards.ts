@@ -9,11 +9,14 @@ export interface Forwarded {
   readonly deadlineMs: number;
 }
 
-const requestsMax = 0x1_0000_0000;
-
 export class Forwards {
   readonly #forwards = new Map<number, Forwarded>();
-  #lastRequest = 0;
+  #lastRequest: number;
+
+  /** `firstRequest` is random, so that an answer to a life before a crash is not taken for one to this. */
+  constructor(firstRequest: number) {
+    this.#lastRequest = firstRequest;
+  }
 
   get size(): number {
     return this.#forwards.size;
@@ -21,9 +24,7 @@ export class Forwards {
 
   /** Returns the number under which the leader will answer. */
   add(forwarded: Forwarded): number {
-    do this.#lastRequest = (this.#lastRequest + 1) % requestsMax;
-    while (this.#forwards.has(this.#lastRequest));
-    this.#forwards.set(this.#lastRequest, forwarded);
+    this.#forwards.set(++this.#lastRequest, forwarded);
     return this.#lastRequest;
   }
 

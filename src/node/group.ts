@@ -42,6 +42,8 @@ export interface GroupOptions {
   readonly transport: Transport;
   readonly machine: StateMachine;
   readonly logger: GroupLogger;
+  /** Random, below 2^48: where this life's requests to other nodes begin to be numbered. */
+  readonly firstRequest: number;
 }
 
 export class Group {
@@ -60,7 +62,7 @@ export class Group {
   readonly #applier: Applier;
 
   readonly #inbox = new Inbox();
-  readonly #forwards = new Forwards();
+  readonly #forwards: Forwards;
   /** Answers to forwards that may leave only after the append of this turn. */
   #forwardReplies: ForwardReplyMessage[] = [];
 
@@ -92,6 +94,7 @@ export class Group {
     this.#store = options.store;
     this.#transport = options.transport;
     this.#logger = options.logger;
+    this.#forwards = new Forwards(options.firstRequest);
     this.#tail = new TailCache(options.limits.tailCacheBytes);
     this.#applier = new Applier(options.machine, this.#pending, options.limits);
     this.#commit = this.raft.commit;

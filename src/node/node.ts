@@ -35,6 +35,9 @@ import {
 import { Group } from "./group.ts";
 import { Shard } from "./shard.ts";
 
+/** Far from where numbers end, and in so wide a range that no two lives of a node meet. */
+const requestsBeginBelow = 2 ** 48 - 1;
+
 export interface NodeOptions {
   readonly nodeId: number;
   readonly dataDir: string;
@@ -204,6 +207,7 @@ class Node implements RunningNode, Groups {
       transport: this.#transport,
       machine: this.#machine,
       logger: this.#logger,
+      firstRequest: randomInt(requestsBeginBelow),
     });
     group.mayElect = this.#dataDir.peers.formed || initialMembers.size === 1;
     const nowMs = performance.now();

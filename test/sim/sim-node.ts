@@ -9,6 +9,8 @@ import type { TransportEvents } from "../../src/net/transport.ts";
 import { bootstrapGroup, createCore, initialConfiguration } from "../../src/node/bootstrap.ts";
 import { Group } from "../../src/node/group.ts";
 import { Shard } from "../../src/node/shard.ts";
+import { InvariantError } from "../../src/raft/invariants.ts";
+import type { Raft } from "../../src/raft/raft.ts";
 import { DiskFullError } from "../../src/storage/disk.ts";
 import { CorruptBatchError, LogStore, type RecoveredGroup } from "../../src/storage/log-store.ts";
 import { batchIntact } from "../../src/wire/batch.ts";
@@ -145,11 +147,15 @@ export class SimNode implements NetworkNode, ClientNode {
     return new LogStore(disk, { limits, seedCrc, bootId: random.u32() });
   }
 
-  /** It stays down, and would be refused again: a refused start has changed nothing. */
-  #refuseStart(): void {
+  #refuse(): void {
     this.#options.tally.refusedStarts++;
     this.refused = true;
     this.#booting = false;
+  }
+
+  /** It stays down, and would be refused again: a refused start has changed nothing. */
+  #refuseStart(): void {
+    this.#refuse();
     try {
       this.#openStore().recover();
     } catch (error) {
@@ -166,14 +172,21 @@ export class SimNode implements NetworkNode, ClientNode {
     const machine = new ObservedMachine(kv, id, invariants);
     const appliedIndex = machine.open();
     const coreRandom = random.fork(life);
-    const raft = createCore({
-      group: groupId,
-      nodeId: id,
-      limits,
-      random: () => coreRandom.float(),
-      recovered,
-      appliedIndex,
-    });
+    let raft: Raft;
+    try {
+      raft = createCore({
+        group: groupId,
+        nodeId: id,
+        limits,
+        random: () => coreRandom.float(),
+        recovered,
+        appliedIndex,
+      });
+    } catch (error) {
+      // The state machine is ahead of what rot has left of the log: the node refuses to start.
+      if (error instanceof InvariantError && this.#rotten) return this.#refuse();
+      throw error;
+    }
     const transport = network.transportOf(id, life, this.#options.endPoint.effect);
     const logger = { info: () => {}, error: () => {} };
     this.#group = new Group({
@@ -185,6 +198,7 @@ export class SimNode implements NetworkNode, ClientNode {
       transport,
       machine,
       logger,
+      firstRequest: coreRandom.u32(),
     });
     const shard = new Shard(
       { limits, store, transport, groups: [this.#group], wake: () => this.#wake() },
