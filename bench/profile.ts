@@ -1,6 +1,6 @@
 /**
  * Where the time of one command goes: `barge bench put` with Bun's sampling profiler on in all processes, and the samples added up by the part of the
- * program, in nanoseconds a command. `bun bench/profile.ts [--value-bytes 16,256] [--in-flight 1000] [--seconds 8]`. Only what runs on the event loops is
+ * program, in nanoseconds a command. `bun bench/profile.ts [--value-bytes 16,256] [--in-flight 1000] [--seconds 8] [--warmup 2]`. Only what runs on the event loops is
  * in it: the sync and kv Workers are not, nor what the kernel does on its own account.
  */
 import { mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
@@ -18,7 +18,8 @@ interface Profile {
   readonly timeDeltas: readonly number[];
 }
 
-const warmupSeconds = 2;
+/** The profiler looks a thousand times a second; a longer time between two samples was spent waiting. */
+const sampleUsMax = 1_500;
 /** What the runtime does for us, by the name that its profiler gives. */
 const natives: Readonly<Record<string, string>> = {
   write: "socket writes",
@@ -30,13 +31,20 @@ const natives: Readonly<Record<string, string>> = {
   Promise: "promises",
 };
 
+interface Timing {
+  readonly inFlight: number;
+  readonly seconds: number;
+  readonly warmupSeconds: number;
+}
+
 /** Microseconds by part. */
 type Parts = Map<string, number>;
 
 function partOf({ functionName, url }: Profile["nodes"][number]["callFrame"]): string {
   const room = /\/src\/([a-z]+)\/(bench\/)?/.exec(url);
   if (room !== null) return room[2] === undefined ? `src/${room[1]}` : "load generator";
-  return natives[functionName] ?? "runtime, other";
+  const isNative = url === "" && !functionName.startsWith("function ");
+  return (isNative ? natives[functionName] : undefined) ?? "runtime, other";
 }
 
 function partsOf(profile: Profile): Parts {
@@ -46,26 +54,37 @@ function partsOf(profile: Profile): Parts {
     const frame = frames.get(id);
     if (frame === undefined) continue;
     const part = partOf(frame);
-    parts.set(part, (parts.get(part) ?? 0) + profile.timeDeltas[at]!);
+    const tookUs = Math.min(sampleUsMax, profile.timeDeltas[at]!);
+    parts.set(part, (parts.get(part) ?? 0) + tookUs);
   }
   return parts;
 }
 
-/** Client, leader and followers, told apart by what only they do. */
-function roleOf(profile: Profile): "client" | "leader" | "follower" {
-  const time = (name: string): number => {
-    const ids = new Set(
-      profile.nodes.filter(({ callFrame }) => callFrame.functionName === name).map(({ id }) => id),
+/** The client and the nodes, of which the one that serves the client leads. */
+function rolesOf(profiles: readonly Profile[]): Map<string, Profile[]> {
+  const isClient = ({ nodes }: Profile): boolean =>
+    nodes.some(({ callFrame }) => callFrame.url.endsWith("/bench/load.ts"));
+  const served = ({ nodes, samples }: Profile): number => {
+    const leads = nodes.filter(
+      ({ callFrame: { functionName, url } }) =>
+        functionName === "#seal" || url.endsWith("/server/client-server.ts"),
     );
-    return profile.samples.filter((id) => ids.has(id)).length;
+    const ids = new Set(leads.map(({ id }) => id));
+    return samples.filter((id) => ids.has(id)).length;
   };
-  if (profile.nodes.some(({ callFrame }) => callFrame.url.endsWith("/bench/load.ts"))) {
-    return "client";
-  }
-  return time("#seal") > 0 ? "leader" : "follower";
+  const nodes = profiles.filter((profile) => !isClient(profile));
+  const [leader, ...followers] = nodes.toSorted((a, b) => served(b) - served(a));
+  return new Map([
+    ["client", profiles.filter(isClient)],
+    ["leader", leader === undefined ? [] : [leader]],
+    ["follower", followers],
+  ]);
 }
 
-async function profiled(valueBytes: number, inFlight: number, seconds: number): Promise<string> {
+async function profiled(
+  valueBytes: number,
+  { inFlight, seconds, warmupSeconds }: Timing,
+): Promise<string> {
   const folder = mkdtempSync(join(tmpdir(), "barge-profile-"));
   try {
     const main = join(import.meta.dir, "../src/main.ts");
@@ -81,12 +100,11 @@ async function profiled(valueBytes: number, inFlight: number, seconds: number): 
     const report = JSON.parse(await new Response(run.stdout).text()) as LoadReport;
     await run.exited;
     const commands = report.operationsPerSecond * (seconds + warmupSeconds);
+    const profiles = readdirSync(folder).map(
+      (name) => JSON.parse(readFileSync(join(folder, name), "utf8")) as Profile,
+    );
     const columns = new Map<string, Parts[]>();
-    for (const name of readdirSync(folder)) {
-      const profile = JSON.parse(readFileSync(join(folder, name), "utf8")) as Profile;
-      const role = roleOf(profile);
-      columns.set(role, [...(columns.get(role) ?? []), partsOf(profile)]);
-    }
+    for (const [role, found] of rolesOf(profiles)) columns.set(role, found.map(partsOf));
     return table(valueBytes, report, commands, columns);
   } finally {
     rmSync(folder, { recursive: true, force: true });
@@ -128,12 +146,15 @@ if (import.meta.main) {
       "value-bytes": { type: "string", default: "16,256" },
       "in-flight": { type: "string", default: "1000" },
       seconds: { type: "string", default: "8" },
+      warmup: { type: "string", default: "2" },
     },
   });
+  const timing: Timing = {
+    inFlight: Number(values["in-flight"]),
+    seconds: Number(values.seconds),
+    warmupSeconds: Number(values.warmup),
+  };
   for (const valueBytes of values["value-bytes"].split(",")) {
-    const inFlight = Number(values["in-flight"]);
-    process.stdout.write(
-      `${await profiled(Number(valueBytes), inFlight, Number(values.seconds))}\n`,
-    );
+    process.stdout.write(`${await profiled(Number(valueBytes), timing)}\n`);
   }
 }

@@ -1,6 +1,6 @@
 /**
  * The table of the README: each load several times, all loads in turn, so that what the machine does meanwhile falls on all alike, with the disk beside
- * them. `bun bench/speed-table.ts [--runs 5] [--seconds 5] [--only NAME,…] [--out FILE]`; prints Markdown, medians with their spread.
+ * them. `bun bench/speed-table.ts [--runs 5] [--seconds 5] [--warmup 2] [--only NAME,…] [--out FILE]`; prints Markdown, medians with their spread.
  */
 import { join } from "node:path";
 import { parseArgs } from "node:util";
@@ -31,12 +31,11 @@ const loads: Readonly<Record<string, readonly [what: string, options: string]>> 
   "get-1000": ["linearizable get 256 B, 1,000 in flight", "get"],
 };
 
-function bench<Report>(options: string, seconds: number): Report {
+function bench<Report>(options: string): Report {
   const main = join(import.meta.dir, "../src/main.ts");
-  const run = Bun.spawnSync(
-    [process.execPath, main, "bench", ...options.split(" "), "--seconds", `${seconds}`, "--json"],
-    { stderr: "pipe" },
-  );
+  const run = Bun.spawnSync([process.execPath, main, "bench", ...options.split(" "), "--json"], {
+    stderr: "pipe",
+  });
   if (run.exitCode !== 0) throw new Error(`bench ${options}: ${run.stderr.toString()}`);
   return JSON.parse(run.stdout.toString()) as Report;
 }
@@ -103,6 +102,7 @@ if (import.meta.main) {
     options: {
       runs: { type: "string", default: "5" },
       seconds: { type: "string", default: "5" },
+      warmup: { type: "string", default: "2" },
       only: { type: "string" },
       out: { type: "string" },
     },
@@ -115,9 +115,10 @@ if (import.meta.main) {
   const reports = new Map<string, LoadReport[]>(names.map((name) => [name, []]));
   const disks: DiskReport[] = [];
   for (let run = 1; run <= Number(values.runs); run++) {
-    disks.push(bench<DiskReport>("disk", 0.3));
+    disks.push(bench<DiskReport>("disk --seconds 0.3"));
     for (const name of names) {
-      const report = bench<LoadReport>(loads[name]![1], Number(values.seconds));
+      const timing = `--seconds ${values.seconds} --warmup ${values.warmup}`;
+      const report = bench<LoadReport>(`${loads[name]![1]} ${timing}`);
       reports.get(name)!.push(report);
       const { operationsPerSecond, latencyMs } = report;
       process.stderr.write(
