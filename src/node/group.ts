@@ -157,9 +157,8 @@ export class Group {
     this.#commit = this.raft.commit;
     this.compaction = options.compaction ?? defaultCompaction;
     const { id: group, nodeId, limits, raft, machine, transport, logger, wake } = options;
-    this.#snapshots = new Snapshots({
-      ...{ group, nodeId, limits, raft, machine, transport, logger, wake },
-    });
+    const given = { group, nodeId, limits, raft, machine, transport, logger, wake };
+    this.#snapshots = new Snapshots(given);
     this.#handOver = new HandOver({
       nodeId: options.nodeId,
       limits: options.limits,
