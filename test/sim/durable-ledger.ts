@@ -92,15 +92,14 @@ interface Change {
   readonly seq: number;
   readonly segment: number;
   synced: boolean;
-  readonly batch: Batch | undefined;
+  readonly batch?: Batch;
+  readonly hardState?: { readonly term: number; readonly votedFor: number };
   /** Of a wound: where the log ends; 0 = nowhere. */
-  readonly cut: number;
+  readonly cut?: number;
   /** Of a snapshot that was taken over. */
   readonly restore?: LogStart;
   /** The log begins there by compaction, whatever else it holds. */
   readonly compacts?: boolean;
-  readonly term: number;
-  readonly votedFor: number;
 }
 
 interface Found {
@@ -179,7 +178,7 @@ export class DurableLedger {
   }
 
   #comeAgain(): void {
-    const isLess = ({ cut, restore, compacts }: Change): boolean =>
+    const isLess = ({ cut = 0, restore, compacts }: Change): boolean =>
       cut > 0 || (restore?.index === 0 && compacts !== true);
     if (this.promised === undefined || this.#changes.some(isLess)) return;
     if (!this.lacks) this.promised = undefined;
@@ -250,13 +249,13 @@ export class DurableLedger {
 
   #record(segment: number, record: LogRecord, fresh: boolean): void {
     if (record.group !== this.#group) return;
-    const { seq } = record;
+    const about = { seq: record.seq, segment, synced: false };
     if (record.kind === RecordKind.batch) {
       // The data belongs to whoever appended it, so only numbers are kept.
       const batch = readBatch(record.data, 0);
       if (batch === undefined) throw new Error("appended bytes are not a batch");
       this.visible.take(batch);
-      this.#changes.push({ seq, segment, synced: false, batch, cut: 0, term: 0, votedFor: 0 });
+      this.#changes.push({ ...about, batch });
       if (fresh) this.#onAppend(batch, this.visible);
     } else if (record.kind === RecordKind.hardState) {
       const hardState = readHardState(record.data);
@@ -265,15 +264,16 @@ export class DurableLedger {
       if (fresh) checkHardState(this.visible, term, votedFor);
       this.visible.term = term;
       this.visible.votedFor = votedFor;
-      this.#changes.push({ seq, segment, synced: false, batch: undefined, cut: 0, term, votedFor });
+      this.#changes.push({ ...about, hardState: { term, votedFor } });
     } else if (record.kind === RecordKind.logStart) {
       const logStart = readLogStart(record.data);
       if (logStart === undefined) throw new Error("appended bytes are no log start");
-      const { term, votedFor } = this.visible;
       const { start: restore, resets } = logStart;
       if (!resets) {
-        const change = { seq, segment, synced: false, batch: undefined, cut: 0, term, votedFor };
-        this.#changes.push({ ...change, restore, compacts: true });
+        if (!this.#damaged && !this.visible.endsAt(restore)) {
+          throw new Error(`a log is cut at ${restore.index}, which is not in it`);
+        }
+        this.#changes.push({ ...about, restore, compacts: true });
         return;
       }
       // Damage has taken what the log stood on: nothing of it is of use.
@@ -281,23 +281,21 @@ export class DurableLedger {
       if (restore.index === 0 && fresh) this.#promise(copyOf(this.durable));
       this.visible.restore(restore, this.#committed());
       if (restore.index > 0 && fresh) this.#onRestore(logStart);
-      const change = { seq, segment, synced: false, batch: undefined, cut: 0, term, votedFor };
-      this.#changes.push({ ...change, restore });
+      this.#changes.push({ ...about, restore });
     } else if (record.kind === RecordKind.wound) {
       const wound = readWound(record.data);
       if (wound === undefined) throw new Error("appended bytes are no wound");
       const { cut } = wound;
-      const { term, votedFor } = this.visible;
       if (wound.wound !== undefined && !this.#damaged) throw new Error("a wound without damage");
       if (cut > 0 && fresh) this.#promise(copyOf(this.durable));
       if (cut > 0) this.visible.cut(cut);
-      this.#changes.push({ seq, segment, synced: false, batch: undefined, cut, term, votedFor });
+      this.#changes.push({ ...about, cut });
     }
   }
 
   /** Each segment begins with hard state and log start, so an older one that nobody synced is not missed once a newer one is. */
   #isRepeated(at: number): boolean {
-    const isHardState = ({ batch, cut, restore, compacts }: Change): boolean =>
+    const isHardState = ({ batch, cut = 0, restore, compacts }: Change): boolean =>
       batch === undefined && cut === 0 && (restore === undefined || compacts === true);
     const next = this.#changes.slice(at).find((change) => change.synced || !isHardState(change));
     return next !== undefined && next.synced && isHardState(next);
@@ -321,7 +319,7 @@ export class DurableLedger {
     return shadow;
   }
 
-  #perform(shadow: Shadow, { batch, cut, restore, compacts, term, votedFor }: Change): void {
+  #perform(shadow: Shadow, { batch, hardState, cut = 0, restore, compacts }: Change): void {
     if (batch !== undefined) return shadow.take(batch);
     // A misdirected batch may have taken the place of what the log was compacted to.
     if (compacts === true && shadow.endsAt(restore!)) {
@@ -329,9 +327,11 @@ export class DurableLedger {
       return;
     }
     if (restore !== undefined) return shadow.restore(restore, this.#committed());
-    if (cut > 0) shadow.cut(cut);
-    shadow.term = term;
-    shadow.votedFor = votedFor;
+    if (cut > 0) return shadow.cut(cut);
+    // A wound says nothing of the term, which may be lost too.
+    if (hardState === undefined) return;
+    shadow.term = hardState.term;
+    shadow.votedFor = hardState.votedFor;
   }
 
   #wrap(disk: Disk, { deliver, effect }: DiskUser): Disk {
@@ -410,7 +410,7 @@ function dropFrom(found: Found[], seq: number): void {
   while (found.length > 0 && found[found.length - 1]!.record.seq >= seq) found.pop();
 }
 
-/** A batch may lie in the place of another record, and be read as if it had been written there. */
+/** A record may lie in the place of another one, and be read as if it had been written there. */
 function historyAsFound(
   history: readonly Change[],
   found: readonly Found[],
@@ -419,12 +419,19 @@ function historyAsFound(
   const changes = new Map(history.map((change) => [change.seq, change]));
   for (const { segment, record } of found) {
     const { seq, kind, data } = record;
+    const known = changes.get(seq);
+    const about = { seq, segment, synced: true };
+    if (kind === RecordKind.hardState) {
+      const hardState = readHardState(data);
+      if (hardState !== undefined) changes.set(seq, { ...about, hardState });
+      continue;
+    }
+    if (known?.hardState !== undefined) changes.delete(seq);
+    if (kind === RecordKind.rewrite && known?.batch !== undefined) changes.delete(seq);
     const batch = kind === RecordKind.batch ? readBatch(data, 0) : undefined;
-    const known = changes.get(seq)?.batch;
-    if (kind === RecordKind.rewrite && known !== undefined) changes.delete(seq);
     // One that has rotted since is not missed until it is read.
-    if (batch === undefined || !batchIntact(batch) || known?.crc === batch.crc) continue;
-    changes.set(seq, { seq, segment, synced: true, batch, cut: 0, term: 0, votedFor: 0 });
+    if (batch === undefined || !batchIntact(batch) || known?.batch?.crc === batch.crc) continue;
+    changes.set(seq, { ...about, batch });
   }
   return [...changes.values()].filter(({ seq }) => seq <= lastSeq).sort((a, b) => a.seq - b.seq);
 }
