@@ -22,6 +22,7 @@ import { RecordKind, type LogRecord } from "./disk.ts";
 
 /** Leading bytes of a record's data that suffice to follow the stream without reading bodies. */
 export const recordHeadBytes = 48;
+const batchCrcAt = 44;
 
 const segmentStartBytes = 44;
 const hardStateBytes = 24;
@@ -80,7 +81,10 @@ function crcInPlace(seq: number, kind: RecordKind, group: number, data: Uint8Arr
 const viewOf = (data: Uint8Array): DataView =>
   new DataView(data.buffer, data.byteOffset, data.byteLength);
 
-/** The stream crc after this record. Needs no more than `recordHeadBytes` of its data. */
+/**
+ * The stream crc after this record. Needs no more than `recordHeadBytes` of its data. The crc of a batch, which ends its head, goes before the rest: bytes with
+ * their own crc behind them leave any crc32 the same whatever they are, so that one batch without a body could not be told from another.
+ */
 export function nextStreamCrc(
   streamCrc: number,
   seq: number,
@@ -89,7 +93,8 @@ export function nextStreamCrc(
   data: Uint8Array,
 ): number {
   setPlace(seq, kind, group);
-  return crc32(data.subarray(0, recordHeadBytes), crc32(place, streamCrc));
+  const crc = crc32(data.subarray(batchCrcAt, recordHeadBytes), crc32(place, streamCrc));
+  return crc32(data.subarray(0, batchCrcAt), crc);
 }
 
 function sealRecord(seq: number, kind: RecordKind, group: number, data: Uint8Array): LogRecord {

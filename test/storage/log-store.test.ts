@@ -341,6 +341,15 @@ describe("damage", () => {
     expect(refusal(again).message).toContain("is not what was known durable");
   });
 
+  test("a batch without a body is told from another one in its place", () => {
+    const world = new LogWorld(31);
+    world.appendRun(1, [1, 1, 1, 1], 0);
+    world.sync();
+    world.tick();
+    world.disk.misdirect(world.store.syncedSeq - 1, world.store.syncedSeq);
+    expect(refusal(world).message).toContain("is not what was known durable");
+  });
+
   test("a body is verified in both of the last two segments", () => {
     const { world } = settled(37, 5);
     const previous = world.disk.segments.at(-2)!;
