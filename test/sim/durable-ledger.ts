@@ -132,6 +132,8 @@ export class DurableLedger {
   #changes: Change[] = [];
   /** All that ever became durable and was not lost to damage. */
   #history: Change[] = [];
+  /** What it voted in each term, durably. */
+  readonly #votes = new Map<number, number>();
   #damaged = false;
   #life = 0;
   /** The shard's sequence number up to which `durable` goes. */
@@ -190,8 +192,9 @@ export class DurableLedger {
     return this.durable.at(index)?.crc === crc || this.promised?.at(index)?.crc === crc;
   }
 
-  /** Its durable state does not stand against this leader. */
+  /** Its durable state does not stand against this leader, or did not when he was elected. */
   backs(nodeId: number, term: number): boolean {
+    if (this.#votes.get(term) === nodeId) return true;
     return [this.durable, this.promised].some(
       (state) =>
         state !== undefined &&
@@ -295,10 +298,9 @@ export class DurableLedger {
 
   /** Each segment begins with hard state and log start, so an older one that nobody synced is not missed once a newer one is. */
   #isRepeated(at: number): boolean {
-    const isHardState = ({ batch, cut = 0, restore, compacts }: Change): boolean =>
-      batch === undefined && cut === 0 && (restore === undefined || compacts === true);
-    const next = this.#changes.slice(at).find((change) => change.synced || !isHardState(change));
-    return next !== undefined && next.synced && isHardState(next);
+    const isState = ({ batch, cut = 0 }: Change): boolean => batch === undefined && cut === 0;
+    const next = this.#changes.slice(at).find((change) => change.synced || !isState(change));
+    return next !== undefined && next.synced && isState(next);
   }
 
   #synced(): void {
@@ -307,10 +309,16 @@ export class DurableLedger {
       if (!change.synced && !this.#isRepeated(done)) break;
       done++;
       this.#durableSeq = change.seq;
+      if (change.hardState !== undefined) this.#noteVote(change.hardState);
       this.#perform(this.durable, change);
     }
     this.#history.push(...this.#changes.splice(0, done));
     this.#comeAgain();
+  }
+
+  /** Damage may make a node forget a vote, and take it for given to nobody that it can name: it was given all the same. */
+  #noteVote({ term, votedFor }: NonNullable<Change["hardState"]>): void {
+    if (votedFor > 0 && !this.#votes.has(term)) this.#votes.set(term, votedFor);
   }
 
   #replay(changes: readonly Change[]): Shadow {
