@@ -96,6 +96,8 @@ interface Change {
   readonly hardState?: { readonly term: number; readonly votedFor: number };
   /** Of a wound: where the log ends; 0 = nowhere. */
   readonly cut?: number;
+  /** Of a wound: it is one, or it is over. */
+  readonly wounded?: boolean;
   /** Of a snapshot that was taken over. */
   readonly restore?: LogStart;
   /** The log begins there by compaction, whatever else it holds. */
@@ -128,6 +130,8 @@ export class DurableLedger {
    * on it.
    */
   promised: Shadow | undefined;
+  /** It starts wounded again, whatever a crash takes: that it has healed is not durable. */
+  wounded = false;
   /** Appended, oldest first, and not known durable. */
   #changes: Change[] = [];
   /** All that ever became durable and was not lost to damage. */
@@ -292,7 +296,7 @@ export class DurableLedger {
       if (wound.wound !== undefined && !this.#damaged) throw new Error("a wound without damage");
       if (cut > 0 && fresh) this.#promise(copyOf(this.durable));
       if (cut > 0) this.visible.cut(cut);
-      this.#changes.push({ ...about, cut });
+      this.#changes.push({ ...about, cut, wounded: wound.wound !== undefined });
     }
   }
 
@@ -310,6 +314,7 @@ export class DurableLedger {
       done++;
       this.#durableSeq = change.seq;
       if (change.hardState !== undefined) this.#noteVote(change.hardState);
+      if (change.wounded !== undefined) this.wounded = change.wounded;
       this.#perform(this.durable, change);
     }
     this.#history.push(...this.#changes.splice(0, done));

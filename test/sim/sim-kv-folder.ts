@@ -7,7 +7,7 @@ import type { KvFolder } from "../../src/machine/kv-folder.ts";
 import type { IncomingSnapshot, SnapshotProof } from "../../src/machine/machine.ts";
 import { nextDigest } from "../../src/wire/snapshot-messages.ts";
 import type { CrashMode } from "./sim-disk.ts";
-import { decodeState, SimKvFile, type SimKvFileOptions } from "./sim-kv-file.ts";
+import { decodeState, SimKvFile, stepMs, type SimKvFileOptions } from "./sim-kv-file.ts";
 
 interface Incoming {
   readonly bytes: Uint8Array;
@@ -126,8 +126,7 @@ export class SimKvFolder implements KvFolder {
   }
 
   #next(): void {
-    const { syncMsMin = 0.1, syncMsMax = 2, random, schedule } = this.#options;
-    schedule(syncMsMin + random() * (syncMsMax - syncMsMin), () => {
+    this.#options.schedule(stepMs(this.#options), () => {
       if (this.#dead) return;
       this.#jobs[0]!();
       this.#jobs.shift();

@@ -103,9 +103,9 @@ export class SimNode implements NetworkNode, ClientNode {
     return this.#options.clockRate;
   }
 
-  /** Its disk may hold damage that has not come to light. */
+  /** Its disk may hold damage that has not come to light, or say that it is wounded. */
   get rotten(): boolean {
-    return this.#damages > 0;
+    return this.#damages > 0 || this.#options.ledger.wounded;
   }
 
   get wounded(): boolean {

@@ -22,6 +22,7 @@ export class Storage {
   readonly #syncFailed: () => void;
   #disk: SimDisk;
   #folder: SimKvFolder;
+  #folderSlowness = 1;
   #failing = false;
   /** No sync of this life succeeds any more, whatever it covers [D9]. */
   #latched = false;
@@ -37,7 +38,7 @@ export class Storage {
       syncFails: () => this.#syncFails(),
     };
     this.#disk = new SimDisk(options);
-    this.#folder = new SimKvFolder(options);
+    this.#folder = new SimKvFolder({ ...options, slowness: () => this.#folderSlowness });
   }
 
   /** Factor on the time of each sync of the log. */
@@ -50,6 +51,7 @@ export class Storage {
     this.#failing = false;
     this.room = Infinity;
     this.slowness = slowness;
+    this.#folderSlowness = slowness;
     this.#disk.hurry();
   }
 
