@@ -160,8 +160,10 @@ export class SnapshotSender {
   work(nowMs: number): void {
     this.#nowMs = nowMs;
     if (this.idle) return;
-    this.#takePrepared();
     const { raft } = this.#options;
+    // Deposed in this very turn: an offer would pass this node off as the leader of the term that it has just met.
+    if (raft.role !== "leader") this.stop();
+    this.#takePrepared();
     // Whoever took this over could not go on.
     if (this.#held !== undefined && this.#held.start.index < raft.startIndex)
       this.#abortAll("the log has moved on");

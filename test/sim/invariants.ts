@@ -107,8 +107,13 @@ export class Invariants {
 
   /** A message is about to leave: what it promises must be durable. */
   sent(life: number, message: PeerMessage): void {
-    if (message.type === "append" || message.type === "heartbeat") {
-      return this.#led(message.from, life, message);
+    switch (message.type) {
+      case "append":
+      case "heartbeat":
+      case "snapshotOffer":
+      case "snapshotChunk":
+        return this.#led(message.from, life, message);
+      default:
     }
     if (this.#blackBox) return;
     switch (message.type) {
@@ -153,7 +158,7 @@ export class Invariants {
     );
   }
 
-  #led(nodeId: number, life: number, { term }: RaftMessage): void {
+  #led(nodeId: number, life: number, { term }: { readonly term: number }): void {
     const known = this.#leaders.get(term);
     if (known !== undefined) {
       if (!this.#blackBox && (known.nodeId !== nodeId || known.life !== life)) {
