@@ -1,0 +1,61 @@
+/** Who sends snapshots: a leader, and nobody who has just ceased to be one. */
+import { expect, test } from "bun:test";
+import { NullMachine } from "../../src/machine/null.ts";
+import type { MachineSnapshot } from "../../src/machine/machine.ts";
+import { SnapshotSender } from "../../src/node/snapshot-sender.ts";
+import type { PeerMessage } from "../../src/wire/messages.ts";
+import { TestCluster, configurationOf, group, testLimits } from "../raft/harness.ts";
+import { SimKvFile } from "../sim/sim-kv-file.ts";
+
+/** Its state is some bytes, at the first index. */
+class SomeState extends NullMachine {
+  held = 0;
+
+  override prepareSnapshot(done: (snapshot: MachineSnapshot | undefined) => void): void {
+    this.held++;
+    done({
+      index: 1,
+      bytes: 10,
+      read: () => {},
+      release: () => void this.held--,
+    });
+  }
+}
+
+test("a leader that was deposed in this turn offers nothing in the term that it has met", () => {
+  const configuration = configurationOf([1, 2, 3]);
+  const cluster = new TestCluster([1, 2, 3].map((id) => ({ id, configuration })));
+  const { raft } = cluster.elect(1);
+  const file = new SimKvFile({ random: () => 0, schedule: () => {} });
+  const machine = new SomeState({ limits: testLimits, nowMs: () => 0, file });
+  const sent: PeerMessage[] = [];
+  const sender = new SnapshotSender({
+    group,
+    nodeId: 1,
+    limits: testLimits,
+    raft,
+    machine,
+    transport: {
+      send: (message) => void sent.push(message),
+      connected: () => true,
+      flush: () => {},
+    },
+    logger: { info: () => {}, error: () => {} },
+    wake: () => {},
+  });
+  sender.request({ to: 2, minIndex: 0 });
+  sender.work(0);
+  sender.work(1);
+  const { term } = raft;
+  expect(sent).toMatchObject([{ type: "snapshotOffer", to: 2, term }]);
+
+  const peer = { group, from: 3, to: 1, term: term + 1 };
+  const { lastIndex } = raft;
+  raft.step({ type: "vote", ...peer, transfer: true, lastIndex, lastTerm: term });
+  expect(raft.term).toBe(term + 1);
+  // Late enough for another offer.
+  sender.work(5_000);
+  expect(sent).toHaveLength(1);
+  expect(sender.idle).toBe(true);
+  expect(machine.held).toBe(0);
+});
