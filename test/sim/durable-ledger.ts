@@ -423,13 +423,19 @@ function dropFrom(found: Found[], seq: number): void {
   while (found.length > 0 && found[found.length - 1]!.record.seq >= seq) found.pop();
 }
 
-/** A record may lie in the place of another one, and be read as if it had been written there. */
+/**
+ * A record may lie in the place of another one, and be read as if it had been written there. Batches whose segments are gone are known to be
+ * committed; a hard state counts only where it still is.
+ */
 function historyAsFound(
   history: readonly Change[],
   found: readonly Found[],
   lastSeq: number,
 ): Change[] {
-  const changes = new Map(history.map((change) => [change.seq, change]));
+  const changes = new Map<number, Change>();
+  for (const change of history) {
+    if (change.hardState === undefined) changes.set(change.seq, change);
+  }
   for (const { segment, record } of found) {
     const { seq, kind, data } = record;
     const known = changes.get(seq);
@@ -439,7 +445,6 @@ function historyAsFound(
       if (hardState !== undefined) changes.set(seq, { ...about, hardState });
       continue;
     }
-    if (known?.hardState !== undefined) changes.delete(seq);
     if (kind === RecordKind.rewrite && known?.batch !== undefined) changes.delete(seq);
     const batch = kind === RecordKind.batch ? readBatch(data, 0) : undefined;
     // One that has rotted since is not missed until it is read.

@@ -342,16 +342,6 @@ export const plantedBugs = {
       },
     ],
   },
-  logRetiredUnderFollowers: {
-    what: "the log is given up though a follower still needs it",
-    changes: [
-      {
-        file: group,
-        from: "Math.min(this.machine.durableIndex, this.raft.minMatch()),",
-        to: "Math.min(this.machine.durableIndex, this.raft.durableIndex),",
-      },
-    ],
-  },
   appliedIndexOutsideTransaction: {
     what: "the applied index is written in a transaction after that of the data",
     changes: [
