@@ -51,6 +51,17 @@ export class Shadow {
     }
   }
 
+  /** Up to here the log may go. A misdirected batch may have taken the place of what it was compacted to; what lies above stays. */
+  compact(start: LogStart, committed: readonly Entry[]): void {
+    if (this.endsAt(start)) {
+      this.start = start.index;
+      return;
+    }
+    const later = this.log.filter(({ firstIndex }) => firstIndex > start.index);
+    this.restore(start, committed);
+    this.log.push(...later);
+  }
+
   endsAt({ index, crc }: LogStart): boolean {
     if (index === 0) return true;
     const entry = this.at(index);
@@ -280,6 +291,7 @@ export class DurableLedger {
         if (!this.#damaged && !this.visible.endsAt(restore)) {
           throw new Error(`a log is cut at ${restore.index}, which is not in it`);
         }
+        this.visible.compact(restore, this.#committed());
         this.#changes.push({ ...about, restore, compacts: true });
         return;
       }
@@ -334,11 +346,7 @@ export class DurableLedger {
 
   #perform(shadow: Shadow, { batch, hardState, cut = 0, restore, compacts }: Change): void {
     if (batch !== undefined) return shadow.take(batch);
-    // A misdirected batch may have taken the place of what the log was compacted to.
-    if (compacts === true && shadow.endsAt(restore!)) {
-      shadow.start = restore!.index;
-      return;
-    }
+    if (compacts === true) return shadow.compact(restore!, this.#committed());
     if (restore !== undefined) return shadow.restore(restore, this.#committed());
     if (cut > 0) return shadow.cut(cut);
     // A wound says nothing of the term, which may be lost too.
