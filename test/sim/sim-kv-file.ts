@@ -14,6 +14,8 @@ export interface SimKvFileOptions {
   /** Time that each step of a write takes, its sync, and a checkpoint; each one draws from the range. */
   readonly syncMsMin?: number;
   readonly syncMsMax?: number;
+  /** Multiplies that time. */
+  readonly slowness?: () => number;
   /** Bytes of keys and values written beyond which writes are refused. */
   readonly bytesMax?: number;
   /** Asked when a sync or checkpoint ends: one that fails never reports back, as the process ends before. */
@@ -172,8 +174,7 @@ export class SimKvFile implements KvFile {
   }
 
   #later(run: () => void): void {
-    const { syncMsMin = 0.1, syncMsMax = 2, random, schedule } = this.#options;
-    schedule(syncMsMin + random() * (syncMsMax - syncMsMin), () => {
+    this.#options.schedule(stepMs(this.#options), () => {
       if (!this.#dead) run();
     });
   }
@@ -187,6 +188,15 @@ export class SimKvFile implements KvFile {
   #mustLive(): void {
     if (this.#dead) throw new Error("sim-kv-file: used after its end");
   }
+}
+
+function stepMs({
+  random,
+  syncMsMin = 0.1,
+  syncMsMax = 2,
+  slowness = () => 1,
+}: SimKvFileOptions): number {
+  return (syncMsMin + random() * (syncMsMax - syncMsMin)) * slowness();
 }
 
 function changesOf(table: Memtable): Changes {

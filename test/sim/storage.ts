@@ -23,6 +23,7 @@ export class Storage {
   readonly #syncFailed: () => void;
   #disk: SimDisk;
   #kvFile: SimKvFile;
+  #kvSlowness = 1;
   #failing = false;
   /** No sync of this life succeeds any more, whatever it covers [D9]. */
   #latched = false;
@@ -38,7 +39,7 @@ export class Storage {
       syncFails: () => this.#syncFails(),
     };
     this.#disk = new SimDisk(options);
-    this.#kvFile = new SimKvFile(options);
+    this.#kvFile = new SimKvFile({ ...options, slowness: () => this.#kvSlowness });
   }
 
   /** Factor on the time of each sync of the log. */
@@ -51,6 +52,7 @@ export class Storage {
     this.#failing = false;
     this.room = Infinity;
     this.slowness = slowness;
+    this.#kvSlowness = slowness;
     this.#disk.hurry();
   }
 
