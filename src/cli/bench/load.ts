@@ -13,6 +13,8 @@ import { keyBytes, type LoadPlan } from "./plan.ts";
 
 export interface LoadResult {
   readonly operations: number;
+  /** Of each whole minute. */
+  readonly perMinute: readonly number[];
   readonly seconds: number;
   /** Nanoseconds, per request. */
   readonly latency: RecordableHistogram;
@@ -32,6 +34,7 @@ export interface LoadEvents {
   end(): Promise<void>;
 }
 
+const minuteMs = 60_000;
 const latencyNsMax = 120e9;
 /** Timers are coarse: the last stretch before an operation is due is waited for turn by turn. */
 const spinMs = 2;
@@ -84,7 +87,12 @@ export class Load {
     const cpu = process.cpuUsage();
     const beginNs = Bun.nanoseconds();
     this.#measuring = true;
-    await Bun.sleep(seconds * 1_000);
+    const perMinute: number[] = [];
+    for (let restMs = seconds * 1_000; restMs > 0; restMs -= minuteMs) {
+      const before = this.#operations;
+      await Bun.sleep(Math.min(restMs, minuteMs));
+      if (restMs >= minuteMs) perMinute.push(this.#operations - before);
+    }
     this.#measuring = false;
     const elapsed = (Bun.nanoseconds() - beginNs) / 1e9;
     const { user, system } = process.cpuUsage(cpu);
@@ -93,6 +101,7 @@ export class Load {
     await Promise.all(loops);
     return {
       operations: this.#operations,
+      perMinute,
       seconds: elapsed,
       latency: this.#histogram,
       errors: this.#errors,

@@ -26,6 +26,8 @@ export interface LoadReport {
   readonly groups: number;
   readonly operations: number;
   readonly operationsPerSecond: number;
+  /** Per second, of each whole minute of a run that has several: whether it grows slower. */
+  readonly minutes?: readonly number[];
   /** Values only: 1 MB = 1,000,000 bytes. */
   readonly megabytesPerSecond: number;
   /** Per request: with a batch, of all its commands together. */
@@ -79,6 +81,9 @@ export function loadReport(
     groups: plan.groups,
     operations: result.operations,
     operationsPerSecond: Math.round(perSecond),
+    ...(result.perMinute.length < 2
+      ? {}
+      : { minutes: result.perMinute.map((operations) => Math.round(operations / 60)) }),
     megabytesPerSecond: round((perSecond * plan.valueBytes) / 1e6, 2),
     latencyMs: percentiles(result),
     errors: result.errors,
@@ -188,6 +193,9 @@ export function humanReport(report: LoadReport): string {
     "",
     `  load         ${shape}, ${plural(report.connections, "connection")}, ${report.batch} per request, values of ${report.valueBytes} B, ${grouped(report.keySpace)} keys`,
     `  operations   ${grouped(report.operations)} in ${report.seconds} s; ${report.errors} failed, ${report.unknown} unknown`,
+    ...(report.minutes === undefined
+      ? []
+      : [`  by minute    ${report.minutes.map(grouped).join(", ")} per second`]),
     `  latency ms   p50 ${latency.p50}   p90 ${latency.p90}   p99 ${latency.p99}   p99.9 ${latency.p999}   max ${latency.max}`,
     `  log syncs    ${grouped(syncs.count)} on the leader, ${syncs.commandsPerSync} commands each, p50 ${syncs.p50Ms} ms, p99 ${syncs.p99Ms} ms`,
     `  loop held    ${report.loopGaps.map((gaps) => `${gaps.over5Ms} / ${gaps.over20Ms} / ${gaps.over50Ms}`).join(", ")} times over 5 / 20 / 50 ms, by node`,
