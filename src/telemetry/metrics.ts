@@ -242,27 +242,27 @@ const groupRows: readonly GroupRow[] = [
     value: (group) => group.logBytes,
   },
   {
-    name: "barge_group_snapshots_sent_total",
+    name: "barge_group_snapshots_sent",
     help: "Snapshots that another node has taken over from this one.",
     value: (group) => group.snapshots.sent,
   },
   {
-    name: "barge_group_snapshots_installed_total",
+    name: "barge_group_snapshots_installed",
     help: "Snapshots that took the place of this node's state and log.",
     value: (group) => group.snapshots.installed,
   },
   {
-    name: "barge_group_snapshots_given_up_total",
+    name: "barge_group_snapshots_given_up",
     help: "Snapshots sent or received that came to nothing: the other side was gone, or a newer one was needed.",
     value: (group) => group.snapshots.givenUp,
   },
   {
-    name: "barge_group_snapshot_bytes_sent_total",
+    name: "barge_group_snapshot_bytes_sent",
     help: "Bytes of snapshots sent.",
     value: (group) => group.snapshots.bytesSent,
   },
   {
-    name: "barge_group_snapshot_bytes_received_total",
+    name: "barge_group_snapshot_bytes_received",
     help: "Bytes of snapshots received.",
     value: (group) => group.snapshots.bytesReceived,
   },

@@ -90,7 +90,7 @@ test(
       behind.start();
       await behind.ready();
       await same(cluster);
-      expect(await metric(behind, "barge_group_snapshots_installed_total")).toBe(1);
+      expect(await metric(behind, "barge_group_snapshots_installed")).toBe(1);
       expect(machineFiles(behind)).toEqual(["kv-1.db"]);
       // What came with it is what is served, and it goes on from there, also after another crash.
       await fill(leader, 150, 170);
@@ -120,7 +120,7 @@ test(
       behind.start();
       await behind.ready();
       await same(cluster);
-      expect(await metric(behind, "barge_group_snapshots_installed_total")).toBe(0);
+      expect(await metric(behind, "barge_group_snapshots_installed")).toBe(0);
       expect(machineFiles(behind)).not.toContain("kv-1.db");
     }),
   testMsMax,

@@ -162,8 +162,8 @@ test("a peer that is none is refused with words", () =>
     const wrong: readonly [Partial<Hello>, RegExp][] = [
       [{}, /belongs to cluster .* not another/],
       [{ clusterId, expectNodeId: 9 }, /This is node 1, not 9/],
-      [{ clusterId }, /Node 2 is not another member/],
-      [{ clusterId, nodeId: 1 }, /Node 1 is not another member/],
+      [{ clusterId }, /Node 2 is not a member of this cluster/],
+      [{ clusterId, nodeId: 1 }, /This is node 1 itself/],
     ];
     for (const [change, words] of wrong) {
       using peer = await RawClient.connect(binary, { hello: { ...peerHello, ...change } });

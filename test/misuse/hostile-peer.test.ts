@@ -28,8 +28,9 @@ function nonsense(to: number, term: number): PeerMessage[] {
   const messages: PeerMessage[] = [];
   for (const number of numbers) {
     for (const type of ["preVote", "vote"] as const) {
-      messages.push({ ...head, type, transfer: true, lastIndex: number, lastTerm: 0 });
-      const vote = { ...head, type, transfer: true };
+      const transfer = type === "vote";
+      messages.push({ ...head, type, transfer, lastIndex: number, lastTerm: 0 });
+      const vote = { ...head, type, transfer };
       messages.push({ ...vote, term: huge, lastIndex: number, lastTerm: huge - 1 });
     }
     for (const type of ["preVoteReply", "voteReply"] as const) {

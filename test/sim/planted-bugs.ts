@@ -786,16 +786,6 @@ export const plantedBugs = {
       },
     ],
   },
-  truncationKeepsConfiguration: {
-    what: "a configuration stays in force though its batch is truncated",
-    changes: [
-      {
-        file: raft,
-        from: "if (this.#configurations.truncateFrom(firstIndex)) this.#configurationChanged();",
-        to: "",
-      },
-    ],
-  },
   jointStateNotInherited: {
     what: "a joint state that a leader left behind is not ended by the next",
     changes: [

@@ -58,6 +58,11 @@ export class Transfers {
       return undefined;
     }
     if (lastIndex !== known.lastIndex) {
+      // Given up in this turn, and begun anew in the same.
+      if (nowMs - known.sinceMs >= this.#limits.electionTicksMin * this.#limits.tickMs) {
+        this.#transfers.set(nodeId, { ...known, lastIndex, sinceMs: nowMs, seenMs: nowMs });
+        return undefined;
+      }
       return `node ${nodeId} hands over to ${transferTarget} and its log grows from ${known.lastIndex} to ${lastIndex}`;
     }
     const { tickMs, heartbeatTicks, electionTicksMin } = this.#limits;
