@@ -121,6 +121,8 @@ export interface Limits {
   /** kv memtable: keys and values not yet flushed, per group. */
   readonly memtableBytes: number;
   readonly memtableFlushMs: number;
+  /** How long to wait for space on a full disk before the next attempt to flush or to checkpoint. */
+  readonly diskFullRetryMs: number;
   /** Work of one flush slice within its transaction. */
   readonly flushSliceMs: number;
   /** Log applied since the last flush that makes one due, however few keys it wrote: what is flushed the log can drop. */
@@ -211,6 +213,7 @@ export const defaultLimits: Limits = checkLimits({
   resultBytesMax: 1 * MiB,
   memtableBytes: 128 * MiB,
   memtableFlushMs: 30_000,
+  diskFullRetryMs: 1_000,
   flushSliceMs: 2,
   flushLogBytes: 512 * MiB,
   kvWalBytesMax: 256 * MiB,

@@ -7,9 +7,6 @@ import type { KvFile, KvMeta } from "./kv-file.ts";
 import type { KvSnapshots } from "./kv-snapshots.ts";
 import type { Memtable } from "./memtable.ts";
 
-/** How long to wait for space on a full disk before the next attempt to flush or to checkpoint. */
-const diskFullRetryMs = 1_000;
-
 export interface KvFlushOptions {
   readonly file: KvFile;
   /** Checkpoints run for them, and none while one is held. */
@@ -115,7 +112,7 @@ export class KvFlush {
       // The memtable still has everything, and apply waits once the other one is full too.
       diskFull: () => {
         this.#busy = false;
-        this.#retryAtMs = nowMs + diskFullRetryMs;
+        this.#retryAtMs = nowMs + this.#limits.diskFullRetryMs;
       },
     });
   }
@@ -129,7 +126,7 @@ export class KvFlush {
         // Nothing is being written, so the main file has all that was.
         this.#snapshots.serve(this.#durableIndex);
       } else {
-        this.#retryAtMs = nowMs + diskFullRetryMs;
+        this.#retryAtMs = nowMs + this.#limits.diskFullRetryMs;
         this.#snapshots.refuse();
       }
     });

@@ -327,6 +327,8 @@ function drawLimits(random: Random): Limits {
     snapshotStallMs: strange(2_000, [300]),
     kvWalBytesMax: strange(defaultLimits.kvWalBytesMax, [300, 3_000]),
     memtableFlushMs: strange(defaultLimits.memtableFlushMs, [50, 500]),
+    // On the scale of the elections, which are quicker here.
+    diskFullRetryMs: electionTicksMax * 10,
   });
   // Where checkpoints are frequent, a snapshot that is in their way is given up soon.
   return limits.kvWalBytesMax < 10_000 ? { ...limits, snapshotWalBytesMax: 4_000 } : limits;
