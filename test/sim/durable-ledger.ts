@@ -277,6 +277,8 @@ export class DurableLedger {
       if (fresh) this.#onAppend(batch, this.visible);
     } else if (record.kind === RecordKind.hardState) {
       const hardState = readHardState(record.data);
+      // Rot has struck it, and a later segment repeats what counts.
+      if (hardState === undefined && this.#damaged && !fresh) return;
       if (hardState === undefined) throw new Error("appended bytes are no hard state");
       const { term, votedFor } = hardState;
       if (fresh) checkHardState(this.visible, term, votedFor);
