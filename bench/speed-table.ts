@@ -6,6 +6,7 @@ import { join } from "node:path";
 import { parseArgs } from "node:util";
 import type { DiskReport } from "../src/cli/bench/disk.ts";
 import type { LoadReport } from "../src/cli/bench/report.ts";
+import { spread as spreadOf } from "./peers/table.ts";
 
 /** By name: what it is, and the options of `barge bench`. */
 const loads: Readonly<Record<string, readonly [what: string, options: string]>> = {
@@ -41,9 +42,8 @@ function bench<Report>(options: string): Report {
 }
 
 function spread(values: readonly number[], format: (value: number) => string): string {
-  const sorted = values.toSorted((a, b) => a - b);
-  const median = sorted[sorted.length >> 1]!;
-  return `${format(median)} (${format(sorted[0]!)} to ${format(sorted.at(-1)!)})`;
+  const { median, min, max } = spreadOf(values);
+  return `${format(median)} (${format(min)} to ${format(max)})`;
 }
 
 const perSecond = (value: number): string =>

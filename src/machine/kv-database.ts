@@ -1,5 +1,7 @@
 /** The SQLite database of a kv file: its schema, and how it is opened by the event loop, which reads, and by the Worker, which writes. */
+import { dirname } from "node:path";
 import { openDatabase, type OwnedDatabase } from "../storage/sqlite.ts";
+import { fsyncDirectory } from "../storage/sync-latch.ts";
 
 /**
  * With row ids: the values lie in a tree of their own, so the one by key stays small. WITHOUT ROWID was as fast with values of 16 B; with
@@ -27,4 +29,10 @@ export function openKvDatabase(path: string, cacheKiB: number): OwnedDatabase {
 export function walUse(database: OwnedDatabase): () => number {
   const frames = database.prepare<{ log: number }, []>("PRAGMA wal_checkpoint(NOOP)");
   return () => walFrameBytes * Math.max(0, frames.get()?.log ?? 0);
+}
+
+/** Makes the names of the file and of its folder, which may be as new, durable [D13]. Blocks. */
+export function syncNames(path: string): void {
+  fsyncDirectory(dirname(path));
+  fsyncDirectory(dirname(dirname(path)));
 }

@@ -4,18 +4,11 @@
  * single write of a page waits for it. Started by kv-files.ts, which gives it one job at a time.
  */
 import { parentPort, workerData } from "node:worker_threads";
-import { dirname } from "node:path";
 import { existsSync } from "node:fs";
 import { setPriority } from "node:os";
 import { isDiskFull, type OwnedDatabase } from "../storage/sqlite.ts";
-import {
-  adoptLatch,
-  fdatasyncFile,
-  fsyncDirectory,
-  isLatched,
-  tripLatch,
-} from "../storage/sync-latch.ts";
-import { openKvDatabase, walUse } from "./kv-database.ts";
+import { adoptLatch, fdatasyncFile, isLatched, tripLatch } from "../storage/sync-latch.ts";
+import { openKvDatabase, syncNames, walUse } from "./kv-database.ts";
 import type { KvMeta } from "./kv-file.ts";
 import type { KvJob, KvReply } from "./kv-jobs.ts";
 import { Memtable, type SharedMemtable } from "./memtable.ts";
@@ -124,10 +117,4 @@ function checkpoint(database: OwnedDatabase): void {
     .prepare("INSERT INTO restart VALUES (0, 1) ON CONFLICT DO UPDATE SET count = count + 1")
     .run();
   database.commit();
-}
-
-/** Makes the names of the file and of its folder, which may be as new, durable [D13]. */
-function syncNames(path: string): void {
-  fsyncDirectory(dirname(path));
-  fsyncDirectory(dirname(dirname(path)));
 }

@@ -4,11 +4,10 @@
  * The main file changes only by checkpoints.
  */
 import { fstatSync, statSync } from "node:fs";
-import { dirname } from "node:path";
 import { DiskFullError } from "../storage/disk.ts";
 import { isDiskFull, readFailed, writeLost, type OwnedDatabase } from "../storage/sqlite.ts";
-import { fdatasyncFile, fsyncDirectory } from "../storage/sync-latch.ts";
-import { openKvDatabase, walUse } from "./kv-database.ts";
+import { fdatasyncFile } from "../storage/sync-latch.ts";
+import { openKvDatabase, syncNames, walUse } from "./kv-database.ts";
 import type { KvFile, KvMeta, KvRow, KvWriteEvents } from "./kv-file.ts";
 import type { KvFiles } from "./kv-files.ts";
 import type { KvJobFailure } from "./kv-jobs.ts";
@@ -53,8 +52,7 @@ export class SqliteKvFile implements KvFile {
     const { database } = this.#open();
     // The last life may have ended between a commit and its sync. What is believed now must not be lost later [26].
     fdatasyncFile(database.walDescriptor);
-    fsyncDirectory(dirname(this.path));
-    fsyncDirectory(dirname(dirname(this.path)));
+    syncNames(this.path);
     this.#walBytes = walUse(database)();
     return this.#reading((opened) => opened.meta());
   }

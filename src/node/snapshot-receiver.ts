@@ -23,7 +23,8 @@ export interface SnapshotLogger {
   error(fields: Record<string, unknown>, message: string): void;
 }
 
-export interface SnapshotReceiverOptions {
+/** What both sides of snapshots are given. */
+export interface SnapshotSideOptions {
   readonly group: number;
   readonly nodeId: number;
   readonly limits: Limits;
@@ -33,6 +34,9 @@ export interface SnapshotReceiverOptions {
   readonly logger: SnapshotLogger;
   /** Asks for a turn. */
   readonly wake: () => void;
+}
+
+export interface SnapshotReceiverOptions extends SnapshotSideOptions {
   /** It is whole and durable: true when log and machine go over to it. */
   readonly install: (incoming: IncomingSnapshot, at: LogStart, members: Configuration) => boolean;
 }

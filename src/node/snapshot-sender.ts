@@ -6,28 +6,13 @@
  * Called within turns only. What the machine's threads have done is left for the next turn by their callbacks.
  */
 import { crc32 } from "node:zlib";
-import type { Limits } from "../limits.ts";
-import type { MachineSnapshot, StateMachine } from "../machine/machine.ts";
-import type { Transport } from "../net/transport.ts";
+import type { MachineSnapshot } from "../machine/machine.ts";
 import { encodeConfiguration } from "../raft/configuration.ts";
-import type { Raft } from "../raft/raft.ts";
 import type { SnapshotRequest } from "../raft/ready.ts";
 import type { LogStart } from "../wire/batch.ts";
 import type { SnapshotReplyMessage } from "../wire/messages.ts";
 import { nextDigest } from "../wire/snapshot-messages.ts";
-import type { SnapshotLogger } from "./snapshot-receiver.ts";
-
-export interface SnapshotSenderOptions {
-  readonly group: number;
-  readonly nodeId: number;
-  readonly limits: Limits;
-  readonly raft: Raft;
-  readonly machine: StateMachine;
-  readonly transport: Transport;
-  readonly logger: SnapshotLogger;
-  /** Asks for a turn. */
-  readonly wake: () => void;
-}
+import type { SnapshotSideOptions } from "./snapshot-receiver.ts";
 
 /** The machine's handle, and what every stream of it tells. */
 interface Held {
@@ -66,7 +51,7 @@ export interface SendingSnapshot {
 const offerEveryMs = 1_000;
 
 export class SnapshotSender {
-  readonly #options: SnapshotSenderOptions;
+  readonly #options: SnapshotSideOptions;
   readonly #streams = new Map<number, Stream>();
   #held: Held | undefined;
   #preparing = false;
@@ -79,7 +64,7 @@ export class SnapshotSender {
   aborted = 0;
   bytesSent = 0;
 
-  constructor(options: SnapshotSenderOptions) {
+  constructor(options: SnapshotSideOptions) {
     this.#options = options;
   }
 

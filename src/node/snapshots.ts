@@ -14,19 +14,19 @@ import type {
   SnapshotReplyMessage,
 } from "../wire/messages.ts";
 import type { SnapshotStatus } from "../wire/status.ts";
-import { SnapshotReceiver } from "./snapshot-receiver.ts";
-import { SnapshotSender, type SnapshotSenderOptions } from "./snapshot-sender.ts";
+import { SnapshotReceiver, type SnapshotSideOptions } from "./snapshot-receiver.ts";
+import { SnapshotSender } from "./snapshot-sender.ts";
 
 export class Snapshots {
   readonly sender: SnapshotSender;
   readonly receiver: SnapshotReceiver;
-  readonly #options: SnapshotSenderOptions;
+  readonly #options: SnapshotSideOptions;
   /** Taken over by the core; its transaction is not visible yet. */
   #installing: IncomingSnapshot | undefined;
   /** The store's sequence number at which the newest pointer becomes durable; Infinity = it is. */
   #pointerSeq = Infinity;
 
-  constructor(options: SnapshotSenderOptions) {
+  constructor(options: SnapshotSideOptions) {
     this.#options = options;
     this.sender = new SnapshotSender(options);
     this.receiver = new SnapshotReceiver({

@@ -1,7 +1,6 @@
 /** What a broken or hostile peer may do: be ignored. Only a contradiction of committed or identical data stops a group, with a reason. */
 import { describe, expect, test } from "bun:test";
 import { InvariantError } from "../../src/raft/invariants.ts";
-import { lastIndexOf } from "../../src/wire/batch.ts";
 import type { Batch } from "../../src/wire/batch.ts";
 import type { AppendMessage, RaftMessage } from "../../src/wire/messages.ts";
 import {
@@ -15,27 +14,9 @@ import {
   sealConfiguration,
   seedCrc,
 } from "./harness.ts";
+import { append } from "./paper/steps.ts";
 
 const three = configurationOf([1, 2, 3]);
-
-function append(term: number, log: readonly Batch[], prev: number): AppendMessage {
-  const before = log[prev - 1];
-  const prevIndex = before === undefined ? 0 : lastIndexOf(before);
-  return {
-    type: "append",
-    group,
-    from: 2,
-    to: 1,
-    term,
-    prevIndex,
-    prevTerm: before?.term ?? 0,
-    prevCrc: before?.crc ?? seedCrc,
-    commit: 0,
-    fromIndex: prevIndex + 1,
-    toIndex: log.length === prev ? prevIndex : lastIndexOf(log.at(-1)!),
-    batches: log.slice(prev),
-  };
-}
 
 function follower(log: readonly Batch[], applied = 0): TestNode {
   const hardState = { term: 3, votedFor: 0, commit: 0 };

@@ -1,7 +1,7 @@
 /** What the tests of the paper share: a node in a given state, messages to step into it, all that it sends. */
 import { lastIndexOf } from "../../../src/wire/batch.ts";
 import type { Batch } from "../../../src/wire/batch.ts";
-import type { AppendReplyMessage, RaftMessage } from "../../../src/wire/messages.ts";
+import type { AppendMessage, AppendReplyMessage, RaftMessage } from "../../../src/wire/messages.ts";
 import { TestCluster, TestNode, configurationOf, group, logOf, seedCrc } from "../harness.ts";
 
 export type Partial<T> = { [K in keyof T]?: T[K] };
@@ -53,7 +53,7 @@ export function append(
   log: readonly Batch[],
   prev: number,
   { count = Infinity, commit = 0 }: { count?: number; commit?: number } = {},
-): RaftMessage {
+): AppendMessage {
   const before = log[prev - 1];
   const batches = log.slice(prev, prev + count);
   const prevIndex = before === undefined ? 0 : lastIndexOf(before);
