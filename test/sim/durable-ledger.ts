@@ -143,6 +143,8 @@ export class DurableLedger {
   promised: Shadow | undefined;
   /** It starts wounded again, whatever a crash takes: that it has healed is not durable. */
   wounded = false;
+  /** How often it was durable that it has healed: a heal that a crash takes back comes again. */
+  heals = 0;
   /** Appended, oldest first, and not known durable. */
   #changes: Change[] = [];
   /** All that ever became durable and was not lost to damage. */
@@ -328,7 +330,10 @@ export class DurableLedger {
       done++;
       this.#durableSeq = change.seq;
       if (change.hardState !== undefined) this.#noteVote(change.hardState);
-      if (change.wounded !== undefined) this.wounded = change.wounded;
+      if (change.wounded !== undefined) {
+        if (this.wounded && !change.wounded) this.heals++;
+        this.wounded = change.wounded;
+      }
       this.#perform(this.durable, change);
     }
     this.#history.push(...this.#changes.splice(0, done));

@@ -75,7 +75,7 @@ export class SimNode implements NetworkNode, ClientNode {
   /** Its log is read, and the sync that makes it count is under way. */
   #booting = false;
   #turnDue = false;
-  /** How often its disk has rotted, less those from which it has healed. */
+  /** How often its disk has rotted. */
   #damages = 0;
   #wounded = false;
   /** What came while the process was paused: requests and finished syncs. */
@@ -105,7 +105,8 @@ export class SimNode implements NetworkNode, ClientNode {
 
   /** Its disk may hold damage that has not come to light, or say that it is wounded. */
   get rotten(): boolean {
-    return this.#damages > 0 || this.#options.ledger.wounded;
+    const { heals, wounded } = this.#options.ledger;
+    return this.#damages > heals || wounded;
   }
 
   get wounded(): boolean {
@@ -316,10 +317,7 @@ export class SimNode implements NetworkNode, ClientNode {
     if (wounded === this.#wounded) return;
     this.#wounded = wounded;
     if (wounded) this.#options.tally.wounds++;
-    else {
-      this.#options.tally.heals++;
-      this.#damages--;
-    }
+    else this.#options.tally.heals++;
   }
 
   #nextLife(): number {
