@@ -5,7 +5,8 @@ import { Worker } from "node:worker_threads";
 import type { Limits } from "../limits.ts";
 import { SnapshotFiles } from "../storage/snapshot-files.ts";
 import { latchMemory } from "../storage/sync-latch.ts";
-import type { KvJob, KvJobFailure, KvReply } from "./kv-jobs.ts";
+import type { KvJob, KvJobFailure, KvReply, KvWorkerData } from "./kv-jobs.ts";
+import { paceBytes } from "./kv-pace.ts";
 import { SqliteKvFile } from "./sqlite-kv-file.ts";
 
 export interface KvJobEvents {
@@ -98,14 +99,20 @@ export class KvFiles {
   }
 
   #startWorker(): Worker {
-    const worker = new Worker(new URL("./kv-worker.ts", import.meta.url), {
-      workerData: latchMemory(),
-    });
-    worker.on("message", (reply: KvReply) => this.#replied(reply));
-    worker.on("error", (error) => {
+    const workerData: KvWorkerData = {
+      latch: latchMemory(),
+      pace: new SharedArrayBuffer(paceBytes),
+    };
+    const pacer = new Worker(new URL("./kv-pacer.ts", import.meta.url), { workerData });
+    pacer.unref();
+    const worker = new Worker(new URL("./kv-worker.ts", import.meta.url), { workerData });
+    const died = (error: unknown): void => {
       const failure = { diskFull: false, reason: `the Worker died: ${String(error)}` };
       this.#replied({ kind: "failed", failure });
-    });
+    };
+    pacer.on("error", died);
+    worker.on("message", (reply: KvReply) => this.#replied(reply));
+    worker.on("error", died);
     return worker;
   }
 

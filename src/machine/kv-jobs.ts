@@ -11,6 +11,12 @@ export type KvJob =
     }
   | { readonly kind: "checkpoint"; readonly path: string };
 
+/** What both Workers of kv files are given. */
+export interface KvWorkerData {
+  readonly latch: SharedArrayBuffer;
+  readonly pace: SharedArrayBuffer;
+}
+
 export interface KvJobFailure {
   /** Nothing is broken: it can be tried again once there is space. */
   readonly diskFull: boolean;

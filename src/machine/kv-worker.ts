@@ -10,21 +10,21 @@ import { isDiskFull, type OwnedDatabase } from "../storage/sqlite.ts";
 import { adoptLatch, fdatasyncFile, isLatched, tripLatch } from "../storage/sync-latch.ts";
 import { openKvDatabase, syncNames, walUse } from "./kv-database.ts";
 import type { KvMeta } from "./kv-file.ts";
-import type { KvJob, KvReply } from "./kv-jobs.ts";
+import type { KvJob, KvReply, KvWorkerData } from "./kv-jobs.ts";
+import { Pace } from "./kv-pace.ts";
 import { Memtable, type SharedMemtable } from "./memtable.ts";
 
 /** What is still in here at the commit is written at once, and the log's own syncs wait behind it. */
 const cacheKiB = 4_096;
-/** What a write has put into the file goes to the disk all along, for the same reason. */
-const syncEveryMs = 20;
-const rowsPerLook = 256;
 /** Between two looks whether a reader has ended. */
 const readerMs = 1;
 const nap = new Int32Array(new SharedArrayBuffer(4));
 /** The event loop goes first. */
 const niceness = 10;
 
-adoptLatch(workerData as SharedArrayBuffer);
+const { latch, pace: paceMemory } = workerData as KvWorkerData;
+const pace = new Pace(paceMemory);
+adoptLatch(latch);
 // On Linux that is this thread's alone; elsewhere it would be the whole process's.
 if (process.platform === "linux") setPriority(0, niceness);
 
@@ -42,10 +42,10 @@ function run(job: KvJob): KvReply {
     try {
       const walBytes = walUse(database);
       if (job.kind === "checkpoint") {
-        checkpoint(database);
+        pace.during(database.mainDescriptor, () => checkpoint(database));
       } else {
         if (isNew) syncNames(job.path);
-        write(database, job.table, job.meta);
+        pace.during(database.walDescriptor, () => write(database, job.table, job.meta));
         reply({ kind: "committed", walBytes: walBytes() });
         fdatasyncFile(database.walDescriptor);
       }
@@ -77,12 +77,7 @@ function write(database: OwnedDatabase, shared: SharedMemtable, meta: KvMeta): v
   );
   const { table, cursor } = Memtable.adopt(shared);
   database.begin();
-  let syncedMs = performance.now();
-  for (let row = 1; cursor.entry !== 0; row++, cursor.advance()) {
-    if (row % rowsPerLook === 0 && performance.now() - syncedMs >= syncEveryMs) {
-      fdatasyncFile(database.walDescriptor);
-      syncedMs = performance.now();
-    }
+  for (; cursor.entry !== 0; cursor.advance()) {
     const { entry } = cursor;
     const keyAt = table.keyOffset(entry);
     const key = table.keyBytes(entry).subarray(keyAt, keyAt + table.keyLength(entry));
@@ -94,7 +89,6 @@ function write(database: OwnedDatabase, shared: SharedMemtable, meta: KvMeta): v
     const value = table.valueBytes(entry).subarray(valueAt, valueAt + table.valueLength(entry));
     upsert.run(key, table.revision(entry), value);
   }
-  fdatasyncFile(database.walDescriptor);
   saveMeta.run(meta.appliedIndex, meta.stateHash, meta.timeMs);
   database.commit();
 }
