@@ -6,7 +6,7 @@ import type { KvWorkerData } from "./kv-jobs.ts";
 import { PaceWord } from "./kv-pace.ts";
 
 /** Between two syncs: what is written in that time goes to the disk together. */
-const syncEveryMs = 20;
+const syncEveryMs = 5;
 const niceness = 10;
 
 const { latch, pace } = workerData as KvWorkerData;
