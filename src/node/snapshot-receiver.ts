@@ -65,6 +65,8 @@ interface Receiving {
   finished: boolean | undefined;
   finishing: boolean;
   failed: boolean;
+  /** It is whole, but the disk too full to go over to it: when to look again. */
+  waitsUntilMs: number;
 }
 
 export class SnapshotReceiver {
@@ -126,6 +128,7 @@ export class SnapshotReceiver {
       finished: undefined,
       finishing: false,
       failed: false,
+      waitsUntilMs: -Infinity,
     };
     const { bytes, from } = offer;
     logger.info({ group, from, index: offer.start.index, bytes }, "receiving a snapshot");
@@ -168,7 +171,7 @@ export class SnapshotReceiver {
     const { offer, incoming } = receiving;
     if (receiving.failed) return this.#fail("the disk is full");
     if (receiving.written > receiving.answered) this.#answer(receiving);
-    if (receiving.finished !== undefined) return this.#finished(receiving, receiving.finished);
+    if (receiving.finished !== undefined) return this.#finished(receiving, nowMs);
     if (receiving.written === offer.bytes && !receiving.finishing) {
       receiving.finishing = true;
       const { chunkBytes, digest } = receiving;
@@ -183,9 +186,11 @@ export class SnapshotReceiver {
     if (isLate && !receiving.finishing) this.discard("the sender is gone");
   }
 
-  #finished(receiving: Receiving, ok: boolean): void {
+  #finished(receiving: Receiving, nowMs: number): void {
     const { offer, incoming, configuration } = receiving;
-    if (!ok) return this.#fail("it is not what was sent");
+    if (receiving.finished !== true) return this.#fail("it is not what was sent, or the disk is full");
+    if (nowMs < receiving.waitsUntilMs) return;
+    if (!incoming.open()) return this.#waitForSpace(receiving, nowMs);
     this.#receiving = undefined;
     if (this.#options.install(incoming, offer.start, configuration)) this.installed++;
     else {
@@ -193,6 +198,16 @@ export class SnapshotReceiver {
       incoming.discard();
     }
     this.#reply(offer, "done", offer.bytes);
+  }
+
+  #waitForSpace(receiving: Receiving, nowMs: number): void {
+    const { group, logger, limits } = this.#options;
+    const { from, start } = receiving.offer;
+    if (receiving.waitsUntilMs === -Infinity) {
+      const fields = { group, from, index: start.index };
+      logger.error(fields, "the disk is too full to go over to the snapshot: free some space");
+    }
+    receiving.waitsUntilMs = nowMs + limits.diskFullRetryMs;
   }
 
   /** Gives up what has come so far. */
