@@ -9,6 +9,7 @@ import {
 import {
   clientCommand,
   type ClientFlags,
+  nodeIdMax,
   printJson,
   printLine,
   wholeNumber,
@@ -28,7 +29,6 @@ interface Identity {
   readonly address: string;
 }
 
-const idMax = 0xffff_fffe;
 const pollMs = 250;
 const tellMs = 1_000;
 
@@ -135,7 +135,7 @@ function replace(): Command {
     "  barge member replace 3 --by 4=10.0.0.4:9091 --wait",
   );
   return waiting(command)
-    .argument("<id>", "the member that goes", wholeNumber(1, idMax))
+    .argument("<id>", "the member that goes", wholeNumber(1, nodeIdMax))
     .requiredOption("--by <member>", "the new one, ID=HOST:PORT", identity)
     .action((id: number, flags: ChangeFlags) => {
       const { id: by, address } = flags.by!;
@@ -206,7 +206,7 @@ function nextStep({ id, bound }: MemberEntry, { endpoints }: ClientFlags): strin
 /* ------------------------------------------------------------------ arguments and tables */
 
 function ids(text: string, before: readonly number[] | undefined): readonly number[] {
-  return [...(before ?? []), wholeNumber(1, idMax)(text)];
+  return [...(before ?? []), wholeNumber(1, nodeIdMax)(text)];
 }
 
 function identities(text: string, before: readonly Identity[] | undefined): readonly Identity[] {
@@ -216,7 +216,7 @@ function identities(text: string, before: readonly Identity[] | undefined): read
 function identity(text: string): Identity {
   const at = text.indexOf("=");
   if (at > 0 && /^(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+):[0-9]{1,5}$/.test(text.slice(at + 1))) {
-    return { id: wholeNumber(1, idMax)(text.slice(0, at)), address: text.slice(at + 1) };
+    return { id: wholeNumber(1, nodeIdMax)(text.slice(0, at)), address: text.slice(at + 1) };
   }
   throw new InvalidArgumentError("It must be ID=HOST:PORT, such as 4=10.0.0.4:9091.");
 }

@@ -435,7 +435,7 @@ class Node implements RunningNode, Groups {
     const nowMs = performance.now();
     const lateMs = nowMs - this.#tickedMs - this.#limits.tickMs;
     this.#tickedMs = nowMs;
-    this.#metrics.loopGap(this.#loopGaps.ticked(lateMs) / 1_000);
+    this.#loopGaps.ticked(lateMs);
     if (++this.#ticks % connectionTicks === 0) {
       this.#transport.checkTimeouts(nowMs);
       this.#listener.checkTimeouts(nowMs);
