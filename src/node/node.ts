@@ -42,7 +42,7 @@ import {
 import { type CompactionPolicy, defaultCompaction } from "./compaction.ts";
 import { Group } from "./group.ts";
 import { joinCluster, type JoinedCluster, type JoinTarget } from "./join.ts";
-import { Peers, removed } from "./peers.ts";
+import { hasOtherVoters, Peers, removed } from "./peers.ts";
 import { Shard } from "./shard.ts";
 
 /** Far from where numbers end, and in so wide a range that no two lives of a node meet. */
@@ -172,7 +172,7 @@ class Node implements RunningNode, Groups {
         limits: this.#limits,
         bootId: randomInt(2 ** 32),
         seedCrc: seedCrcOf(this.#clusterId),
-        canHeal: this.#initialMembers.size !== 1,
+        canHeal: hasOtherVoters(this.#dataDir.peers, this.#initialMembers),
         onCorrupt: (what) => this.#logger.error(what),
       });
       this.#files = new KvFiles({ limits: this.#limits });

@@ -7,6 +7,7 @@
  */
 import type { Limits } from "../limits.ts";
 import type { Raft } from "../raft/raft.ts";
+import type { Configuration } from "../raft/ready.ts";
 import type { PeerLedger } from "../storage/peer-ledger.ts";
 import type { Hello } from "../wire/messages.ts";
 
@@ -95,6 +96,7 @@ export class Peers {
     for (const [id, address] of this.#members) {
       if (!members.has(id) && !this.#leaving.has(id)) this.#leaving.set(id, { address, untilMs });
     }
+    this.#noteVoters([before, configuration]);
     this.#members = members;
     this.#nextCheckMs = Infinity;
     const addresses = new Map(members);
@@ -106,6 +108,16 @@ export class Peers {
       }
     }
     this.#options.setMembers(addresses);
+  }
+
+  /** Before a change can be committed: should the log be damaged later, it may not say any more who else there is. */
+  #noteVoters(configurations: readonly Configuration[]): void {
+    const { nodeId, ledger, initialMembers } = this.#options;
+    const ids = configurations.flatMap(({ voters, outgoing }) => [...voters, ...outgoing]);
+    // A node that has only just joined knows of nobody yet.
+    if (ids.length === 0) return;
+    const hasOthers = ids.some((id) => id !== nodeId);
+    if (hasOthers !== hasOtherVoters(ledger, initialMembers)) ledger.setOtherVoters(hasOthers);
   }
 
   /** Who says hello to this node, from the same cluster: why it is refused, or undefined. */
@@ -189,6 +201,14 @@ export class Peers {
     if (id === nodeId) return incarnation;
     return this.#raft.configuration.incarnations?.[id] ?? ledger.incarnationOf(id);
   }
+}
+
+/** Whether there is anybody who may have what this node has lost, as far as is known without the log. */
+export function hasOtherVoters(
+  ledger: PeerLedger,
+  initialMembers: ReadonlyMap<number, string>,
+): boolean {
+  return ledger.hasOtherVoters ?? initialMembers.size !== 1;
 }
 
 export function removed(id: number): PeerRefusal {

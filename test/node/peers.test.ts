@@ -4,7 +4,7 @@ import { mkdtempSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { defaultLimits } from "../../src/limits.ts";
-import { Peers, type PeerRefusal } from "../../src/node/peers.ts";
+import { hasOtherVoters, Peers, type PeerRefusal } from "../../src/node/peers.ts";
 import type { Raft } from "../../src/raft/raft.ts";
 import type { Configuration } from "../../src/raft/ready.ts";
 import { PeerLedger } from "../../src/storage/peer-ledger.ts";
@@ -26,6 +26,7 @@ class World {
   formed = 0;
   isLost = true;
   readonly peers: Peers;
+  readonly ledger = new PeerLedger(mkdtempSync(join(tmpdir(), "barge-peers-")));
 
   constructor(initial: readonly number[], joined = false) {
     const initialMembers = new Map(
@@ -57,7 +58,7 @@ class World {
       incarnation: "folder-1",
       limits: defaultLimits,
       raft,
-      ledger: new PeerLedger(mkdtempSync(join(tmpdir(), "barge-peers-"))),
+      ledger: this.ledger,
       initialMembers,
       isLost: () => this.isLost,
       setMembers: (addresses) => (this.dialled = Object.fromEntries(addresses)),
@@ -204,5 +205,34 @@ describe("guests", () => {
     world.peers.refresh(0);
     expect(world.hello(2, { configurationIndex: 9 })).toBeUndefined();
     expect(world.hello(3, { configurationIndex: 1 })?.code).toBe("unknown_member");
+  });
+});
+
+describe("other voters, for a log that is damaged later", () => {
+  const others = (world: World): boolean | undefined => world.ledger.hasOtherVoters;
+
+  test("are noted as soon as there are any, committed or not, and until there are none", () => {
+    const world = new World([1]);
+    expect(others(world)).toBeUndefined();
+    world.append(5, members([1], { learners: [2], addresses: { 1: "a:1", 2: "b:1" } }));
+    world.peers.refresh(0);
+    expect(others(world)).toBeUndefined();
+    world.append(6, members([1, 2], { outgoing: [1] }), false);
+    world.peers.refresh(0);
+    expect(others(world)).toBe(true);
+    world.commit = 6;
+    world.append(7, members([1]), false);
+    world.peers.refresh(0);
+    expect(others(world)).toBe(true);
+    world.commit = 7;
+    world.peers.refresh(0);
+    expect(others(world)).toBe(false);
+  });
+
+  test("are there from the start where several formed the cluster, or this node joined one", () => {
+    for (const world of [new World([1, 2, 3]), new World([1], true)]) {
+      expect(hasOtherVoters(world.ledger, new Map())).toBe(true);
+      expect(others(world)).toBeUndefined();
+    }
   });
 });
