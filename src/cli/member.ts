@@ -36,7 +36,7 @@ export function memberCommand(): Command {
   const command = new Command("member").description(
     "Shows and changes the members of a cluster. A new voter is a learner until it has caught up.",
   );
-  for (const sub of [list(), add(), promote(), demote(), remove(), replace()]) {
+  for (const sub of [list(), add(), promote(), demote(), move(), remove(), replace()]) {
     command.addCommand(sub);
   }
   return command.addHelpText("after", `\nExamples:\n${examples}`);
@@ -45,6 +45,7 @@ export function memberCommand(): Command {
 const examples = `  barge member list
   barge member add 4=10.0.0.4:9091            then start it: barge serve --node-id 4 --join 10.0.0.1:9091
   barge member replace 3 --by 4=10.0.0.4:9091
+  barge member move 3=10.0.0.7:9091           it was started there with --advertise 10.0.0.7:9091
   barge member remove 3`;
 
 /* ------------------------------------------------------------------ the commands */
@@ -108,6 +109,21 @@ function demote(): Command {
       change(
         flags,
         given.map((id) => ({ op: "demote" as const, id })),
+      ),
+    );
+}
+
+function move(): Command {
+  return changeCommand(
+    "move",
+    "Tells the members that a node, with its folder, is to be reached at another address from now on. Start it there first, or soon after.",
+    "  barge member move 3=10.0.0.7:9091",
+  )
+    .argument("<member...>", "members at their new addresses, each ID=HOST:PORT", identities)
+    .action((moved: readonly Identity[], flags: ChangeFlags) =>
+      change(
+        flags,
+        moved.map(({ id, address }) => ({ op: "move" as const, id, address })),
       ),
     );
 }

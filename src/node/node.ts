@@ -93,6 +93,7 @@ const handOverMsMax = 800;
 export async function startNode(options: NodeOptions): Promise<RunningNode> {
   try {
     const { join, limits = defaultLimits, nodeId, logLevel } = options;
+    checkAddress(options);
     const logger = createLogger({ nodeId, level: logLevel });
     const node = new Node(options, await joinCluster({ ...options, join, limits, logger }));
     await node.start();
@@ -101,6 +102,16 @@ export async function startNode(options: NodeOptions): Promise<RunningNode> {
     if (!(error instanceof DiskFullError)) throw error;
     throw new FatalError("data_dir_not_writable", `${error.message}; free some and start again`);
   }
+}
+
+/** The first members meet each other at the addresses that name the cluster; only later may one of them move. */
+function checkAddress({ nodeId, dataDir, initialMembers, advertise }: NodeOptions): void {
+  const first = initialMembers.get(nodeId);
+  if (first === undefined || first === advertise || storedIdentity(dataDir) !== undefined) return;
+  throw new FatalError(
+    "wrong_data_dir",
+    `--advertise ${advertise} differs from this node's address in --initial-members, ${first}. At the first start, with a new --data-dir, they must be the same`,
+  );
 }
 
 class Node implements RunningNode, Groups {
@@ -255,6 +266,7 @@ class Node implements RunningNode, Groups {
         group.mayElect = true;
         this.#logger.info("all initial members are there: the cluster forms");
       },
+      elsewhere: (id, message) => this.#logger.warn({ peer: id }, message),
     });
     const nowMs = performance.now();
     this.#tickedMs = nowMs;

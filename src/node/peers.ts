@@ -24,6 +24,8 @@ export interface PeersOptions {
   readonly setMembers: (addresses: ReadonlyMap<number, string>) => void;
   /** All initial members have accepted this node's folder. */
   readonly formed: () => void;
+  /** A member says that it is elsewhere than the configuration has it; told once. */
+  readonly elsewhere: (id: number, message: string) => void;
 }
 
 /** Why somebody is not spoken to; the codes are those of a refused hello. */
@@ -52,6 +54,8 @@ export class Peers {
   /** Initial members that have accepted this node's folder. */
   readonly #met = new Set<number>();
   #members = new Map<number, string>();
+  /** The addresses that members gave for their own, where those are not the known ones. */
+  readonly #elsewhere = new Map<number, string>();
   #seenIndex = -1;
   #seenCommitted = false;
   #nextCheckMs = Infinity;
@@ -122,6 +126,22 @@ export class Peers {
 
   /** Who says hello to this node, from the same cluster: why it is refused, or undefined. */
   refuse(hello: Hello, nowMs: number): PeerRefusal | undefined {
+    const refusal = this.#refuse(hello, nowMs);
+    if (refusal === undefined) this.#compareAddress(hello);
+    return refusal;
+  }
+
+  /** Both may lead to it: so nothing is changed by itself. */
+  #compareAddress({ nodeId: id = 0, address }: Hello): void {
+    const known = this.#members.get(id);
+    if (address === undefined || known === undefined) return;
+    if (address === known || address === this.#elsewhere.get(id)) return;
+    this.#elsewhere.set(id, address);
+    const message = `node ${id} says that it is at ${address}, the members have it at ${known}; if it moved: barge member move ${id}=${address}`;
+    this.#options.elsewhere(id, message);
+  }
+
+  #refuse(hello: Hello, nowMs: number): PeerRefusal | undefined {
     const id = hello.nodeId ?? 0;
     const incarnation = hello.incarnation ?? "";
     if (id === this.#options.nodeId) {

@@ -24,6 +24,7 @@ class World {
   commit = 0;
   dialled: Record<number, string> = {};
   formed = 0;
+  readonly elsewhere: [number, string][] = [];
   isLost = true;
   readonly peers: Peers;
   readonly ledger = new PeerLedger(mkdtempSync(join(tmpdir(), "barge-peers-")));
@@ -63,6 +64,7 @@ class World {
       isLost: () => this.isLost,
       setMembers: (addresses) => (this.dialled = Object.fromEntries(addresses)),
       formed: () => this.formed++,
+      elsewhere: (id, message) => void this.elsewhere.push([id, message]),
     });
     this.peers.refresh(0);
   }
@@ -235,4 +237,19 @@ describe("other voters, for a log that is damaged later", () => {
       expect(others(world)).toBeUndefined();
     }
   });
+});
+
+test("a member that gives another address than the known one is told of once, and let in", () => {
+  const world = new World([1, 2, 3]);
+  expect(world.hello(2)).toBeUndefined();
+  expect(world.elsewhere).toEqual([]);
+  for (let i = 0; i < 2; i++) expect(world.hello(2, { address: "new:1" })).toBeUndefined();
+  expect(world.elsewhere).toEqual([[2, expect.stringContaining("barge member move 2=new:1")]]);
+  // It is dialled where the members have it until they are told otherwise.
+  expect(world.dialled[2]).toBe("host-2:1");
+  world.append(5, members([1, 2, 3], { addresses: { 1: "host-1:1", 2: "new:1", 3: "host-3:1" } }));
+  world.peers.refresh(0);
+  expect(world.dialled[2]).toBe("new:1");
+  expect(world.hello(2, { address: "new:1" })).toBeUndefined();
+  expect(world.elsewhere).toHaveLength(1);
 });
