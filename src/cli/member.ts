@@ -162,7 +162,7 @@ function replace(): Command {
 function changeCommand(name: string, description: string, sample: string): Command {
   return clientCommand(name, description, sample).option(
     "--force",
-    "also where too few of the voters that would be left answer: the group may stop",
+    "also where too few of the voters that would be left answer, so that the group may stop; or where somebody else answers at a new address",
   );
 }
 
@@ -176,6 +176,9 @@ async function change(flags: ChangeFlags, wishes: readonly MemberWish[]): Promis
   const members = await withClient(flags, async (client, answered) => {
     const done = await client.changeMembers(wishes, { force: flags.force === true });
     answered();
+    for (const { id, address, why } of done.silent ?? []) {
+      process.stderr.write(`barge: nobody answers for node ${id} at ${address} yet: ${why}\n`);
+    }
     return flags.wait === true ? untilPromoted(client, done, flags) : done;
   });
   if (flags.json === true) return printJson(members);

@@ -40,6 +40,7 @@ import {
   tokenHashOf,
 } from "./bootstrap.ts";
 import { type CompactionPolicy, defaultCompaction } from "./compaction.ts";
+import { examiner } from "./examine.ts";
 import { Group } from "./group.ts";
 import { joinCluster, type JoinedCluster, type JoinTarget } from "./join.ts";
 import { hasOtherVoters, Peers, removed } from "./peers.ts";
@@ -281,6 +282,7 @@ class Node implements RunningNode, Groups {
           clusterId: this.#clusterId,
           tokenHash: this.#tokenHash,
           incarnationOf: (id) => this.#peers.incarnationOf(id),
+          examine: examiner(this.#clusterId, this.#limits),
         },
         wake: () => this.#wake(),
       },

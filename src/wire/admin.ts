@@ -72,6 +72,21 @@ export interface MembersAnswer {
   readonly removed: readonly number[];
 }
 
+/** A new member at whose address nobody answers yet. */
+export interface SilentMember {
+  readonly id: number;
+  readonly address: string;
+  /** For people. */
+  readonly why: string;
+}
+
+export interface ChangedMembersAnswer extends MembersAnswer {
+  /** False: all of it held already. */
+  readonly changed: boolean;
+  /** Absent where there is none, or nobody looked. */
+  readonly silent?: readonly SilentMember[];
+}
+
 export interface LeaderAnswer {
   readonly group: number;
   /** Who leads now. */
@@ -105,9 +120,8 @@ export interface CompactionAnswer {
 
 export interface AdminAnswers {
   readonly members: MembersAnswer;
-  /** `changed` false: all of it held already. */
-  readonly changeMembers: MembersAnswer & { readonly changed: boolean };
-  readonly join: MembersAnswer & { readonly changed: boolean };
+  readonly changeMembers: ChangedMembersAnswer;
+  readonly join: ChangedMembersAnswer;
   readonly transferLeader: LeaderAnswer;
   readonly snapshot: SnapshotAnswer;
   readonly compaction: CompactionAnswer;

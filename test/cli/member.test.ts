@@ -70,3 +70,24 @@ test("what makes no sense is refused with words and a status", () =>
       expect(ran.err).toContain(words);
     }
   }));
+
+test("who is somebody else is not added, unless forced; that nobody answers yet is told", () =>
+  withCluster({ nodes: 1 }, (cluster) =>
+    withCluster({ nodes: 1 }, async (other) => {
+      const member = (...args: string[]) =>
+        barge(["member", ...args, "--endpoints", cluster.endpoints]);
+      const [stranger] = other.nodes;
+      const wish = `2=${stranger!.binary}`;
+      const refused = await member("add", wish);
+      expect([refused.status, refused.out]).toEqual([1, ""]);
+      expect(refused.err).toContain("unauthorised: ");
+      expect(refused.err).toContain("node 1 of another cluster answers");
+      const web = await member("add", `2=${stranger!.http}`);
+      expect(web.err).toContain("no node of Barge");
+      const forced = await member("add", wish, "--force", "--json");
+      expect(JSON.parse(forced.out)).toMatchObject({ changed: true, members: [{}, { id: 2 }] });
+      const silent = await member("add", "3=127.0.0.1:1");
+      expect(silent.status).toBe(0);
+      expect(silent.err).toContain("nobody answers for node 3 at 127.0.0.1:1 yet");
+    }),
+  ));
