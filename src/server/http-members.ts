@@ -12,7 +12,7 @@
  *     POST   /v1/transfer-leader  {"to"?,"from"?}                  another voter leads
  *     POST   /v1/snapshot         {"tailBytes"?}                   this node makes its state durable and cuts its log
  *     GET    /v1/compaction                                        when this node cuts its log
- *     PATCH  /v1/compaction       {"entries"?,"bytes"?,"tailBytes"?}   changes that
+ *     PATCH  /v1/compaction       {"entries"?,"bytes"?,"tailBytes"?}   changes that, until this node starts anew
  */
 import { BargeError } from "../errors.ts";
 import type { AdminOperation } from "../wire/admin.ts";
