@@ -15,6 +15,8 @@ import {
   wholeNumber,
   withClient,
 } from "./client-options.ts";
+import { catchUpNote, shareOf } from "./status-notes.ts";
+import { sizeText } from "./status.ts";
 import { alignColumns } from "./table.ts";
 
 interface ChangeFlags extends ClientFlags {
@@ -201,19 +203,13 @@ async function untilPromoted(
       toldMs = nowMs;
       for (const member of members.members) {
         if (member.promotion === true)
-          process.stderr.write(`barge: ${progressOf(member, members)}\n`);
+          process.stderr.write(`barge: ${catchUpNote(member, members.commitIndex, sizeText)}\n`);
       }
     }
     await Bun.sleep(pollMs);
     members = await client.members({ timeoutMs: flags.timeout });
   }
   return members;
-}
-
-function progressOf({ id, matchIndex, bound, connected }: MemberEntry, all: MembersAnswer): string {
-  if (!bound) return `node ${id} has not joined yet: start it with --node-id ${id} --join`;
-  if (!connected) return `node ${id} is not connected`;
-  return `node ${id} catches up: ${matchIndex ?? 0} of ${all.commitIndex}`;
 }
 
 function nextStep({ id, bound }: MemberEntry, { endpoints }: ClientFlags): string {
@@ -262,7 +258,9 @@ function roleOf({ role, leader, promotion }: MemberEntry): string {
   return promotion === true ? "learner, to be voter" : role;
 }
 
-function stateOf({ bound, connected, leader }: MemberEntry): string {
+function stateOf({ bound, connected, leader, snapshot }: MemberEntry): string {
+  if (snapshot !== undefined && snapshot.bytes > 0)
+    return `gets a snapshot: ${shareOf(snapshot.sentBytes, snapshot.bytes)}`;
   if (leader || connected) return "connected";
   return bound ? "not connected" : "not joined";
 }

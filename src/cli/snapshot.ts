@@ -107,9 +107,11 @@ async function print(
   const name = `node ${answer.node}`;
   if ("index" in answer) {
     const { index, firstIndex, lastIndex, logBytes } = answer;
-    return printLine(
-      `${name}: durable up to ${index}; its log holds ${firstIndex} to ${lastIndex}, ${sizeText(logBytes)}`,
-    );
+    const log =
+      firstIndex > lastIndex
+        ? "its log is empty"
+        : `its log holds ${firstIndex} to ${lastIndex}, ${sizeText(logBytes)}`;
+    return printLine(`${name}: durable up to ${index}; ${log}`);
   }
   const { entries, bytes, tailBytes } = answer;
   const when = [

@@ -67,7 +67,12 @@ interface Receiving {
   failed: boolean;
   /** It is whole, but the disk too full to go over to it: when to look again. */
   waitsUntilMs: number;
+  /** When it was last told how far it has come; undefined until the turn sees to it. */
+  toldMs: number | undefined;
 }
+
+/** A large one takes long, and whoever has started the node watches. */
+const tellEveryMs = 5_000;
 
 export class SnapshotReceiver {
   readonly #options: SnapshotReceiverOptions;
@@ -129,6 +134,7 @@ export class SnapshotReceiver {
       finishing: false,
       failed: false,
       waitsUntilMs: -Infinity,
+      toldMs: undefined,
     };
     const { bytes, from } = offer;
     logger.info({ group, from, index: offer.start.index, bytes }, "receiving a snapshot");
@@ -181,6 +187,8 @@ export class SnapshotReceiver {
         this.#options.wake();
       });
     }
+    receiving.toldMs ??= nowMs;
+    if (nowMs - receiving.toldMs >= tellEveryMs) this.#tell(receiving, nowMs);
     receiving.movedMs ??= nowMs;
     const isLate = nowMs - receiving.movedMs >= this.#options.limits.snapshotStallMs;
     if (isLate && !receiving.finishing) this.discard("the sender is gone");
@@ -188,7 +196,8 @@ export class SnapshotReceiver {
 
   #finished(receiving: Receiving, nowMs: number): void {
     const { offer, incoming, configuration } = receiving;
-    if (receiving.finished !== true) return this.#fail("it is not what was sent, or the disk is full");
+    if (receiving.finished !== true)
+      return this.#fail("it is not what was sent, or the disk is full");
     if (nowMs < receiving.waitsUntilMs) return;
     if (!incoming.open()) return this.#waitForSpace(receiving, nowMs);
     this.#receiving = undefined;
@@ -198,6 +207,15 @@ export class SnapshotReceiver {
       incoming.discard();
     }
     this.#reply(offer, "done", offer.bytes);
+  }
+
+  #tell(receiving: Receiving, nowMs: number): void {
+    receiving.toldMs = nowMs;
+    const { group, logger } = this.#options;
+    const { from, start, bytes } = receiving.offer;
+    const fields = { group, from, index: start.index, receivedBytes: receiving.written, bytes };
+    const isWhole = receiving.written === bytes;
+    logger.info(fields, isWhole ? "checking a snapshot" : "still receiving a snapshot");
   }
 
   #waitForSpace(receiving: Receiving, nowMs: number): void {

@@ -54,6 +54,8 @@ export interface MemberEntry {
   readonly connected: boolean;
   /** Its log equals the leader's, durably, up to here. Absent where whoever answers has just given up leadership. */
   readonly matchIndex?: number;
+  /** The leader sends it a snapshot; `bytes` 0 = that is being prepared. Its log goes on from there. */
+  readonly snapshot?: { readonly sentBytes: number; readonly bytes: number };
   /** The data folder that speaks for it is known to the cluster: false for one that was added and has not joined yet. */
   readonly bound: boolean;
 }
