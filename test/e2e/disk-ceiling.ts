@@ -63,7 +63,8 @@ await withCluster({}, async (cluster) => {
   await until("all have the same state", () => areAlike(cluster), alikeMsMax);
   report("at rest", 0);
   watch.stop();
-  process.stdout.write(`${JSON.stringify({ diskCeiling: { ...flags, parts } })}\n`);
+  const bySnapshot = away!.log().includes('"snapshot installed"');
+  process.stdout.write(`${JSON.stringify({ diskCeiling: { ...flags, bySnapshot, parts } })}\n`);
 });
 
 /**
