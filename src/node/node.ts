@@ -87,6 +87,8 @@ export interface RunningNode {
 const defaultGroup = 0;
 /** Ticks between two rounds of connection time-outs. */
 const connectionTicks = 4;
+/** Members dial a new one at once, and again every second. */
+const unheardEveryMs = 5_000;
 const drainMsMax = 1_000;
 /** Two tries at handing over leadership before this node stops. */
 const handOverMsMax = 800;
@@ -137,6 +139,7 @@ class Node implements RunningNode, Groups {
   #turnDue = false;
   #tickedMs = 0;
   #ticks = 0;
+  #tellUnheardMs = performance.now() + unheardEveryMs;
   #stopping = false;
   #stopped: Promise<void> | undefined;
   readonly #startedMs = performance.now();
@@ -453,8 +456,15 @@ class Node implements RunningNode, Groups {
     if (++this.#ticks % connectionTicks === 0) {
       this.#transport.checkTimeouts(nowMs);
       this.#listener.checkTimeouts(nowMs);
+      this.#tellUnheard(nowMs);
     }
     this.#wake();
+  }
+
+  #tellUnheard(nowMs: number): void {
+    if (nowMs < this.#tellUnheardMs) return;
+    this.#tellUnheardMs = this.#isUnheard ? nowMs + unheardEveryMs : Infinity;
+    if (this.#isUnheard) this.#logger.warn(this.#unheardText());
   }
 
   /* ---------------------------------------------------------------- Groups, for the doors */
@@ -526,6 +536,16 @@ class Node implements RunningNode, Groups {
     return groups.some(({ leader }) => leader === 0) ? "no_leader" : "ok";
   }
 
+  /** It has joined, and no member has told it anything yet. */
+  get #isUnheard(): boolean {
+    const { configuration, wound } = this.#shard.group(defaultGroup)!.raft;
+    return configuration.voters.length === 0 && wound === undefined;
+  }
+
+  #unheardText(): string {
+    return `this node was added, but no member has reached it at ${this.#options.advertise} yet: can they dial that? If not: --advertise, and barge member move`;
+  }
+
   notReady(): string[] {
     if (this.#stopping) return ["stopping"];
     if (this.#shard.diskFull) return ["the disk is full: free some space"];
@@ -538,6 +558,7 @@ class Node implements RunningNode, Groups {
     for (const group of this.#shard.status()) {
       if (group.wounded !== undefined) missing.push(woundText(group));
       if (group.role === "stopped") missing.push(`group ${group.id} stopped`);
+      else if (this.#isUnheard) missing.push(this.#unheardText());
       else if (group.leader === 0) missing.push(`group ${group.id} has no leader`);
       else if (!group.members.some(({ id, connected }) => id === group.leader && connected)) {
         missing.push(`group ${group.id}: no connection to its leader, node ${group.leader}`);

@@ -1,5 +1,6 @@
 /** `barge member`: what it prints, what it asks for, and its exit statuses. */
 import { expect, setDefaultTimeout, test } from "bun:test";
+import { connect } from "../../src/client/index.ts";
 import { withCluster } from "../e2e/cluster.ts";
 import { barge } from "./program.ts";
 
@@ -91,3 +92,46 @@ test("who is somebody else is not added, unless forced; that nobody answers yet 
       expect(silent.err).toContain("nobody answers for node 3 at 127.0.0.1:1 yet");
     }),
   ));
+
+test("the list has the same fields over HTTP, in the SDK and on the command line", () =>
+  withCluster({ nodes: 1 }, async (cluster) => {
+    const [only] = cluster.nodes;
+    await using client = connect({ endpoints: only!.binary, timeoutMs: 10_000 });
+    await client.changeMembers([{ op: "add", id: 2, address: "127.0.0.1:1" }]);
+    const commit = expect.any(Number);
+    const golden = {
+      group: 0,
+      term: commit,
+      leader: 1,
+      commitIndex: commit,
+      configurationIndex: commit,
+      joint: false,
+      members: [
+        {
+          id: 1,
+          address: only!.binary,
+          role: "voter",
+          leader: true,
+          connected: true,
+          matchIndex: commit,
+          bound: true,
+        },
+        {
+          id: 2,
+          address: "127.0.0.1:1",
+          role: "learner",
+          promotion: true,
+          leader: false,
+          connected: false,
+          matchIndex: 0,
+          bound: false,
+        },
+      ],
+      removed: [],
+    };
+    const web: unknown = await (await only!.fetch("/v1/members")).json();
+    const typed = await barge(["member", "list", "--json", "--endpoints", only!.binary]);
+    for (const list of [web, JSON.parse(typed.out), await client.members()]) {
+      expect(list).toStrictEqual(golden);
+    }
+  }));
