@@ -593,13 +593,8 @@ function joinOf(options: Options, advertise: string): JoinConfig | undefined {
 
 function advertiseOf(options: Options, nodeId: number, listen: Address): string {
   const { advertise, initialMembers: members } = options;
-  const member = members?.get(nodeId);
-  if (advertise !== undefined && member !== undefined && advertise !== member) {
-    throw new UsageError(
-      `--advertise ${advertise} differs from this node's address in --initial-members, ${member}; they must be the same`,
-    );
-  }
-  const address = advertise ?? member;
+  // Where the two differ the node has moved; that it has been there before is for the start to check.
+  const address = advertise ?? members?.get(nodeId);
   if (address === undefined) {
     if (!isWildcard(listen.host)) return formatAddress(listen);
     throw new UsageError(

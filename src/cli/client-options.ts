@@ -16,6 +16,9 @@ export interface ReadFlags extends ClientFlags {
 
 const groupMax = 0xffff_fffe;
 
+/** The highest id that a node may have. */
+export const nodeIdMax: number = 0xffff_fffe;
+
 export const keyHelp: string = "key, as text; -- goes before one that begins with a dash";
 
 /** A command with the options of every client command, and examples in its help. */

@@ -22,6 +22,8 @@ const noCodes: readonly ErrorCode[] = [
   "no_live_majority",
   "not_voter",
   "not_transferred",
+  "unauthorised",
+  "version_mismatch",
 ];
 
 /** Errors that come from what was asked, not from the state of the cluster. */

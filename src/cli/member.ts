@@ -9,11 +9,14 @@ import {
 import {
   clientCommand,
   type ClientFlags,
+  nodeIdMax,
   printJson,
   printLine,
   wholeNumber,
   withClient,
 } from "./client-options.ts";
+import { catchUpNote, shareOf } from "./status-notes.ts";
+import { sizeText } from "./status.ts";
 import { alignColumns } from "./table.ts";
 
 interface ChangeFlags extends ClientFlags {
@@ -28,7 +31,6 @@ interface Identity {
   readonly address: string;
 }
 
-const idMax = 0xffff_fffe;
 const pollMs = 250;
 const tellMs = 1_000;
 
@@ -36,7 +38,7 @@ export function memberCommand(): Command {
   const command = new Command("member").description(
     "Shows and changes the members of a cluster. A new voter is a learner until it has caught up.",
   );
-  for (const sub of [list(), add(), promote(), demote(), remove(), replace()]) {
+  for (const sub of [list(), add(), promote(), demote(), move(), remove(), replace()]) {
     command.addCommand(sub);
   }
   return command.addHelpText("after", `\nExamples:\n${examples}`);
@@ -45,6 +47,7 @@ export function memberCommand(): Command {
 const examples = `  barge member list
   barge member add 4=10.0.0.4:9091            then start it: barge serve --node-id 4 --join 10.0.0.1:9091
   barge member replace 3 --by 4=10.0.0.4:9091
+  barge member move 3=10.0.0.7:9091           it was started there with --advertise 10.0.0.7:9091
   barge member remove 3`;
 
 /* ------------------------------------------------------------------ the commands */
@@ -112,6 +115,21 @@ function demote(): Command {
     );
 }
 
+function move(): Command {
+  return changeCommand(
+    "move",
+    "Tells the members that a node, with its folder, is to be reached at another address from now on. Start it there first, or soon after.",
+    "  barge member move 3=10.0.0.7:9091",
+  )
+    .argument("<member...>", "members at their new addresses, each ID=HOST:PORT", identities)
+    .action((moved: readonly Identity[], flags: ChangeFlags) =>
+      change(
+        flags,
+        moved.map(({ id, address }) => ({ op: "move" as const, id, address })),
+      ),
+    );
+}
+
 function remove(): Command {
   return changeCommand(
     "remove",
@@ -135,7 +153,7 @@ function replace(): Command {
     "  barge member replace 3 --by 4=10.0.0.4:9091 --wait",
   );
   return waiting(command)
-    .argument("<id>", "the member that goes", wholeNumber(1, idMax))
+    .argument("<id>", "the member that goes", wholeNumber(1, nodeIdMax))
     .requiredOption("--by <member>", "the new one, ID=HOST:PORT", identity)
     .action((id: number, flags: ChangeFlags) => {
       const { id: by, address } = flags.by!;
@@ -146,7 +164,7 @@ function replace(): Command {
 function changeCommand(name: string, description: string, sample: string): Command {
   return clientCommand(name, description, sample).option(
     "--force",
-    "also where too few of the voters that would be left answer: the group may stop",
+    "also where too few of the voters that would be left answer, so that the group may stop; or where somebody else answers at a new address",
   );
 }
 
@@ -160,6 +178,9 @@ async function change(flags: ChangeFlags, wishes: readonly MemberWish[]): Promis
   const members = await withClient(flags, async (client, answered) => {
     const done = await client.changeMembers(wishes, { force: flags.force === true });
     answered();
+    for (const { id, address, why } of done.silent ?? []) {
+      process.stderr.write(`barge: nobody answers for node ${id} at ${address} yet: ${why}\n`);
+    }
     return flags.wait === true ? untilPromoted(client, done, flags) : done;
   });
   if (flags.json === true) return printJson(members);
@@ -182,19 +203,13 @@ async function untilPromoted(
       toldMs = nowMs;
       for (const member of members.members) {
         if (member.promotion === true)
-          process.stderr.write(`barge: ${progressOf(member, members)}\n`);
+          process.stderr.write(`barge: ${catchUpNote(member, members.commitIndex, sizeText)}\n`);
       }
     }
     await Bun.sleep(pollMs);
     members = await client.members({ timeoutMs: flags.timeout });
   }
   return members;
-}
-
-function progressOf({ id, matchIndex, bound, connected }: MemberEntry, all: MembersAnswer): string {
-  if (!bound) return `node ${id} has not joined yet: start it with --node-id ${id} --join`;
-  if (!connected) return `node ${id} is not connected`;
-  return `node ${id} catches up: ${matchIndex ?? 0} of ${all.commitIndex}`;
 }
 
 function nextStep({ id, bound }: MemberEntry, { endpoints }: ClientFlags): string {
@@ -206,7 +221,7 @@ function nextStep({ id, bound }: MemberEntry, { endpoints }: ClientFlags): strin
 /* ------------------------------------------------------------------ arguments and tables */
 
 function ids(text: string, before: readonly number[] | undefined): readonly number[] {
-  return [...(before ?? []), wholeNumber(1, idMax)(text)];
+  return [...(before ?? []), wholeNumber(1, nodeIdMax)(text)];
 }
 
 function identities(text: string, before: readonly Identity[] | undefined): readonly Identity[] {
@@ -216,7 +231,7 @@ function identities(text: string, before: readonly Identity[] | undefined): read
 function identity(text: string): Identity {
   const at = text.indexOf("=");
   if (at > 0 && /^(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+):[0-9]{1,5}$/.test(text.slice(at + 1))) {
-    return { id: wholeNumber(1, idMax)(text.slice(0, at)), address: text.slice(at + 1) };
+    return { id: wholeNumber(1, nodeIdMax)(text.slice(0, at)), address: text.slice(at + 1) };
   }
   throw new InvalidArgumentError("It must be ID=HOST:PORT, such as 4=10.0.0.4:9091.");
 }
@@ -243,7 +258,9 @@ function roleOf({ role, leader, promotion }: MemberEntry): string {
   return promotion === true ? "learner, to be voter" : role;
 }
 
-function stateOf({ bound, connected, leader }: MemberEntry): string {
+function stateOf({ bound, connected, leader, snapshot }: MemberEntry): string {
+  if (snapshot !== undefined && snapshot.bytes > 0)
+    return `gets a snapshot: ${shareOf(snapshot.sentBytes, snapshot.bytes)}`;
   if (leader || connected) return "connected";
   return bound ? "not connected" : "not joined";
 }

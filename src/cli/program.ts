@@ -58,7 +58,7 @@ const entries: readonly Entry[] = [
   },
   {
     name: "member",
-    summary: "list, add, promote, demote, remove, replace members",
+    summary: "list, add, promote, demote, move, remove, replace members",
     writes: true,
     load: async () => (await import("./member.ts")).memberCommand(),
   },

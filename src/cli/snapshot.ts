@@ -1,9 +1,9 @@
 /**
- * `barge snapshot`: has each node that is named make its state durable and cut its log, as it does by itself after some time; and says, or changes,
+ * `barge snapshot`: has each node that is named, or each member, make its state durable and cut its log, as it does by itself after some time; and says, or changes,
  * when that is. A member that is too far behind for what is left of the log gets a snapshot of the state.
  */
 import type { Command } from "commander";
-import type { CompactionAnswer, SnapshotAnswer } from "../client/index.ts";
+import type { Client, CompactionAnswer, SnapshotAnswer } from "../client/index.ts";
 import {
   clientCommand,
   type ClientFlags,
@@ -15,6 +15,7 @@ import {
 import { sizeText } from "./status.ts";
 
 interface SnapshotFlags extends ClientFlags {
+  readonly all?: boolean;
   readonly show?: boolean;
   readonly entries?: number;
   readonly bytes?: number;
@@ -22,18 +23,22 @@ interface SnapshotFlags extends ClientFlags {
 }
 
 const examples = `  barge snapshot                          on the node at 127.0.0.1:9091
-  barge snapshot --endpoints 127.0.0.1:9091,127.0.0.1:9191,127.0.0.1:9291
-  barge snapshot --show                   when does it cut its log by itself?
-  barge snapshot --entries 0 --bytes 1000000000    from now on only by bytes`;
+  barge snapshot --all                    on all members, whichever of them is asked
+  barge snapshot --all --show             when do they cut their logs by themselves?
+  barge snapshot --all --entries 0 --bytes 1000000000    from now on only by bytes
+
+What is changed holds until the node starts anew. To keep it, start the nodes with --compact-entries,
+--compact-bytes and --compact-tail-bytes.`;
 
 const whole = wholeNumber(0, Number.MAX_SAFE_INTEGER);
 
 export function snapshotCommand(): Command {
   return clientCommand(
     "snapshot",
-    "Has every node of --endpoints make its state durable and cut its log. With --entries or --bytes it does nothing at once, but changes when the node does so by itself, until it starts anew.",
+    "Has every node of --endpoints make its state durable and cut its log. With --entries or --bytes it does nothing at once, but changes when the nodes do so by themselves, until they start anew.",
     examples,
   )
+    .option("--all", "on all members of the cluster, not only the nodes of --endpoints")
     .option("--show", "only say when the log is cut")
     .option("--entries <n>", "cut the log once so many commands can go; 0 = not by commands", whole)
     .option("--bytes <n>", "cut the log once it holds so many bytes; 0 = not by bytes", whole)
@@ -42,20 +47,49 @@ export function snapshotCommand(): Command {
 }
 
 async function snapshot(flags: SnapshotFlags): Promise<void> {
-  const { show, entries, bytes, tailBytes } = flags;
-  const changes = entries !== undefined || bytes !== undefined;
   await withClient(flags, async (client, answered) => {
-    for (const endpoint of flags.endpoints.split(",")) {
-      const at = { endpoint: endpoint.trim() };
-      if (show === true || changes) {
-        const wanted = show === true ? {} : given({ entries, bytes, tailBytes });
-        await print(flags, at.endpoint, await client.admin("compaction", wanted, at));
-      } else {
-        await print(flags, at.endpoint, await client.admin("snapshot", given({ tailBytes }), at));
+    let failed = 0;
+    const targets = await targetsOf(client, flags);
+    for (const { name, endpoint } of targets) {
+      try {
+        await print(flags, endpoint, await ask(client, flags, endpoint));
+      } catch (error) {
+        // One that does not answer keeps nobody from the others.
+        if (flags.all !== true) throw error;
+        failed++;
+        const words = error instanceof Error ? error.message : String(error);
+        process.stderr.write(`barge: ${name} at ${endpoint}: ${words}\n`);
       }
       answered();
     }
+    if (failed > 0) throw new Error(`${failed} of ${targets.length} members did not do it`);
   });
+}
+
+interface Target {
+  readonly name: string;
+  readonly endpoint: string;
+}
+
+async function targetsOf(client: Client, { all, endpoints }: SnapshotFlags): Promise<Target[]> {
+  if (all !== true) {
+    return endpoints.split(",").map((endpoint) => ({ name: "node", endpoint: endpoint.trim() }));
+  }
+  const { members } = await client.members();
+  return members.map(({ id, address }) => ({ name: `node ${id}`, endpoint: address }));
+}
+
+function ask(
+  client: Client,
+  { show, entries, bytes, tailBytes }: SnapshotFlags,
+  endpoint: string,
+): Promise<SnapshotAnswer | CompactionAnswer> {
+  const at = { endpoint };
+  if (show === true) return client.admin("compaction", {}, at);
+  if (entries === undefined && bytes === undefined) {
+    return client.admin("snapshot", given({ tailBytes }), at);
+  }
+  return client.admin("compaction", given({ entries, bytes, tailBytes }), at);
 }
 
 /** Without what is not there: the node takes no other names. */
@@ -73,9 +107,11 @@ async function print(
   const name = `node ${answer.node}`;
   if ("index" in answer) {
     const { index, firstIndex, lastIndex, logBytes } = answer;
-    return printLine(
-      `${name}: durable up to ${index}; its log holds ${firstIndex} to ${lastIndex}, ${sizeText(logBytes)}`,
-    );
+    const log =
+      firstIndex > lastIndex
+        ? "its log is empty"
+        : `its log holds ${firstIndex} to ${lastIndex}, ${sizeText(logBytes)}`;
+    return printLine(`${name}: durable up to ${index}; ${log}`);
   }
   const { entries, bytes, tailBytes } = answer;
   const when = [

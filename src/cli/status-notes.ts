@@ -1,5 +1,5 @@
-/** What `barge status` says below its table: what is under way, one line each, and nothing while nothing is. */
-import type { NodeStatus } from "../client/index.ts";
+/** What is under way, one line each: `barge status` says it below its table, `barge member add --wait` of those that it waits for. */
+import type { MemberEntry, NodeStatus } from "../client/index.ts";
 
 type Group = NodeStatus["groups"][number];
 
@@ -13,9 +13,11 @@ export function notesOn(
   const { handOver, snapshots, wounded } = group;
   if (handOver !== undefined) notes.push(handOverNote(nodeId, handOver));
   for (const { to, index, sentBytes, bytes } of snapshots?.sending ?? []) {
-    notes.push(
-      `node ${nodeId} sends a snapshot as of ${index} to node ${to}: ${shareOf(sentBytes, bytes)} of ${size(bytes)}`,
-    );
+    if (bytes === 0) notes.push(`node ${nodeId} prepares a snapshot for node ${to}`);
+    else
+      notes.push(
+        `node ${nodeId} sends a snapshot as of ${index} to node ${to}: ${shareOf(sentBytes, bytes)} of ${size(bytes)}`,
+      );
   }
   const receiving = snapshots?.receiving;
   if (receiving !== undefined) {
@@ -32,6 +34,22 @@ export function notesOn(
   return notes;
 }
 
+/** How far a new voter has come, on the way to the leader's `commitIndex`. */
+export function catchUpNote(
+  { id, matchIndex, bound, connected, snapshot }: MemberEntry,
+  commitIndex: number,
+  size: (bytes: number) => string,
+): string {
+  if (snapshot !== undefined) {
+    const { sentBytes, bytes } = snapshot;
+    if (bytes === 0) return `node ${id} is about to get a snapshot`;
+    return `node ${id} gets a snapshot: ${shareOf(sentBytes, bytes)} of ${size(bytes)}`;
+  }
+  if (!bound) return `node ${id} has not joined yet: start it with --node-id ${id} --join`;
+  if (!connected) return `node ${id} is not connected`;
+  return `node ${id} catches up: ${matchIndex ?? 0} of ${commitIndex}`;
+}
+
 function handOverNote(nodeId: number, handOver: NonNullable<Group["handOver"]>): string {
   const { to, reason, state, secondsAgo } = handOver;
   const why = `: ${reason}`;
@@ -41,6 +59,6 @@ function handOverNote(nodeId: number, handOver: NonNullable<Group["handOver"]>):
   return `node ${nodeId} tried to hand leadership over to node ${to} ${secondsAgo} s ago, which did not take over in time${why}`;
 }
 
-function shareOf(part: number, whole: number): string {
+export function shareOf(part: number, whole: number): string {
   return `${whole === 0 ? 100 : Math.floor((100 * part) / whole)} %`;
 }

@@ -3,6 +3,7 @@ import type { Command } from "commander";
 import {
   clientCommand,
   type ClientFlags,
+  nodeIdMax,
   printJson,
   printLine,
   wholeNumber,
@@ -12,8 +13,6 @@ import {
 interface TransferFlags extends ClientFlags {
   readonly to?: number;
 }
-
-const idMax = 0xffff_fffe;
 
 export function transferLeaderCommand(): Command {
   return clientCommand(
@@ -25,7 +24,7 @@ export function transferLeaderCommand(): Command {
     .option(
       "--to <id>",
       "who is to lead; without it, the voter that fits best",
-      wholeNumber(1, idMax),
+      wholeNumber(1, nodeIdMax),
     )
     .action(async (flags: TransferFlags) => {
       const answer = await withClient(flags, (client) => client.transferLeader(flags.to));

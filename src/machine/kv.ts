@@ -113,7 +113,9 @@ export class KvMachine implements StateMachine {
       }
       const { active } = this.#layers;
       const full = active.count > 0 && active.bytes >= this.#limits.memtableBytes;
-      if (full && !this.#freeze(true)) return taken;
+      // Few keys, written again and again, never fill it: yet the log that two memtables hold back must stay bounded.
+      const long = this.#logBytes >= this.#limits.flushLogBytes;
+      if ((full || long) && !this.#freeze(full)) return taken;
       this.#hash.begin(batch, results);
       if (batch.kind === BatchKind.commands) this.#apply.apply(batch, next, this.#hash);
       this.#hash.end();

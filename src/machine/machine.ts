@@ -64,6 +64,11 @@ export interface IncomingSnapshot {
   write(offset: number, bytes: Uint8Array<ArrayBuffer>, done: (ok: boolean) => void): void;
   /** Reads all of it back, compares it with the proof, and makes it durable. Once, after the last write is done. */
   finish(proof: SnapshotProof, done: (ok: boolean) => void): void;
+  /**
+   * Once finished, and before anything depends on it: opens it, so that going over to it needs no space on the disk any more. False where there is
+   * none for that; then it may be asked again.
+   */
+  open(): boolean;
   /** It is not wanted: no callback runs any more. */
   discard(): void;
 }

@@ -1,6 +1,7 @@
 /** The folder of a machine's files in SQLite: `kv.db`, which it has made itself, and `kv-7.db`, the seventh that it got as a snapshot. */
 import { readdirSync, unlinkSync } from "node:fs";
 import { join } from "node:path";
+import { DiskFullError } from "../storage/disk.ts";
 import { fsyncDirectory } from "../storage/sync-latch.ts";
 import type { KvFiles } from "./kv-files.ts";
 import type { KvFolder } from "./kv-folder.ts";
@@ -14,6 +15,8 @@ export class SqliteKvFolder implements KvFolder {
   readonly #name: string;
   readonly #files: KvFiles;
   readonly #made = new Map<number, SqliteKvFile>();
+  /** Received, opened, and kept so until somebody asks for it. */
+  readonly #opened = new Set<number>();
   /** The highest one that was ever used, as far as the folder tells. */
   #generation = 0;
 
@@ -30,6 +33,8 @@ export class SqliteKvFolder implements KvFolder {
       file = this.#files.file(this.#path(generation));
       this.#made.set(generation, file);
     }
+    // Whoever asks opens it himself, and at once.
+    if (this.#opened.delete(generation)) file.letGo();
     return file;
   }
 
@@ -62,9 +67,12 @@ export class SqliteKvFolder implements KvFolder {
       write: (offset, bytes, done) => snapshots.write(path, offset, bytes, unlessDiscarded(done)),
       finish: (proof, done) =>
         snapshots.finish(path, { ...proof, indexQuery }, unlessDiscarded(done)),
+      open: () => this.#open(generation),
       discard: () => {
         wanted = false;
-        snapshots.remove(path);
+        if (!this.#opened.has(generation)) return snapshots.remove(path);
+        this.file(generation).close();
+        this.remove(generation);
       },
     };
   }
@@ -72,6 +80,20 @@ export class SqliteKvFolder implements KvFolder {
   remove(generation: number): void {
     this.#files.remove(this.file(generation));
     this.#made.delete(generation);
+  }
+
+  #open(generation: number): boolean {
+    if (this.#opened.has(generation)) return true;
+    const file = this.file(generation);
+    try {
+      file.open();
+      file.hold();
+    } catch (error) {
+      if (error instanceof DiskFullError) return false;
+      throw error;
+    }
+    this.#opened.add(generation);
+    return true;
   }
 
   #path(generation: number): string {

@@ -16,9 +16,11 @@ import {
   type AdminOperation,
   type CheckedAdminBody,
   isAdminOperation,
+  type SilentMember,
 } from "../wire/admin.ts";
 import { Consistency, type AdminReplyMessage, type AdminRequestMessage } from "../wire/messages.ts";
 import { compactionProblem } from "./compaction.ts";
+import type { Examine } from "./examine.ts";
 import type { Group } from "./group.ts";
 
 /** One checked request on the node that answers it. */
@@ -36,6 +38,8 @@ export interface ClusterIdentity {
   readonly tokenHash: string;
   /** The data folder that this node has met under a member's id, or is itself; undefined = none yet. */
   incarnationOf(nodeId: number): string | undefined;
+  /** Without it nobody looks who is at the address of a new member. */
+  readonly examine?: Examine;
 }
 
 type Handler<O extends AdminOperation> = (
@@ -83,7 +87,11 @@ const handlers: { readonly [O in AdminOperation]: Handler<O> } = {
   },
   changeMembers: (group, call, identity) => {
     const { changes, force } = call.body;
-    change(group, changes, force, call, identity);
+    const newcomers = force ? [] : newcomersOf(changes, group);
+    examineAll(newcomers, identity, (refused, silent) => {
+      if (refused !== undefined) return call.fail(refused);
+      change(group, changes, force, call, identity, silent);
+    });
   },
   join: (group, call, identity) => {
     const refused = refuseJoin(call.body, identity);
@@ -100,19 +108,62 @@ const handlers: { readonly [O in AdminOperation]: Handler<O> } = {
   },
 };
 
+interface Newcomer {
+  readonly id: number;
+  readonly address: string;
+}
+
+/** Whoever would be new, as far as that makes sense; the rest is for the group to refuse. */
+function newcomersOf(changes: readonly MemberChange[], group: Group): Newcomer[] {
+  const { addresses, removed = [] } = group.raft.configuration;
+  const taken = new Set(Object.values(addresses));
+  return changes.flatMap((wish) => {
+    if (wish.op !== "add" && wish.op !== "replace") return [];
+    const id = wish.op === "add" ? wish.id : wish.by;
+    const isKnown = id in addresses || removed.includes(id) || taken.has(wish.address);
+    return isKnown ? [] : [{ id, address: wish.address }];
+  });
+}
+
+/** All at once; `done` hears of the first who is refused, or of those where nobody answers. */
+function examineAll(
+  newcomers: readonly Newcomer[],
+  identity: ClusterIdentity | undefined,
+  done: (refused: BargeError | undefined, silent: readonly SilentMember[]) => void,
+): void {
+  const examine = identity?.examine;
+  if (examine === undefined || newcomers.length === 0) return done(undefined, []);
+  const silent: SilentMember[] = [];
+  let refused: BargeError | undefined;
+  let left = newcomers.length;
+  for (const { id, address } of newcomers) {
+    examine(id, address, (finding) => {
+      if ("refused" in finding) refused ??= finding.refused;
+      if ("silent" in finding) silent.push({ id, address, why: finding.silent });
+      if (--left === 0) done(refused, silent);
+    });
+  }
+}
+
 function change(
   group: Group,
   changes: readonly MemberChange[],
   force: boolean,
   call: AdminCall<"changeMembers" | "join">,
   identity: ClusterIdentity | undefined,
+  silent: readonly SilentMember[] = [],
 ): void {
   group.changeMembers({
     changes: [...bindings(group, identity), ...changes],
     force,
     deadlineMs: call.deadlineMs,
     waiter: {
-      done: (changed) => call.answer({ ...group.memberList(), changed }),
+      done: (changed) =>
+        call.answer({
+          ...group.memberList(),
+          changed,
+          ...(silent.length === 0 ? {} : { silent }),
+        }),
       failed: (error) => call.fail(error),
     },
   });

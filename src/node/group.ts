@@ -898,7 +898,9 @@ export class Group {
     const { configuration } = raft;
     const { voters, learners, promotions, addresses, incarnations, removed } = configuration;
     const match = new Map(raft.progress().map((peer) => [peer.id, peer.match]));
+    const streams = new Map(this.#snapshots.sender.streams().map((stream) => [stream.to, stream]));
     const members = membersOf(configuration).map((id): MemberEntry => {
+      const stream = streams.get(id);
       const isLearner = learners.includes(id);
       const isOwn = id === this.#nodeId;
       const matchIndex = isOwn && raft.role === "leader" ? raft.durableIndex : match.get(id);
@@ -910,6 +912,9 @@ export class Group {
         leader: id === this.#leader,
         connected: isOwn || this.#transport.connected(id),
         ...(matchIndex === undefined ? {} : { matchIndex }),
+        ...(stream === undefined
+          ? {}
+          : { snapshot: { sentBytes: stream.sentBytes, bytes: stream.bytes } }),
         bound: incarnations?.[id] !== undefined,
       };
     });

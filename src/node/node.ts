@@ -40,9 +40,10 @@ import {
   tokenHashOf,
 } from "./bootstrap.ts";
 import { type CompactionPolicy, defaultCompaction } from "./compaction.ts";
+import { examiner } from "./examine.ts";
 import { Group } from "./group.ts";
 import { joinCluster, type JoinedCluster, type JoinTarget } from "./join.ts";
-import { Peers, removed } from "./peers.ts";
+import { hasOtherVoters, Peers, removed } from "./peers.ts";
 import { Shard } from "./shard.ts";
 
 /** Far from where numbers end, and in so wide a range that no two lives of a node meet. */
@@ -86,6 +87,8 @@ export interface RunningNode {
 const defaultGroup = 0;
 /** Ticks between two rounds of connection time-outs. */
 const connectionTicks = 4;
+/** Members dial a new one at once, and again every second. */
+const unheardEveryMs = 5_000;
 const drainMsMax = 1_000;
 /** Two tries at handing over leadership before this node stops. */
 const handOverMsMax = 800;
@@ -93,6 +96,7 @@ const handOverMsMax = 800;
 export async function startNode(options: NodeOptions): Promise<RunningNode> {
   try {
     const { join, limits = defaultLimits, nodeId, logLevel } = options;
+    checkAddress(options);
     const logger = createLogger({ nodeId, level: logLevel });
     const node = new Node(options, await joinCluster({ ...options, join, limits, logger }));
     await node.start();
@@ -101,6 +105,16 @@ export async function startNode(options: NodeOptions): Promise<RunningNode> {
     if (!(error instanceof DiskFullError)) throw error;
     throw new FatalError("data_dir_not_writable", `${error.message}; free some and start again`);
   }
+}
+
+/** The first members meet each other at the addresses that name the cluster; only later may one of them move. */
+function checkAddress({ nodeId, dataDir, initialMembers, advertise }: NodeOptions): void {
+  const first = initialMembers.get(nodeId);
+  if (first === undefined || first === advertise || storedIdentity(dataDir) !== undefined) return;
+  throw new FatalError(
+    "wrong_data_dir",
+    `--advertise ${advertise} differs from this node's address in --initial-members, ${first}. At the first start, with a new --data-dir, they must be the same`,
+  );
 }
 
 class Node implements RunningNode, Groups {
@@ -125,6 +139,7 @@ class Node implements RunningNode, Groups {
   #turnDue = false;
   #tickedMs = 0;
   #ticks = 0;
+  #tellUnheardMs = performance.now() + unheardEveryMs;
   #stopping = false;
   #stopped: Promise<void> | undefined;
   readonly #startedMs = performance.now();
@@ -172,7 +187,7 @@ class Node implements RunningNode, Groups {
         limits: this.#limits,
         bootId: randomInt(2 ** 32),
         seedCrc: seedCrcOf(this.#clusterId),
-        canHeal: this.#initialMembers.size !== 1,
+        canHeal: hasOtherVoters(this.#dataDir.peers, this.#initialMembers),
         onCorrupt: (what) => this.#logger.error(what),
       });
       this.#files = new KvFiles({ limits: this.#limits });
@@ -255,6 +270,7 @@ class Node implements RunningNode, Groups {
         group.mayElect = true;
         this.#logger.info("all initial members are there: the cluster forms");
       },
+      elsewhere: (id, message) => this.#logger.warn({ peer: id }, message),
     });
     const nowMs = performance.now();
     this.#tickedMs = nowMs;
@@ -269,6 +285,7 @@ class Node implements RunningNode, Groups {
           clusterId: this.#clusterId,
           tokenHash: this.#tokenHash,
           incarnationOf: (id) => this.#peers.incarnationOf(id),
+          examine: examiner(this.#clusterId, this.#limits),
         },
         wake: () => this.#wake(),
       },
@@ -435,12 +452,19 @@ class Node implements RunningNode, Groups {
     const nowMs = performance.now();
     const lateMs = nowMs - this.#tickedMs - this.#limits.tickMs;
     this.#tickedMs = nowMs;
-    this.#metrics.loopGap(this.#loopGaps.ticked(lateMs) / 1_000);
+    this.#loopGaps.ticked(lateMs);
     if (++this.#ticks % connectionTicks === 0) {
       this.#transport.checkTimeouts(nowMs);
       this.#listener.checkTimeouts(nowMs);
+      this.#tellUnheard(nowMs);
     }
     this.#wake();
+  }
+
+  #tellUnheard(nowMs: number): void {
+    if (nowMs < this.#tellUnheardMs) return;
+    this.#tellUnheardMs = this.#isUnheard ? nowMs + unheardEveryMs : Infinity;
+    if (this.#isUnheard) this.#logger.warn(this.#unheardText());
   }
 
   /* ---------------------------------------------------------------- Groups, for the doors */
@@ -512,6 +536,16 @@ class Node implements RunningNode, Groups {
     return groups.some(({ leader }) => leader === 0) ? "no_leader" : "ok";
   }
 
+  /** It has joined, and no member has told it anything yet. */
+  get #isUnheard(): boolean {
+    const { configuration, wound } = this.#shard.group(defaultGroup)!.raft;
+    return configuration.voters.length === 0 && wound === undefined;
+  }
+
+  #unheardText(): string {
+    return `this node was added, but no member has reached it at ${this.#options.advertise} yet: can they dial that? If not: --advertise, and barge member move`;
+  }
+
   notReady(): string[] {
     if (this.#stopping) return ["stopping"];
     if (this.#shard.diskFull) return ["the disk is full: free some space"];
@@ -524,6 +558,7 @@ class Node implements RunningNode, Groups {
     for (const group of this.#shard.status()) {
       if (group.wounded !== undefined) missing.push(woundText(group));
       if (group.role === "stopped") missing.push(`group ${group.id} stopped`);
+      else if (this.#isUnheard) missing.push(this.#unheardText());
       else if (group.leader === 0) missing.push(`group ${group.id} has no leader`);
       else if (!group.members.some(({ id, connected }) => id === group.leader && connected)) {
         missing.push(`group ${group.id}: no connection to its leader, node ${group.leader}`);

@@ -7,6 +7,7 @@
  */
 import type { Limits } from "../limits.ts";
 import type { Raft } from "../raft/raft.ts";
+import type { Configuration } from "../raft/ready.ts";
 import type { PeerLedger } from "../storage/peer-ledger.ts";
 import type { Hello } from "../wire/messages.ts";
 
@@ -23,6 +24,8 @@ export interface PeersOptions {
   readonly setMembers: (addresses: ReadonlyMap<number, string>) => void;
   /** All initial members have accepted this node's folder. */
   readonly formed: () => void;
+  /** A member says that it is elsewhere than the configuration has it; told once. */
+  readonly elsewhere: (id: number, message: string) => void;
 }
 
 /** Why somebody is not spoken to; the codes are those of a refused hello. */
@@ -51,6 +54,8 @@ export class Peers {
   /** Initial members that have accepted this node's folder. */
   readonly #met = new Set<number>();
   #members = new Map<number, string>();
+  /** The addresses that members gave for their own, where those are not the known ones. */
+  readonly #elsewhere = new Map<number, string>();
   #seenIndex = -1;
   #seenCommitted = false;
   #nextCheckMs = Infinity;
@@ -95,6 +100,7 @@ export class Peers {
     for (const [id, address] of this.#members) {
       if (!members.has(id) && !this.#leaving.has(id)) this.#leaving.set(id, { address, untilMs });
     }
+    this.#noteVoters([before, configuration]);
     this.#members = members;
     this.#nextCheckMs = Infinity;
     const addresses = new Map(members);
@@ -108,8 +114,34 @@ export class Peers {
     this.#options.setMembers(addresses);
   }
 
+  /** Before a change can be committed: should the log be damaged later, it may not say any more who else there is. */
+  #noteVoters(configurations: readonly Configuration[]): void {
+    const { nodeId, ledger, initialMembers } = this.#options;
+    const ids = configurations.flatMap(({ voters, outgoing }) => [...voters, ...outgoing]);
+    // A node that has only just joined knows of nobody yet.
+    if (ids.length === 0) return;
+    const hasOthers = ids.some((id) => id !== nodeId);
+    if (hasOthers !== hasOtherVoters(ledger, initialMembers)) ledger.setOtherVoters(hasOthers);
+  }
+
   /** Who says hello to this node, from the same cluster: why it is refused, or undefined. */
   refuse(hello: Hello, nowMs: number): PeerRefusal | undefined {
+    const refusal = this.#refuse(hello, nowMs);
+    if (refusal === undefined) this.#compareAddress(hello);
+    return refusal;
+  }
+
+  /** Both may lead to it: so nothing is changed by itself. */
+  #compareAddress({ nodeId: id = 0, address }: Hello): void {
+    const known = this.#members.get(id);
+    if (address === undefined || known === undefined) return;
+    if (address === known || address === this.#elsewhere.get(id)) return;
+    this.#elsewhere.set(id, address);
+    const message = `node ${id} says that it is at ${address}, the members have it at ${known}; if it moved: barge member move ${id}=${address}`;
+    this.#options.elsewhere(id, message);
+  }
+
+  #refuse(hello: Hello, nowMs: number): PeerRefusal | undefined {
     const id = hello.nodeId ?? 0;
     const incarnation = hello.incarnation ?? "";
     if (id === this.#options.nodeId) {
@@ -189,6 +221,14 @@ export class Peers {
     if (id === nodeId) return incarnation;
     return this.#raft.configuration.incarnations?.[id] ?? ledger.incarnationOf(id);
   }
+}
+
+/** Whether there is anybody who may have what this node has lost, as far as is known without the log. */
+export function hasOtherVoters(
+  ledger: PeerLedger,
+  initialMembers: ReadonlyMap<number, string>,
+): boolean {
+  return ledger.hasOtherVoters ?? initialMembers.size !== 1;
 }
 
 export function removed(id: number): PeerRefusal {

@@ -65,7 +65,14 @@ interface Receiving {
   finished: boolean | undefined;
   finishing: boolean;
   failed: boolean;
+  /** It is whole, but the disk too full to go over to it: when to look again. */
+  waitsUntilMs: number;
+  /** When it was last told how far it has come; undefined until the turn sees to it. */
+  toldMs: number | undefined;
 }
+
+/** A large one takes long, and whoever has started the node watches. */
+const tellEveryMs = 5_000;
 
 export class SnapshotReceiver {
   readonly #options: SnapshotReceiverOptions;
@@ -126,6 +133,8 @@ export class SnapshotReceiver {
       finished: undefined,
       finishing: false,
       failed: false,
+      waitsUntilMs: -Infinity,
+      toldMs: undefined,
     };
     const { bytes, from } = offer;
     logger.info({ group, from, index: offer.start.index, bytes }, "receiving a snapshot");
@@ -168,7 +177,7 @@ export class SnapshotReceiver {
     const { offer, incoming } = receiving;
     if (receiving.failed) return this.#fail("the disk is full");
     if (receiving.written > receiving.answered) this.#answer(receiving);
-    if (receiving.finished !== undefined) return this.#finished(receiving, receiving.finished);
+    if (receiving.finished !== undefined) return this.#finished(receiving, nowMs);
     if (receiving.written === offer.bytes && !receiving.finishing) {
       receiving.finishing = true;
       const { chunkBytes, digest } = receiving;
@@ -178,14 +187,19 @@ export class SnapshotReceiver {
         this.#options.wake();
       });
     }
+    receiving.toldMs ??= nowMs;
+    if (nowMs - receiving.toldMs >= tellEveryMs) this.#tell(receiving, nowMs);
     receiving.movedMs ??= nowMs;
     const isLate = nowMs - receiving.movedMs >= this.#options.limits.snapshotStallMs;
     if (isLate && !receiving.finishing) this.discard("the sender is gone");
   }
 
-  #finished(receiving: Receiving, ok: boolean): void {
+  #finished(receiving: Receiving, nowMs: number): void {
     const { offer, incoming, configuration } = receiving;
-    if (!ok) return this.#fail("it is not what was sent");
+    if (receiving.finished !== true)
+      return this.#fail("it is not what was sent, or the disk is full");
+    if (nowMs < receiving.waitsUntilMs) return;
+    if (!incoming.open()) return this.#waitForSpace(receiving, nowMs);
     this.#receiving = undefined;
     if (this.#options.install(incoming, offer.start, configuration)) this.installed++;
     else {
@@ -193,6 +207,25 @@ export class SnapshotReceiver {
       incoming.discard();
     }
     this.#reply(offer, "done", offer.bytes);
+  }
+
+  #tell(receiving: Receiving, nowMs: number): void {
+    receiving.toldMs = nowMs;
+    const { group, logger } = this.#options;
+    const { from, start, bytes } = receiving.offer;
+    const fields = { group, from, index: start.index, receivedBytes: receiving.written, bytes };
+    const isWhole = receiving.written === bytes;
+    logger.info(fields, isWhole ? "checking a snapshot" : "still receiving a snapshot");
+  }
+
+  #waitForSpace(receiving: Receiving, nowMs: number): void {
+    const { group, logger, limits } = this.#options;
+    const { from, start } = receiving.offer;
+    if (receiving.waitsUntilMs === -Infinity) {
+      const fields = { group, from, index: start.index };
+      logger.error(fields, "the disk is too full to go over to the snapshot: free some space");
+    }
+    receiving.waitsUntilMs = nowMs + limits.diskFullRetryMs;
   }
 
   /** Gives up what has come so far. */

@@ -25,6 +25,8 @@ export type MemberChange =
   | { readonly op: "demote"; readonly id: number }
   /** From now on only this data folder may speak in the member's name [36]. */
   | { readonly op: "bind"; readonly id: number; readonly incarnation: string }
+  /** The member is to be reached there from now on: same id, same data folder. */
+  | { readonly op: "move"; readonly id: number; readonly address: string }
   /** For good: the id is never used again. */
   | { readonly op: "remove"; readonly id: number }
   /** The new node `by` takes the place of `id` once it has caught up; until then `id` keeps it. */
@@ -167,6 +169,8 @@ function applyChange(draft: Draft, change: MemberChange): RefusedChange | undefi
       return demoteMember(draft, id);
     case "bind":
       return bindMember(draft, id, change.incarnation);
+    case "move":
+      return moveMember(draft, id, change.address);
     case "remove":
       if (!isMember(draft, id) && !draft.removed.has(id)) return unknown(id);
       removeMember(draft, id);
@@ -206,12 +210,6 @@ function checkIdentity(draft: Draft, identity: Identity): RefusedChange | undefi
   const { id, address, incarnation } = identity;
   if (!Number.isSafeInteger(id) || id < 1 || id > idMax)
     return refuse("bad_request", `A node's id is a whole number from 1 to ${idMax}, not ${id}.`);
-  if (address.length === 0 || address.length > addressCharactersMax) {
-    return refuse(
-      "bad_request",
-      `Node ${id} needs an address host:port of at most ${addressCharactersMax} characters.`,
-    );
-  }
   if (draft.removed.has(id)) {
     return refuse(
       "member_removed",
@@ -222,17 +220,35 @@ function checkIdentity(draft: Draft, identity: Identity): RefusedChange | undefi
   if (known !== undefined && known !== address) {
     return refuse(
       "member_exists",
-      `Node ${id} is a member at ${known}; to move a member to ${address}, replace it by a node with another id.`,
+      `Node ${id} is a member at ${known}. To reach that same node at ${address} from now on: \`barge member move ${id}=${address}\`; for another node, take another id.`,
     );
   }
   const bound = draft.incarnations.get(id);
   if (bound !== undefined && incarnation !== undefined && bound !== incarnation)
     return otherFolder(draft, id);
+  return checkAddress(draft, id, address);
+}
+
+function checkAddress(draft: Draft, id: number, address: string): RefusedChange | undefined {
+  if (address.length === 0 || address.length > addressCharactersMax) {
+    return refuse(
+      "bad_request",
+      `Node ${id} needs an address host:port of at most ${addressCharactersMax} characters.`,
+    );
+  }
   for (const [other, held] of draft.addresses) {
     if (held === address && other !== id)
       return refuse("member_exists", `${address} is the address of node ${other}.`);
   }
   return undefined;
+}
+
+/** Nobody is counted otherwise for it, so one step is enough. */
+function moveMember(draft: Draft, id: number, address: string): RefusedChange | undefined {
+  if (!isMember(draft, id)) return unknown(id);
+  const refusal = checkAddress(draft, id, address);
+  if (refusal === undefined) draft.addresses.set(id, address);
+  return refusal;
 }
 
 function otherFolder(draft: Draft, id: number): RefusedChange {

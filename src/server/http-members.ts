@@ -6,12 +6,13 @@
  *     POST   /v1/members          {"id","address","learner"?}      adds one
  *     PATCH  /v1/members          {"changes":[…],"force"?}         several changes, which take effect together
  *     PATCH  /v1/members/{id}     {"role":"voter"|"learner"}       promotes or demotes
+ *     PATCH  /v1/members/{id}     {"address":"host:port"}          the same node is to be reached there from now on
  *     DELETE /v1/members/{id}     ?force=true                      removes
  *     POST   /v1/members/{id}/replace  {"id","address"}            another node takes its place once it has caught up
  *     POST   /v1/transfer-leader  {"to"?,"from"?}                  another voter leads
  *     POST   /v1/snapshot         {"tailBytes"?}                   this node makes its state durable and cuts its log
  *     GET    /v1/compaction                                        when this node cuts its log
- *     PATCH  /v1/compaction       {"entries"?,"bytes"?,"tailBytes"?}   changes that
+ *     PATCH  /v1/compaction       {"entries"?,"bytes"?,"tailBytes"?}   changes that, until this node starts anew
  */
 import { BargeError } from "../errors.ts";
 import type { AdminOperation } from "../wire/admin.ts";
@@ -101,7 +102,7 @@ export function adminRoute(path: string): AdminRoute | undefined {
     request: (method, body, parameters) => {
       const force = parameters.choice("force", { true: true, false: false }) ?? false;
       if (method === "DELETE") return changing({ op: "remove", id }, force);
-      return changing({ op: wantedOf(objectOf(body)), id }, force);
+      return changing(wantedOf(id, objectOf(body)), force);
     },
   };
 }
@@ -110,12 +111,17 @@ function changing(change: object, force = false): AdminRequest {
   return { operation: "changeMembers", body: { changes: [change], force } };
 }
 
-function wantedOf({ role, ...rest }: Record<string, unknown>): "promote" | "demote" {
+/** One of the two; what an address must look like is said where all are checked. */
+function wantedOf(id: number, { role, address, ...rest }: Record<string, unknown>): object {
   const [other] = Object.keys(rest);
   if (other !== undefined)
-    throw new BargeError("bad_request", `${other}: is unknown; known here: role`);
-  if (role === "voter") return "promote";
-  if (role === "learner") return "demote";
+    throw new BargeError("bad_request", `${other}: is unknown; known here: role, address`);
+  if (address !== undefined) {
+    if (role === undefined) return { op: "move", id, address };
+    throw new BargeError("bad_request", "role, address: only one of them in one request");
+  }
+  if (role === "voter") return { op: "promote", id };
+  if (role === "learner") return { op: "demote", id };
   throw new BargeError("bad_request", 'role: must be "voter" or "learner"');
 }
 

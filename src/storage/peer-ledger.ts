@@ -4,7 +4,9 @@
  * lacks committed entries. It is refused, for ever, and has to be replaced as a member. This is for the first members of a cluster alone: those
  * that join later, and all others from the first change of the members on, are bound to their folders by the configuration.
  *
- *     peers.json   {"formed": true, "incarnations": {"2": "…", "3": "…"}}
+ * It also says whether there are voters besides this node, as the configuration in force last said: what a damaged log lost they have [22].
+ *
+ *     peers.json   {"formed": true, "incarnations": {"2": "…", "3": "…"}, "hasOtherVoters": true}
  */
 import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
@@ -15,6 +17,7 @@ export class PeerLedger {
   readonly #path: string;
   readonly #incarnations = new Map<number, string>();
   #formed = false;
+  #hasOtherVoters: boolean | undefined;
 
   /** Reads the ledger of a data folder. Throws FatalError where it is damaged. */
   constructor(folder: string) {
@@ -46,6 +49,16 @@ export class PeerLedger {
     this.#write();
   }
 
+  /** Undefined where nothing was said since the first start. */
+  get hasOtherVoters(): boolean | undefined {
+    return this.#hasOtherVoters;
+  }
+
+  setOtherVoters(hasOtherVoters: boolean): void {
+    this.#hasOtherVoters = hasOtherVoters;
+    this.#write();
+  }
+
   #read(): void {
     let value: unknown;
     try {
@@ -53,7 +66,10 @@ export class PeerLedger {
     } catch (error) {
       throw this.#damaged(String(error));
     }
-    const { formed, incarnations } = (value ?? {}) as Record<string, unknown>;
+    const { formed, incarnations, hasOtherVoters } = (value ?? {}) as Record<string, unknown>;
+    if (hasOtherVoters !== undefined && typeof hasOtherVoters !== "boolean") {
+      throw this.#damaged("hasOtherVoters is malformed");
+    }
     if (typeof formed !== "boolean" || typeof incarnations !== "object" || incarnations === null) {
       throw this.#damaged("it is incomplete");
     }
@@ -64,10 +80,15 @@ export class PeerLedger {
       this.#incarnations.set(Number(id), incarnation);
     }
     this.#formed = formed;
+    this.#hasOtherVoters = hasOtherVoters;
   }
 
   #write(): void {
-    const content = { formed: this.#formed, incarnations: Object.fromEntries(this.#incarnations) };
+    const content = {
+      formed: this.#formed,
+      incarnations: Object.fromEntries(this.#incarnations),
+      hasOtherVoters: this.#hasOtherVoters,
+    };
     writeFileDurably(this.#path, `${JSON.stringify(content, undefined, 2)}\n`);
   }
 

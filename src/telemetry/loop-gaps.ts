@@ -4,8 +4,17 @@
  */
 const boundsMs = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000] as const;
 
+export interface LoopGapReading {
+  readonly boundsMs: readonly number[];
+  /** Per bound, and one for all above the last. */
+  readonly counts: readonly number[];
+  /** Of all gaps. */
+  readonly sumMs: number;
+}
+
 export class LoopGapCounts {
   readonly #counts = [...boundsMs, 0].map(() => 0);
+  #sumMs = 0;
   #longestTurnMs = 0;
 
   turnTook(ms: number): void {
@@ -19,11 +28,11 @@ export class LoopGapCounts {
     let at = 0;
     while (at < boundsMs.length && gapMs > boundsMs[at]!) at += 1;
     this.#counts[at]! += 1;
+    this.#sumMs += gapMs;
     return gapMs;
   }
 
-  /** Counts per bound, and one for all above the last. */
-  reading(): { readonly boundsMs: readonly number[]; readonly counts: readonly number[] } {
-    return { boundsMs, counts: [...this.#counts] };
+  reading(): LoopGapReading {
+    return { boundsMs, counts: [...this.#counts], sumMs: this.#sumMs };
   }
 }

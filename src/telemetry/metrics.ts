@@ -4,6 +4,7 @@
  * with `barge_`, in base units. Two tables say what there is.
  */
 import { Counter, Gauge, Histogram, Registry } from "prom-client";
+import type { LoopGapReading } from "./loop-gaps.ts";
 
 /** What can grow in one group; each has its bound in limits.ts, named here. */
 export interface GroupQueues {
@@ -79,6 +80,7 @@ export interface NodeFigures {
   readonly clientBytes: number;
   /** kvOpenFilesMax. */
   readonly kvOpenFiles: number;
+  readonly loopGaps: LoopGapReading;
   readonly groups: readonly GroupFigures[];
   readonly peers: readonly PeerFigures[];
 }
@@ -430,7 +432,6 @@ export class Metrics {
   readonly tallies = new Tallies();
   readonly #registry = new Registry();
   readonly #syncSeconds: Histogram;
-  readonly #loopGapSeconds: Histogram;
   #figures: (() => NodeFigures) | undefined;
   /** Gathered once per scrape. */
   #node: NodeFigures | undefined;
@@ -443,12 +444,7 @@ export class Metrics {
       buckets: durationBuckets,
       registers,
     });
-    this.#loopGapSeconds = new Histogram({
-      name: "barge_loop_gap_seconds",
-      help: "How long the event loop was held, at most, between two ticks of its clock.",
-      buckets: durationBuckets,
-      registers,
-    });
+    this.#registry.registerMetric(loopGapHistogram(() => this.#node?.loopGaps));
     this.#addNode();
     this.#addGroups();
     this.#addPeers();
@@ -462,10 +458,6 @@ export class Metrics {
 
   syncTook(seconds: number): void {
     this.#syncSeconds.observe(seconds);
-  }
-
-  loopGap(seconds: number): void {
-    this.#loopGapSeconds.observe(seconds);
   }
 
   /** All of it in the text format of Prometheus. */
@@ -593,4 +585,34 @@ export async function metricsMarkdown(metrics: Metrics): Promise<string> {
     lines.push(`| \`${name}\` | ${type} | ${help} |`);
   }
   return lines.join("\n");
+}
+
+/** What loop-gaps.ts has counted, which benchmarks read too: the histogram counts nothing of its own. */
+function loopGapHistogram(read: () => LoopGapReading | undefined): Histogram {
+  const name = "barge_loop_gap_seconds";
+  const about = {
+    name,
+    help: "How long the event loop was held, at most, between two ticks of its clock.",
+    type: "histogram",
+    aggregator: "sum",
+  };
+  const get = (): Promise<object> => Promise.resolve({ ...about, values: valuesOf(read(), name) });
+  // As much of one as a registry asks for.
+  return { ...about, get, reset: () => {} } as unknown as Histogram;
+}
+
+function valuesOf(gaps: LoopGapReading | undefined, name: string): object[] {
+  if (gaps === undefined) return [];
+  let below = 0;
+  const buckets = gaps.counts.map((count, at) => {
+    below += count;
+    const bound = gaps.boundsMs[at];
+    const le = bound === undefined ? "+Inf" : bound / 1_000;
+    return { metricName: `${name}_bucket`, labels: { le }, value: below };
+  });
+  return [
+    ...buckets,
+    { metricName: `${name}_sum`, labels: {}, value: gaps.sumMs / 1_000 },
+    { metricName: `${name}_count`, labels: {}, value: below },
+  ];
 }

@@ -35,6 +35,7 @@ const memberChange = v.variant("op", [
   }),
   v.strictObject({ op: v.literal("promote"), id: nodeId }),
   v.strictObject({ op: v.literal("demote"), id: nodeId }),
+  v.strictObject({ op: v.literal("move"), id: nodeId, address }),
   v.strictObject({ op: v.literal("remove"), id: nodeId }),
   v.strictObject({ op: v.literal("replace"), id: nodeId, by: nodeId, address }),
 ]);

@@ -54,6 +54,8 @@ export interface MemberEntry {
   readonly connected: boolean;
   /** Its log equals the leader's, durably, up to here. Absent where whoever answers has just given up leadership. */
   readonly matchIndex?: number;
+  /** The leader sends it a snapshot; `bytes` 0 = that is being prepared. Its log goes on from there. */
+  readonly snapshot?: { readonly sentBytes: number; readonly bytes: number };
   /** The data folder that speaks for it is known to the cluster: false for one that was added and has not joined yet. */
   readonly bound: boolean;
 }
@@ -70,6 +72,21 @@ export interface MembersAnswer {
   readonly members: readonly MemberEntry[];
   /** Ids that are never used again. */
   readonly removed: readonly number[];
+}
+
+/** A new member at whose address nobody answers yet. */
+export interface SilentMember {
+  readonly id: number;
+  readonly address: string;
+  /** For people. */
+  readonly why: string;
+}
+
+export interface ChangedMembersAnswer extends MembersAnswer {
+  /** False: all of it held already. */
+  readonly changed: boolean;
+  /** Absent where there is none, or nobody looked. */
+  readonly silent?: readonly SilentMember[];
 }
 
 export interface LeaderAnswer {
@@ -105,9 +122,8 @@ export interface CompactionAnswer {
 
 export interface AdminAnswers {
   readonly members: MembersAnswer;
-  /** `changed` false: all of it held already. */
-  readonly changeMembers: MembersAnswer & { readonly changed: boolean };
-  readonly join: MembersAnswer & { readonly changed: boolean };
+  readonly changeMembers: ChangedMembersAnswer;
+  readonly join: ChangedMembersAnswer;
   readonly transferLeader: LeaderAnswer;
   readonly snapshot: SnapshotAnswer;
   readonly compaction: CompactionAnswer;

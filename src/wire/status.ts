@@ -65,6 +65,8 @@ export interface GroupStatus {
 export interface LoopGaps {
   readonly boundsMs: readonly number[];
   readonly counts: readonly number[];
+  /** Of all of them. */
+  readonly sumMs: number;
 }
 
 export interface NodeStatus {

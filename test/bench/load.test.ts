@@ -41,7 +41,11 @@ function status(node: FakeNode): object {
     cpuSeconds: node.received.length / 1_000,
     peakRssBytes: 50e6,
     // Each reading finds more than the one before.
-    loopGaps: { boundsMs: [5, 20, 50, 100], counts: [90, 1, 2, 3, 4].map((n) => n * ++readings) },
+    loopGaps: {
+      boundsMs: [5, 20, 50, 100],
+      counts: [90, 1, 2, 3, 4].map((n) => n * ++readings),
+      sumMs: 0,
+    },
   };
 }
 

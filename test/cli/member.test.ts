@@ -1,5 +1,6 @@
 /** `barge member`: what it prints, what it asks for, and its exit statuses. */
 import { expect, setDefaultTimeout, test } from "bun:test";
+import { connect } from "../../src/client/index.ts";
 import { withCluster } from "../e2e/cluster.ts";
 import { barge } from "./program.ts";
 
@@ -68,5 +69,69 @@ test("what makes no sense is refused with words and a status", () =>
       const ran = await barge(["member", ...args, ...given]);
       expect([args, ran.status]).toEqual([args, status]);
       expect(ran.err).toContain(words);
+    }
+  }));
+
+test("who is somebody else is not added, unless forced; that nobody answers yet is told", () =>
+  withCluster({ nodes: 1 }, (cluster) =>
+    withCluster({ nodes: 1 }, async (other) => {
+      const member = (...args: string[]) =>
+        barge(["member", ...args, "--endpoints", cluster.endpoints]);
+      const [stranger] = other.nodes;
+      const wish = `2=${stranger!.binary}`;
+      const refused = await member("add", wish);
+      expect([refused.status, refused.out]).toEqual([1, ""]);
+      expect(refused.err).toContain("unauthorised: ");
+      expect(refused.err).toContain("node 1 of another cluster answers");
+      const web = await member("add", `2=${stranger!.http}`);
+      expect(web.err).toContain("no node of Barge");
+      const forced = await member("add", wish, "--force", "--json");
+      expect(JSON.parse(forced.out)).toMatchObject({ changed: true, members: [{}, { id: 2 }] });
+      const silent = await member("add", "3=127.0.0.1:1");
+      expect(silent.status).toBe(0);
+      expect(silent.err).toContain("nobody answers for node 3 at 127.0.0.1:1 yet");
+    }),
+  ));
+
+test("the list has the same fields over HTTP, in the SDK and on the command line", () =>
+  withCluster({ nodes: 1 }, async (cluster) => {
+    const [only] = cluster.nodes;
+    await using client = connect({ endpoints: only!.binary, timeoutMs: 10_000 });
+    await client.changeMembers([{ op: "add", id: 2, address: "127.0.0.1:1" }]);
+    const commit = expect.any(Number);
+    const golden = {
+      group: 0,
+      term: commit,
+      leader: 1,
+      commitIndex: commit,
+      configurationIndex: commit,
+      joint: false,
+      members: [
+        {
+          id: 1,
+          address: only!.binary,
+          role: "voter",
+          leader: true,
+          connected: true,
+          matchIndex: commit,
+          bound: true,
+        },
+        {
+          id: 2,
+          address: "127.0.0.1:1",
+          role: "learner",
+          promotion: true,
+          leader: false,
+          connected: false,
+          matchIndex: 0,
+          bound: false,
+        },
+      ],
+      removed: [],
+    };
+    const web: unknown = await (await only!.fetch("/v1/members")).json();
+    const typed = await barge(["member", "list", "--json", "--endpoints", only!.binary]);
+    for (const list of [web, JSON.parse(typed.out), await client.members()]) {
+      expect(list).toStrictEqual(golden);
     }
   }));

@@ -8,6 +8,7 @@ import { closeSync, mkdtempSync, openSync, readFileSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { GroupStatus, NodeStatus } from "../../src/client/index.ts";
+import type { PeerNetwork } from "./peer-network.ts";
 
 const host = "127.0.0.1";
 const program = join(import.meta.dir, "../../src/main.ts");
@@ -34,6 +35,11 @@ export interface ClusterOptions {
   readonly flags?: readonly string[];
   /** Data folder of a node, where it is not the usual one. */
   readonly dataDir?: (id: number) => string | undefined;
+  /** Through which the nodes reach each other; without one directly. */
+  readonly network?: PeerNetwork;
+  /** A module that each node loads first, and what is added to its environment. */
+  readonly preload?: string;
+  readonly environment?: (id: number) => Readonly<Record<string, string>>;
 }
 
 /** Runs `body` on a cluster that serves; whatever happens, nothing of it is left. A failure shows what each node said last. */
@@ -61,12 +67,15 @@ export class TestCluster implements AsyncDisposable {
   readonly #former: TestNode[] = [];
 
   /** Starts nothing yet. */
-  constructor({ nodes: count = 3, flags = [], dataDir }: ClusterOptions = {}) {
+  constructor(options: ClusterOptions = {}) {
+    const { nodes: count = 3, flags = [], dataDir, network, preload, environment } = options;
     this.dir = mkdtempSync(join(tmpdir(), "barge-e2e-"));
     const ports = freePorts(2 * count);
     const ids = Array.from({ length: count }, (_, i) => i + 1);
     this.#flags = flags;
-    this.members = ids.map((id) => `${id}=${host}:${ports[2 * id - 2]}`).join(",");
+    const known = network?.host ?? host;
+    this.members = ids.map((id) => `${id}=${known}:${ports[2 * id - 2]}`).join(",");
+    for (const id of ids) network?.listen(id, ports[2 * id - 2]!);
     this.nodes = ids.map(
       (id) =>
         new TestNode({
@@ -76,6 +85,8 @@ export class TestCluster implements AsyncDisposable {
           binary: `${host}:${ports[2 * id - 2]}`,
           http: `${host}:${ports[2 * id - 1]}`,
           flags: [`--initial-members=${this.members}`, ...flags],
+          preload,
+          environment: environment?.(id),
         }),
     );
   }
@@ -178,6 +189,8 @@ export interface TestNodeOptions {
   readonly binary: string;
   readonly http: string;
   readonly flags: readonly string[];
+  readonly preload?: string | undefined;
+  readonly environment?: Readonly<Record<string, string>> | undefined;
 }
 
 export class TestNode {
@@ -208,10 +221,14 @@ export class TestNode {
     return this.#paused;
   }
 
+  get pid(): number | undefined {
+    return this.#child?.pid;
+  }
+
   /** `more` replaces flags of the same name. Does nothing where it runs. */
   start(more: readonly string[] = []): void {
     if (this.#child !== undefined) return;
-    const { id, dataDir, binary, http, flags, logFile } = this.#options;
+    const { id, dataDir, binary, http, flags, logFile, preload, environment } = this.#options;
     const log = openSync(logFile, "a");
     this.#logStart = readFileSync(logFile).byteLength;
     const replaced = new Set(more.map(flagName));
@@ -222,13 +239,18 @@ export class TestNode {
       `--http-listen=${http}`,
       ...flags,
     ].filter((flag) => !replaced.has(flagName(flag)));
+    const first = preload === undefined ? [] : ["--preload", preload];
     const child = Bun.spawn(
-      [process.execPath, program, "serve", ...all, ...more, "--exit-with-parent"],
+      [process.execPath, ...first, program, "serve", ...all, ...more, "--exit-with-parent"],
       {
         stdin: "pipe",
         stdout: "ignore",
         stderr: log,
-        env: { PATH: process.env["PATH"] ?? "", HOME: process.env["HOME"] ?? "" },
+        env: {
+          PATH: process.env["PATH"] ?? "",
+          HOME: process.env["HOME"] ?? "",
+          ...environment,
+        },
       },
     );
     closeSync(log);

@@ -3,14 +3,14 @@
  * node, and with space again it goes on by itself. Nothing is lost. Skips where nothing can be mounted.
  */
 import { expect, test } from "bun:test";
-import { appendFileSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { BargeError } from "../../src/errors.ts";
 import { fatalTable } from "../../src/fatal.ts";
 import { until, withCluster } from "./cluster.ts";
 import { HttpDoor } from "./doors.ts";
-import { mounted } from "./mount.ts";
+import { fillWith, mounted } from "./mount.ts";
 import { Workload } from "./workload.ts";
 
 const testMsMax = 90_000;
@@ -41,15 +41,6 @@ async function onSmallDisk(body: (disk: SmallDisk) => Promise<void>): Promise<vo
     });
   } finally {
     rmSync(dir, { recursive: true, force: true });
-  }
-}
-
-function fillWith(path: string): void {
-  const block = new Uint8Array(4_096);
-  try {
-    for (;;) appendFileSync(path, block);
-  } catch (error) {
-    expect((error as NodeJS.ErrnoException).code).toBe("ENOSPC");
   }
 }
 

@@ -5,7 +5,7 @@
 import { expect, test } from "bun:test";
 import { readdirSync, rmSync, statSync, truncateSync } from "node:fs";
 import { join } from "node:path";
-import { type TestCluster, type TestNode, withCluster } from "./cluster.ts";
+import { type TestCluster, type TestNode, until, withCluster } from "./cluster.ts";
 import { HttpDoor } from "./doors.ts";
 import { damageWal } from "./wal.ts";
 
@@ -115,6 +115,29 @@ test(
         expect(group!.leader).toBe(0);
       }
       expect(await textOf(node, "/readyz")).toMatch(/majority be wounded/);
+    }),
+  testMsMax,
+);
+
+test(
+  "a node whose cluster grew from it alone is healed too",
+  () =>
+    withCluster({ nodes: 1 }, async (cluster) => {
+      for (let added = 0; added < 2; added++) {
+        const joining = cluster.join();
+        joining.start();
+        await joining.ready();
+      }
+      await until("all are voters", async () => {
+        const [group] = (await cluster.nodes[0]!.status()).groups;
+        return group!.members.filter(({ voter }) => voter).length === 3;
+      });
+      const node = await damaged(cluster, damages["a log that is gone"]!);
+      for (const each of cluster.nodes) each.start();
+      await cluster.converged();
+      await node.ready();
+      expect((await node.status()).health).toBe("ok");
+      expect((await new HttpDoor(node).get("key25", 5_000))?.value).toBe(value);
     }),
   testMsMax,
 );

@@ -1,5 +1,5 @@
 /** A small file system of its own for a test, where this process may mount one; else the reason is printed and the caller skips. */
-import { mkdirSync } from "node:fs";
+import { appendFileSync, mkdirSync } from "node:fs";
 
 export interface Mount extends Disposable {
   readonly path: string;
@@ -25,6 +25,16 @@ export function mounted(path: string, options: string): Mount | undefined {
       mountCommand("umount", "-l", path);
     },
   };
+}
+
+/** Takes all that is left of the file system into one file. */
+export function fillWith(path: string): void {
+  const block = new Uint8Array(4_096);
+  try {
+    for (;;) appendFileSync(path, block);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== "ENOSPC") throw error;
+  }
 }
 
 /** Undefined where it went well, else what it said. */

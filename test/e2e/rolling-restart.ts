@@ -16,15 +16,33 @@ const acknowledgedBetween = 300;
 
 const { rounds, writers } = numberFlags({ rounds: 5, writers: 8 });
 
-async function restart(node: TestNode): Promise<string> {
+interface Restart {
+  readonly what: string;
+  /** By performance.now(): asked to stop, ended, and serving again. */
+  readonly beganMs: number;
+  readonly endedMs: number;
+  readonly readyMs: number;
+}
+
+async function restart(node: TestNode): Promise<Restart> {
   const leads = (await node.group()).role === "leader";
   const beganMs = performance.now();
   const { status } = await node.terminate();
-  const downMs = performance.now() - beganMs;
+  const endedMs = performance.now();
   if (status !== 0) throw new Error(`node ${node.id} ended with ${status}\n${node.logTail()}`);
   node.start();
   await node.ready();
-  return `node ${node.id}${leads ? " (leader)" : ""} gone in ${Math.round(downMs)} ms`;
+  const what = `node ${node.id}${leads ? " (leader)" : ""}`;
+  return { what, beganMs, endedMs, readyMs: performance.now() };
+}
+
+/** When the write that waited longest was acknowledged, as seen from the restarts of the round. */
+function momentOf(atMs: number, restarts: readonly Restart[]): string {
+  const last = restarts.findLast(({ beganMs }) => beganMs <= atMs);
+  if (last === undefined) return "before any restart";
+  const afterMs = Math.round(atMs - last.beganMs);
+  const phase = atMs < last.endedMs ? "stopping" : atMs < last.readyMs ? "starting" : "back";
+  return `${afterMs} ms after the signal to ${last.what}, which was ${phase}`;
 }
 
 await withCluster({}, async (cluster) => {
@@ -37,16 +55,19 @@ await withCluster({}, async (cluster) => {
   const waits: number[] = [];
   for (let round = 1; round <= rounds; round++) {
     workload.counts.longestMs = 0;
-    const told: string[] = [];
+    const restarts: Restart[] = [];
     for (const node of cluster.nodes) {
       await workload.acknowledges(acknowledgedBetween);
-      told.push(await restart(node));
+      restarts.push(await restart(node));
       await workload.acknowledges(acknowledgedBetween);
     }
-    const { longestMs } = workload.counts;
+    const { longestMs, longestEndedMs } = workload.counts;
     waits.push(longestMs);
+    const told = restarts.map(
+      ({ what, beganMs, endedMs }) => `${what} gone in ${Math.round(endedMs - beganMs)} ms`,
+    );
     process.stdout.write(
-      `round ${round}: longest wait ${Math.round(longestMs)} ms; ${told.join(", ")}\n`,
+      `round ${round}: longest wait ${Math.round(longestMs)} ms, ${momentOf(longestEndedMs, restarts)}; ${told.join(", ")}\n`,
     );
   }
   await workload.stop();

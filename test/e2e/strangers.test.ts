@@ -97,6 +97,25 @@ describe.concurrent("nodes that have no place", () => {
     });
   }, 60_000);
 
+  test("a joiner that nobody can reach at its address says so, and is reached once it is told right", async () => {
+    await withCluster({ nodes: 1 }, async (cluster) => {
+      const [first] = cluster.nodes;
+      const joiner = cluster.join();
+      joiner.start(["--advertise=nowhere.invalid:9091"]);
+      await until("it says so", async () => {
+        const response = await joiner.fetch("/readyz");
+        return (await response.text()).includes("no member has reached it at nowhere.invalid:9091");
+      });
+      await until("its log says so", () =>
+        Promise.resolve(joiner.log().includes("no member has reached it")),
+      );
+      await using client = connect({ endpoints: first!.binary, timeoutMs: 10_000 });
+      await client.changeMembers([{ op: "move", id: joiner.id, address: joiner.binary }]);
+      await votes(cluster, [joiner]);
+      await joiner.ready();
+    });
+  }, 60_000);
+
   test("another token does not join, and another cluster's folder does not serve", async () => {
     await withCluster({ flags: ["--cluster-token=ours"] }, async (cluster) => {
       const stranger = cluster.join();

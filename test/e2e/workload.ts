@@ -27,6 +27,8 @@ export interface WorkloadCounts {
   reads: number;
   /** Longest time from the call of a write to its acknowledgement. */
   longestMs: number;
+  /** When that one was acknowledged, by performance.now(). */
+  longestEndedMs: number;
 }
 
 const pageItems = 1_000;
@@ -40,6 +42,7 @@ export class Workload implements AsyncDisposable {
     unknown: 0,
     reads: 0,
     longestMs: 0,
+    longestEndedMs: 0,
   };
   readonly #cluster: TestCluster;
   readonly #clients: readonly Client[];
@@ -171,7 +174,11 @@ class Writer {
     const beganMs = performance.now();
     try {
       const revision = await door.put(key, value, timeoutMs);
-      counts.longestMs = Math.max(counts.longestMs, performance.now() - beganMs);
+      const endedMs = performance.now();
+      if (endedMs - beganMs > counts.longestMs) {
+        counts.longestMs = endedMs - beganMs;
+        counts.longestEndedMs = endedMs;
+      }
       if (!(revision > this.#lastRevision)) {
         throw new Error(`${key}: revision ${revision} acknowledged after ${this.#lastRevision}`);
       }

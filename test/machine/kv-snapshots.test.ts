@@ -14,6 +14,7 @@ import {
 import { createMachine, KvFiles } from "../../src/machine/machines.ts";
 import { encodeKvGet, encodeKvPut, readKvEntry } from "../../src/wire/kv.ts";
 import { nextDigest } from "../../src/wire/snapshot-messages.ts";
+import { fillWith, mounted } from "../e2e/mount.ts";
 import { Answers, Results, TestLog } from "./log.ts";
 
 const limits = checkLimits({ ...defaultLimits, kvWalBytesMax: 100_000 });
@@ -209,6 +210,44 @@ describe("kv snapshots", () => {
     await new Promise((done) => last.write(0, new Uint8Array(10), done));
     expect(heard).toBe(0);
     last.discard();
+    snapshot.release();
+    sender.machine.close();
+    receiver.machine.close();
+  });
+
+  test("a disk that is full when one is to be opened: it is asked again, and nothing has changed", async () => {
+    const log = new TestLog();
+    const sender = new World();
+    put(log, 0, 50, "value");
+    sender.apply(log);
+    await sender.flush();
+    const snapshot = (await sender.prepare())!;
+    using mount = mounted(join(root, "small"), "size=1m");
+    if (mount === undefined) return;
+    const receiver = new World(mount.path);
+    const { incoming, ok } = await transfer(snapshot, receiver);
+    expect(ok).toBe(true);
+    // As when somebody else takes the space that SQLite gives back and asks for again.
+    for (const name of ["kv-1.db-shm", "kv-1.db-wal"]) rmSync(join(mount.path, "0", name));
+    const rest = join(mount.path, "rest");
+    fillWith(rest);
+    expect([incoming.open(), incoming.open()]).toEqual([false, false]);
+    expect(receiver.machine.appliedIndex).toBe(0);
+
+    // Once it is open, going over to it takes no space.
+    rmSync(rest);
+    expect(incoming.open()).toBe(true);
+    fillWith(rest);
+    expect(incoming.open()).toBe(true);
+    receiver.machine.recoverFromSnapshot(incoming);
+    expect(receiver.machine.appliedIndex).toBe(50);
+    expect(receiver.get("key-3")?.trim()).toBe("value-3");
+
+    rmSync(rest);
+    const unwanted = await transfer(snapshot, receiver);
+    expect(unwanted.incoming.open()).toBe(true);
+    unwanted.incoming.discard();
+    await receiver.until(() => !receiver.names.includes("kv-2.db"));
     snapshot.release();
     sender.machine.close();
     receiver.machine.close();

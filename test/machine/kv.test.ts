@@ -541,26 +541,32 @@ describe("kv", () => {
     expect(machine.durableIndex).toBe(1);
   });
 
-  test("apply takes fewer batches while both memtables are full, and goes on after the flush", () => {
-    const limits = limitsWith({ memtableBytes: 1 });
-    const timers: (() => void)[] = [];
-    const file = new SimKvFile({ random: () => 0, schedule: (_, run) => timers.push(run) });
-    const machine = new KvMachine({ file, limits, nowMs: () => 0 });
-    machine.open();
-    const log = new TestLog();
-    for (let i = 0; i < 5; i++) log.add([[encodeKvPut(text(`k${i}`), text("v"))]]);
-    const results = new Results();
-    expect(machine.apply(log.batches, results)).toBe(2);
-    expect(machine.apply(log.from(3), results)).toBe(0);
-    machine.allowDurable(2);
-    machine.work(0);
-    // Committed, and said so: the frozen memtable is free.
-    timers.shift()!();
-    expect(machine.apply(log.from(3), results)).toBe(0);
-    timers.shift()!();
-    expect(machine.apply(log.from(3), results)).toBe(1);
-    expect(machine.appliedIndex).toBe(3);
-  });
+  test.each([
+    ["are full", { memtableBytes: 1 }],
+    ["hold back as much log as they may", { flushLogBytes: 1 }],
+  ])(
+    "apply takes fewer batches while both memtables %s, and goes on after the flush",
+    (_, small) => {
+      const limits = limitsWith(small);
+      const timers: (() => void)[] = [];
+      const file = new SimKvFile({ random: () => 0, schedule: (_, run) => timers.push(run) });
+      const machine = new KvMachine({ file, limits, nowMs: () => 0 });
+      machine.open();
+      const log = new TestLog();
+      for (let i = 0; i < 5; i++) log.add([[encodeKvPut(text(`k${i}`), text("v"))]]);
+      const results = new Results();
+      expect(machine.apply(log.batches, results)).toBe(2);
+      expect(machine.apply(log.from(3), results)).toBe(0);
+      machine.allowDurable(2);
+      machine.work(0);
+      // Committed, and said so: the frozen memtable is free.
+      timers.shift()!();
+      expect(machine.apply(log.from(3), results)).toBe(0);
+      timers.shift()!();
+      expect(machine.apply(log.from(3), results)).toBe(1);
+      expect(machine.appliedIndex).toBe(3);
+    },
+  );
 
   test("apply resumes within a batch and skips what is applied", () => {
     const limits = defaultLimits;

@@ -4,7 +4,7 @@ import { mkdtempSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { defaultLimits } from "../../src/limits.ts";
-import { Peers, type PeerRefusal } from "../../src/node/peers.ts";
+import { hasOtherVoters, Peers, type PeerRefusal } from "../../src/node/peers.ts";
 import type { Raft } from "../../src/raft/raft.ts";
 import type { Configuration } from "../../src/raft/ready.ts";
 import { PeerLedger } from "../../src/storage/peer-ledger.ts";
@@ -24,8 +24,10 @@ class World {
   commit = 0;
   dialled: Record<number, string> = {};
   formed = 0;
+  readonly elsewhere: [number, string][] = [];
   isLost = true;
   readonly peers: Peers;
+  readonly ledger = new PeerLedger(mkdtempSync(join(tmpdir(), "barge-peers-")));
 
   constructor(initial: readonly number[], joined = false) {
     const initialMembers = new Map(
@@ -57,11 +59,12 @@ class World {
       incarnation: "folder-1",
       limits: defaultLimits,
       raft,
-      ledger: new PeerLedger(mkdtempSync(join(tmpdir(), "barge-peers-"))),
+      ledger: this.ledger,
       initialMembers,
       isLost: () => this.isLost,
       setMembers: (addresses) => (this.dialled = Object.fromEntries(addresses)),
       formed: () => this.formed++,
+      elsewhere: (id, message) => void this.elsewhere.push([id, message]),
     });
     this.peers.refresh(0);
   }
@@ -205,4 +208,48 @@ describe("guests", () => {
     expect(world.hello(2, { configurationIndex: 9 })).toBeUndefined();
     expect(world.hello(3, { configurationIndex: 1 })?.code).toBe("unknown_member");
   });
+});
+
+describe("other voters, for a log that is damaged later", () => {
+  const others = (world: World): boolean | undefined => world.ledger.hasOtherVoters;
+
+  test("are noted as soon as there are any, committed or not, and until there are none", () => {
+    const world = new World([1]);
+    expect(others(world)).toBeUndefined();
+    world.append(5, members([1], { learners: [2], addresses: { 1: "a:1", 2: "b:1" } }));
+    world.peers.refresh(0);
+    expect(others(world)).toBeUndefined();
+    world.append(6, members([1, 2], { outgoing: [1] }), false);
+    world.peers.refresh(0);
+    expect(others(world)).toBe(true);
+    world.commit = 6;
+    world.append(7, members([1]), false);
+    world.peers.refresh(0);
+    expect(others(world)).toBe(true);
+    world.commit = 7;
+    world.peers.refresh(0);
+    expect(others(world)).toBe(false);
+  });
+
+  test("are there from the start where several formed the cluster, or this node joined one", () => {
+    for (const world of [new World([1, 2, 3]), new World([1], true)]) {
+      expect(hasOtherVoters(world.ledger, new Map())).toBe(true);
+      expect(others(world)).toBeUndefined();
+    }
+  });
+});
+
+test("a member that gives another address than the known one is told of once, and let in", () => {
+  const world = new World([1, 2, 3]);
+  expect(world.hello(2)).toBeUndefined();
+  expect(world.elsewhere).toEqual([]);
+  for (let i = 0; i < 2; i++) expect(world.hello(2, { address: "new:1" })).toBeUndefined();
+  expect(world.elsewhere).toEqual([[2, expect.stringContaining("barge member move 2=new:1")]]);
+  // It is dialled where the members have it until they are told otherwise.
+  expect(world.dialled[2]).toBe("host-2:1");
+  world.append(5, members([1, 2, 3], { addresses: { 1: "host-1:1", 2: "new:1", 3: "host-3:1" } }));
+  world.peers.refresh(0);
+  expect(world.dialled[2]).toBe("new:1");
+  expect(world.hello(2, { address: "new:1" })).toBeUndefined();
+  expect(world.elsewhere).toHaveLength(1);
 });

@@ -68,6 +68,12 @@ describe("one change", () => {
       [{ op: "remove", id: 1 }],
       "2 3 |  |  | was 1 2 3",
     ],
+    [
+      "an address changes in one step",
+      three,
+      [{ op: "move", id: 2, address: "new:1" }],
+      "1 2 3 |  | ",
+    ],
     ["a learner leaves at once", configurationOf([1], [2]), [{ op: "remove", id: 2 }], "1 |  | -2"],
     [
       "a voter becomes a learner by a joint state",
@@ -99,6 +105,24 @@ describe("one change", () => {
     expect(shown(next(promised, { op: "remove", id: 3 }))).toBe("1 2 | 4>0 |  | was 1 2 3");
     expect(shown(next(promised, { op: "remove", id: 4 }))).toBe("1 2 3 |  | -4");
   });
+});
+
+test("who moves is at the new address alone, in whatever role", () => {
+  const move: MemberChange = { op: "move", id: 2, address: "new:1" };
+  for (const current of [three, configurationOf([1, 3], [2])]) {
+    expect(next(current, move)).toEqual({
+      ...current,
+      addresses: { ...current.addresses, 2: "new:1" },
+    });
+  }
+  // Its former address is another's to take.
+  const freed = next(three, move, {
+    op: "add",
+    id: 4,
+    address: three.addresses[2]!,
+    learner: true,
+  });
+  expect(freed.addresses[4]).toBe(three.addresses[2]!);
 });
 
 describe("what follows by itself", () => {
@@ -140,6 +164,7 @@ describe("asked again", () => {
       leaveJoint(promoteLearners(next(three, replace(3, 4)), [4])),
       [replace(3, 4)],
     ],
+    ["a move that is done", three, [{ op: "move", id: 2, address: three.addresses[2]! }]],
     [
       "a removal that is done",
       leaveJoint(next(three, { op: "remove", id: 3 })),
@@ -187,6 +212,14 @@ describe("refused", () => {
     ["a node in its own place", three, [replace(3, 3)], "bad_request"],
     ["a voter in another's place", three, [replace(3, 2)], "member_exists"],
     ["two places for one", next(three, replace(3, 4)), [replace(2, 4)], "member_exists"],
+    [
+      "to move to the address of another",
+      three,
+      [{ op: "move", id: 2, address: three.addresses[3]! }],
+      "member_exists",
+    ],
+    ["to move to nowhere", three, [{ op: "move", id: 2, address: "" }], "bad_request"],
+    ["to move a stranger", three, [{ op: "move", id: 9, address: "x:1" }], "unknown_member"],
     ["to remove a stranger", three, [{ op: "remove", id: 9 }], "unknown_member"],
     ["to promote a stranger", three, [{ op: "promote", id: 9 }], "unknown_member"],
     ["to demote a stranger", three, [{ op: "demote", id: 9 }], "unknown_member"],

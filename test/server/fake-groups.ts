@@ -108,7 +108,7 @@ export class FakeGroups implements Groups {
       syncs: { count: 0, p50Ms: 0, p99Ms: 0 },
       cpuSeconds: 0,
       peakRssBytes: 0,
-      loopGaps: { boundsMs: [5, 20, 50, 100], counts: [90, 5, 3, 1, 1] },
+      loopGaps: { boundsMs: [5, 20, 50, 100], counts: [90, 5, 3, 1, 1], sumMs: 900 },
     };
   }
 

@@ -72,6 +72,13 @@ test.each([
     { changes: [{ op: "demote", id: 4 }], force: true },
   ],
   [
+    "PATCH",
+    "/v1/members/4",
+    { address: "127.0.0.1:1" },
+    "changeMembers",
+    { changes: [{ op: "move", id: 4, address: "127.0.0.1:1" }], force: false },
+  ],
+  [
     "DELETE",
     "/v1/members/4?force=false",
     undefined,
@@ -121,6 +128,7 @@ test.each([
   ["POST", "/v1/members", undefined, 400, "must be a JSON object"],
   ["PATCH", "/v1/members/4", { role: "king" }, 400, 'must be "voter" or "learner"'],
   ["PATCH", "/v1/members/4", { role: "voter", x: 1 }, 400, "x: is unknown"],
+  ["PATCH", "/v1/members/4", { role: "voter", address: "a:1" }, 400, "only one of them"],
   ["DELETE", "/v1/members/4?force=maybe", undefined, 400, "force must be one of true, false"],
   ["DELETE", "/v1/members/4?fast=true", undefined, 400, 'Unknown parameter "fast"'],
   ["PUT", "/v1/members", "x", 405, "Not PUT here, but GET, HEAD, POST, PATCH."],

@@ -85,6 +85,7 @@ export class SimKvFolder implements KvFolder {
           done(matches(incoming.bytes, proof));
         });
       },
+      open: () => this.#bytesMax === Infinity,
       discard: () => {
         wanted = false;
         this.#later(() => this.#delete(generation));

@@ -30,11 +30,26 @@ test("a cluster that has formed once stays formed", () => {
   expect(new PeerLedger(path).formed).toBe(true);
 });
 
-test.each(["", "nonsense", "[]", '{"formed":1,"incarnations":{}}', '{"formed":true}'])(
-  "a damaged ledger is refused with words: %p",
-  (text) => {
-    const path = folder();
-    writeFileSync(join(path, "peers.json"), text);
-    expect(() => new PeerLedger(path)).toThrow("bring it back from a copy");
-  },
-);
+test("whether there are other voters is kept once it was said", () => {
+  const path = folder();
+  expect(new PeerLedger(path).hasOtherVoters).toBeUndefined();
+  new PeerLedger(path).setOtherVoters(true);
+  const later = new PeerLedger(path);
+  expect(later.hasOtherVoters).toBe(true);
+  later.setOtherVoters(false);
+  later.form();
+  expect(new PeerLedger(path).hasOtherVoters).toBe(false);
+});
+
+test.each([
+  "",
+  "nonsense",
+  "[]",
+  '{"formed":1,"incarnations":{}}',
+  '{"formed":true}',
+  '{"formed":true,"incarnations":{},"hasOtherVoters":1}',
+])("a damaged ledger is refused with words: %p", (text) => {
+  const path = folder();
+  writeFileSync(join(path, "peers.json"), text);
+  expect(() => new PeerLedger(path)).toThrow("bring it back from a copy");
+});

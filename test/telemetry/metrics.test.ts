@@ -38,6 +38,7 @@ const node: NodeFigures = {
   connections: 3,
   clientBytes: 4,
   kvOpenFiles: 5,
+  loopGaps: { boundsMs: [5, 20], counts: [90, 8, 2], sumMs: 500 },
   groups: [group],
   peers: [{ id: 2, connected: true, sendQueueBytes: 6, framesDropped: 7 }],
 };
@@ -91,11 +92,22 @@ test("durations fall into buckets from a tenth of a millisecond on", async () =>
   const metrics = new Metrics();
   metrics.syncTook(0.000_15);
   metrics.syncTook(0.003);
-  metrics.loopGap(0.5);
   const text = await metrics.text();
   expect(sample(text, 'barge_log_sync_duration_seconds_bucket{le="0.0002"}')[0]).toEndWith(" 1");
   expect(sample(text, "barge_log_sync_duration_seconds_count")).toEqual([
     "barge_log_sync_duration_seconds_count 2",
   ]);
-  expect(sample(text, "barge_loop_gap_seconds_sum")).toEqual(["barge_loop_gap_seconds_sum 0.5"]);
+});
+
+test("how long the loop was held is a histogram of what is counted elsewhere", async () => {
+  const metrics = new Metrics();
+  expect(sample(await metrics.text(), "barge_loop_gap_seconds")).toEqual([]);
+  metrics.observe(() => node);
+  expect(sample(await metrics.text(), "barge_loop_gap_seconds")).toEqual([
+    'barge_loop_gap_seconds_bucket{le="0.005"} 90',
+    'barge_loop_gap_seconds_bucket{le="0.02"} 98',
+    'barge_loop_gap_seconds_bucket{le="+Inf"} 100',
+    "barge_loop_gap_seconds_sum 0.5",
+    "barge_loop_gap_seconds_count 100",
+  ]);
 });

@@ -1,0 +1,128 @@
+/** Who receives a snapshot: where the disk is full at the moment of going over to it, log and machine stay as they were until there is space. */
+import { expect, test } from "bun:test";
+import { crc32 } from "node:zlib";
+import type { IncomingSnapshot } from "../../src/machine/machine.ts";
+import { NullMachine } from "../../src/machine/null.ts";
+import { SnapshotReceiver } from "../../src/node/snapshot-receiver.ts";
+import { encodeConfiguration } from "../../src/raft/configuration.ts";
+import type { PeerMessage } from "../../src/wire/messages.ts";
+import { nextDigest } from "../../src/wire/snapshot-messages.ts";
+import { TestCluster, configurationOf, group, testLimits } from "../raft/harness.ts";
+import { SimKvFile } from "../sim/sim-kv-file.ts";
+
+/** Its snapshots are whole as soon as they are begun, and can be opened once there is space. */
+class Receiver extends NullMachine {
+  space = false;
+  opens = 0;
+  discarded = 0;
+
+  override receiveSnapshot(): IncomingSnapshot {
+    return {
+      generation: 1,
+      write: (_offset, _bytes, done) => done(true),
+      finish: (_proof, done) => done(true),
+      open: () => {
+        this.opens++;
+        return this.space;
+      },
+      discard: () => void this.discarded++,
+    };
+  }
+}
+
+const bytes = 10;
+const { diskFullRetryMs, snapshotStallMs } = testLimits;
+
+/** Node 2, to which the leader has offered one of 10 bytes. */
+class World {
+  readonly machine: Receiver;
+  readonly receiver: SnapshotReceiver;
+  readonly sent: PeerMessage[] = [];
+  readonly errors: string[] = [];
+  readonly told: string[] = [];
+  installed = 0;
+  readonly #term: number;
+  #digest = 0;
+
+  constructor() {
+    const configuration = configurationOf([1, 2]);
+    const cluster = new TestCluster([1, 2].map((id) => ({ id, configuration })));
+    this.#term = cluster.elect(1).raft.term;
+    const file = new SimKvFile({ random: () => 0, schedule: () => {} });
+    this.machine = new Receiver({ limits: testLimits, nowMs: () => 0, file });
+    this.receiver = new SnapshotReceiver({
+      group,
+      nodeId: 2,
+      limits: testLimits,
+      raft: cluster.node(2).raft,
+      machine: this.machine,
+      transport: {
+        send: (message) => void this.sent.push(message),
+        connected: () => true,
+        flush: () => {},
+      },
+      logger: {
+        info: (_, words) => void this.told.push(words),
+        error: (_, words) => void this.errors.push(words),
+      },
+      wake: () => {},
+      install: () => {
+        this.installed++;
+        return true;
+      },
+    });
+    const start = { index: 100, term: this.#term, crc: 1, timeMs: 0 };
+    const members = encodeConfiguration(configuration);
+    const offer = { type: "snapshotOffer" as const, ...this.#peer, start, bytes };
+    this.receiver.offered({ ...offer, configuration: members });
+  }
+
+  get #peer() {
+    return { group, from: 1, to: 2, term: this.#term, snapshot: 7 };
+  }
+
+  chunk(offset: number, length: number): void {
+    const body = new Uint8Array(length);
+    const crc = crc32(body);
+    this.#digest = nextDigest(this.#digest, crc);
+    const place = { offset, digest: this.#digest, crc, body };
+    this.receiver.chunk({ type: "snapshotChunk", ...this.#peer, ...place });
+  }
+}
+
+test("a disk that is full when a whole snapshot is to be opened: it waits, and goes over once there is space", () => {
+  const world = new World();
+  const { receiver, machine, errors, sent } = world;
+  world.chunk(0, bytes);
+  for (let nowMs = 0; nowMs < diskFullRetryMs; nowMs += diskFullRetryMs / 10) receiver.work(nowMs);
+  expect(machine.opens).toBe(1);
+  expect(errors).toEqual(["the disk is too full to go over to the snapshot: free some space"]);
+  receiver.work(diskFullRetryMs * 2);
+  receiver.work(snapshotStallMs * 2);
+  expect([machine.opens, world.installed, machine.discarded]).toEqual([3, 0, 0]);
+  const isDone = (message: PeerMessage): boolean =>
+    message.type === "snapshotReply" && message.state === "done";
+  expect(sent.some(isDone)).toBe(false);
+
+  machine.space = true;
+  receiver.work(snapshotStallMs * 3);
+  expect([world.installed, machine.discarded, receiver.idle]).toEqual([1, 0, true]);
+  expect(isDone(sent.at(-1)!)).toBe(true);
+  expect(errors).toHaveLength(1);
+});
+
+test("one that takes long is told of every some seconds, until it is whole", () => {
+  const world = new World();
+  const { receiver, machine, told } = world;
+  machine.space = true;
+  const begun = ["receiving a snapshot"];
+  for (let nowMs = 0; nowMs < 5_000; nowMs += 500) receiver.work(nowMs);
+  expect(told).toEqual(begun);
+  world.chunk(0, bytes / 2);
+  for (let nowMs = 5_000; nowMs < 10_000; nowMs += 500) receiver.work(nowMs);
+  expect(told).toEqual([...begun, "still receiving a snapshot"]);
+  world.chunk(bytes / 2, bytes / 2);
+  for (let nowMs = 10_000; nowMs < 20_000; nowMs += 500) receiver.work(nowMs);
+  expect(told).toHaveLength(3);
+  expect([world.installed, receiver.idle]).toEqual([1, true]);
+});
