@@ -129,13 +129,14 @@ export function leaveJoint(current: Configuration): Configuration {
 /** These learners become voters, and those whose places they take are removed. */
 export function promoteLearners(current: Configuration, ids: readonly number[]): Configuration {
   const draft = draftOf(current);
+  const replaced = ids.map((id) => draft.promotions.get(id) ?? 0);
   for (const id of ids) {
-    const place = draft.promotions.get(id) ?? 0;
     draft.promotions.delete(id);
     draft.learners.delete(id);
     draft.voters.add(id);
-    if (place !== 0) removeMember(draft, place);
   }
+  // After all of them: a learner whose place another one takes may be among them itself.
+  for (const place of replaced) if (place !== 0) removeMember(draft, place);
   return finish(draft);
 }
 

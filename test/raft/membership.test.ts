@@ -135,6 +135,21 @@ describe("what follows by itself", () => {
     expect(left.addresses).toEqual({ 2: at(2), 3: at(3) });
   });
 
+  test("a learner that is replaced and caught up at the same moment goes (seed 131404)", () => {
+    const replaced = next(configurationOf([1, 2, 3, 5]), replace(5, 4));
+    const demoted = leaveJoint(next(replaced, { op: "demote", id: 5 }));
+    const both = next(demoted, { op: "promote", id: 5 });
+    expect(shown(both)).toBe("1 2 3 | 4>5 5>0 | ");
+    for (const ids of [
+      [4, 5],
+      [5, 4],
+    ]) {
+      const joint = promoteLearners(both, ids);
+      expect(decodeConfiguration(encodeConfiguration(joint))).toEqual(joint);
+      expect(shown(leaveJoint(joint))).toBe("1 2 3 4 |  | -5");
+    }
+  });
+
   test("learners become voters, and those whose places they take go", () => {
     const promised = next(three, replace(3, 4), add(5), add(6));
     const joint = promoteLearners(promised, [4, 5]);

@@ -270,6 +270,8 @@ export class DurableLedger {
   #record(segment: number, record: LogRecord, fresh: boolean): void {
     if (record.group !== this.#group) return;
     const about = { seq: record.seq, segment, synced: false };
+    // Where rot has struck a state, and the node goes on, a later segment repeats what counts.
+    const isRepeated = this.#damaged && !fresh;
     if (record.kind === RecordKind.batch) {
       // The data belongs to whoever appended it, so only numbers are kept.
       const batch = readBatch(record.data, 0);
@@ -279,8 +281,7 @@ export class DurableLedger {
       if (fresh) this.#onAppend(batch, this.visible);
     } else if (record.kind === RecordKind.hardState) {
       const hardState = readHardState(record.data);
-      // Rot has struck it, and a later segment repeats what counts.
-      if (hardState === undefined && this.#damaged && !fresh) return;
+      if (hardState === undefined && isRepeated) return;
       if (hardState === undefined) throw new Error("appended bytes are no hard state");
       const { term, votedFor } = hardState;
       if (fresh) checkHardState(this.visible, term, votedFor);
@@ -289,6 +290,7 @@ export class DurableLedger {
       this.#changes.push({ ...about, hardState: { term, votedFor } });
     } else if (record.kind === RecordKind.logStart) {
       const logStart = readLogStart(record.data);
+      if (logStart === undefined && isRepeated) return;
       if (logStart === undefined) throw new Error("appended bytes are no log start");
       const { start: restore, resets } = logStart;
       if (!resets) {
@@ -307,6 +309,7 @@ export class DurableLedger {
       this.#changes.push({ ...about, restore });
     } else if (record.kind === RecordKind.wound) {
       const wound = readWound(record.data);
+      if (wound === undefined && isRepeated) return;
       if (wound === undefined) throw new Error("appended bytes are no wound");
       const { cut } = wound;
       if (wound.wound !== undefined && !this.#damaged) throw new Error("a wound without damage");
