@@ -7,6 +7,7 @@ import {
   readHardState,
   readLogStart,
   readWound,
+  recordIntact,
   type LogStartRecord,
 } from "../../src/storage/records.ts";
 import { batchIntact, readBatch, type Batch, type LogStart } from "../../src/wire/batch.ts";
@@ -270,8 +271,9 @@ export class DurableLedger {
   #record(segment: number, record: LogRecord, fresh: boolean): void {
     if (record.group !== this.#group) return;
     const about = { seq: record.seq, segment, synced: false };
-    // Where rot has struck a state, and the node goes on, a later segment repeats what counts.
-    const isRepeated = this.#damaged && !fresh;
+    // Rot has struck it, and the node goes on: a later segment repeats what counts.
+    const mayBeRotten = this.#damaged && !fresh && record.kind !== RecordKind.batch;
+    if (mayBeRotten && !recordIntact(record)) return;
     if (record.kind === RecordKind.batch) {
       // The data belongs to whoever appended it, so only numbers are kept.
       const batch = readBatch(record.data, 0);
@@ -281,7 +283,6 @@ export class DurableLedger {
       if (fresh) this.#onAppend(batch, this.visible);
     } else if (record.kind === RecordKind.hardState) {
       const hardState = readHardState(record.data);
-      if (hardState === undefined && isRepeated) return;
       if (hardState === undefined) throw new Error("appended bytes are no hard state");
       const { term, votedFor } = hardState;
       if (fresh) checkHardState(this.visible, term, votedFor);
@@ -290,7 +291,6 @@ export class DurableLedger {
       this.#changes.push({ ...about, hardState: { term, votedFor } });
     } else if (record.kind === RecordKind.logStart) {
       const logStart = readLogStart(record.data);
-      if (logStart === undefined && isRepeated) return;
       if (logStart === undefined) throw new Error("appended bytes are no log start");
       const { start: restore, resets } = logStart;
       if (!resets) {
@@ -309,7 +309,6 @@ export class DurableLedger {
       this.#changes.push({ ...about, restore });
     } else if (record.kind === RecordKind.wound) {
       const wound = readWound(record.data);
-      if (wound === undefined && isRepeated) return;
       if (wound === undefined) throw new Error("appended bytes are no wound");
       const { cut } = wound;
       if (wound.wound !== undefined && !this.#damaged) throw new Error("a wound without damage");
