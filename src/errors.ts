@@ -122,6 +122,20 @@ export const errorTable = {
     "not-applied",
     "Leadership was not handed over; the message says why. The leader goes on.",
   ),
+  sessions_full: row(
+    35,
+    429,
+    true,
+    "not-applied",
+    "The group has as many sessions as it may have: close some, or wait until idle ones expire.",
+  ),
+  request_ids_full: row(
+    36,
+    429,
+    true,
+    "not-applied",
+    "The group remembers as many request ids as it may: slow down, or write through a session.",
+  ),
 } as const satisfies Record<string, ErrorRow>;
 
 export type ErrorCode = keyof typeof errorTable;

@@ -20,6 +20,7 @@ import {
 import { Consistency, type AdminReplyMessage, type AdminRequestMessage } from "../wire/messages.ts";
 import { compactionProblem } from "./compaction.ts";
 import type { Group } from "./group.ts";
+import { openSession, useSession } from "./session-calls.ts";
 
 /** One checked request on the node that answers it. */
 export interface AdminCall<O extends AdminOperation> {
@@ -42,6 +43,7 @@ type Handler<O extends AdminOperation> = (
   group: Group,
   call: AdminCall<O>,
   identity: ClusterIdentity | undefined,
+  limits: Limits,
 ) => void;
 
 const handlers: { readonly [O in AdminOperation]: Handler<O> } = {
@@ -98,6 +100,9 @@ const handlers: { readonly [O in AdminOperation]: Handler<O> } = {
     const isKnown = isMember && addresses[id] === address;
     change(group, isKnown ? [bind] : [add], false, call, identity);
   },
+  sessionOpen: (group, call, _, limits) => openSession(group, limits, call.body.ttlMs, call),
+  sessionKeepAlive: (group, call) => useSession(group, "keepAlive", call.body.session, call),
+  sessionClose: (group, call) => useSession(group, "close", call.body.session, call),
 };
 
 function change(
@@ -281,7 +286,7 @@ export class Admin {
       answer: (answer) => waiter.answered(answer),
       fail: (error) => waiter.failed(error),
     };
-    handlers[name](group, call, this.#options.identity);
+    handlers[name](group, call, this.#options.identity, this.#options.limits);
   }
 
   #failWhere(

@@ -11,10 +11,19 @@ import { InvariantError } from "../raft/invariants.ts";
 import type { ChangePlan, MemberChange } from "../raft/membership.ts";
 import type { Raft, Seal } from "../raft/raft.ts";
 import type { Configuration, Ready } from "../raft/ready.ts";
-import type { GroupStatus, ReadWaiter, WriteWaiter } from "../server/groups.ts";
+import type {
+  GroupStatus,
+  ReadWaiter,
+  WatchHandle,
+  WatchRequest,
+  Watcher,
+  WriteWaiter,
+} from "../server/groups.ts";
 import { CorruptBatchError, type GroupWrite, type LogStore } from "../storage/log-store.ts";
-import type { GroupQueues, SnapshotFigures } from "../telemetry/metrics.ts";
+import type { GroupQueues, SnapshotFigures, WatchFigures } from "../telemetry/metrics.ts";
 import {
+  applyVersionBytes,
+  type Batch,
   BatchKind,
   batchHeaderBytes,
   type LogStart,
@@ -31,8 +40,10 @@ import {
   type SnapshotOfferMessage,
   type SnapshotReplyMessage,
 } from "../wire/messages.ts";
-import type { SectionHeader } from "../wire/section.ts";
+import { type SectionHeader, SectionKind } from "../wire/section.ts";
+import { applyVersionMax } from "../wire/versions.ts";
 import { Applier } from "./applier.ts";
+import { GroupApplyVersion } from "./apply-version.ts";
 import { type CompactionPolicy, cutAt, defaultCompaction, isDue } from "./compaction.ts";
 import { Forwards } from "./forwards.ts";
 import { HandOver, type HandOverWaiter } from "./hand-over.ts";
@@ -40,8 +51,10 @@ import { Inbox, type InboxSection } from "./inbox.ts";
 import { type ChangeRequest, MemberChanges } from "./member-changes.ts";
 import { Pending } from "./pending.ts";
 import { ReadQueue } from "./read-queue.ts";
+import { sessionsProblem } from "./session-calls.ts";
 import { Snapshots } from "./snapshots.ts";
 import { TailCache } from "./tail-cache.ts";
+import { Watches } from "./watches.ts";
 
 export interface GroupLogger {
   info(fields: Record<string, unknown>, message: string): void;
@@ -62,6 +75,10 @@ export interface GroupOptions {
   /** Asks for a turn soon: a thread of the machine has done something. */
   readonly wake: () => void;
   readonly compaction?: CompactionPolicy;
+  /** The highest apply version that this node takes part in; what the build can, if nothing is said [16]. */
+  readonly applyVersionMax?: number;
+  /** This very node's log goes beyond that: a newer build has used it. Does not return. */
+  readonly unsupported?: (applyVersion: number) => never;
 }
 
 /** Somebody wants the log cut up to where the machine stood then. */
@@ -82,6 +99,16 @@ interface CutWaiter {
 const logCutsMax = 64;
 /** Between two flushes that are asked for so that the log can be cut. */
 const flushAskedEveryMs = 5_000;
+
+const noWatches: WatchFigures = {
+  watches: 0,
+  behind: 0,
+  waiting: 0,
+  changes: 0,
+  bytes: 0,
+  compacted: 0,
+  outcomeBytes: 0,
+};
 
 interface BoundedRead {
   readonly waiter: ReadWaiter;
@@ -104,6 +131,10 @@ export class Group {
   readonly #applier: Applier;
   readonly #memberChanges: MemberChanges;
   readonly #snapshots: Snapshots;
+  readonly #applyVersion: GroupApplyVersion;
+  readonly #unsupported: GroupOptions["unsupported"];
+  /** Undefined where the machine holds no keys. */
+  readonly #watches: Watches | undefined;
 
   readonly #inbox = new Inbox();
   readonly #forwards: Forwards;
@@ -159,6 +190,30 @@ export class Group {
     const { id: group, nodeId, limits, raft, machine, transport, logger, wake } = options;
     const given = { group, nodeId, limits, raft, machine, transport, logger, wake };
     this.#snapshots = new Snapshots(given);
+    this.#unsupported = options.unsupported;
+    this.#applyVersion = new GroupApplyVersion({
+      nodeId,
+      raft,
+      machine,
+      transport,
+      max: options.applyVersionMax ?? applyVersionMax,
+      refused: (version, leader) =>
+        this.#logger.error(
+          { group, leader },
+          `the leader raises the apply version to ${version}, which this build cannot apply: start a newer one`,
+        ),
+    });
+    const { history } = machine;
+    if (history !== undefined) {
+      this.#watches = new Watches({
+        limits,
+        history,
+        read: (from, to, bytesMax) => this.#batches(from, to, bytesMax),
+        logStart: () => raft.startIndex,
+        appliedIndex: () => machine.appliedIndex,
+        wake,
+      });
+    }
     this.#handOver = new HandOver({
       nodeId: options.nodeId,
       limits: options.limits,
@@ -200,6 +255,10 @@ export class Group {
   write(section: Uint8Array, header: SectionHeader, deadlineMs: number, waiter: WriteWaiter): void {
     const refusal = this.#refusal(section.byteLength, header.count);
     if (refusal !== undefined) return waiter.failed(this.#error(refusal));
+    if (header.kind !== SectionKind.plain) {
+      const problem = sessionsProblem(this.machine.applyVersion);
+      if (problem !== undefined) return waiter.failed(problem);
+    }
     if (this.raft.role === "leader") {
       const { count } = header;
       return this.#enqueue({ section, count, deadlineMs, waiter, origin: 0, request: 0 });
@@ -252,6 +311,14 @@ export class Group {
     this.#reads.add(waiter, deadlineMs);
   }
 
+  /** Throws a BargeError where there can be no such watch. */
+  watch(request: WatchRequest, watcher: Watcher): WatchHandle {
+    if (this.#stopped !== undefined) throw this.#error("internal");
+    if (this.#draining) throw this.#error("shutting_down");
+    if (this.#watches !== undefined) return this.#watches.open(request, watcher);
+    throw new BargeError("bad_request", "The state machine of this group has no keys to watch.");
+  }
+
   /** On the leader. Answered once the new members are committed; where several ask, one after the other. */
   changeMembers(request: ChangeRequest): void {
     const refusal = this.#refusal(0, 0);
@@ -262,6 +329,7 @@ export class Group {
   /** Stops intake; what is in flight goes on. */
   drain(): void {
     this.#draining = true;
+    this.#watches?.endAll("shutting_down");
   }
 
   #refusal(bytes: number, count: number): ErrorCode | undefined {
@@ -314,6 +382,7 @@ export class Group {
 
   step(message: RaftMessage): void {
     if (!this.mayElect && (message.type === "vote" || message.type === "preVote")) return;
+    if (message.type === "append" && !this.#applyVersion.accepts(message)) return;
     if (this.#stopped === undefined) this.#guard(() => this.raft.step(message));
   }
 
@@ -501,9 +570,24 @@ export class Group {
     const body = encodeConfiguration(configuration);
     const bytes = new Uint8Array(batchHeaderBytes + body.byteLength);
     bytes.set(body, batchHeaderBytes);
+    this.#proposeAlone(BatchKind.configuration, bytes, place, nowMs);
+  }
+
+  #raiseApplyVersion(nowMs: number): void {
+    const version = this.#applyVersion.due();
+    const place = version === undefined ? undefined : this.raft.nextSeal();
+    if (version === undefined || place === undefined) return;
+    this.#applyVersion.raisedAt(place.firstIndex);
+    this.#proposeAlone(BatchKind.applyVersion, applyVersionBytes(version), place, nowMs);
+    const fields = { group: this.id, term: place.term, index: place.firstIndex };
+    this.#logger.info(fields, `all members can: raising the apply version to ${version}`);
+  }
+
+  /** A batch that is one index; `bytes` has room for the header before the body. */
+  #proposeAlone(kind: BatchKind, bytes: Uint8Array, place: Seal, nowMs: number): void {
     const header = {
       group: this.id,
-      kind: BatchKind.configuration,
+      kind,
       firstIndex: place.firstIndex,
       count: 1,
       term: place.term,
@@ -592,13 +676,17 @@ export class Group {
       this.#transport.send(message);
       return;
     }
-    const { fromIndex, toIndex } = message;
-    const bytesMax = this.#limits.frameBytesMax;
-    const batches =
-      this.#tail.take(fromIndex, toIndex, bytesMax) ??
-      this.#store.batches(this.id, fromIndex, toIndex, bytesMax);
+    const batches = this.#batches(message.fromIndex, message.toIndex, this.#limits.frameBytesMax);
     // Compacted meanwhile: the core finds out by the log's start and never asks again.
     if (batches.length > 0) this.#transport.send(message, batches);
+  }
+
+  /** Of the log, from the memory of its tail or from the store; none where the log does not have the first. */
+  #batches(fromIndex: number, toIndex: number, bytesMax: number): readonly Batch[] {
+    return (
+      this.#tail.take(fromIndex, toIndex, bytesMax) ??
+      this.#store.batches(this.id, fromIndex, toIndex, bytesMax)
+    );
   }
 
   /** Applies what is committed, up to the turn's budget; true when more could be applied at once. */
@@ -622,18 +710,26 @@ export class Group {
         break;
       }
       const from = this.machine.appliedIndex + 1;
-      const batches =
-        this.#tail.take(from, this.#commit, budget) ??
-        this.#store.batches(this.id, from, this.#commit, budget);
+      const batches = this.#batches(from, this.#commit, budget);
       if (batches.length === 0) {
         this.#stop(`committed batches from index ${from} on are missing`);
         return false;
       }
+      const tooHigh = this.#applyVersion.tooHighIn(batches);
+      if (tooHigh !== undefined) this.#unsupported?.(tooHigh);
       const taken = this.#guard(() => this.#applier.apply(batches)) ?? 0;
       for (const batch of batches.slice(0, taken)) budget -= batch.bytes.byteLength;
       if (taken < batches.length) break;
     }
     return backlog;
+  }
+
+  /** Tells watches what was applied; true when there is more of it at once. */
+  tellWatches(nowMs: number): boolean {
+    const watches = this.#watches;
+    if (watches === undefined || watches.size === 0 || this.#stopped !== undefined) return false;
+    let more = false;
+    return this.#healable(() => (more = watches.serve(nowMs))) && more;
   }
 
   /** Answers reads whose index is applied, and local ones that are not too old. */
@@ -673,7 +769,10 @@ export class Group {
     this.#expireInbox(nowMs);
     this.#handOver.tick(nowMs);
     if (nowMs >= this.#heldUntilMs) this.#endHold();
-    if (this.#stopped === undefined) this.#guard(() => this.#retireLog(nowMs));
+    if (this.#stopped === undefined) {
+      this.#guard(() => this.#retireLog(nowMs));
+      this.#guard(() => this.#raiseApplyVersion(nowMs));
+    }
     if (!this.#snapshots.sender.idle) this.#guard(() => this.#boundSnapshots());
   }
 
@@ -777,6 +876,7 @@ export class Group {
     if (leads && !this.#wasLeader) {
       this.#leaderSinceMs = nowMs;
       this.#leaderTimeBaseMs = this.raft.lastTimeMs;
+      this.#applyVersion.led();
     }
     // Leadership is gone: what was not sealed is surely not applied; what was sealed waits for its index [13].
     if (!leads && this.#wasLeader) {
@@ -847,6 +947,7 @@ export class Group {
     this.#pending.failAll(unknown);
     for (const waiter of this.#forwards.takeWhere(() => true)) waiter.failed(unknown);
     this.#reads.failAll(this.#error(code));
+    this.#watches?.endAll(code);
     this.#handOver.failAll(this.#error(code));
     const reads = this.#boundedReads;
     this.#boundedReads = [];
@@ -874,6 +975,10 @@ export class Group {
 
   snapshotFigures(): SnapshotFigures {
     return this.#snapshots.figures();
+  }
+
+  watchFigures(): WatchFigures {
+    return this.#watches?.figures() ?? noWatches;
   }
 
   /** What can grow, for metrics. */
@@ -927,6 +1032,7 @@ export class Group {
 
   status(): GroupStatus {
     const { raft, machine } = this;
+    const { waitsFor } = this.#applyVersion;
     const { configuration } = raft;
     const handOver = this.#handOver.status();
     const voters = new Set([...configuration.voters, ...configuration.outgoing]);
@@ -954,6 +1060,8 @@ export class Group {
       lastIndex: raft.lastIndex,
       logBytes: this.#store.logBytes(this.id),
       stateHash: machine.stateHash.toString(16).padStart(8, "0"),
+      applyVersion: machine.applyVersion,
+      ...(waitsFor.length === 0 ? {} : { applyVersionWaitsFor: waitsFor }),
       members,
       configurationIndex: raft.configurationIndex,
       joint: isJoint(configuration),

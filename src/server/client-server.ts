@@ -221,11 +221,8 @@ export class ClientServer {
   }
 
   #checkSection(section: Uint8Array, header: SectionHeader): BargeError | undefined {
-    if (header.kind !== SectionKind.plain) {
-      return new BargeError(
-        "bad_request",
-        "This node serves no sessions yet: send a plain section.",
-      );
+    if (header.kind === SectionKind.control) {
+      return new BargeError("bad_request", "A section of that kind is laid out by nodes alone.");
     }
     const { sectionBytesMax, sectionCommandsMax } = this.#limits;
     // One command alone may be larger: the machine's own bounds decide, and the frame's.

@@ -23,6 +23,7 @@ const common = {
   timeoutMs: v.optional(v.pipe(v.number(), v.integer(), v.minValue(0), v.maxValue(u32Max)), 0),
 };
 
+const u32 = v.pipe(v.number(), v.integer(), v.minValue(0), v.maxValue(u32Max));
 const whole = v.pipe(v.number(), v.safeInteger(), v.minValue(0));
 
 const memberChange = v.variant("op", [
@@ -70,6 +71,10 @@ export const adminBodies = {
     bytes: v.optional(whole),
     tailBytes: v.optional(whole),
   }),
+  /** The node's own time where none is given; else within its bounds. */
+  sessionOpen: v.strictObject({ ...common, ttlMs: v.optional(u32) }),
+  sessionKeepAlive: v.strictObject({ ...common, session: whole }),
+  sessionClose: v.strictObject({ ...common, session: whole }),
 } as const satisfies Record<AdminOperation, v.GenericSchema>;
 
 export type AdminBodies = {

@@ -30,6 +30,10 @@ export const adminOperations = {
   snapshot: { at: "here", changes: false },
   /** When the node that is asked cuts its log by itself; what is given is changed, until the node starts anew. */
   compaction: { at: "here", changes: false },
+  /** The node that is asked puts these into the log as commands, like any write. */
+  sessionOpen: { at: "here", changes: true },
+  sessionKeepAlive: { at: "here", changes: true },
+  sessionClose: { at: "here", changes: true },
 } as const satisfies Record<string, AdminRow>;
 
 export type AdminOperation = keyof typeof adminOperations;
@@ -103,6 +107,17 @@ export interface CompactionAnswer {
   readonly tailBytes: number;
 }
 
+/** A session, and what its client may rely on. */
+export interface SessionAnswer {
+  /** Log index of the entry that opened it. */
+  readonly session: number;
+  /** It ends when so much of the cluster's time has passed since it was last used. */
+  readonly ttlMs: number;
+  /** Results that the client has not confirmed are kept for so many sections, and so many bytes. */
+  readonly windowSections: number;
+  readonly windowBytes: number;
+}
+
 export interface AdminAnswers {
   readonly members: MembersAnswer;
   /** `changed` false: all of it held already. */
@@ -111,6 +126,9 @@ export interface AdminAnswers {
   readonly transferLeader: LeaderAnswer;
   readonly snapshot: SnapshotAnswer;
   readonly compaction: CompactionAnswer;
+  readonly sessionOpen: SessionAnswer;
+  readonly sessionKeepAlive: Record<never, never>;
+  readonly sessionClose: Record<never, never>;
 }
 
 export function isAdminOperation(name: string): name is AdminOperation {

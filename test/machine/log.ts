@@ -1,4 +1,5 @@
 /** A log of sealed batches for tests of state machines, and sinks that keep what they are told. */
+import type { ErrorCode } from "../../src/errors.ts";
 import { BatchKind, batchHeaderBytes, sealBatch, type Batch } from "../../src/wire/batch.ts";
 import { plainSection } from "../../src/wire/section.ts";
 import type { AnswerSink, ResultSink } from "../../src/machine/machine.ts";
@@ -37,9 +38,19 @@ export class TestLog {
 
 export class Results implements ResultSink {
   readonly all = new Map<number, { code: number; bytes: Uint8Array | undefined }>();
+  readonly repeats = new Map<number, { count: number; original: number; bytes: Uint8Array }>();
+  readonly refusals = new Map<number, { count: number; code: ErrorCode }>();
 
   result(index: number, code: number, bytes: Uint8Array | undefined): void {
     this.all.set(index, { code, bytes: bytes?.slice() });
+  }
+
+  repeated(index: number, count: number, original: number, results: Uint8Array): void {
+    this.repeats.set(index, { count, original, bytes: results.slice() });
+  }
+
+  refused(index: number, count: number, code: ErrorCode): void {
+    this.refusals.set(index, { count, code });
   }
 }
 

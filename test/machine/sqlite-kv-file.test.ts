@@ -34,7 +34,13 @@ function newFiles(limits: Limits = defaultLimits): KvFiles {
 }
 
 const text = (value: string): Uint8Array => new TextEncoder().encode(value);
-const meta = (appliedIndex: number) => ({ appliedIndex, stateHash: 0xffff_ffff, timeMs: 2 ** 52 });
+const meta = (appliedIndex: number) => ({
+  appliedIndex,
+  stateHash: 0xffff_ffff,
+  timeMs: 2 ** 52,
+  applyVersion: 2,
+  sessions: Uint8Array.of(appliedIndex, 0xff),
+});
 
 function rowsOf(file: KvFile, from?: Uint8Array): string[] {
   const rows: string[] = [];

@@ -1,4 +1,5 @@
 /** A state machine as the shell sees it, with an observer in between: what is applied, in which order, and with which results. */
+import type { ErrorCode } from "../../src/errors.ts";
 import type {
   AnswerSink,
   IncomingSnapshot,
@@ -34,6 +35,9 @@ export class ObservedMachine implements StateMachine, ResultSink {
   get stateHash(): number {
     return this.#inner.stateHash;
   }
+  get applyVersion(): number {
+    return this.#inner.applyVersion;
+  }
 
   open(): number {
     const applied = this.#inner.open();
@@ -61,6 +65,14 @@ export class ObservedMachine implements StateMachine, ResultSink {
   result(index: number, code: ResultCode, bytes: Uint8Array | undefined): void {
     this.#invariants.oracle.result(this.#nodeId, index, code);
     this.#sink!.result(index, code, bytes);
+  }
+
+  repeated(index: number, count: number, originalIndex: number, results: Uint8Array): void {
+    this.#sink!.repeated(index, count, originalIndex, results);
+  }
+
+  refused(index: number, count: number, code: ErrorCode): void {
+    this.#sink!.refused(index, count, code);
   }
 
   read(query: Uint8Array, answers: AnswerSink): void {
