@@ -67,6 +67,14 @@ export interface ClientOptions<C extends CodecName = CodecName> {
   readonly maxWaitingRequests?: number | undefined;
   /** Connections to each node in use. One is best unless a single event loop is not the bottleneck. @default 1 */
   readonly connectionsPerNode?: number | undefined;
+  /**
+   * Writes go in a session, which makes each of them happen at most once and in the order of the calls, whatever is tried again: `true` where
+   * the cluster can, `"required"` where it must (writes are refused with `version_mismatch` by one that is too old), `false` never.
+   * @default true
+   */
+  readonly session?: boolean | "required" | undefined;
+  /** The session ends once the client was not used for so long; a new one is opened when it is needed. @default what the cluster says, 10 minutes */
+  readonly sessionTtlMs?: number | undefined;
   /** @default "bytes" */
   readonly codec?: C | undefined;
   /** @default none: nothing is printed */

@@ -3,19 +3,16 @@
  * well-formed answer ends the connection.
  */
 import type { Limits } from "../limits.ts";
-import { type Address, type DialEvents, parseAddress } from "../net/bun-socket.ts";
+import { parseAddress } from "../net/address.ts";
 import { type CloseReason, Connection, type ConnectionHandler } from "../net/connection.ts";
-import type { ByteSocket } from "../net/socket.ts";
+import type { ByteSocket, Dial } from "../net/socket.ts";
 import { decodeServerReply } from "../wire/client-messages.ts";
-import { frameVersion } from "../wire/frame.ts";
 import { decodeHelloReply, encodeHello } from "../wire/hello.ts";
 import { FrameType, type HelloReply, type ServerReply } from "../wire/messages.ts";
+import { featuresKnown, versionsSpoken } from "../wire/versions.ts";
 import { InFlight } from "./in-flight.ts";
 import type { NodeLink } from "./node-link.ts";
 import type { Outgoing } from "./outgoing.ts";
-
-/** How sockets are made: net/bun-socket.ts, or a simulated network. */
-export type Dial = (address: Address, events: DialEvents) => void;
 
 export interface ChannelOptions {
   readonly dial: Dial;
@@ -57,6 +54,8 @@ export class Channel implements ConnectionHandler {
   #quietMs = 0;
   #sweptMs = Number.NaN;
   #receivedAtSweep = 0;
+  #sentAtSweep = 0;
+  #isSending = false;
 
   constructor(node: NodeLink, options: ChannelOptions, nowMs: number) {
     this.node = node;
@@ -83,6 +82,11 @@ export class Channel implements ConnectionHandler {
     return this.#quietMs >= this.#options.attemptTimeoutMs / 2;
   }
 
+  /** Much is still being sent, and the node takes it: no wonder that it does not answer yet. */
+  get isSending(): boolean {
+    return this.#isSending;
+  }
+
   /** Lays the request out; `flush` sends it. False, with nothing done, when too many are in flight. */
   send(outgoing: Outgoing, group: number, timeoutMs: number): boolean {
     const connection = this.#connection;
@@ -103,7 +107,9 @@ export class Channel implements ConnectionHandler {
   /** Coarse time-outs and pings. */
   sweep(nowMs: number): void {
     if (this.#connection !== undefined) {
-      const { bytesReceived } = this.#connection.figures;
+      const { bytesReceived, bytesSent, sendQueueBytes } = this.#connection.figures;
+      this.#isSending = sendQueueBytes > 0 && bytesSent !== this.#sentAtSweep;
+      this.#sentAtSweep = bytesSent;
       const stepMs = Math.min(nowMs - this.#sweptMs, stepMsMax) || 0;
       this.#quietMs = bytesReceived === this.#receivedAtSweep ? this.#quietMs + stepMs : 0;
       this.#receivedAtSweep = bytesReceived;
@@ -150,9 +156,8 @@ export class Channel implements ConnectionHandler {
     this.#connection = connection;
     encodeHello(connection.out, {
       role: "client",
-      versionMin: frameVersion,
-      versionMax: frameVersion,
-      features: 0,
+      ...versionsSpoken,
+      features: featuresKnown,
       software,
     });
     connection.flush();
@@ -168,6 +173,7 @@ export class Channel implements ConnectionHandler {
       return connection.close("refused");
     }
     connection.expect("client");
+    connection.agreed = { version: hello.version, features: hello.features & featuresKnown };
     this.#state = "ready";
     this.#options.events.ready(this, hello);
   }

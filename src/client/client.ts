@@ -7,6 +7,7 @@
  */
 import { BargeError } from "../errors.ts";
 import { defaultLimits } from "../limits.ts";
+import type { Dial } from "../net/socket.ts";
 import { KvOp } from "../wire/kv.ts";
 import { Consistency } from "../wire/messages.ts";
 import type {
@@ -31,8 +32,8 @@ import type {
 } from "./api.ts";
 import { AdminCall } from "./admin-call.ts";
 import { Batch } from "./batch.ts";
-import type { Dial } from "./channel.ts";
 import { ControlCall } from "./control-call.ts";
+import { deferred, type Deferred } from "./deferred.ts";
 import { checkEndpoint, checkTimeout, type Settings } from "./options.ts";
 import type { Outgoing, Reject, Resolve } from "./outgoing.ts";
 import { keyBytes } from "./text.ts";
@@ -92,7 +93,7 @@ export class BargeClient<C extends CodecName> implements Client<C>, RouterEvents
   #bytesInFlight = 0;
   readonly #waiting: WaitingCalls;
 
-  #drained: PromiseWithResolvers<void> | undefined;
+  #drained: Deferred<void> | undefined;
 
   constructor(settings: Settings, dial: Dial) {
     this.#settings = settings;
@@ -188,7 +189,7 @@ export class BargeClient<C extends CodecName> implements Client<C>, RouterEvents
 
   status(endpoint?: string, options?: CallOptions): Promise<NodeStatus> {
     if (this.#state !== "open") return Promise.reject(closedError());
-    const { promise, resolve, reject } = Promise.withResolvers<NodeStatus>();
+    const { promise, resolve, reject } = deferred<NodeStatus>();
     try {
       const target = endpoint === undefined ? undefined : checkEndpoint(endpoint);
       const taken = (body: unknown): void => {
@@ -248,7 +249,7 @@ export class BargeClient<C extends CodecName> implements Client<C>, RouterEvents
     options: CallOptions & { readonly endpoint?: string | undefined },
   ): Promise<AdminAnswers[O]> {
     if (this.#state !== "open") return Promise.reject(closedError());
-    const { promise, resolve, reject } = Promise.withResolvers<AdminAnswers[O]>();
+    const { promise, resolve, reject } = deferred<AdminAnswers[O]>();
     try {
       const { endpoint } = options;
       const target = endpoint === undefined ? undefined : checkEndpoint(endpoint);
@@ -274,7 +275,7 @@ export class BargeClient<C extends CodecName> implements Client<C>, RouterEvents
 
   drain(): Promise<void> {
     if (this.#state === "closed") return this.#drained?.promise ?? Promise.resolve();
-    this.#drained ??= Promise.withResolvers<void>();
+    this.#drained ??= deferred<void>();
     this.#state = "draining";
     this.#endTurn();
     this.#closeIfDrained();
@@ -435,7 +436,7 @@ export class BargeClient<C extends CodecName> implements Client<C>, RouterEvents
   }
 
   #sendBatch(section: WriteSection, options: CallOptions | undefined): Promise<WriteManyResult> {
-    const { promise, resolve, reject } = Promise.withResolvers<WriteManyResult>();
+    const { promise, resolve, reject } = deferred<WriteManyResult>();
     try {
       checkSignal(options);
       section.timeoutMs = this.#timeoutMs(options);
@@ -487,9 +488,19 @@ export class BargeClient<C extends CodecName> implements Client<C>, RouterEvents
   }
 
   #nextSection(options: CallOptions | undefined): WriteSection {
-    if (this.#section !== undefined) this.#turn.push(this.#section);
+    this.#endSection();
     this.#section = this.#newSection(this.#timeoutMs(options));
     return this.#section;
+  }
+
+  /** The open section is complete. */
+  #endSection(): void {
+    const section = this.#section;
+    if (section === undefined) return;
+    this.#section = undefined;
+    // A command that was refused before it was laid out leaves an empty one.
+    if (section.count > 0) this.#turn.push(section);
+    else this.#recycle(section);
   }
 
   #newSection(timeoutMs: number): WriteSection {
@@ -545,6 +556,8 @@ export class BargeClient<C extends CodecName> implements Client<C>, RouterEvents
       signal.addEventListener("abort", abandon, { once: true });
       outgoing.whenSettled = () => signal.removeEventListener("abort", abandon);
     }
+    // Writes keep the order of the calls.
+    if (outgoing instanceof WriteSection) this.#endSection();
     this.#turn.push(outgoing);
     this.#scheduleTurn();
   }
@@ -564,7 +577,6 @@ export class BargeClient<C extends CodecName> implements Client<C>, RouterEvents
       if (outgoing.phase === "settled") continue;
       // What is left of an answered batch has its deadline already.
       if (outgoing.deadlineMs === 0) outgoing.deadlineMs = nowMs + outgoing.timeoutMs;
-      if (outgoing instanceof WriteSection) outgoing.seal();
       this.#outstanding++;
       this.#router.submit(outgoing, nowMs);
     }
@@ -575,14 +587,9 @@ export class BargeClient<C extends CodecName> implements Client<C>, RouterEvents
   };
 
   #takeTurn(): Outgoing[] {
+    this.#endSection();
     const turn = this.#turn;
     this.#turn = [];
-    if (this.#section !== undefined) {
-      // A command that was refused before it was laid out leaves an empty one.
-      if (this.#section.count > 0) turn.push(this.#section);
-      else this.#recycle(this.#section);
-      this.#section = undefined;
-    }
     for (const batch of this.#reads) if (batch.count > 0) turn.push(batch);
     this.#reads = [];
     return turn;
