@@ -37,6 +37,21 @@ export interface SnapshotFigures {
   readonly bytesReceived: number;
 }
 
+/** Watches of one group: how many there are, and what they were told since the start of the process. */
+export interface WatchFigures {
+  /** watchesMax. */
+  readonly watches: number;
+  /** Of these, the ones that catch up, and the ones whose client does not take what it is told. */
+  readonly behind: number;
+  readonly waiting: number;
+  readonly changes: number;
+  readonly bytes: number;
+  /** Ended because what they had not been told yet was gone. */
+  readonly compacted: number;
+  /** outcomeBytesMax. */
+  readonly outcomeBytes: number;
+}
+
 /** What a scrape needs of one group; `GroupStatus` of server/groups.ts has most of it. */
 export interface GroupFigures {
   readonly id: number;
@@ -56,6 +71,7 @@ export interface GroupFigures {
   readonly wounded?: { readonly index: number };
   readonly queues: GroupQueues;
   readonly snapshots: SnapshotFigures;
+  readonly watches: WatchFigures;
 }
 
 /** What a scrape needs of the connections to and from another node. */
@@ -315,6 +331,41 @@ const groupRows: readonly GroupRow[] = [
     name: "barge_group_kv_wal_bytes",
     help: "Write-ahead log of the kv file.",
     value: (group) => group.queues.kvWalBytes,
+  },
+  {
+    name: "barge_group_watches",
+    help: "Watches on this node.",
+    value: (group) => group.watches.watches,
+  },
+  {
+    name: "barge_group_watches_behind",
+    help: "Watches that are being told from further back in the log.",
+    value: (group) => group.watches.behind,
+  },
+  {
+    name: "barge_group_watches_waiting",
+    help: "Watches whose client does not take what it is told; the log keeps it for them.",
+    value: (group) => group.watches.waiting,
+  },
+  {
+    name: "barge_group_watch_changes",
+    help: "Changes of keys that watches were told.",
+    value: (group) => group.watches.changes,
+  },
+  {
+    name: "barge_group_watch_bytes",
+    help: "Bytes of the keys and values of these.",
+    value: (group) => group.watches.bytes,
+  },
+  {
+    name: "barge_group_watches_compacted",
+    help: "Watches that ended because what they had not been told yet was gone.",
+    value: (group) => group.watches.compacted,
+  },
+  {
+    name: "barge_group_outcome_bytes",
+    help: "Memory for the outcomes of commands, from which watches are told the past.",
+    value: (group) => group.watches.outcomeBytes,
   },
 ];
 

@@ -17,6 +17,15 @@ const group: GroupFigures = {
   joint: true,
   logBytes: 100,
   snapshots: { sent: 1, installed: 2, givenUp: 3, bytesSent: 4, bytesReceived: 5 },
+  watches: {
+    watches: 41,
+    behind: 42,
+    waiting: 43,
+    changes: 44,
+    bytes: 45,
+    compacted: 46,
+    outcomeBytes: 47,
+  },
   queues: {
     inboxBytes: 1,
     waiters: 2,
