@@ -24,6 +24,8 @@ import {
   ReadReplyWriter,
 } from "../wire/client-messages.ts";
 import { frameHeaderBytes } from "../wire/frame.ts";
+import { isWatchFrame } from "../wire/watch-messages.ts";
+import { ClientWatches } from "./client-watches.ts";
 import {
   Consistency,
   type ControlRequest,
@@ -32,6 +34,7 @@ import {
   type WriteRequest,
 } from "../wire/messages.ts";
 import { readSectionHeader, type SectionHeader, SectionKind } from "../wire/section.ts";
+import { SessionGaps } from "./session-gaps.ts";
 import type {
   AdminWaiter,
   Groups,
@@ -151,6 +154,7 @@ export class ClientServer {
   request(served: ServedConnection, type: number, payload: Uint8Array, fieldsBytes: number): void {
     this.#tallies.framesReceived++;
     this.#take(served, payload.byteLength);
+    if (isWatchFrame(type)) return this.#watch(served, type, payload, fieldsBytes);
     if (type === FrameType.write && this.#isTooMuch(served, payload.byteLength)) {
       return this.#shed(served, payload, fieldsBytes);
     }
@@ -166,13 +170,26 @@ export class ClientServer {
     else new HeldControl(this, served, message, payload.byteLength).resume();
   }
 
+  #watch(served: ServedConnection, type: number, payload: Uint8Array, fieldsBytes: number): void {
+    served.watches ??= new ClientWatches({
+      groups: this.#groups,
+      limits: this.#limits,
+      connection: served.connection,
+      sent: () => this.sent(served),
+    });
+    const { watches } = served;
+    if (!watches.frame(type, payload, fieldsBytes)) served.connection.close("malformed message");
+  }
+
   #write(served: ServedConnection, message: WriteRequest): void {
     const waiter = new SectionWaiter(this, served, message);
     const header = readSectionHeader(message.section, 0);
     const refused =
       header === undefined
         ? new BargeError("bad_request", "The section is malformed.")
-        : (this.#refusal() ?? this.#checkSection(message.section, header));
+        : (this.#refusal() ??
+          this.#checkSection(message.section, header) ??
+          waiter.ofSession(message.group, header));
     if (refused !== undefined || header === undefined) return waiter.failed(refused!);
     this.#tallies.writeRequests++;
     this.#tallies.writeCommands += header.count;
@@ -320,6 +337,7 @@ export class ClientServer {
     if (request === undefined) return served.connection.close("malformed message");
     const { number, outcome, help } = errorTable.overloaded;
     this.#tallies.refuse("overloaded");
+    served.gaps.refusedFrame(payload, fieldsBytes);
     encodeErrorReply(served.connection.out, request, number, outcome, help, "");
     this.sent(served);
     served.shed = true;
@@ -449,6 +467,7 @@ export class ClientServer {
     this.#holding.delete(served);
     this.#shedding.delete(served);
     served.held.length = 0;
+    served.watches?.closeAll();
     if (reason !== "closed by the other side" && reason !== "closed here") {
       this.#tallies.clientConnectionsCut++;
     }
@@ -474,7 +493,11 @@ class ServedConnection implements ConnectionHandler {
   shed = false;
   #paused = false;
   dirty = false;
+  /** Of the sessions that write here. */
+  readonly gaps = new SessionGaps();
   readonly held: Held[] = [];
+  /** Made with the first watch. */
+  watches: ClientWatches | undefined;
   answeringHeld = false;
   /** Nobody is there any more: waiters say nothing. */
   gone = false;
@@ -511,12 +534,26 @@ class SectionWaiter implements WriteWaiter {
   readonly #served: ServedConnection;
   readonly #request: number;
   readonly #bytes: number;
+  /** Where it is one of a session: its place in there. */
+  #group = 0;
+  #session = 0;
+  #firstSeq = 0;
 
   constructor(server: ClientServer, served: ServedConnection, message: WriteRequest) {
     this.#server = server;
     this.#served = served;
     this.#request = message.request;
     this.#bytes = message.section.byteLength;
+  }
+
+  /** Why it may not enter the log: one before it was refused. Undefined where it may. */
+  ofSession(group: number, { kind, session, firstSeq }: SectionHeader): BargeError | undefined {
+    if (kind !== SectionKind.session) return undefined;
+    this.#group = group;
+    this.#session = session;
+    this.#firstSeq = firstSeq;
+    if (this.#served.gaps.lets(group, session, firstSeq)) return undefined;
+    return new BargeError("sequence_gap", errorTable.sequence_gap.help);
   }
 
   applied(firstIndex: number, results: Uint8Array): void {
@@ -526,6 +563,9 @@ class SectionWaiter implements WriteWaiter {
 
   failed(error: BargeError): void {
     if (!this.#settle()) return;
+    if (this.#firstSeq > 0 && error.outcome === "not-applied" && error.retryable) {
+      this.#served.gaps.refused(this.#group, this.#session, this.#firstSeq);
+    }
     this.#server.sendError(this.#served, this.#request, error);
   }
 

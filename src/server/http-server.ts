@@ -13,6 +13,7 @@ import { HttpKv } from "./http-kv.ts";
 import { answerAdmin, membersBodyBytesMax, adminRoute, parseBody } from "./http-members.ts";
 import { HttpParameters } from "./http-parameters.ts";
 import { txnBodyBytesMax } from "./http-txn.ts";
+import { requestIdOf } from "./request-ids.ts";
 import { decodeEscapes, type RequestTarget, splitTarget } from "./request-target.ts";
 
 export interface HttpAddress {
@@ -234,13 +235,18 @@ class HttpDoor {
     const key = this.#kv.checkKey(bytes);
     this.#allowTime(request, checked, server);
     if (reads) return this.#kv.get(key, checked);
-    if (request.method === "DELETE") return this.#kv.delete(key, checked);
+    if (request.method === "DELETE") {
+      return this.#kv.delete(key, checked, requestIdOf(request.headers));
+    }
     return this.#put(request, key, checked);
   }
 
   #put(request: Request, key: Uint8Array, parameters: HttpParameters): Promise<Response> {
     const bounds = this.#bodyBounds(this.#limits.valueBytesMax);
-    return withBody(request, bounds, this.#bodies, (value) => this.#kv.put(key, value, parameters));
+    const requestId = requestIdOf(request.headers);
+    return withBody(request, bounds, this.#bodies, (value) =>
+      this.#kv.put(key, value, parameters, requestId),
+    );
   }
 
   async #txn(
@@ -253,7 +259,10 @@ class HttpDoor {
     const checked = new HttpParameters(parameters, common);
     this.#allowTime(request, checked, server);
     const bounds = this.#bodyBounds(txnBodyBytesMax(this.#limits));
-    return withBody(request, bounds, this.#bodies, (body) => this.#kv.txn(body, checked));
+    const requestId = requestIdOf(request.headers);
+    return withBody(request, bounds, this.#bodies, (body) =>
+      this.#kv.txn(body, checked, requestId),
+    );
   }
 
   async #admin(
