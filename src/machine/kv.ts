@@ -10,6 +10,7 @@
  */
 import type { Limits } from "../limits.ts";
 import { applyVersionOf, BatchKind, lastIndexOf, type Batch } from "../wire/batch.ts";
+import { applyVersionFirst } from "../wire/versions.ts";
 import { KvApply } from "./kv-apply.ts";
 import { KvChanges } from "./kv-changes.ts";
 import type { KvMeta } from "./kv-file.ts";
@@ -25,7 +26,7 @@ import type {
   ResultSink,
   StateMachine,
 } from "./machine.ts";
-import { applyVersionAtBirth, Sessions } from "./sessions.ts";
+import { Sessions } from "./sessions.ts";
 import { StateHash } from "./state-hash.ts";
 
 export interface KvMachineOptions extends KvLiveOptions {
@@ -75,7 +76,7 @@ export class KvMachine implements StateMachine {
     this.#read = new KvRead(this.#layers, limits);
     const txn = new KvTxn(this.#layers, this.#read, limits);
     const runner = new KvApply(this.#layers, txn, limits);
-    this.#sessions = new Sessions(runner, limits, applyVersionAtBirth);
+    this.#sessions = new Sessions(runner, limits, applyVersionFirst);
     const committed = (): void => this.#layers.dropFrozen(this.#keepMemory);
     this.#flush = new KvFlush({ file, snapshots, limits, nowMs: this.#nowMs, committed });
   }
@@ -127,6 +128,7 @@ export class KvMachine implements StateMachine {
       if (full && !this.#freeze(true)) return taken;
       this.#hash.begin(batch, this.history.noting(results));
       if (batch.kind === BatchKind.commands) this.#sessions.apply(batch, next, this.#hash);
+      if (batch.kind === BatchKind.applyVersion) this.#sessions.raise(applyVersionOf(batch));
       if (batch.kind === BatchKind.applyVersion) this.#sessions.raise(applyVersionOf(batch));
       this.#hash.end();
       this.#appliedIndex = last;

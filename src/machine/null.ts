@@ -12,10 +12,11 @@ import {
   type StateMachine,
 } from "./machine.ts";
 import { applyVersionOf, BatchKind, lastIndexOf, type Batch } from "../wire/batch.ts";
+import { applyVersionFirst } from "../wire/versions.ts";
 import type { KvMachineOptions } from "./kv.ts";
 import { KvFlush } from "./kv-flush.ts";
 import { Memtable } from "./memtable.ts";
-import { applyVersionAtBirth, type SectionRunner, Sessions } from "./sessions.ts";
+import { type SectionRunner, Sessions } from "./sessions.ts";
 import { StateHash } from "./state-hash.ts";
 import type { KvMeta } from "./kv-file.ts";
 import { KvLive } from "./kv-live.ts";
@@ -50,7 +51,7 @@ export class NullMachine implements StateMachine {
 
   #build(): void {
     const { file, snapshots } = this.#live;
-    this.#sessions = new Sessions(nothingToRun, this.#limits, applyVersionAtBirth);
+    this.#sessions = new Sessions(nothingToRun, this.#limits, applyVersionFirst);
     const committed = (): void => {};
     const nowMs = this.#nowMs;
     this.#flush = new KvFlush({ file, snapshots, limits: this.#limits, nowMs, committed });
@@ -98,6 +99,7 @@ export class NullMachine implements StateMachine {
       }
       this.#hash.begin(batch, results);
       if (batch.kind === BatchKind.commands) this.#sessions.apply(batch, next, this.#hash);
+      if (batch.kind === BatchKind.applyVersion) this.#sessions.raise(applyVersionOf(batch));
       if (batch.kind === BatchKind.applyVersion) this.#sessions.raise(applyVersionOf(batch));
       this.#hash.end();
       this.#commands += last - this.#appliedIndex;

@@ -24,9 +24,6 @@ import { SessionTable } from "./session-table.ts";
 /** From this apply version on there are sessions; below it, sections of every kind are plain, as they were. */
 export const sessionsVersion = 2;
 
-/** The apply version of a group whose log says nothing of it. */
-export const applyVersionAtBirth = sessionsVersion;
-
 /** What applies the commands of one section. */
 export interface SectionRunner {
   /**

@@ -12,7 +12,16 @@ import { checkBindable, listen, ListenError, type Listener } from "../net/listen
 import { TcpTransport } from "../net/tcp-transport.ts";
 import { InvariantError } from "../raft/invariants.ts";
 import { ClientServer } from "../server/client-server.ts";
-import type { AdminWaiter, Groups, NodeStatus, ReadWaiter, WriteWaiter } from "../server/groups.ts";
+import type {
+  AdminWaiter,
+  Groups,
+  NodeStatus,
+  ReadWaiter,
+  WatchHandle,
+  WatchRequest,
+  Watcher,
+  WriteWaiter,
+} from "../server/groups.ts";
 import { startHttpServer, type HttpAddress, type HttpServer } from "../server/http-server.ts";
 import {
   type DataDir,
@@ -27,7 +36,7 @@ import { createLogger, type Logger } from "../telemetry/logger.ts";
 import { LoopGapCounts } from "../telemetry/loop-gaps.ts";
 import { Metrics, type NodeFigures } from "../telemetry/metrics.ts";
 import type { Consistency, Hello, HelloReply } from "../wire/messages.ts";
-import { frameVersion } from "../wire/frame.ts";
+import { applyVersionMax, versionsSpoken } from "../wire/versions.ts";
 import { version } from "../version.ts";
 import type { SectionHeader } from "../wire/section.ts";
 import {
@@ -44,6 +53,7 @@ import { Group } from "./group.ts";
 import { joinCluster, type JoinedCluster, type JoinTarget } from "./join.ts";
 import { Peers, removed } from "./peers.ts";
 import { Shard } from "./shard.ts";
+import { tooOld, Versions } from "./versions.ts";
 
 /** Far from where numbers end, and in so wide a range that no two lives of a node meet. */
 const requestsBeginBelow = 2 ** 48 - 1;
@@ -66,6 +76,8 @@ export interface NodeOptions {
   readonly clusterToken: string | undefined;
   /** This node should lead rather than one without it. */
   readonly preferredLeader?: boolean;
+  /** The highest apply version to take part in, where that is to be lower than what the build can [16]. */
+  readonly applyVersionMax?: number | undefined;
   /** When the log is cut; where a bound is undefined, the usual one. */
   readonly compaction?: { readonly [Bound in keyof CompactionPolicy]: number | undefined };
   readonly logLevel: string;
@@ -136,10 +148,19 @@ class Node implements RunningNode, Groups {
   readonly #initialMembers: ReadonlyMap<number, string>;
   readonly #tokenHash: string;
   #peers!: Peers;
+  readonly #versions: Versions;
+  readonly #applyVersionMax: number;
 
   constructor(options: NodeOptions, joined: JoinedCluster | undefined) {
     this.#options = options;
     this.#limits = options.limits ?? defaultLimits;
+    this.#applyVersionMax = Math.min(options.applyVersionMax ?? applyVersionMax, applyVersionMax);
+    this.#versions = new Versions({
+      nodeId: options.nodeId,
+      software: version,
+      applyVersionMax: this.#applyVersionMax,
+      applyVersion: () => this.#machine.applyVersion,
+    });
     this.#logger = createLogger({ nodeId: options.nodeId, level: options.logLevel });
     const { nodeId, dataDir, initialMembers, clusterToken } = options;
     let owner: DataDirOwner;
@@ -200,6 +221,9 @@ class Node implements RunningNode, Groups {
       nowMs: () => performance.now(),
     });
     const appliedIndex = this.#machine.open();
+    if (this.#machine.applyVersion > this.#applyVersionMax) {
+      throw new FatalError("build_too_old", this.#tooOld(this.#machine.applyVersion));
+    }
 
     this.#transport = new TcpTransport({
       nodeId,
@@ -210,12 +234,14 @@ class Node implements RunningNode, Groups {
       introduction: () => ({
         address: advertise,
         configurationIndex: this.#shard.group(defaultGroup)!.raft.configurationIndex,
+        ...this.#versions.own,
       }),
       limits: this.#limits,
       random: Math.random,
       events: {
         message: (message) => this.#shard.deliver(message),
         peerUp: (id) => {
+          this.#versions.met(id);
           this.#logger.info({ peer: id }, "peer up");
           this.#shard.peerUp(id);
         },
@@ -225,8 +251,10 @@ class Node implements RunningNode, Groups {
         },
       },
       onProblem: (id, problem) => this.#logger.warn({ peer: id }, problem),
-      onRefused: (_, code, message) => this.#refused(code, message),
-      refusePeer: ({ nodeId: id, incarnation }) => this.#peers.meet(id, incarnation),
+      onRefused: (id, code, message) => this.#refused(id, code, message),
+      onMismatch: (id, message) => this.#versions.note(id, message),
+      refusePeer: (reply) =>
+        this.#peers.meet(reply.nodeId, reply.incarnation) ?? this.#versions.refuse(reply),
     });
     const group = new Group({
       id: defaultGroup,
@@ -240,6 +268,8 @@ class Node implements RunningNode, Groups {
       firstRequest: randomInt(requestsBeginBelow),
       wake: () => this.#wake(),
       compaction: compactionOf(this.#options.compaction),
+      applyVersionMax: this.#applyVersionMax,
+      unsupported: (needed) => fatal("build_too_old", this.#tooOld(needed)),
     });
     group.mayElect = this.#dataDir.peers.formed || initialMembers.size <= 1;
     this.#peers = new Peers({
@@ -316,7 +346,8 @@ class Node implements RunningNode, Groups {
   }
 
   /** A peer does not take this node for the one that it should be. */
-  #refused(code: string, message: string): void {
+  #refused(id: number, code: string, message: string): void {
+    if (code === "version_mismatch") this.#versions.note(id, message);
     if (code === "member_removed") this.#leaveCluster();
     if (code === "wrong_incarnation" && !this.#dataDir.peers.formed) {
       fatal("replaced_data_dir", message);
@@ -327,6 +358,10 @@ class Node implements RunningNode, Groups {
   #checkMembers(nowMs: number): void {
     const isChanged = this.#peers.refresh(nowMs);
     if (isChanged && this.#shard.group(defaultGroup)!.raft.removed) this.#leaveCluster();
+  }
+
+  #tooOld(needed: number): string {
+    return tooOld(this.#options.nodeId, version, this.#applyVersionMax, needed);
   }
 
   #leaveCluster(): void {
@@ -347,6 +382,10 @@ class Node implements RunningNode, Groups {
         limits: this.#limits,
         decideHello: (hello) => this.#decideHello(hello),
         onConnection: (connection, hello) => this.#accept(connection, hello),
+        onMismatch: ({ nodeId, role }, message) => {
+          if (nodeId !== undefined) this.#versions.note(nodeId, message);
+          this.#logger.warn({ peer: nodeId, role }, message);
+        },
       });
       this.#http = startHttpServer({
         groups: this,
@@ -366,7 +405,7 @@ class Node implements RunningNode, Groups {
     const { nodeId } = this.#options;
     const { addresses, leader } = this.members();
     const reply: HelloReply = {
-      version: frameVersion,
+      version: versionsSpoken.versionMax,
       features: 0,
       software: version,
       clusterId: this.#clusterId,
@@ -376,6 +415,7 @@ class Node implements RunningNode, Groups {
       sectionBytesMax: this.#limits.sectionBytesMax,
       members: addresses,
       leader,
+      ...this.#versions.own,
     };
     const refusal = this.#refuseHello(hello);
     return refusal === undefined ? reply : { ...reply, error: refusal };
@@ -399,7 +439,12 @@ class Node implements RunningNode, Groups {
         message: `This is node ${nodeId}, not ${hello.expectNodeId}: compare --initial-members.`,
       };
     }
-    return this.#peers.refuse(hello, performance.now());
+    const refusal = this.#peers.refuse(hello, performance.now());
+    if (refusal !== undefined) return refusal;
+    const message = this.#versions.refuse(hello);
+    if (message === undefined) return undefined;
+    this.#logger.warn({ peer: hello.nodeId }, `refused: ${message}`);
+    return { code: "version_mismatch", message };
   }
 
   #accept(connection: Connection, hello: Hello): void {
@@ -465,6 +510,10 @@ class Node implements RunningNode, Groups {
     this.#shard.read(group, consistency, maxStalenessMs, timeoutMs, waiter);
   }
 
+  watch(group: number, request: WatchRequest, watcher: Watcher): WatchHandle {
+    return this.#shard.watch(group, request, watcher);
+  }
+
   admin(operation: string, body: unknown, waiter: AdminWaiter): void {
     this.#shard.admin(operation, body, waiter);
   }
@@ -476,6 +525,11 @@ class Node implements RunningNode, Groups {
       nodeId: this.#options.nodeId,
       clusterId: this.#clusterId,
       version,
+      protocolVersions: versionsSpoken,
+      applyVersionMax: this.#applyVersionMax,
+      ...(this.#versions.incompatible.length === 0
+        ? {}
+        : { incompatible: this.#versions.incompatible }),
       uptimeSeconds: (performance.now() - this.#startedMs) / 1_000,
       diskBytes: this.#dataDir.bytes(),
       health: this.#health(groups),
@@ -499,6 +553,7 @@ class Node implements RunningNode, Groups {
         ...group,
         queues: this.#shard.group(group.id)!.queues(),
         snapshots: this.#shard.group(group.id)!.snapshotFigures(),
+        watches: this.#shard.group(group.id)!.watchFigures(),
       })),
       peers: this.#transport.peerIds.map((id) => ({ id, ...this.#transport.figures(id)! })),
     };
@@ -515,7 +570,7 @@ class Node implements RunningNode, Groups {
   notReady(): string[] {
     if (this.#stopping) return ["stopping"];
     if (this.#shard.diskFull) return ["the disk is full: free some space"];
-    const missing: string[] = [];
+    const missing = this.#versions.incompatible.map(({ message }) => message);
     if (this.#isRemoved) return ["removed from the cluster"];
     if (!this.#dataDir.peers.formed && this.#initialMembers.size > 1) {
       const { absent } = this.#peers;

@@ -31,6 +31,8 @@ export function decodeHello(payload: Uint8Array, fieldsBytes: number): Hello | u
   const base = { role, versionMin, versionMax, features, software };
   if (role === "client") return base;
   const { clusterId, nodeId, incarnation, address, configurationIndex, expectNodeId } = map;
+  const applyVersions = applyVersionsOf(map);
+  if (applyVersions === undefined) return undefined;
   if (!isText(clusterId) || !isNumber(nodeId, 1, u32Max) || !isText(incarnation)) return undefined;
   if (address !== undefined && !isText(address)) return undefined;
   if (expectNodeId !== undefined && !isNumber(expectNodeId, 1, u32Max)) return undefined;
@@ -45,6 +47,7 @@ export function decodeHello(payload: Uint8Array, fieldsBytes: number): Hello | u
     incarnation,
     ...(address === undefined ? {} : { address }),
     ...(configurationIndex === undefined ? {} : { configurationIndex }),
+    ...applyVersions,
     ...(expectNodeId === undefined ? {} : { expectNodeId }),
   };
 }
@@ -66,7 +69,8 @@ export function decodeHelloReply(payload: Uint8Array, fieldsBytes: number): Hell
     isNumber(sectionBytesMax, 1, u32Max) &&
     isNumber(leader, 0, u32Max);
   const members = membersOf(map["members"]);
-  if (!wellFormed || members === undefined) return undefined;
+  const applyVersions = applyVersionsOf(map);
+  if (!wellFormed || members === undefined || applyVersions === undefined) return undefined;
   const reply = {
     version,
     features,
@@ -78,6 +82,7 @@ export function decodeHelloReply(payload: Uint8Array, fieldsBytes: number): Hell
     sectionBytesMax,
     members,
     leader,
+    ...applyVersions,
   };
   if (error === undefined) return reply;
   if (!isRecord(error)) return undefined;
@@ -96,6 +101,19 @@ function decodeMap(payload: Uint8Array, fieldsBytes: number): Record<string, unk
   if (payload.byteLength !== fieldsBytes) return undefined;
   const map = unpackControl(payload);
   return isRecord(map) ? map : undefined;
+}
+
+/** Both are absent in a hello of the first version. */
+function applyVersionsOf(
+  map: Record<string, unknown>,
+): Pick<Hello, "applyVersion" | "applyVersionMax"> | undefined {
+  const { applyVersion, applyVersionMax } = map;
+  if (applyVersion !== undefined && !isNumber(applyVersion, 1, u32Max)) return undefined;
+  if (applyVersionMax !== undefined && !isNumber(applyVersionMax, 1, u32Max)) return undefined;
+  return {
+    ...(applyVersion === undefined ? {} : { applyVersion }),
+    ...(applyVersionMax === undefined ? {} : { applyVersionMax }),
+  };
 }
 
 function membersOf(value: unknown): Record<string, string> | undefined {

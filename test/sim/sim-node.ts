@@ -17,6 +17,7 @@ import { DiskFullError } from "../../src/storage/disk.ts";
 import { CorruptBatchError, LogStore, type RecoveredGroup } from "../../src/storage/log-store.ts";
 import type { LeaderAnswer } from "../../src/wire/admin.ts";
 import { batchIntact } from "../../src/wire/batch.ts";
+import { applyVersionFirst } from "../../src/wire/versions.ts";
 import type { ClientNode } from "./clients.ts";
 import type { DurableLedger } from "./durable-ledger.ts";
 import { Violation, type Invariants } from "./invariants.ts";
@@ -41,6 +42,8 @@ export interface SimNodeOptions {
   readonly clockRate: number;
   /** It should lead rather than one that does not say so. */
   readonly preferred: boolean;
+  /** The highest apply version of its first build. */
+  readonly applyVersionMax: number;
   readonly random: Random;
   readonly storage: Storage;
   readonly ledger: DurableLedger;
@@ -68,6 +71,8 @@ export class SimNode implements NetworkNode, ClientNode {
   paused = false;
   /** Its disk has rotted, and it found out: it stays down. */
   refused = false;
+  /** That of the build that runs, or that the next start brings. */
+  applyVersionMax: number;
   events: TransportEvents | undefined;
   door: Shard | undefined;
   readonly #options: SimNodeOptions;
@@ -84,6 +89,11 @@ export class SimNode implements NetworkNode, ClientNode {
   constructor(options: SimNodeOptions) {
     this.id = options.id;
     this.#options = options;
+    this.applyVersionMax = options.applyVersionMax;
+  }
+
+  get applyVersion(): number {
+    return this.#group?.machine.applyVersion ?? applyVersionFirst;
   }
 
   get alive(): boolean {
@@ -230,6 +240,10 @@ export class SimNode implements NetworkNode, ClientNode {
         if (this.life === life) this.#wake();
       },
       compaction: this.#options.compaction,
+      applyVersionMax: this.applyVersionMax,
+      unsupported: (version) => {
+        throw new Violation(`node ${id} is too old for version ${version} in its own log`);
+      },
     });
     const shard = new Shard(
       {

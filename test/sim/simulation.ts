@@ -5,6 +5,7 @@
 import { clusterIdOf, seedCrcOf } from "../../src/node/bootstrap.ts";
 import type { LogStartRecord } from "../../src/storage/records.ts";
 import type { Batch } from "../../src/wire/batch.ts";
+import { applyVersionMax } from "../../src/wire/versions.ts";
 import { Clients } from "./clients.ts";
 import { DurableLedger, type Entry, type Shadow } from "./durable-ledger.ts";
 import { Invariants, Violation } from "./invariants.ts";
@@ -124,6 +125,7 @@ class Simulation {
         scheduler,
         clockRate: swarm.drift ** (2 * random.float() - 1),
         preferred: id <= swarm.preferredUpTo,
+        applyVersionMax,
         random: random.fork(200 + id),
         storage,
         ledger: ledgers.get(id)!,
