@@ -97,6 +97,11 @@ export class KvMachine implements StateMachine {
     return this.#sessions.version;
   }
 
+  /** What is known of sessions and request ids, as it is saved: equal on all nodes at equal `appliedIndex`. */
+  savedSessions(): Uint8Array {
+    return this.#sessions.save();
+  }
+
   open(): number {
     const meta = this.#live.file.open();
     return meta === undefined ? 0 : this.#opened(meta);
@@ -128,7 +133,6 @@ export class KvMachine implements StateMachine {
       if (full && !this.#freeze(true)) return taken;
       this.#hash.begin(batch, this.history.noting(results));
       if (batch.kind === BatchKind.commands) this.#sessions.apply(batch, next, this.#hash);
-      if (batch.kind === BatchKind.applyVersion) this.#sessions.raise(applyVersionOf(batch));
       if (batch.kind === BatchKind.applyVersion) this.#sessions.raise(applyVersionOf(batch));
       this.#hash.end();
       this.#appliedIndex = last;

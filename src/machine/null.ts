@@ -100,7 +100,6 @@ export class NullMachine implements StateMachine {
       this.#hash.begin(batch, results);
       if (batch.kind === BatchKind.commands) this.#sessions.apply(batch, next, this.#hash);
       if (batch.kind === BatchKind.applyVersion) this.#sessions.raise(applyVersionOf(batch));
-      if (batch.kind === BatchKind.applyVersion) this.#sessions.raise(applyVersionOf(batch));
       this.#hash.end();
       this.#commands += last - this.#appliedIndex;
       this.#appliedIndex = last;

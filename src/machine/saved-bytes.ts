@@ -7,17 +7,20 @@ export class BytesWriter {
   #length = 0;
 
   u32(value: number): void {
-    this.#view.setUint32(this.#take(4), value, true);
+    const at = this.#take(4);
+    this.#view.setUint32(at, value, true);
   }
 
   /** A safe integer, in eight bytes. */
   safe(value: number): void {
-    writeSafe(this.#view, this.#take(8), value);
+    const at = this.#take(8);
+    writeSafe(this.#view, at, value);
   }
 
   /** Without their length. */
   bytes(bytes: Uint8Array): void {
-    this.#bytes.set(bytes, this.#take(bytes.byteLength));
+    const at = this.#take(bytes.byteLength);
+    this.#bytes.set(bytes, at);
   }
 
   /** All of it, as memory of its own. */
@@ -25,6 +28,7 @@ export class BytesWriter {
     return this.#bytes.slice(0, this.#length);
   }
 
+  /** Where they go; the arrays may be new ones afterwards. */
   #take(size: number): number {
     const at = this.#length;
     this.#length += size;
