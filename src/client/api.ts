@@ -15,6 +15,7 @@ import type {
   LeaderAnswer,
 } from "../wire/admin.ts";
 import type { NodeStatus } from "../wire/status.ts";
+import type { Watch, WatchOptions } from "./watch-api.ts";
 
 /** How values are turned into bytes and back. The server never looks inside a value. */
 export type CodecName = "bytes" | "json" | "msgpack";
@@ -330,6 +331,12 @@ export interface Client<C extends CodecName = "bytes"> extends AsyncDisposable {
   batch(): WriteBatch<C>;
   /** One opaque query to the state machine. */
   read(query: Uint8Array, options?: ReadOptions): Promise<ReadAnswer>;
+
+  /**
+   * The changes of some keys, from any revision that the nodes still know, as they happen: see `Watch`. Throws `bad_request` or `too_large` at once
+   * where an option is wrong. Watches have a connection of their own, and end with the client.
+   */
+  watch(options?: WatchOptions): Watch<C>;
 
   /** What a node says about itself: the given one, or any. */
   status(endpoint?: string, options?: CallOptions): Promise<NodeStatus>;

@@ -53,6 +53,9 @@ import { Sweeper } from "./sweeper.ts";
 import { TxnBuilder } from "./txn.ts";
 import { type ValueCodec, valueCodec } from "./value-codec.ts";
 import { WaitingCalls } from "./waiting-calls.ts";
+import type { Watch, WatchOptions } from "./watch-api.ts";
+import { openWatch } from "./watch-call.ts";
+import { Watches } from "./watches.ts";
 import { resultCode, type SectionBounds, Want, WriteSection } from "./write-section.ts";
 
 /** Sections kept for their buffers. */
@@ -93,10 +96,15 @@ export class BargeClient<C extends CodecName> implements Client<C>, RouterEvents
   #bytesInFlight = 0;
   readonly #waiting: WaitingCalls;
 
+  readonly #dial: Dial;
+  /** Made with the first watch. */
+  #watches: Watches | undefined;
+
   #drained: Deferred<void> | undefined;
 
   constructor(settings: Settings, dial: Dial) {
     this.#settings = settings;
+    this.#dial = dial;
     this.#codec = valueCodec(settings.codec);
     const { sectionBytesMax, frameBytesMax } = defaultLimits;
     this.#bounds = { sectionBytesMax, frameBytesMax };
@@ -265,6 +273,19 @@ export class BargeClient<C extends CodecName> implements Client<C>, RouterEvents
     return promise;
   }
 
+  watch(options?: WatchOptions): Watch<C> {
+    if (this.#state !== "open") throw closedError();
+    const { group, attemptTimeoutMs, logger } = this.#settings;
+    this.#watches ??= new Watches({
+      dial: this.#dial,
+      group,
+      attemptTimeoutMs,
+      logger,
+      endpoints: () => this.#router.endpoints,
+    });
+    return openWatch<C>(this.#watches, this.#codec, options);
+  }
+
   endpoints(): string[] {
     return this.#router.endpoints;
   }
@@ -277,6 +298,7 @@ export class BargeClient<C extends CodecName> implements Client<C>, RouterEvents
     if (this.#state === "closed") return this.#drained?.promise ?? Promise.resolve();
     this.#drained ??= deferred<void>();
     this.#state = "draining";
+    this.#watches?.close();
     this.#endTurn();
     this.#closeIfDrained();
     return this.#drained.promise;
@@ -285,6 +307,7 @@ export class BargeClient<C extends CodecName> implements Client<C>, RouterEvents
   close(): void {
     if (this.#state === "closed") return;
     this.#state = "closed";
+    this.#watches?.close();
     this.#sweeper.stop();
     this.#waiting.rejectAll(closedError());
     for (const outgoing of this.#takeTurn()) {

@@ -38,6 +38,7 @@ export type {
   WriteManyResult,
   WriteResult,
 } from "./api.ts";
+export type { Change, ChangeBatch, Watch, WatchOptions } from "./watch-api.ts";
 export { connect } from "./connect.ts";
 export type {
   CompactionAnswer,

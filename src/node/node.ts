@@ -31,6 +31,7 @@ import {
 } from "../storage/data-dir.ts";
 import { DiskFullError } from "../storage/disk.ts";
 import { CorruptBatchError, LogStore, type RecoveredGroup } from "../storage/log-store.ts";
+import { isDiskFull } from "../storage/sqlite.ts";
 import { openSqliteDisk, type SqliteDisk } from "../storage/sqlite-disk.ts";
 import { createLogger, type Logger } from "../telemetry/logger.ts";
 import { LoopGapCounts } from "../telemetry/loop-gaps.ts";
@@ -183,6 +184,7 @@ class Node implements RunningNode, Groups {
     const free = (): void => checkPorts(options);
     this.#dataDir = openDataDir(dataDir, owner, free, joined?.incarnation);
     try {
+      this.#checkApplyVersion(this.#dataDir.applyVersion);
       this.#disk = openSqliteDisk({
         segmentsPath: this.#dataDir.segmentsPath,
         watermarkPath: this.#dataDir.watermarkPath,
@@ -221,9 +223,7 @@ class Node implements RunningNode, Groups {
       nowMs: () => performance.now(),
     });
     const appliedIndex = this.#machine.open();
-    if (this.#machine.applyVersion > this.#applyVersionMax) {
-      throw new FatalError("build_too_old", this.#tooOld(this.#machine.applyVersion));
-    }
+    this.#checkApplyVersion(this.#machine.applyVersion);
 
     this.#transport = new TcpTransport({
       nodeId,
@@ -360,6 +360,24 @@ class Node implements RunningNode, Groups {
     if (isChanged && this.#shard.group(defaultGroup)!.raft.removed) this.#leaveCluster();
   }
 
+  #checkApplyVersion(needed: number): void {
+    if (needed > this.#applyVersionMax) throw new FatalError("build_too_old", this.#tooOld(needed));
+  }
+
+  /** Once in the life of a folder for each version: so builds that are too old know it before they look at anything else. */
+  #markApplyVersion(): void {
+    const { applyVersion } = this.#machine;
+    if (applyVersion <= this.#dataDir.applyVersion) return;
+    try {
+      this.#dataDir.raiseApplyVersion(applyVersion);
+    } catch (error) {
+      // Once there is space again.
+      if (isDiskFull(error)) return;
+      fatal("sync_failed", String(error));
+    }
+    this.#logger.info({ group: defaultGroup, applyVersion }, "the apply version is raised");
+  }
+
   #tooOld(needed: number): string {
     return tooOld(this.#options.nodeId, version, this.#applyVersionMax, needed);
   }
@@ -482,6 +500,7 @@ class Node implements RunningNode, Groups {
     this.#tickedMs = nowMs;
     this.#metrics.loopGap(this.#loopGaps.ticked(lateMs) / 1_000);
     if (++this.#ticks % connectionTicks === 0) {
+      this.#markApplyVersion();
       this.#transport.checkTimeouts(nowMs);
       this.#listener.checkTimeouts(nowMs);
     }
