@@ -8,6 +8,7 @@
  * together. The seed fixes the faults and their order, not what threads and disks make of it.
  */
 import { parseArgs } from "node:util";
+import { recordEvidence } from "../evidence.ts";
 import { type ChaosOptions, runChaos } from "./chaos.ts";
 import { faultKinds, type FaultKind } from "./faults.ts";
 import { reportText } from "./report.ts";
@@ -21,6 +22,8 @@ const { values } = parseArgs({
     kinds: { type: "string", default: "" },
     pairs: { type: "string", default: "0.35" },
     "pause-ms": { type: "string", default: "10" },
+    /** Append what this run showed to test/evidence.jsonl. */
+    evidence: { type: "boolean", default: false },
     histories: { type: "string", default: "/tmp/barge-chaos" },
   },
 });
@@ -43,4 +46,13 @@ process.stdout.write(
 );
 const report = await runChaos(options);
 process.stdout.write(`${reportText(report)}\n`);
+if (values.evidence) {
+  const count = [...report.figures.values()].reduce((sum, { count: times }) => sum + times, 0);
+  recordEvidence({
+    kind: "chaos",
+    seconds: report.seconds,
+    amounts: { operations: report.counts.operations, faults: count },
+    findings: report.violations.map((each) => each.split("\n", 1)[0]!),
+  });
+}
 if (report.violations.length > 0) process.exitCode = 1;
