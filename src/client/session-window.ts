@@ -53,9 +53,10 @@ export class SessionWindow {
     this.#sections.push(section);
   }
 
-  /** Its fate is known: forgets it as soon as nothing older is open. */
-  resolve(section: WriteSection): void {
+  /** Its fate is known. It is forgotten as soon as nothing older is open: true where that is now. */
+  resolve(section: WriteSection): boolean {
     section.fate = "done";
+    const isOldest = this.#sections[0] === section;
     let done = 0;
     for (const { fate, count } of this.#sections) {
       if (fate !== "done") break;
@@ -63,6 +64,7 @@ export class SessionWindow {
       done++;
     }
     if (done > 0) this.#sections.splice(0, done);
+    return isOldest;
   }
 
   /**

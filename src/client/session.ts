@@ -43,10 +43,13 @@ interface Setback {
 
 /** Refusals that are followed at once to the node in the hint, before a pause. */
 const hopsMax = 4;
+const gapsMax = 4;
 const pauseMsMin = 10;
 const pauseMsMax = 100;
+/** A group that has just begun, or whose members were all renewed, comes to serve sessions within this time. */
+const graceMs = 500;
 /** Having been told that the cluster serves no sessions, ask again only after this long. */
-const plainMs = 10_000;
+const plainMs = 1_000;
 /** Patience with a connection that gives no answers, in attempts, at the most. */
 const patienceAttemptsMax = 8;
 
@@ -59,6 +62,8 @@ export class Session {
   #window: SessionWindow | undefined;
   #opening: SessionCall | undefined;
   #plainUntilMs = Number.NEGATIVE_INFINITY;
+  /** When the cluster first said that it serves none; undefined once it did. */
+  #unservedMs: number | undefined;
 
   #channel: Channel | undefined;
   #inFlight = 0;
@@ -69,6 +74,8 @@ export class Session {
   #notBeforeMs = 0;
   #hops = 0;
   #pauses = 0;
+  /** How often in a row the oldest section was said to lack an earlier one. A connection may say so once, of what it saw before. */
+  #gaps = 0;
   /** The node says that there is no such session. */
   #expired = false;
 
@@ -212,12 +219,13 @@ export class Session {
     this.#answers++;
     this.#hops = 0;
     this.#pauses = 0;
+    this.#gaps = 0;
     this.#avoid = undefined;
     this.#leaves = false;
     this.#patienceMs = this.#settings.attemptTimeoutMs;
     this.#landed(section);
-    this.#window?.resolve(section);
-    const isReusable = section.copies === 1;
+    const isForgotten = this.#window?.resolve(section) === true;
+    const isReusable = isForgotten && section.copies === 1;
     if (section.phase !== "settled") this.#routes.settled(section, isReusable);
     this.#goOn();
   }
@@ -234,8 +242,9 @@ export class Session {
       section.maybeApplied = true;
       this.#setBack(node, {}, nowMs);
     } else if (code === "sequence_gap") {
-      // With nothing open before it, the nodes have not what this client was told: that session is of no use.
-      if (this.#window?.sections[0] === section && !section.maybeApplied) this.#expired = true;
+      // With nothing open before it, what the nodes have is not what this client was told: that session is of no use.
+      const isOldest = this.#window?.sections[0] === section;
+      if (isOldest && ++this.#gaps >= gapsMax) this.#expired = true;
       this.#setBack(node, {}, nowMs);
     } else if (error.retryable) {
       const { leaderHint } = error;
@@ -245,8 +254,8 @@ export class Session {
       // Other bytes have its numbers, so none of its copies was applied: a bug, or somebody who knows the session's id.
       this.#expired = true;
       return this.#end(section, error);
-    } else if (section.maybeApplied || code === "internal") {
-      // It says nothing of the earlier copies, or is the trouble of that node alone.
+    } else if (section.maybeApplied || code === "internal" || code === "version_mismatch") {
+      // It says nothing of the earlier copies, or is the trouble of that node alone: one that lags may not know yet that there are sessions.
       this.#setBack(node, { leave: true }, nowMs);
     } else this.#giveUp(section, error);
     this.#goOn();
@@ -382,6 +391,7 @@ export class Session {
     this.#opening = undefined;
     if (this.#closed) return;
     this.#settings.logger.debug(`session ${session} opened`);
+    this.#unservedMs = undefined;
     this.#window = new SessionWindow(session, ttlMs, windowSections);
     this.#usedMs = performance.now();
     this.#routes.pumpWanted();
@@ -391,25 +401,34 @@ export class Session {
     this.#opening = undefined;
     if (this.#closed) return;
     const nowMs = performance.now();
-    // One that is older than sessions does not know the word.
-    const isUnknown = error.code === "version_mismatch" || error.code === "bad_request";
-    if (isUnknown && this.#settings.session === "preferred") {
-      this.#settings.logger.warn(`the cluster serves no sessions: ${error.message}`);
-      this.#plainUntilMs = nowMs + plainMs;
-      const queue = this.#queue;
-      this.#queue = [];
-      for (const section of queue) {
-        if (section.phase !== "settled") this.#routes.submitPlain(section, nowMs);
-      }
-      return this.#routes.pumpWanted();
-    }
     const { code, message } = error;
-    for (const section of this.#queue) {
-      section.refusal = new BargeError(code, message, { outcome: "not-applied", cause: error });
-      if (!error.retryable) this.#tell(section, section.refusal);
+    // A node that is older than sessions does not know the word.
+    const isUnserved = code === "version_mismatch" || code === "bad_request";
+    this.#unservedMs ??= nowMs;
+    const mayBeServed = code === "version_mismatch" && nowMs - this.#unservedMs < graceMs;
+    if (isUnserved && !mayBeServed && this.#settings.session === "preferred") {
+      return this.#goPlain(message, nowMs);
     }
-    if (!error.retryable) this.#queue = [];
+    const isFinal = !error.retryable && !mayBeServed;
+    const refusal = new BargeError(code, message, { outcome: "not-applied", cause: error });
+    for (const section of this.#queue) {
+      section.refusal = refusal;
+      if (isFinal) this.#tell(section, refusal);
+    }
+    if (isFinal) this.#queue = [];
     this.#notBeforeMs = nowMs + this.#pauseMs();
+  }
+
+  /** There are no sessions, and the user would rather go without. */
+  #goPlain(why: string, nowMs: number): void {
+    this.#settings.logger.warn(`writes go without a session: ${why}`);
+    this.#plainUntilMs = nowMs + plainMs;
+    const queue = this.#queue;
+    this.#queue = [];
+    for (const section of queue) {
+      if (section.phase !== "settled") this.#routes.submitPlain(section, nowMs);
+    }
+    this.#routes.pumpWanted();
   }
 
   /**
