@@ -52,6 +52,13 @@ export class GroupApplyVersion {
     return version > machine.applyVersion ? version : undefined;
   }
 
+  /** As the leader: the log holds a higher one already, for all that is known, or is about to. */
+  get mayRiseSoon(): boolean {
+    const { raft, machine } = this.#options;
+    if (raft.role !== "leader") return false;
+    return machine.appliedIndex < this.#fromIndex || this.due() !== undefined;
+  }
+
   /** As the leader: the members that the next version waits for. */
   get waitsFor(): number[] {
     const { raft, machine, max } = this.#options;

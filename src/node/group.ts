@@ -5,6 +5,7 @@
 import { BargeError, errorCodeOf, errorTable, type ErrorCode } from "../errors.ts";
 import { frameOverheadBytes, type Limits } from "../limits.ts";
 import type { StateMachine } from "../machine/machine.ts";
+import { sessionsVersion } from "../machine/sessions.ts";
 import type { Transport } from "../net/transport.ts";
 import { encodeConfiguration, isJoint, membersOf } from "../raft/configuration.ts";
 import { InvariantError } from "../raft/invariants.ts";
@@ -20,7 +21,12 @@ import type {
   WriteWaiter,
 } from "../server/groups.ts";
 import { CorruptBatchError, type GroupWrite, type LogStore } from "../storage/log-store.ts";
-import type { GroupQueues, SnapshotFigures, WatchFigures } from "../telemetry/metrics.ts";
+import type {
+  GroupQueues,
+  SessionFigures,
+  SnapshotFigures,
+  WatchFigures,
+} from "../telemetry/metrics.ts";
 import {
   applyVersionBytes,
   type Batch,
@@ -95,6 +101,8 @@ interface CutWaiter {
   failed(error: BargeError): void;
 }
 
+/** Beyond that they are refused like any write that there is no room for. */
+const earlySectionsMax = 1_024;
 /** Requests for that at once. */
 const logCutsMax = 64;
 /** Between two flushes that are asked for so that the log can be cut. */
@@ -137,6 +145,8 @@ export class Group {
   readonly #watches: Watches | undefined;
 
   readonly #inbox = new Inbox();
+  /** Sections of sessions that came a moment before the group could have any. */
+  readonly #early = new Inbox();
   readonly #forwards: Forwards;
   readonly #handOver: HandOver;
   /** Leadership was handed over, and until then the inbox waits for whoever leads next; Infinity = it was not. */
@@ -241,6 +251,7 @@ export class Group {
   get idle(): boolean {
     return (
       this.#inbox.length === 0 &&
+      this.#early.length === 0 &&
       this.#pending.size === 0 &&
       this.#forwards.size === 0 &&
       this.#reads.size === 0 &&
@@ -255,20 +266,49 @@ export class Group {
   write(section: Uint8Array, header: SectionHeader, deadlineMs: number, waiter: WriteWaiter): void {
     const refusal = this.#refusal(section.byteLength, header.count);
     if (refusal !== undefined) return waiter.failed(this.#error(refusal));
-    if (header.kind !== SectionKind.plain) {
-      const problem = sessionsProblem(this.machine.applyVersion);
-      if (problem !== undefined) return waiter.failed(problem);
-    }
+    const { kind, count } = header;
     if (this.raft.role === "leader") {
-      const { count } = header;
-      return this.#enqueue({ section, count, deadlineMs, waiter, origin: 0, request: 0 });
+      return this.#take({ section, count, deadlineMs, waiter, origin: 0, request: 0 }, kind);
     }
-    this.#passOn(section, header.count, deadlineMs, waiter);
+    if (kind !== SectionKind.plain && !this.#leaderHasSessions) {
+      return waiter.failed(sessionsProblem(this.machine.applyVersion));
+    }
+    this.#passOn(section, count, deadlineMs, waiter);
+  }
+
+  /** A build that knows nothing of sessions would take their sections for plain ones; none such leads a group that has them. */
+  get #leaderHasSessions(): boolean {
+    if (this.machine.applyVersion >= sessionsVersion || !this.#hasLeader) return true;
+    return this.#transport.applyVersionMax(this.#leader) >= sessionsVersion;
+  }
+
+  get #hasLeader(): boolean {
+    return this.#leader !== 0 && this.#transport.connected(this.#leader);
+  }
+
+  /** On the leader: a section of a session has its place behind the entry that makes it one [16]. */
+  #take(item: InboxSection, kind: SectionKind): void {
+    if (kind === SectionKind.plain || this.machine.applyVersion >= sessionsVersion) {
+      return this.#enqueue(item);
+    }
+    if (!this.#applyVersion.mayRiseSoon) return this.#refuse(item, "version_mismatch");
+    if (this.#early.length >= earlySectionsMax) return this.#refuse(item, "overloaded");
+    this.#early.push(item);
+  }
+
+  /** The apply version was raised, or this node does not lead any more. */
+  #endEarly(): void {
+    const leads = this.raft.role === "leader";
+    if (leads && this.machine.applyVersion < sessionsVersion) return;
+    for (const item of this.#early.takeAll()) {
+      if (leads) this.#enqueue(item);
+      else this.#refuse(item, "not_leader");
+    }
   }
 
   /** To the leader, which gives it a place in the log. */
   #passOn(section: Uint8Array, count: number, deadlineMs: number, waiter: WriteWaiter): void {
-    if (this.#leader === 0 || !this.#transport.connected(this.#leader)) {
+    if (!this.#hasLeader) {
       return waiter.failed(this.#error(this.raft.wound === undefined ? "no_leader" : "wounded"));
     }
     if (this.#forwards.size >= this.#limits.forwardsMax || this.#isCrowded) {
@@ -355,7 +395,8 @@ export class Group {
 
   /** Also counts what was passed on, as it will wait for its index here once the leader has given it a place. */
   get #isCrowded(): boolean {
-    const waiters = this.#inbox.length + this.#pending.size + this.#forwards.size;
+    const waiters =
+      this.#inbox.length + this.#early.length + this.#pending.size + this.#forwards.size;
     return waiters >= this.#limits.waitersMax;
   }
 
@@ -365,6 +406,7 @@ export class Group {
   }
 
   #error(code: ErrorCode): BargeError {
+    if (code === "version_mismatch") return sessionsProblem(this.machine.applyVersion);
     if (code === "internal" && this.#stopped !== undefined) {
       return new BargeError(code, `Group ${this.id} stopped: ${this.#stopped}`, {
         outcome: "not-applied",
@@ -398,7 +440,7 @@ export class Group {
     const refusal = this.#refusal(message.section.byteLength, header.count);
     if (refusal !== undefined) this.#refuse(item, refusal);
     else if (this.raft.role !== "leader") this.#refuse(item, "not_leader");
-    else this.#enqueue(item);
+    else this.#take(item, header.kind);
   }
 
   forwardReplied(message: ForwardReplyMessage): void {
@@ -501,6 +543,7 @@ export class Group {
       if (!this.#memberChanges.idle) this.#memberChanges.step(nowMs);
       const context = this.#reads.begin();
       if (context !== 0) this.raft.readIndex(context);
+      if (this.#early.length > 0) this.#endEarly();
       while (
         this.#inbox.length > 0 &&
         (!syncing || this.#inbox.bytes >= this.#limits.sealBytes) &&
@@ -777,7 +820,7 @@ export class Group {
   }
 
   #expireInbox(nowMs: number): void {
-    for (const item of this.#inbox.takeLate(nowMs)) {
+    for (const item of [...this.#inbox.takeLate(nowMs), ...this.#early.takeLate(nowMs)]) {
       // Never sealed, so surely not applied.
       if (item.waiter === undefined) this.#refuse(item, "overloaded");
       else {
@@ -934,6 +977,7 @@ export class Group {
 
   #refuseInbox(code: ErrorCode): void {
     for (const item of this.#inbox.takeAll()) this.#refuse(item, code);
+    for (const item of this.#early.takeAll()) this.#refuse(item, code);
   }
 
   /* ---------------------------------------------------------------- the end */
@@ -981,12 +1025,20 @@ export class Group {
     return this.#watches?.figures() ?? noWatches;
   }
 
+  sessionFigures(): SessionFigures {
+    const figures = this.machine.figures();
+    const { sessions = 0, requestIds = 0, sessionBytes = 0 } = figures;
+    const { sectionsRepeated = 0, sectionsRefused = 0 } = figures;
+    const counts = { repeated: sectionsRepeated, refused: sectionsRefused };
+    return { open: sessions, requestIds, bytes: sessionBytes, ...counts };
+  }
+
   /** What can grow, for metrics. */
   queues(): GroupQueues {
     const { memtableBytes = 0, fileWalBytes = 0 } = this.machine.figures();
     return {
       inboxBytes: this.#inbox.bytes,
-      waiters: this.#inbox.length + this.#pending.size,
+      waiters: this.#inbox.length + this.#early.length + this.#pending.size,
       readWaiters: this.#reads.size,
       forwards: this.#forwards.size,
       unsyncedBytes: this.raft.unsyncedBytes,
@@ -1033,6 +1085,7 @@ export class Group {
   status(): GroupStatus {
     const { raft, machine } = this;
     const { waitsFor } = this.#applyVersion;
+    const { open: sessions, requestIds, bytes } = this.sessionFigures();
     const { configuration } = raft;
     const handOver = this.#handOver.status();
     const voters = new Set([...configuration.voters, ...configuration.outgoing]);
@@ -1062,6 +1115,7 @@ export class Group {
       stateHash: machine.stateHash.toString(16).padStart(8, "0"),
       applyVersion: machine.applyVersion,
       ...(waitsFor.length === 0 ? {} : { applyVersionWaitsFor: waitsFor }),
+      sessions: { open: sessions, requestIds, bytes },
       members,
       configurationIndex: raft.configurationIndex,
       joint: isJoint(configuration),

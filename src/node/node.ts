@@ -572,6 +572,7 @@ class Node implements RunningNode, Groups {
         ...group,
         queues: this.#shard.group(group.id)!.queues(),
         snapshots: this.#shard.group(group.id)!.snapshotFigures(),
+        sessions: this.#shard.group(group.id)!.sessionFigures(),
         watches: this.#shard.group(group.id)!.watchFigures(),
       })),
       peers: this.#transport.peerIds.map((id) => ({ id, ...this.#transport.figures(id)! })),
@@ -589,7 +590,7 @@ class Node implements RunningNode, Groups {
   notReady(): string[] {
     if (this.#stopping) return ["stopping"];
     if (this.#shard.diskFull) return ["the disk is full: free some space"];
-    const missing = this.#versions.incompatible.map(({ message }) => message);
+    const missing: string[] = [];
     if (this.#isRemoved) return ["removed from the cluster"];
     if (!this.#dataDir.peers.formed && this.#initialMembers.size > 1) {
       const { absent } = this.#peers;
@@ -608,6 +609,8 @@ class Node implements RunningNode, Groups {
     }
     // From then on it lags only as far as the load makes it.
     if (missing.length === 0) this.#caughtUp = true;
+    // Why, it may be; by itself, that others are strange is their trouble.
+    else for (const { message } of this.#versions.incompatible) missing.push(message);
     return missing;
   }
 

@@ -62,11 +62,10 @@ function run<Answer>(
   });
 }
 
-/** Why there are no sessions and no request ids in a group at that apply version; undefined where there are. */
-export function sessionsProblem(applyVersion: number): BargeError | undefined {
-  if (applyVersion >= sessionsVersion) return undefined;
+/** There are no sessions and no request ids in a group at that apply version. */
+export function sessionsProblem(applyVersion: number): BargeError {
   return new BargeError(
     "version_mismatch",
-    `Sessions and request ids need apply version ${sessionsVersion}, and this group is at ${applyVersion}: it is raised once every member runs a version that knows them.`,
+    `Sessions and request ids need apply version ${sessionsVersion}, and this group is at ${applyVersion}: it is raised once every member is there and runs a version that knows them.`,
   );
 }

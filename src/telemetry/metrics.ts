@@ -27,6 +27,16 @@ export interface GroupQueues {
   readonly kvWalBytes: number;
 }
 
+/** Sessions and request ids of one group; their bounds are sessionsMax, requestIdsMax, sessionResultBytesMax and requestIdBytesMax. */
+export interface SessionFigures {
+  readonly open: number;
+  readonly requestIds: number;
+  readonly bytes: number;
+  /** Since the start of the process: sections that were applied before and answered again, and such as were not applied. */
+  readonly repeated: number;
+  readonly refused: number;
+}
+
 /** Snapshots of one group since the start of the process. */
 export interface SnapshotFigures {
   readonly sent: number;
@@ -70,6 +80,7 @@ export interface GroupFigures {
   readonly joint: boolean;
   readonly wounded?: { readonly index: number };
   readonly queues: GroupQueues;
+  readonly sessions: SessionFigures;
   readonly snapshots: SnapshotFigures;
   readonly watches: WatchFigures;
 }
@@ -286,6 +297,31 @@ const groupRows: readonly GroupRow[] = [
     name: "barge_group_wounded_to_index",
     help: "0 while this node's log is whole; else the index that it must come to again before this node votes.",
     value: (group) => group.wounded?.index ?? 0,
+  },
+  {
+    name: "barge_group_sessions",
+    help: "Sessions of clients that are open.",
+    value: (group) => group.sessions.open,
+  },
+  {
+    name: "barge_group_request_ids",
+    help: "Request ids of HTTP that are remembered.",
+    value: (group) => group.sessions.requestIds,
+  },
+  {
+    name: "barge_group_session_bytes",
+    help: "Results that are kept for clients that may ask for them again.",
+    value: (group) => group.sessions.bytes,
+  },
+  {
+    name: "barge_group_sections_repeated",
+    help: "Sections that came again and were answered with the results of the first time, since the start.",
+    value: (group) => group.sessions.repeated,
+  },
+  {
+    name: "barge_group_sections_refused",
+    help: "Sections in the log that were not applied since the start: their session was gone, or an earlier one was missing.",
+    value: (group) => group.sessions.refused,
   },
   {
     name: "barge_group_inbox_bytes",

@@ -33,6 +33,16 @@ export interface SnapshotStatus {
   };
 }
 
+/** What a group knows of its clients. */
+export interface SessionStatus {
+  /** Sessions that are open. */
+  readonly open: number;
+  /** Request ids that are remembered. */
+  readonly requestIds: number;
+  /** Results that are kept for both, in bytes. */
+  readonly bytes: number;
+}
+
 export interface GroupStatus {
   readonly id: number;
   readonly role: string;
@@ -52,6 +62,8 @@ export interface GroupStatus {
   readonly applyVersion?: number;
   /** On the leader, where a higher one is possible: the members that cannot yet, or are not connected. */
   readonly applyVersionWaitsFor?: readonly number[];
+  /** Absent in the answer of an older build. */
+  readonly sessions?: SessionStatus;
   readonly members: readonly MemberStatus[];
   /** Log index that the configuration in force came with. */
   readonly configurationIndex: number;

@@ -11,6 +11,7 @@ import { FakeGroups } from "./fake-groups.ts";
 const limits = checkLimits({ ...defaultLimits, valueBytesMax: 1_000, inboxBytesMax: 2_500 });
 const loopback = { host: "127.0.0.1", port: 0 };
 
+const sessions = { open: 0, requestIds: 0, bytes: 0, repeated: 0, refused: 0 };
 const snapshots = { sent: 0, installed: 0, givenUp: 0, bytesSent: 0, bytesReceived: 0 };
 const watches = {
   watches: 0,
@@ -47,7 +48,7 @@ beforeEach(() => {
     return {
       ...status,
       ...node,
-      groups: status.groups.map((group) => ({ ...group, queues, snapshots, watches })),
+      groups: status.groups.map((group) => ({ ...group, queues, snapshots, sessions, watches })),
     };
   });
   server = start({});

@@ -16,6 +16,7 @@ const group: GroupFigures = {
   configurationIndex: 5,
   joint: true,
   logBytes: 100,
+  sessions: { open: 2, requestIds: 3, bytes: 4, repeated: 5, refused: 6 },
   snapshots: { sent: 1, installed: 2, givenUp: 3, bytesSent: 4, bytesReceived: 5 },
   watches: {
     watches: 41,
