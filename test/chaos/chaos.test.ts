@@ -17,6 +17,7 @@ test(
       seconds,
       nodes: 3,
       clients: 10,
+      watchers: 2,
       pairs: 0.35,
       pauseMs: 20,
       say: (line) => lines.push(line),

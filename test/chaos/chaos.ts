@@ -21,6 +21,7 @@ import {
 import { type FaultFigures, Gaps } from "./gaps.ts";
 import { Epoch } from "./histories.ts";
 import { buildPreload, Surroundings } from "./preload.ts";
+import { Watcher } from "./watchers.ts";
 import type { Network } from "./network.ts";
 
 export interface ChaosOptions {
@@ -28,6 +29,7 @@ export interface ChaosOptions {
   readonly seconds: number;
   readonly nodes: number;
   readonly clients: number;
+  readonly watchers: number;
   /** Kinds of faults to draw from. */
   readonly kinds?: readonly FaultKind[];
   /** Chance that two faults come together. */
@@ -50,6 +52,9 @@ export interface ChaosReport {
   readonly network: string;
   readonly counts: Counts;
   readonly epochs: number;
+  /** Changes that watchers were told, and how often one was told that it had come too late. */
+  readonly changes: number;
+  readonly watchGaps: number;
   readonly figures: ReadonlyMap<string, FaultFigures>;
   /** Left out, as it cannot be brought on here. */
   readonly leftOut: readonly FaultKind[];
@@ -66,6 +71,7 @@ const restChance = 0.4;
 const recoveryMsMax = 30_000;
 const lastReadMsMax = 60_000;
 const pollMs = 20;
+const watchMs = 200;
 
 /** Cuts the log often, so that who was away needs a snapshot. */
 const flags = ["--compact-entries=3000", "--compact-tail-bytes=65536", "--log-level=info"];
@@ -90,7 +96,7 @@ export async function runChaos(options: ChaosOptions): Promise<ChaosReport> {
   await using run = new ChaosRun(options, world);
   try {
     await cluster.start();
-    await run.run();
+    await Promise.race([run.run(), run.broken]);
   } catch (error) {
     run.violation(error instanceof Error ? (error.stack ?? error.message) : String(error));
   }
@@ -111,6 +117,7 @@ class ChaosRun implements AsyncDisposable {
   readonly #options: ChaosOptions;
   readonly #world: World;
   readonly #clients: readonly ChaosClient[];
+  readonly #watchers: readonly Watcher[];
   readonly #gaps = new Gaps();
   readonly #violations: string[] = [];
   readonly #counts: Counts = {
@@ -130,13 +137,16 @@ class ChaosRun implements AsyncDisposable {
   #checkedCount = 0;
   #clock = 0;
   #over = false;
+  /** Looks out for daemons that end by themselves. */
+  readonly #watch = setInterval(() => this.#nobodyFell(), watchMs);
+  readonly #broken = Promise.withResolvers<void>();
 
   constructor(options: ChaosOptions, world: World) {
     this.#options = options;
     this.#world = world;
     const { clients, pauseMs, seed, kinds = faultKinds } = options;
     this.#possible = kinds.filter((kind) => isPossible(kind, world));
-    this.#epoch = new Epoch(1, clients);
+    this.#epoch = new Epoch(1, clients, 0);
     const shared: Shared = {
       epoch: () => this.#epoch,
       tick: () => ++this.#clock,
@@ -154,19 +164,34 @@ class ChaosRun implements AsyncDisposable {
           : random.pick(world.cluster.nodes).binary,
         random,
         shared,
-        session: false,
+        // Every third has none.
+        session: number % 3 < 2,
         pauseMs,
       });
     });
+    this.#watchers = Array.from(
+      { length: options.watchers },
+      (_, number) =>
+        new Watcher({
+          endpoints: world.cluster.nodes[number % world.cluster.nodes.length]!.binary,
+          violation: (what) => this.violation(what),
+        }),
+    );
   }
 
-  /** Noted once, and the run ends. */
+  /** Resolves at the first violation. */
+  get broken(): Promise<void> {
+    return this.#broken.promise;
+  }
+
   violation(what: string): void {
+    this.#broken.resolve();
     this.#violations.push(what);
     this.#options.say?.(`VIOLATION: ${what}`);
   }
 
   async run(): Promise<void> {
+    for (const watcher of this.#watchers) watcher.start();
     for (const client of this.#clients) client.start();
     const checking = this.#checkEpochs();
     const untilMs = this.#startMs + this.#options.seconds * 1_000;
@@ -191,6 +216,8 @@ class ChaosRun implements AsyncDisposable {
       network: this.#world.network.name,
       counts: this.#counts,
       epochs: this.#checkedCount,
+      changes: this.#watchers.reduce((sum, { changeCount }) => sum + changeCount, 0),
+      watchGaps: this.#watchers.reduce((sum, { gapCount }) => sum + gapCount, 0),
       figures: this.#gaps.figures,
       leftOut: kinds.filter((kind) => !this.#possible.includes(kind)),
       violations: this.#violations,
@@ -229,7 +256,6 @@ class ChaosRun implements AsyncDisposable {
     await Bun.sleep(random.between(Math.min(holdMsMin, holdMs), holdMs));
     for (const { heal } of healings) await heal();
     for (const { settle } of healings) await settle?.();
-    this.#nobodyFell();
     for (const kind of kinds) this.#gaps.end(kind);
     const seconds = ((performance.now() - beganMs) / 1_000).toFixed(1);
     const atSeconds = Math.round((performance.now() - this.#startMs) / 1_000);
@@ -262,7 +288,6 @@ class ChaosRun implements AsyncDisposable {
     const { cluster } = this.#world;
     const beginMs = performance.now();
     await cluster.start();
-    this.#nobodyFell();
     await until(
       "a write succeeds after all faults are healed",
       () => this.#gaps.sinceLastMs < performance.now() - beginMs,
@@ -278,8 +303,9 @@ class ChaosRun implements AsyncDisposable {
     while (!this.#over || this.#ended.length > 0) {
       if (!this.#over && performance.now() - beganMs > epochMs) {
         beganMs = performance.now();
+        const { number, revision } = this.#epoch;
         this.#ended.push(this.#epoch);
-        this.#epoch = new Epoch(this.#epoch.number + 1, this.#options.clients);
+        this.#epoch = new Epoch(number + 1, this.#options.clients, revision);
       }
       const epoch = this.#ended[0];
       if (epoch === undefined || epoch.inFlight > 0) {
@@ -296,6 +322,7 @@ class ChaosRun implements AsyncDisposable {
     if (!(await reader.readAll(epoch, performance.now() + lastReadMsMax))) {
       this.violation(`epoch ${epoch.number} cannot be read for ${lastReadMsMax} ms`);
     }
+    await this.#collectChanges(epoch);
     this.#checkedCount++;
     this.#options.checked?.(epoch);
     const wrong = epoch.verdict();
@@ -311,9 +338,29 @@ class ChaosRun implements AsyncDisposable {
     this.violation(`epoch ${epoch.number}: ${wrong}${where}`);
   }
 
+  /** Waits until the watchers have come as far as the epoch was read. */
+  async #collectChanges(epoch: Epoch): Promise<void> {
+    const { revision, prefix, firstRevision } = epoch;
+    await until(
+      `watches come to revision ${revision}`,
+      () => this.#watchers.every((watcher) => watcher.revision >= revision),
+      lastReadMsMax,
+    ).catch((error: Error) => {
+      const there = this.#watchers.map((watcher) => watcher.revision);
+      this.violation(`${error.message}; they are at ${there.join(", ")}`);
+    });
+    for (const watcher of this.#watchers) {
+      const changes = watcher.changesOf(prefix, firstRevision);
+      if (changes !== undefined) epoch.changes.push(changes);
+      watcher.forget(prefix);
+    }
+  }
+
   async [Symbol.asyncDispose](): Promise<void> {
+    clearInterval(this.#watch);
     this.#over = true;
     this.#ended.length = 0;
-    await Promise.all(this.#clients.map((client) => client[Symbol.asyncDispose]()));
+    const all = [...this.#clients, ...this.#watchers];
+    await Promise.all(all.map((each) => each[Symbol.asyncDispose]()));
   }
 }

@@ -61,7 +61,8 @@ export class ChaosClient implements AsyncDisposable {
 
   constructor(options: ChaosClientOptions) {
     this.#options = options;
-    this.#client = connect({ endpoints: options.endpoints });
+    const { endpoints, session } = options;
+    this.#client = connect({ endpoints, session: session ? "required" : false });
   }
 
   start(): void {

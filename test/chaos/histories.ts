@@ -5,6 +5,7 @@
 import { checkLinearizable } from "../checker/wgl.ts";
 import { checkOrder } from "../checker/order.ts";
 import { checkAppends, checkSessions, checkTransactions } from "../checker/together.ts";
+import { checkChanges, type SeenChange } from "../checker/changes.ts";
 import type { Operation } from "../checker/history.ts";
 
 const stepsMax = 20_000_000;
@@ -28,15 +29,20 @@ const pairCount = 2;
 export class Epoch {
   readonly number: number;
   readonly prefix: string;
+  /** All that is written in it comes after this log index. */
+  readonly firstRevision: number;
   readonly keys: EpochKeys;
   readonly operations: Operation[] = [];
   /** Newest revision of a key that somebody was told of beside its value or as its writer: what may be compared with. */
   readonly toldRevisions = new Map<string, number>();
   /** Calls that have not returned. */
   inFlight = 0;
+  /** What each watcher was told of its keys; only of those that missed nothing. */
+  readonly changes: (readonly SeenChange[])[] = [];
 
-  constructor(number: number, clients: number) {
+  constructor(number: number, clients: number, firstRevision: number) {
     this.number = number;
+    this.firstRevision = firstRevision;
     this.prefix = `e${String(number).padStart(6, "0")}/`;
     const named = (count: number, letter: string): string[] =>
       Array.from({ length: count }, (_, at) => `${this.prefix}${letter}${at}`);
@@ -69,8 +75,25 @@ export class Epoch {
       checkOrder(this.operations) ??
       checkTransactions(this.operations) ??
       checkSessions(this.operations) ??
-      this.#appends()
+      this.#appends() ??
+      this.#watched()
     );
+  }
+
+  /** Log index up to which everything of it was read. */
+  get revision(): number {
+    return this.operations.reduce(
+      (newest, { kind, index }) => (kind === "get" && index > newest ? index : newest),
+      0,
+    );
+  }
+
+  #watched(): string | undefined {
+    for (const changes of this.changes) {
+      const wrong = checkChanges(this.operations, changes, this.revision);
+      if (wrong !== undefined) return `watch: ${wrong}`;
+    }
+    return undefined;
   }
 
   #linearizable(): string | undefined {

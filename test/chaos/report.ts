@@ -2,7 +2,19 @@
 import type { ChaosReport } from "./chaos.ts";
 
 export function reportText(report: ChaosReport): string {
-  const { counts, figures, seconds, nodes, network, seed, epochs, leftOut, violations } = report;
+  const {
+    counts,
+    figures,
+    seconds,
+    nodes,
+    network,
+    seed,
+    epochs,
+    leftOut,
+    violations,
+    changes,
+    watchGaps,
+  } = report;
   const { operations, succeeded, refused, unknown, errors } = counts;
   const count = [...figures.values()].reduce((sum, each) => sum + each.count, 0);
   const rows = [...figures]
@@ -23,6 +35,7 @@ chaos: ${nodes} nodes, network ${network}, seed ${seed}, ${seconds} s
 operations  ${operations}: ${succeeded} succeeded, ${refused} not applied, ${unknown} unknown
 errors      ${codes.join(", ") || "none"}
 histories   ${epochs} checked
+watches     ${changes} changes told; ${watchGaps} times what a watcher asked for was compacted
 faults      ${count}${leftOut.length > 0 ? `; not possible here: ${leftOut.join(", ")}` : ""}
 violations  ${violations.length}
 
