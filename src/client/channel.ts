@@ -8,8 +8,9 @@ import { type CloseReason, Connection, type ConnectionHandler } from "../net/con
 import type { ByteSocket, Dial } from "../net/socket.ts";
 import { decodeServerReply } from "../wire/client-messages.ts";
 import { decodeHelloReply, encodeHello } from "../wire/hello.ts";
-import { FrameType, type HelloReply, type ServerReply } from "../wire/messages.ts";
-import { featuresKnown, versionsSpoken } from "../wire/versions.ts";
+import { FrameType, type HelloReply, type Notice, type ServerReply } from "../wire/messages.ts";
+import { decodeNotice } from "../wire/notice.ts";
+import { Feature, featuresKnown, versionsSpoken } from "../wire/versions.ts";
 import { InFlight } from "./in-flight.ts";
 import type { NodeLink } from "./node-link.ts";
 import type { Outgoing } from "./outgoing.ts";
@@ -31,6 +32,8 @@ export interface ChannelEvents {
     unsent: readonly Outgoing[],
     sent: readonly Outgoing[],
   ): void;
+  /** Members or leader have changed. */
+  noticed(notice: Notice): void;
   /** False where the answer makes no sense for that request. */
   answered(channel: Channel, outgoing: Outgoing, reply: ServerReply): boolean;
 }
@@ -71,6 +74,12 @@ export class Channel implements ConnectionHandler {
 
   get ready(): boolean {
     return this.#state === "ready";
+  }
+
+  /** The node tells of changes by itself. */
+  get tells(): boolean {
+    const features = this.#connection?.agreed.features ?? 0;
+    return this.ready && (features & Feature.notice) !== 0;
   }
 
   get hasRoom(): boolean {
@@ -127,6 +136,11 @@ export class Channel implements ConnectionHandler {
 
   frame(connection: Connection, type: number, payload: Uint8Array, fieldsBytes: number): void {
     if (this.#state === "opening") return this.#greeted(connection, type, payload, fieldsBytes);
+    if (type === FrameType.notice) {
+      const notice = decodeNotice(payload, fieldsBytes);
+      if (notice === undefined) return connection.close("malformed message");
+      return this.#options.events.noticed(notice);
+    }
     const reply = decodeServerReply(type, payload, fieldsBytes);
     if (reply === undefined) return connection.close("malformed message");
     const outgoing = this.inFlight.get(reply.request);

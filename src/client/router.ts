@@ -10,7 +10,7 @@ import { BargeError, errorCodeOf } from "../errors.ts";
 import { defaultLimits } from "../limits.ts";
 import { parseAddress } from "../net/address.ts";
 import type { Dial } from "../net/socket.ts";
-import type { ErrorReply, HelloReply, ServerReply } from "../wire/messages.ts";
+import type { ErrorReply, HelloReply, Notice, ServerReply } from "../wire/messages.ts";
 import { Channel, type ChannelEvents, type ChannelOptions } from "./channel.ts";
 import { ControlCall } from "./control-call.ts";
 import { NodeLink } from "./node-link.ts";
@@ -59,6 +59,9 @@ export class Router implements ChannelEvents, SessionRoutes {
   /** When a caller last asked for something. */
   activeMs = 0;
   #leader: string | undefined;
+  /** What the newest notices were about. */
+  #term = 0;
+  #configurationIndex = 0;
   /** Requests that wait for a connection or for the end of a pause, in order. */
   #waiting: Outgoing[] = [];
   #nextProbeMs = 0;
@@ -144,8 +147,11 @@ export class Router implements ChannelEvents, SessionRoutes {
     }
     this.session?.sweep(nowMs);
     this.pump(nowMs);
-    if (this.#sentSinceProbe && this.#probe === undefined && nowMs >= this.#nextProbeMs)
+    this.#dropRetired();
+    const probeDue = this.#sentSinceProbe && nowMs >= this.#nextProbeMs;
+    if (probeDue && this.#probe === undefined && !this.#nodes.some((node) => node.tells)) {
       this.#probeLeader(nowMs);
+    }
     this.flush();
   }
 
@@ -176,6 +182,21 @@ export class Router implements ChannelEvents, SessionRoutes {
     node.connect(nowMs);
     this.pump(nowMs);
     this.flush();
+  }
+
+  /** Nodes may be behind each other: only what is newer than all before counts. */
+  noticed({ group, term, leader, configurationIndex, members }: Notice): void {
+    if (group !== this.#settings.group) return;
+    if (configurationIndex >= this.#configurationIndex) {
+      this.#configurationIndex = configurationIndex;
+      this.#learn(members);
+      this.#retireAllBut(members);
+    }
+    if (term < this.#term) return;
+    this.#term = term;
+    const endpoint = this.#endpointOf(leader, members);
+    if (endpoint !== undefined) this.#follow(endpoint);
+    this.#events.pumpWanted();
   }
 
   /** `unsent`: not all of their bytes left. `sent`: they did, and no answer came. */
@@ -273,7 +294,7 @@ export class Router implements ChannelEvents, SessionRoutes {
     }
     let second: NodeLink | undefined;
     for (const node of this.#nodes) {
-      if (!node.usable) continue;
+      if (!node.usable || node.retired) continue;
       const good = node.lively && nowMs >= node.passOverUntilMs;
       if (good && node.endpoint !== avoid) return node;
       second ??= node;
@@ -308,7 +329,7 @@ export class Router implements ChannelEvents, SessionRoutes {
   #dialMore(nowMs: number): void {
     if (this.#nodes.some((node) => node.dialling && !node.slow(nowMs))) return;
     for (const node of this.#nodes) {
-      if (!node.usable && !node.dialling && node.connect(nowMs)) return;
+      if (!node.retired && !node.usable && !node.dialling && node.connect(nowMs)) return;
     }
   }
 
@@ -461,17 +482,35 @@ export class Router implements ChannelEvents, SessionRoutes {
 
   #learn(members: Record<string, string>): void {
     for (const [id, endpoint] of Object.entries(members)) {
-      // The same node may be known by another name already.
+      // The same node may be reached by another name already.
       const known = this.#nodes.some(
-        (node) => node.endpoint === endpoint || node.nodeId === Number(id),
+        (node) => node.endpoint === endpoint || (node.nodeId === Number(id) && node.usable),
       );
       if (known || this.#nodes.length >= nodesMax || parseAddress(endpoint) === undefined) continue;
       this.#nodes.push(this.#link(endpoint));
     }
   }
 
+  /** Those that the user named are tried again and again, members or not. */
+  #retireAllBut(members: Record<string, string>): void {
+    const endpoints = new Set([...Object.values(members), ...this.#settings.endpoints]);
+    for (const node of this.#nodes) {
+      node.retired = !endpoints.has(node.endpoint) && !(String(node.nodeId) in members);
+    }
+  }
+
+  #dropRetired(): void {
+    if (!this.#nodes.some(({ retired }) => retired)) return;
+    const gone = this.#nodes.filter(({ retired, inFlight }) => retired && inFlight === 0);
+    for (const node of gone) {
+      this.#nodes.splice(this.#nodes.indexOf(node), 1);
+      if (this.#leader === node.endpoint) this.#leader = undefined;
+      node.close();
+    }
+  }
+
   #endpointOf(nodeId: number, members: Record<string, string>): string | undefined {
-    const node = this.#nodes.find((each) => each.nodeId === nodeId);
+    const node = this.#nodes.find((each) => each.nodeId === nodeId && each.usable);
     return node?.endpoint ?? members[String(nodeId)];
   }
 

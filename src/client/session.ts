@@ -440,6 +440,7 @@ export class Session {
     this.#window = undefined;
     const wasBroken = !this.#expired;
     this.#expired = false;
+    this.#gaps = 0;
     if (window === undefined) return;
     let surelyNot = false;
     const again: WriteSection[] = [];

@@ -144,6 +144,9 @@ class Node implements RunningNode, Groups {
   /** All that was committed when this node came up is applied. */
   #caughtUp = false;
   #isRemoved = false;
+  /** What clients were told last. */
+  #toldLeader = 0;
+  #toldConfigurationIndex = 0;
   readonly #removal = Promise.withResolvers<string>();
   /** Empty where this node joined a cluster. */
   readonly #initialMembers: ReadonlyMap<number, string>;
@@ -345,6 +348,20 @@ class Node implements RunningNode, Groups {
     return bootstrapGroup(this.#store, defaultGroup, configuration, seedCrc);
   }
 
+  /** Clients hear at once of a new leader and of new members. */
+  #tellClients(): void {
+    const { leader, raft } = this.#shard.group(defaultGroup)!;
+    const { configurationIndex } = raft;
+    if (leader === 0) return;
+    if (leader === this.#toldLeader && configurationIndex === this.#toldConfigurationIndex) return;
+    this.#toldLeader = leader;
+    this.#toldConfigurationIndex = configurationIndex;
+    const { term } = raft;
+    const { addresses: members } = this.members();
+    const type = "notice";
+    this.#clients.tell({ type, group: defaultGroup, term, leader, configurationIndex, members });
+  }
+
   /** A peer does not take this node for the one that it should be. */
   #refused(id: number, code: string, message: string): void {
     if (code === "version_mismatch") this.#versions.note(id, message);
@@ -485,6 +502,7 @@ class Node implements RunningNode, Groups {
       const nowMs = performance.now();
       if (this.#shard.turn(nowMs)) this.#wake();
       this.#checkMembers(nowMs);
+      this.#tellClients();
       this.#clients.flush();
       this.#loopGaps.turnTook(performance.now() - nowMs);
     } catch (error) {

@@ -24,15 +24,18 @@ import {
   ReadReplyWriter,
 } from "../wire/client-messages.ts";
 import { frameHeaderBytes } from "../wire/frame.ts";
+import { Feature } from "../wire/versions.ts";
 import { isWatchFrame } from "../wire/watch-messages.ts";
 import { ClientWatches } from "./client-watches.ts";
 import {
   Consistency,
   type ControlRequest,
   FrameType,
+  type Notice,
   type ReadRequest,
   type WriteRequest,
 } from "../wire/messages.ts";
+import { encodeNotice } from "../wire/notice.ts";
 import { readSectionHeader, type SectionHeader, SectionKind } from "../wire/section.ts";
 import { SessionGaps } from "./session-gaps.ts";
 import type {
@@ -81,6 +84,8 @@ export class ClientServer {
   #turnRequestBytes: number;
   #turnMs: number;
   #turnBytes: number;
+  /** The last change of members or leader; undefined while nobody was told of any. */
+  #notice: Notice | undefined;
   /** Gathered once per turn, whoever asks how often. */
   #status: NodeStatus | undefined;
   #stopping = false;
@@ -136,6 +141,21 @@ export class ClientServer {
     if (this.#holding.size > 0) this.#answerHeld();
     if (this.#shedding.size > 0) this.#readShed();
     if (this.#stalled.length > 0) this.#readStalled();
+  }
+
+  /** Tells all clients that understand it; those that do not read, once they do. */
+  tell(notice: Notice): void {
+    this.#notice = notice;
+    for (const served of this.#served) this.#sendNotice(served);
+  }
+
+  #sendNotice(served: ServedConnection): void {
+    const { connection } = served;
+    if (this.#notice === undefined || (connection.agreed.features & Feature.notice) === 0) return;
+    served.noticeDue = !this.#queueHasRoom(connection);
+    if (served.noticeDue) return;
+    encodeNotice(connection.out, this.#notice);
+    this.sent(served);
   }
 
   /** From now on requests are refused; those that wait still get their reply. */
@@ -421,6 +441,7 @@ export class ClientServer {
   }
 
   drained(served: ServedConnection): void {
+    if (served.noticeDue) this.#sendNotice(served);
     if (served.held.length > 0) this.#wake();
   }
 
@@ -493,6 +514,8 @@ class ServedConnection implements ConnectionHandler {
   shed = false;
   #paused = false;
   dirty = false;
+  /** It could not be told of the last change yet. */
+  noticeDue = false;
   /** Of the sessions that write here. */
   readonly gaps = new SessionGaps();
   readonly held: Held[] = [];

@@ -68,7 +68,7 @@ export function decodeHelloReply(payload: Uint8Array, fieldsBytes: number): Hell
     isNumber(frameBytesMax, 1, u32Max) &&
     isNumber(sectionBytesMax, 1, u32Max) &&
     isNumber(leader, 0, u32Max);
-  const members = membersOf(map["members"]);
+  const members = readMembers(map["members"]);
   const applyVersions = applyVersionsOf(map);
   if (!wellFormed || members === undefined || applyVersions === undefined) return undefined;
   const reply = {
@@ -116,7 +116,8 @@ function applyVersionsOf(
   };
 }
 
-function membersOf(value: unknown): Record<string, string> | undefined {
+/** Members as `host:port` by node id; undefined where they are not. */
+export function readMembers(value: unknown): Record<string, string> | undefined {
   if (!isRecord(value)) return undefined;
   const entries = Object.entries(value);
   if (entries.length > membersMax) return undefined;

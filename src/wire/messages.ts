@@ -40,6 +40,7 @@ export const FrameType = {
   errorReply: 68,
   control: 69,
   controlReply: 70,
+  notice: 71,
   watch: 72,
   watchCredit: 73,
   watchStop: 74,
@@ -382,6 +383,19 @@ export interface ControlReply {
   readonly type: "controlReply";
   readonly request: number;
   readonly body: unknown;
+}
+
+/** A node tells its clients of a change; see notice.ts. */
+export interface Notice {
+  readonly type: "notice";
+  readonly group: number;
+  /** Of the leader that is named: who is told of several believes the highest. */
+  readonly term: number;
+  readonly leader: number;
+  /** Log index of the configuration: the same for the members. */
+  readonly configurationIndex: number;
+  /** `host:port` by node id. */
+  readonly members: Record<string, string>;
 }
 
 export type ClientRequest = WriteRequest | ReadRequest | ControlRequest;

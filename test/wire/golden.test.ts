@@ -168,6 +168,14 @@ const samples: Record<keyof typeof FrameType, AnyMessage> = {
     firstIndex: 42,
     term: 5,
   },
+  notice: {
+    type: "notice",
+    group: 7,
+    term: 5,
+    leader: 2,
+    configurationIndex: large,
+    members: { "1": "127.0.0.1:9091", "2": "127.0.0.1:9191" },
+  },
   write: { type: "write", request: 100, group: 7, timeoutMs: 5_000, section },
   writeReply: { type: "writeReply", request: 100, firstIndex: 42, results: results.view() },
   read: {

@@ -29,9 +29,11 @@ import {
   FrameType,
   type Hello,
   type HelloReply,
+  type Notice,
   type PeerMessage,
   type ServerReply,
 } from "../../src/wire/messages.ts";
+import { decodeNotice, encodeNotice } from "../../src/wire/notice.ts";
 import { decodePeerMessage, encodePeerMessage } from "../../src/wire/peer-messages.ts";
 import { plainSection } from "../../src/wire/section.ts";
 import { SectionResults } from "../../src/wire/section-results.ts";
@@ -65,6 +67,7 @@ export type AnyMessage =
   | ServerReply
   | WatchCommand
   | WatchReply
+  | Notice
   | Ping
   | ({ readonly type: "hello" } & { readonly hello: Hello })
   | ({ readonly type: "helloReply" } & { readonly reply: HelloReply });
@@ -159,6 +162,8 @@ export function encodeAny(out: SendBuffer, message: AnyMessage): void {
       return encodePing(out, message.nonce);
     case "pong":
       return encodePong(out, message.nonce);
+    case "notice":
+      return encodeNotice(out, message);
     case "hello":
       return encodeHello(out, message.hello);
     case "helloReply":
@@ -220,6 +225,7 @@ export function decodeAny({ type, payload, fieldsBytes }: Frame): AnyMessage | u
     if (nonce === undefined) return undefined;
     return { type: type === FrameType.ping ? "ping" : "pong", nonce };
   }
+  if (type === FrameType.notice) return decodeNotice(payload, fieldsBytes);
   if (isWatchFrame(type)) {
     return (
       decodeWatchCommand(type, payload, fieldsBytes) ?? decodeWatchReply(type, payload, fieldsBytes)
@@ -663,12 +669,24 @@ export const helloReply: fc.Arbitrary<HelloReply> = fc.record(
   },
 );
 
+export const notice: fc.Arbitrary<Notice> = fc.record({
+  type: fc.constant("notice" as const),
+  group: u32,
+  term: safeInteger,
+  leader: u32,
+  configurationIndex: safeInteger,
+  members: fc.dictionary(nodeId.map(String), fc.constantFrom("127.0.0.1:9091", "[::1]:9191"), {
+    noNullPrototype: true,
+  }),
+});
+
 export const anyMessage: fc.Arbitrary<AnyMessage> = fc.oneof(
   peerMessage,
   clientRequest,
   serverReply,
   watchMessage,
   fc.record({ type: fc.constantFrom("ping" as const, "pong" as const), nonce: safeInteger }),
+  notice,
   hello.map((value) => ({ type: "hello" as const, hello: value })),
   helloReply.map((value) => ({ type: "helloReply" as const, reply: value })),
 );
