@@ -36,6 +36,8 @@ export interface ClusterOptions {
   readonly dataDir?: (id: number) => string | undefined;
   /** Where a node runs, where that is not simply on loopback; asked once for each node. */
   readonly place?: (id: number) => NodePlace;
+  /** Of all nodes, at first. */
+  readonly build?: Build;
 }
 
 /** All as `host:port`. */
@@ -48,6 +50,16 @@ export interface NodePlace {
   readonly command?: readonly string[];
   readonly environment?: Readonly<Record<string, string>>;
 }
+
+/** What a node runs: builds.ts has others. */
+export interface Build {
+  readonly name: string;
+  /** Up to the program. */
+  readonly bunArguments: readonly string[];
+  readonly environment: Readonly<Record<string, string>>;
+}
+
+export const thisBuild: Build = { name: "this", bunArguments: [program], environment: {} };
 
 /** Runs `body` on a cluster that serves; whatever happens, nothing of it is left. A failure shows what each node said last. */
 export async function withCluster(
@@ -80,6 +92,7 @@ export class TestCluster implements AsyncDisposable {
     flags = [],
     dataDir,
     place = loopbackPlace,
+    build = thisBuild,
   }: ClusterOptions = {}) {
     this.dir = mkdtempSync(join(tmpdir(), "barge-e2e-"));
     this.#flags = flags;
@@ -95,6 +108,7 @@ export class TestCluster implements AsyncDisposable {
           flags: [`--initial-members=${this.members}`, ...flags],
         }),
     );
+    for (const node of this.nodes) node.build = build;
   }
 
   /** A node more, with an id that nobody had, that will ask the others to be added. Starts nothing yet. */
@@ -199,6 +213,8 @@ export class TestNode {
   /** `host:port` at which others reach it. */
   readonly binary: string;
   readonly http: string;
+  /** From the next start on. */
+  build: Build = thisBuild;
   readonly #options: TestNodeOptions;
   #child: Subprocess<"pipe", "ignore", number> | undefined;
   #paused = false;
@@ -248,7 +264,7 @@ export class TestNode {
       [
         ...(command ?? []),
         process.execPath,
-        program,
+        ...this.build.bunArguments,
         "serve",
         ...all,
         ...more,
@@ -262,6 +278,7 @@ export class TestNode {
           PATH: process.env["PATH"] ?? "",
           HOME: process.env["HOME"] ?? "",
           ...environment,
+          ...this.build.environment,
         },
       },
     );
