@@ -76,6 +76,8 @@ export class Session {
   #pauses = 0;
   /** How often in a row the oldest section was said to lack an earlier one. A connection may say so once, of what it saw before. */
   #gaps = 0;
+  /** The last refusal since something was applied: why those that wait do. */
+  #refusal: BargeError | undefined;
   /** The node says that there is no such session. */
   #expired = false;
 
@@ -220,6 +222,7 @@ export class Session {
     this.#hops = 0;
     this.#pauses = 0;
     this.#gaps = 0;
+    this.#refusal = undefined;
     this.#avoid = undefined;
     this.#leaves = false;
     this.#patienceMs = this.#settings.attemptTimeoutMs;
@@ -236,7 +239,9 @@ export class Session {
     this.#landed(section);
     const { code, outcome } = error;
     if (outcome === "applied") return this.#end(section, error);
-    section.refusal = error;
+    // These say what follows from other sections' fate: the reason to give is theirs.
+    if (code !== "sequence_gap" && code !== "session_expired") this.#refusal = error;
+    section.refusal = this.#refusal;
     if (code === "session_expired") this.#expired = true;
     else if (outcome === "unknown") {
       section.maybeApplied = true;
@@ -335,6 +340,7 @@ export class Session {
     this.#queue = this.#queue.filter((section) => {
       if (section.phase === "settled") return false;
       if (nowMs < section.deadlineMs) return true;
+      section.refusal ??= this.#refusal;
       this.#tell(section, this.#routes.expiredError(section));
       return false;
     });
