@@ -39,6 +39,8 @@ export interface ChaosOptions {
   readonly network?: (random: Random) => Network;
   /** For people, as it goes. */
   readonly say?: (line: string) => void;
+  /** Diagnostics of the clients that watch. */
+  readonly watcherSays?: ((line: string) => void) | undefined;
   /** Histories that break a promise are written here. */
   readonly historyDir?: string;
   /** Called with each epoch that was checked. */
@@ -89,7 +91,7 @@ export async function runChaos(options: ChaosOptions): Promise<ChaosReport> {
     if (library === undefined) return here;
     const around = new Surroundings(library, join(folder.path, `surroundings${id}`));
     surroundings.set(id, around);
-    return { ...here, environment: around.environment };
+    return { ...here, environment: { ...here.environment, ...around.environment } };
   };
   await using cluster = new TestCluster({ nodes, flags, place });
   const world: World = { cluster, network, random: new Random(seed, 1), surroundings };
@@ -175,6 +177,7 @@ class ChaosRun implements AsyncDisposable {
         new Watcher({
           endpoints: world.cluster.nodes[number % world.cluster.nodes.length]!.binary,
           violation: (what) => this.violation(what),
+          say: options.watcherSays,
         }),
     );
   }

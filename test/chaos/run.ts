@@ -10,7 +10,9 @@
 import { parseArgs } from "node:util";
 import { recordEvidence } from "../evidence.ts";
 import { type ChaosOptions, runChaos } from "./chaos.ts";
+import { FaultProxy } from "./fault-proxy.ts";
 import { faultKinds, type FaultKind } from "./faults.ts";
+import { Namespaces, namespacesAllowed } from "./namespaces.ts";
 import { reportText } from "./report.ts";
 
 const { values } = parseArgs({
@@ -20,9 +22,13 @@ const { values } = parseArgs({
     clients: { type: "string", default: "10" },
     watchers: { type: "string", default: "3" },
     seed: { type: "string", default: String(Date.now() % 1_000_000) },
+    /** `proxy`, or `namespaces` (root). */
+    network: { type: "string", default: "proxy" },
     kinds: { type: "string", default: "" },
     pairs: { type: "string", default: "0.35" },
     "pause-ms": { type: "string", default: "10" },
+    /** What the clients that watch have to say. */
+    verbose: { type: "boolean", default: false },
     /** Append what this run showed to test/evidence.jsonl. */
     evidence: { type: "boolean", default: false },
     histories: { type: "string", default: "/tmp/barge-chaos" },
@@ -31,6 +37,10 @@ const { values } = parseArgs({
 const kinds = values.kinds.split(",").filter((kind) => kind !== "");
 const unknown = kinds.filter((kind) => !faultKinds.includes(kind as FaultKind));
 if (unknown.length > 0) throw new Error(`--kinds takes ${faultKinds.join(",")}`);
+const isProxy = values.network === "proxy";
+if (!isProxy && values.network !== "namespaces") throw new Error("--network: proxy or namespaces");
+if (!isProxy && !namespacesAllowed()) throw new Error("no network namespaces here: be root");
+const say = (line: string): void => void process.stdout.write(`${line}\n`);
 const options: ChaosOptions = {
   seed: Number(values.seed),
   seconds: Number(values.minutes) * 60,
@@ -40,7 +50,9 @@ const options: ChaosOptions = {
   pairs: Number(values.pairs),
   pauseMs: Number(values["pause-ms"]),
   historyDir: values.histories,
-  say: (line) => process.stdout.write(`${line}\n`),
+  network: (random) => (isProxy ? new FaultProxy(random) : new Namespaces()),
+  say,
+  watcherSays: values.verbose ? say : undefined,
   ...(kinds.length > 0 ? { kinds: kinds as FaultKind[] } : {}),
 };
 process.stdout.write(

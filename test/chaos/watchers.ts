@@ -14,6 +14,8 @@ const epochCharacters = "e000000/".length;
 export interface WatcherOptions {
   readonly endpoints: string;
   readonly violation: (what: string) => void;
+  /** Says what the client says. */
+  readonly say: ((line: string) => void) | undefined;
 }
 
 export class Watcher implements AsyncDisposable {
@@ -30,7 +32,10 @@ export class Watcher implements AsyncDisposable {
 
   constructor(options: WatcherOptions) {
     this.#options = options;
-    this.#client = connect({ endpoints: options.endpoints });
+    const { endpoints, say } = options;
+    const log = (line: string): void => say?.(`watcher at ${endpoints}: ${line}`);
+    const logger = { debug: log, info: log, warn: log, error: log };
+    this.#client = connect({ endpoints, logger });
   }
 
   /** All changes up to here were told. */
