@@ -8,13 +8,12 @@ import type { Transport } from "../net/transport.ts";
 import { membersOf } from "../raft/configuration.ts";
 import type { MemberChange } from "../raft/membership.ts";
 import type { AdminWaiter } from "../server/groups.ts";
-import { checkAdminBody } from "../wire/admin-bodies.ts";
+import { checkAdminBody, type CheckedAdminBody } from "../wire/admin-bodies.ts";
 import {
   type AdminAnswers,
   type AdminRow,
   adminOperations,
   type AdminOperation,
-  type CheckedAdminBody,
   isAdminOperation,
 } from "../wire/admin.ts";
 import { Consistency, type AdminReplyMessage, type AdminRequestMessage } from "../wire/messages.ts";
