@@ -21,9 +21,11 @@ import type {
   Key,
   PutResult,
   RangeOptions,
+  RangeItem,
   RangePage,
   ReadAnswer,
   ReadOptions,
+  ScanOptions,
   Txn,
   ValueInput,
   WriteBatch,
@@ -60,6 +62,8 @@ import { resultCode, type SectionBounds, Want, WriteSection } from "./write-sect
 
 /** Sections kept for their buffers. */
 const pooledSectionsMax = 64;
+/** Of one page of a scan: the bound of the nodes. */
+const scanPageItems = 1_000;
 const maxStalenessMsMax = 0xffff_ffff;
 
 /** One executor for all promises: taking the two functions out of it costs no closure per call. */
@@ -144,6 +148,20 @@ export class BargeClient<C extends CodecName> implements Client<C>, RouterEvents
   range(options?: RangeOptions): Promise<RangePage<C>> {
     if (this.#full) return this.#later(options, (late) => this.#range({ ...options, ...late }));
     return this.#range(options ?? {});
+  }
+
+  async *scan(options: ScanOptions = {}): AsyncGenerator<RangeItem<C>, void> {
+    let left = options.limit === undefined ? Infinity : checkLimit(options.limit);
+    let { after } = options;
+    for (let more = true; more && left > 0;) {
+      const limit = Math.min(left, scanPageItems);
+      const page = await this.range({ ...options, after, limit });
+      // Taken before the caller has the items, whose bytes are the caller's own then.
+      after = page.items.at(-1)?.key.slice() ?? after;
+      yield* page.items;
+      left -= page.items.length;
+      more = page.more && page.items.length > 0;
+    }
   }
 
   txn(): Txn<C> {
@@ -288,6 +306,10 @@ export class BargeClient<C extends CodecName> implements Client<C>, RouterEvents
 
   endpoints(): string[] {
     return this.#router.endpoints;
+  }
+
+  session(): number | undefined {
+    return this.#router.session?.id;
   }
 
   leader(): string | undefined {

@@ -26,6 +26,7 @@ export type {
   RangePage,
   ReadAnswer,
   ReadOptions,
+  ScanOptions,
   Txn,
   TxnCompare,
   TxnOperation,
