@@ -149,6 +149,8 @@ export interface Limits {
   readonly watchWindowBytesMax: number;
   /** A watch hears this often how far it has come, where that moves without a change of its keys. */
   readonly watchProgressMs: number;
+  /** A node that has heard nothing of a leader with a quorum for so long tells watches nothing new, and ends them: another may know more. */
+  readonly watchStaleMs: number;
 
   /**
    * Sessions and request ids of one group. What apply does depends on them, so they are the same on all nodes: another value takes another
@@ -268,6 +270,7 @@ export const defaultLimits: Limits = checkLimits({
   watchQueueBytesMax: 1 * MiB,
   watchWindowBytesMax: 16 * MiB,
   watchProgressMs: 1_000,
+  watchStaleMs: 5_000,
 
   sessionsMax: 4_096,
   sessionTtlMs: 600_000,
@@ -320,6 +323,10 @@ export function checkLimits(limits: Limits): Limits {
   must(
     l.watchSliceBytes + frameOverheadBytes <= l.frameBytesMax,
     "watchSliceBytes <= frameBytesMax",
+  );
+  must(
+    l.watchStaleMs >= 2 * l.electionTicksMax * l.tickMs,
+    "watchStaleMs >= 2 electionTicksMax tickMs",
   );
   must(l.watchQueueBytesMax <= l.sendQueueBytesMax, "watchQueueBytesMax <= sendQueueBytesMax");
   must(l.httpWatchesMax < l.httpRequestsMax, "httpWatchesMax < httpRequestsMax");

@@ -292,7 +292,8 @@ export class Group {
       return this.#enqueue(item);
     }
     if (!this.#applyVersion.mayRiseSoon) return this.#refuse(item, "version_mismatch");
-    if (this.#early.length >= earlySectionsMax) return this.#refuse(item, "overloaded");
+    if (this.#early.length >= earlySectionsMax || this.#isCrowded)
+      return this.#refuse(item, "overloaded");
     this.#early.push(item);
   }
 
@@ -355,8 +356,16 @@ export class Group {
   watch(request: WatchRequest, watcher: Watcher): WatchHandle {
     if (this.#stopped !== undefined) throw this.#error("internal");
     if (this.#draining) throw this.#error("shutting_down");
-    if (this.#watches !== undefined) return this.#watches.open(request, watcher);
-    throw new BargeError("bad_request", "The state machine of this group has no keys to watch.");
+    if (this.#watches === undefined) {
+      throw new BargeError("bad_request", "The state machine of this group has no keys to watch.");
+    }
+    if (this.#isStale) throw this.#error("no_leader");
+    return this.#watches.open(request, watcher);
+  }
+
+  /** Cut off, or no member any more: whoever watches here would wait in vain and not know it. */
+  get #isStale(): boolean {
+    return (this.#stalenessTicks() + 1) * this.#limits.tickMs > this.#limits.watchStaleMs;
   }
 
   /** On the leader. Answered once the new members are committed; where several ask, one after the other. */
@@ -772,7 +781,9 @@ export class Group {
     const watches = this.#watches;
     if (watches === undefined || watches.size === 0 || this.#stopped !== undefined) return false;
     let more = false;
-    return this.#healable(() => (more = watches.serve(nowMs))) && more;
+    const whole = this.#healable(() => (more = watches.serve(nowMs)));
+    if (this.#isStale) watches.endAll("no_leader");
+    return whole && more;
   }
 
   /** Answers reads whose index is applied, and local ones that are not too old. */
