@@ -7,11 +7,14 @@
  * kind of fault. Ends with 1 where a promise was broken. `--kinds "kill all,loss"` draws from these only, `--pairs 0` never brings two
  * together. The seed fixes the faults and their order, not what threads and disks make of it.
  */
+import { mkdirSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { recordEvidence } from "../evidence.ts";
 import { type ChaosOptions, runChaos } from "./chaos.ts";
 import { FaultProxy } from "./fault-proxy.ts";
 import { faultKinds, type FaultKind } from "./faults.ts";
+import type { Epoch } from "./histories.ts";
 import { Namespaces, namespacesAllowed } from "./namespaces.ts";
 import { reportText } from "./report.ts";
 
@@ -31,6 +34,8 @@ const { values } = parseArgs({
     verbose: { type: "boolean", default: false },
     /** Append what this run showed to test/evidence.jsonl. */
     evidence: { type: "boolean", default: false },
+    /** A folder for the histories of all epochs, for checker/porcupine. */
+    keep: { type: "string" },
     histories: { type: "string", default: "/tmp/barge-chaos" },
   },
 });
@@ -52,6 +57,7 @@ const options: ChaosOptions = {
   historyDir: values.histories,
   network: (random) => (isProxy ? new FaultProxy(random) : new Namespaces()),
   say,
+  checked: (epoch) => keep(epoch),
   watcherSays: values.verbose ? say : undefined,
   ...(kinds.length > 0 ? { kinds: kinds as FaultKind[] } : {}),
 };
@@ -60,6 +66,13 @@ process.stdout.write(
 );
 const report = await runChaos(options);
 process.stdout.write(`${reportText(report)}\n`);
+function keep({ number, operations }: Epoch): void {
+  if (values.keep === undefined) return;
+  mkdirSync(values.keep, { recursive: true });
+  const path = join(values.keep, `seed-${values.seed}-epoch-${number}.jsonl`);
+  writeFileSync(path, operations.map((each) => `${JSON.stringify(each)}\n`).join(""));
+}
+
 if (values.evidence) {
   const count = [...report.figures.values()].reduce((sum, { count: times }) => sum + times, 0);
   recordEvidence({
