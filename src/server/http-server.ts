@@ -10,6 +10,7 @@ import type { Groups } from "./groups.ts";
 import { errorAnswer, jsonAnswer, refusal, textAnswer } from "./http-answers.ts";
 import { type BodyBounds, ByteBudget, withBody } from "./http-body.ts";
 import { HttpKv } from "./http-kv.ts";
+import { HttpWatches } from "./http-watch.ts";
 import { answerAdmin, membersBodyBytesMax, adminRoute, parseBody } from "./http-members.ts";
 import { HttpParameters } from "./http-parameters.ts";
 import { txnBodyBytesMax } from "./http-txn.ts";
@@ -110,6 +111,7 @@ async function stopServer(server: BunServer, graceMs: number): Promise<void> {
 
 const kvPath = "/v1/kv";
 const txnPath = "/v1/txn";
+const watchPath = "/v1/watch";
 const common = ["group", "timeoutMs"];
 const reading = [...common, "consistency", "maxStalenessMs"];
 const keyMethods = "GET, HEAD, PUT, DELETE";
@@ -120,6 +122,7 @@ class HttpDoor {
   readonly #tallies: Tallies;
   readonly #metricsText: () => Promise<string>;
   readonly #kv: HttpKv;
+  readonly #watches: HttpWatches;
   /** Bodies being received or waiting for their write. */
   readonly #bodies: ByteBudget;
   stopping = false;
@@ -130,6 +133,7 @@ class HttpDoor {
     this.#tallies = tallies;
     this.#metricsText = metricsText;
     this.#kv = new HttpKv(groups, limits);
+    this.#watches = new HttpWatches({ groups, limits, tallies });
     this.#bodies = new ByteBudget(limits.inboxBytesMax);
   }
 
@@ -211,6 +215,7 @@ class HttpDoor {
       return this.#key(request, escaped, parameters, server);
     }
     if (path === txnPath) return this.#txn(request, parameters, server);
+    if (path === watchPath) return this.#watch(request, parameters, server);
     if (adminRoute(path) !== undefined) return this.#admin(request, target, server);
     if (path === "/v1/" || path === "/v1") this.#kv.checkKey(new Uint8Array(0));
     return noSuchPath(path);
@@ -265,6 +270,16 @@ class HttpDoor {
     );
   }
 
+  #watch(request: Request, parameters: ReadonlyMap<string, string>, server: BunServer): Response {
+    const refused = wrongMethod(request, "GET");
+    if (refused !== undefined) return refused;
+    const checked = new HttpParameters(parameters, ["group", "prefix", "key", "from"]);
+    const answer = this.#watches.start(request, checked);
+    // It lasts as long as the client wants.
+    server.timeout(request, 0);
+    return answer;
+  }
+
   async #admin(
     request: Request,
     { path, parameters }: RequestTarget,
@@ -307,6 +322,6 @@ function noSuchPath(path: string): Response {
   return refusal(
     404,
     "no_such_path",
-    `There is nothing at ${path}; see /v1/kv, /v1/txn, /v1/members, /v1/transfer-leader, /v1/snapshot, /v1/compaction and /v1/status.`,
+    `There is nothing at ${path}; see /v1/kv, /v1/txn, /v1/watch, /v1/members, /v1/transfer-leader, /v1/snapshot, /v1/compaction and /v1/status.`,
   );
 }

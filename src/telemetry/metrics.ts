@@ -124,6 +124,8 @@ export class Tallies {
   httpRequests = 0;
   /** As of the last HTTP request, answers that are being sent among them. */
   httpRequestsUnderWay = 0;
+  /** Of these, watches; httpWatchesMax. */
+  httpWatches = 0;
   /** Requests in flight over all binary connections. */
   requestsWaiting = 0;
   /** Bytes of the sections among them. */
@@ -489,6 +491,12 @@ const tallyRows: readonly TallyRow[] = [
     help: "HTTP requests under way, answers that are being sent among them.",
     type: "gauge",
     value: (tallies) => tallies.httpRequestsUnderWay,
+  },
+  {
+    name: "barge_http_watches",
+    help: "Watches of HTTP clients; they count as requests under way too.",
+    type: "gauge",
+    value: (tallies) => tallies.httpWatches,
   },
   {
     name: "barge_request_bytes_waiting",
