@@ -176,10 +176,11 @@ export class Watches {
       retryAtMs: nowMs + longest * (0.5 + Math.random() / 2),
     });
     for (const stream of streams) this.#homeless.set(stream, this.#again(stream, nowMs));
-    // A watch that looks for a node that reaches further back does not wait for this one.
+    // A watch that looks for a node that reaches further back does not wait for this one; nor do those that all others have refused for the
+    // moment wait for one that may never come again.
     for (const homeless of this.#homeless.values()) {
       homeless.lastError = `${endpoint}: ${reason}`;
-      if (homeless.compacted !== undefined) homeless.tried.add(endpoint);
+      if (homeless.compacted !== undefined || failures > 1) homeless.tried.add(endpoint);
     }
     this.#settle(nowMs);
   }

@@ -7,7 +7,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { type NodePlace, TestCluster, type TestNode, until } from "../e2e/cluster.ts";
 import { Random } from "../sim/random.ts";
-import { ChaosClient, type Counts, type Shared } from "./clients.ts";
+import { ChaosClient, type ClientKind, type Counts, type Shared } from "./clients.ts";
 import { FaultProxy } from "./fault-proxy.ts";
 import {
   type Fault,
@@ -63,6 +63,8 @@ export interface ChaosReport {
   readonly violations: readonly string[];
 }
 
+/** In turn. The first can read ranges. */
+const clientKinds: readonly ClientKind[] = ["session", "plain", "session", "http", "session"];
 const epochMs = 6_000;
 const holdMsMin = 300;
 const holdMsMaxDefault = 5_000;
@@ -166,8 +168,8 @@ class ChaosRun implements AsyncDisposable {
           : random.pick(world.cluster.nodes).binary,
         random,
         shared,
-        // Every third has none.
-        session: number % 3 < 2,
+        kind: clientKinds[number % clientKinds.length]!,
+        nodes: () => world.cluster.nodes,
         pauseMs,
       });
     });

@@ -1,11 +1,13 @@
 /**
  * The clients of a chaos run: each calls one thing after another, by chance, on few keys that all share, and records what it was told.
- * Half of them have a session, half have none.
+ * Some have a session, some have none, and some speak HTTP with request ids.
  */
 import { BargeError } from "../../src/errors.ts";
 import { type Client, connect } from "../../src/client/index.ts";
 import type { Operation, OperationKind } from "../checker/history.ts";
+import type { TestNode } from "../e2e/cluster.ts";
 import type { Random } from "../sim/random.ts";
+import { HttpCalls, type SimpleCalls } from "./http-calls.ts";
 import { appended, type Epoch } from "./histories.ts";
 
 /** Time for a call; over that of an election, under that of most faults. */
@@ -36,14 +38,18 @@ export interface Counts {
   readonly errors: Map<string, number>;
 }
 
+/** With a session, or with request ids, the outcome is only ever unknown where the client itself has given up. */
+export type ClientKind = "session" | "plain" | "http";
+
 export interface ChaosClientOptions {
   /** From 0. */
   readonly number: number;
+  readonly kind: ClientKind;
   readonly endpoints: string;
+  /** For those that speak HTTP. */
+  readonly nodes: () => readonly TestNode[];
   readonly random: Random;
   readonly shared: Shared;
-  /** With a session the outcome is only ever unknown where the client itself has given up. */
-  readonly session: boolean;
   /** Mean time between two calls. */
   readonly pauseMs: number;
 }
@@ -54,6 +60,8 @@ type Part = Partial<Operation> & { readonly key: string; readonly kind: Operatio
 export class ChaosClient implements AsyncDisposable {
   readonly #options: ChaosClientOptions;
   readonly #client: Client;
+  readonly #calls: SimpleCalls;
+  readonly #weights: readonly number[];
   #values = 0;
   #transactions = 0;
   #stopping = false;
@@ -61,8 +69,11 @@ export class ChaosClient implements AsyncDisposable {
 
   constructor(options: ChaosClientOptions) {
     this.#options = options;
-    const { endpoints, session } = options;
-    this.#client = connect({ endpoints, session: session ? "required" : false });
+    const { endpoints, kind, number, nodes, random } = options;
+    this.#client = connect({ endpoints, session: kind === "session" ? "required" : false });
+    const speaksHttp = kind === "http";
+    this.#calls = speaksHttp ? new HttpCalls(`client${number}`, nodes, random) : this.#client;
+    this.#weights = speaksHttp ? simpleWeights : weights;
   }
 
   start(): void {
@@ -104,7 +115,7 @@ export class ChaosClient implements AsyncDisposable {
     const { random } = this.#options;
     const { registers, lists, pairs } = epoch.keys;
     const register = random.pick(registers);
-    switch (random.weighted(weights)) {
+    switch (random.weighted(this.#weights)) {
       case 0:
         return this.#put(epoch, register);
       case 1:
@@ -133,7 +144,7 @@ export class ChaosClient implements AsyncDisposable {
     return this.#call(
       epoch,
       [{ key, kind: "put", value }],
-      (timeoutMs) => this.#client.put(key, value, { timeoutMs }),
+      (timeoutMs) => this.#calls.put(key, value, { timeoutMs }),
       ({ revision }) => [{ key, kind: "put", value, index: revision, success: true }],
     );
   }
@@ -142,7 +153,7 @@ export class ChaosClient implements AsyncDisposable {
     return this.#call(
       epoch,
       [{ key, kind: "get" }],
-      (timeoutMs) => this.#client.get(key, { timeoutMs }),
+      (timeoutMs) => this.#calls.get(key, { timeoutMs }),
       (entry) => [seen(key, entry)],
     );
   }
@@ -157,7 +168,7 @@ export class ChaosClient implements AsyncDisposable {
     return this.#call(
       epoch,
       [asked],
-      (timeoutMs) => this.#client.compareAndSet(key, value, expected, { timeoutMs }),
+      (timeoutMs) => this.#calls.compareAndSet(key, value, expected, { timeoutMs }),
       ({ swapped, revision }) => [
         swapped
           ? { ...asked, success: true, index: revision }
@@ -170,7 +181,7 @@ export class ChaosClient implements AsyncDisposable {
     return this.#call(
       epoch,
       [{ key, kind: "delete" }],
-      (timeoutMs) => this.#client.delete(key, { timeoutMs }),
+      (timeoutMs) => this.#calls.delete(key, { timeoutMs }),
       ({ revision, deleted }) => [{ key, kind: "delete", index: revision, success: deleted }],
     );
   }
@@ -269,13 +280,13 @@ export class ChaosClient implements AsyncDisposable {
     call: (timeoutMs: number) => Promise<T>,
     answer: (result: T) => readonly Part[],
   ): Promise<readonly Operation[]> {
-    const { random, shared, number, session } = this.#options;
+    const { random, shared, number, kind } = this.#options;
     const transaction =
       asked.length > 1 ? number * transactionsPerClient + ++this.#transactions : undefined;
     const common = {
       client: number,
       ...(transaction === undefined ? {} : { transaction }),
-      ...(session ? { session: number } : {}),
+      ...(kind === "session" ? { session: number } : {}),
       call: shared.tick(),
     };
     const isWrite = asked.some(({ kind }) => kind !== "get");
@@ -310,8 +321,8 @@ export class ChaosClient implements AsyncDisposable {
         await Bun.sleep(refusedPauseMs);
         return record(asked, "refused");
       }
-      if (session && isWrite && !givenUp.has(code)) {
-        shared.violation(`client ${number}, with a session, was told ${code}: ${message}`);
+      if (kind !== "plain" && isWrite && !givenUp.has(code)) {
+        shared.violation(`client ${number} (${kind}) was told ${code}: ${message}`);
       }
       shared.counts.unknown++;
       return record(asked, "unknown");
@@ -331,6 +342,8 @@ export class ChaosClient implements AsyncDisposable {
 
 /** In the order of the cases of a step. */
 const weights = [20, 20, 14, 5, 14, 10, 8, 6, 3];
+/** Without transactions and ranges. */
+const simpleWeights = [20, 20, 14, 5, 14, 0, 0, 6, 0];
 const transactionsPerClient = 1_000_000_000;
 /** With a session, what remains unknown: the client gave up, or its session ended while it could not reach anybody. */
 const givenUp: ReadonlySet<string> = new Set(["timeout", "aborted", "session_expired"]);

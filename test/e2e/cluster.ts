@@ -235,6 +235,12 @@ export class TestNode {
     return this.#child !== undefined;
   }
 
+  /** Of the process that runs. */
+  get pid(): number {
+    if (this.#child === undefined) throw new Error(`node ${this.id} does not run`);
+    return this.#child.pid;
+  }
+
   get paused(): boolean {
     return this.#paused;
   }
