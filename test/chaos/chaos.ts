@@ -5,7 +5,14 @@
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { type NodePlace, TestCluster, type TestNode, until } from "../e2e/cluster.ts";
+import {
+  type Build,
+  type NodePlace,
+  TestCluster,
+  type TestNode,
+  thisBuild,
+  until,
+} from "../e2e/cluster.ts";
 import { Random } from "../sim/random.ts";
 import { ChaosClient, type ClientKind, type Counts, type Shared } from "./clients.ts";
 import { FaultProxy } from "./fault-proxy.ts";
@@ -37,6 +44,8 @@ export interface ChaosOptions {
   /** Mean time between two calls of a client. */
   readonly pauseMs: number;
   readonly network?: (random: Random) => Network;
+  /** What the nodes run. */
+  readonly build?: Build;
   /** For people, as it goes. */
   readonly say?: (line: string) => void;
   /** Diagnostics of the clients that watch. */
@@ -95,7 +104,12 @@ export async function runChaos(options: ChaosOptions): Promise<ChaosReport> {
     surroundings.set(id, around);
     return { ...here, environment: { ...here.environment, ...around.environment } };
   };
-  await using cluster = new TestCluster({ nodes, flags, place });
+  await using cluster = new TestCluster({
+    nodes,
+    flags,
+    place,
+    build: options.build ?? thisBuild,
+  });
   const world: World = { cluster, network, random: new Random(seed, 1), surroundings };
   await using run = new ChaosRun(options, world);
   try {

@@ -369,6 +369,7 @@ async function snapshot(world: World): Promise<void> {
 async function changeMembers(world: World): Promise<Healing> {
   const { cluster, random } = world;
   const newcomer = cluster.join();
+  newcomer.build = cluster.nodes[0]!.build;
   newcomer.start();
   const voters = async (client: Asked): Promise<number[]> => {
     const { members } = await client.members();

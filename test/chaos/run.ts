@@ -10,6 +10,7 @@
 import { mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
+import type { Build } from "../e2e/cluster.ts";
 import { recordEvidence } from "../evidence.ts";
 import { type ChaosOptions, runChaos } from "./chaos.ts";
 import { FaultProxy } from "./fault-proxy.ts";
@@ -34,6 +35,8 @@ const { values } = parseArgs({
     verbose: { type: "boolean", default: false },
     /** Append what this run showed to test/evidence.jsonl. */
     evidence: { type: "boolean", default: false },
+    /** One of test/sim/planted-bugs.ts, for the nodes to run with. */
+    bug: { type: "string" },
     /** A folder for the histories of all epochs, for checker/porcupine. */
     keep: { type: "string" },
     histories: { type: "string", default: "/tmp/barge-chaos" },
@@ -57,6 +60,7 @@ const options: ChaosOptions = {
   historyDir: values.histories,
   network: (random) => (isProxy ? new FaultProxy(random) : new Namespaces()),
   say,
+  ...(values.bug === undefined ? {} : { build: await buggyBuild(values.bug) }),
   checked: (epoch) => keep(epoch),
   watcherSays: values.verbose ? say : undefined,
   ...(kinds.length > 0 ? { kinds: kinds as FaultKind[] } : {}),
@@ -66,6 +70,14 @@ process.stdout.write(
 );
 const report = await runChaos(options);
 process.stdout.write(`${reportText(report)}\n`);
+/** Not imported but for this: it reads the sources as they are. */
+async function buggyBuild(name: string): Promise<Build> {
+  const { plantedBuild } = await import("./planted.ts");
+  const { isBugName } = await import("../sim/planted-bugs.ts");
+  if (!isBugName(name)) throw new Error(`no planted bug ${name}`);
+  return plantedBuild(name);
+}
+
 function keep({ number, operations }: Epoch): void {
   if (values.keep === undefined) return;
   mkdirSync(values.keep, { recursive: true });
