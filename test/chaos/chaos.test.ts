@@ -22,6 +22,9 @@ test(
       pauseMs: 20,
       say: (line) => lines.push(line),
     });
+    if (report.leftOut.length > 0) {
+      process.stderr.write(`skip: cannot be brought on here: ${report.leftOut.join(", ")}\n`);
+    }
     if (report.violations.length > 0) {
       process.stderr.write(`${lines.join("\n")}\n${reportText(report)}\n`);
     }

@@ -5,6 +5,7 @@
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { applyVersionMax } from "../../src/wire/versions.ts";
 import {
   type Build,
   type NodePlace,
@@ -114,6 +115,7 @@ export async function runChaos(options: ChaosOptions): Promise<ChaosReport> {
   await using run = new ChaosRun(options, world);
   try {
     await cluster.start();
+    await knowsSessions(cluster);
     await Promise.race([run.run(), run.broken]);
   } catch (error) {
     run.violation(error instanceof Error ? (error.stack ?? error.message) : String(error));
@@ -121,6 +123,14 @@ export async function runChaos(options: ChaosOptions): Promise<ChaosReport> {
   const report = run.report();
   if (report.violations.length > 0) say?.(cluster.logTails());
   return report;
+}
+
+/** The cluster has just begun: a moment later it comes to the apply version of today. */
+function knowsSessions(cluster: TestCluster): Promise<void> {
+  return until("all nodes apply sessions", async () => {
+    const groups = await Promise.all(cluster.nodes.map((node) => node.group()));
+    return groups.every(({ applyVersion }) => applyVersion === applyVersionMax);
+  });
 }
 
 class Folder implements Disposable {
