@@ -55,6 +55,8 @@ async function watch(mode: Mode, endpoints: string): Promise<void> {
     }
   };
   process.on("SIGTERM", () => {
+    const { user, system } = process.cpuUsage();
+    process.stderr.write(`watchers: ${((user + system) / 1e6).toFixed(1)} s of CPU\n`);
     process.stdout.write(`${changes}\n`);
     for (const client of clients) client.close();
   });

@@ -9,12 +9,17 @@ export interface Prefixed {
   readonly exact: boolean;
 }
 
+/** Slots of the filter, a power of two. */
+const filterSlots = 16_384;
+
 /** FNV-1a. */
 const hashSeed = 0x811c9dc5;
 const hashPrime = 0x01000193;
 
 export class PrefixIndex<T extends Prefixed> {
   readonly #byHash = new Map<number, T[]>();
+  /** How many hashes fall on a slot: most keys concern nobody, and are done with after a look at it. Made with the first item. */
+  #filter: Uint32Array | undefined;
   /** How many have a prefix of that length; the lengths in order. */
   readonly #countOf = new Map<number, number>();
   #lengths: number[] = [];
@@ -30,6 +35,8 @@ export class PrefixIndex<T extends Prefixed> {
     const others = this.#byHash.get(hash);
     if (others === undefined) this.#byHash.set(hash, [item]);
     else others.push(item);
+    this.#filter ??= new Uint32Array(filterSlots);
+    this.#filter[slotOf(hash)]!++;
     const count = this.#countOf.get(length) ?? 0;
     this.#countOf.set(length, count + 1);
     if (count === 0) this.#sortLengths();
@@ -45,6 +52,7 @@ export class PrefixIndex<T extends Prefixed> {
     others![at] = others!.at(-1)!;
     others!.pop();
     if (others!.length === 0) this.#byHash.delete(hash);
+    this.#filter![slotOf(hash)]!--;
     const count = this.#countOf.get(length)! - 1;
     if (count > 0) this.#countOf.set(length, count);
     else {
@@ -56,11 +64,14 @@ export class PrefixIndex<T extends Prefixed> {
 
   /** Calls `found.matched` for each whose prefix the key has. It must add and remove nothing meanwhile. */
   match(bytes: Uint8Array, keyAt: number, keyLength: number, found: Matched<T>): void {
+    const filter = this.#filter;
+    if (filter === undefined) return;
     let hash = hashSeed;
     let hashed = 0;
     for (const length of this.#lengths) {
       if (length > keyLength) return;
       for (; hashed < length; hashed++) hash = Math.imul(hash ^ bytes[keyAt + hashed]!, hashPrime);
+      if (filter[slotOf(hash)] === 0) continue;
       const items = this.#byHash.get(hash);
       if (items === undefined) continue;
       for (const item of items) {
@@ -77,6 +88,10 @@ export class PrefixIndex<T extends Prefixed> {
 
 export interface Matched<T> {
   matched(item: T): void;
+}
+
+function slotOf(hash: number): number {
+  return (hash ^ (hash >>> 16)) & (filterSlots - 1);
 }
 
 function hashOf(prefix: Uint8Array): number {

@@ -4,6 +4,7 @@ import { join } from "node:path";
 import { connect, type Change, type Client } from "../../src/client/index.ts";
 import { checkLimits, defaultLimits } from "../../src/limits.ts";
 import { oneNode } from "../node/one-node.ts";
+import { withCluster } from "./cluster.ts";
 
 const text = (bytes: Uint8Array): string => new TextDecoder().decode(bytes);
 
@@ -243,3 +244,57 @@ test("on the command line", async () => {
   expect(no).toBe(1);
   expect(words).toContain("compacted");
 });
+
+test(
+  "over the loss of one node after the other nothing is missed, doubled or out of order",
+  () =>
+    withCluster({}, async (cluster) => {
+      await using client = connect({ endpoints: cluster.endpoints, timeoutMs: 20_000 });
+      const { revision: first } = await client.put("w/first", "");
+      const watches = Array.from({ length: 6 }, () => {
+        // Each a client of its own: they spread over the nodes.
+        const watcher = connect({ endpoints: cluster.endpoints });
+        const watch = watcher.watch({ prefix: "w/", from: first });
+        const seen: Change[] = [];
+        const done = (async () => {
+          for await (const change of watch) {
+            seen.push(change);
+            if (text(change.key) === "w/last") break;
+          }
+          watcher.close();
+        })();
+        return { seen, done };
+      });
+      let writing = true;
+      const written: string[] = [`${first} w/first=`];
+      const writer = (async () => {
+        for (let i = 0; writing; i++) {
+          const { revision } = await client.put(`w/${i % 7}`, `${i}`);
+          written.push(`${revision} w/${i % 7}=${i}`);
+        }
+      })();
+      const have = async (count: number): Promise<void> => {
+        while (written.length < count) await Bun.sleep(10);
+      };
+      for (const node of cluster.nodes) {
+        await have(written.length + 50);
+        await node.kill();
+        await have(written.length + 50);
+        node.start();
+        await node.ready();
+        await have(written.length + 20);
+        node.pause();
+        await have(written.length + 50);
+        node.resume();
+        await node.ready();
+      }
+      writing = false;
+      await writer;
+      const { revision: last } = await client.put("w/last", "");
+      written.push(`${last} w/last=`);
+      await Promise.all(watches.map(({ done }) => done));
+      // Written in sessions: each write is in the log once, and in this order.
+      for (const { seen } of watches) expect(seen.map(shown)).toEqual(written);
+    }),
+  60_000,
+);
