@@ -11,6 +11,7 @@ export const printed: Readonly<Record<string, string>> = {
   lock: "mine true",
   txn: "true 2",
   scan: "a b c",
+  watch: "2",
   batch: "20000",
   abort: "true",
 };
