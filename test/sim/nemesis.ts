@@ -225,6 +225,11 @@ export class Nemesis {
     });
   }
 
+  /** Somebody stops the process, and starts another in its place. */
+  restart(node: SimNode): void {
+    this.#crash(node);
+  }
+
   #crash(node: SimNode): void {
     if (!node.alive) return;
     this.#tally.crashes++;

@@ -17,7 +17,7 @@ import { DiskFullError } from "../../src/storage/disk.ts";
 import { CorruptBatchError, LogStore, type RecoveredGroup } from "../../src/storage/log-store.ts";
 import type { LeaderAnswer } from "../../src/wire/admin.ts";
 import { batchIntact } from "../../src/wire/batch.ts";
-import { applyVersionFirst } from "../../src/wire/versions.ts";
+import { applyVersionFirst, applyVersionMax } from "../../src/wire/versions.ts";
 import type { ClientNode } from "./clients.ts";
 import type { DurableLedger } from "./durable-ledger.ts";
 import { Violation, type Invariants } from "./invariants.ts";
@@ -42,8 +42,6 @@ export interface SimNodeOptions {
   readonly clockRate: number;
   /** It should lead rather than one that does not say so. */
   readonly preferred: boolean;
-  /** The highest apply version of its first build. */
-  readonly applyVersionMax: number;
   readonly random: Random;
   readonly storage: Storage;
   readonly ledger: DurableLedger;
@@ -56,7 +54,11 @@ export interface SimNodeOptions {
 }
 
 /** Ways in which a process ends by itself. */
-export type Ending = Extract<Happening, "endsInside" | "failedSyncs" | "rotMetRunning"> | "noSpace";
+export type Ending =
+  Extract<Happening, "endsInside" | "failedSyncs" | "rotMetRunning" | "tooOldBuilds"> | "noSpace";
+
+/** Its data is beyond what this build can apply. */
+class BuildTooOld extends Error {}
 
 const groupId = 0;
 /** From the wish for a turn to the turn. */
@@ -72,7 +74,7 @@ export class SimNode implements NetworkNode, ClientNode {
   /** Its disk has rotted, and it found out: it stays down. */
   refused = false;
   /** That of the build that runs, or that the next start brings. */
-  applyVersionMax: number;
+  applyVersionMax: number = applyVersionMax;
   events: TransportEvents | undefined;
   door: Shard | undefined;
   readonly #options: SimNodeOptions;
@@ -89,7 +91,6 @@ export class SimNode implements NetworkNode, ClientNode {
   constructor(options: SimNodeOptions) {
     this.id = options.id;
     this.#options = options;
-    this.applyVersionMax = options.applyVersionMax;
   }
 
   get applyVersion(): number {
@@ -213,6 +214,7 @@ export class SimNode implements NetworkNode, ClientNode {
     const network = this.#options.network();
     const machine = new ObservedMachine(kv, id, invariants, this.#options.tally);
     const appliedIndex = machine.open();
+    if (machine.applyVersion > this.applyVersionMax) throw new BuildTooOld();
     const coreRandom = random.fork(life);
     const raft = createCore({
       group: groupId,
@@ -241,8 +243,8 @@ export class SimNode implements NetworkNode, ClientNode {
       },
       compaction: this.#options.compaction,
       applyVersionMax: this.applyVersionMax,
-      unsupported: (version) => {
-        throw new Violation(`node ${id} is too old for version ${version} in its own log`);
+      unsupported: () => {
+        throw new BuildTooOld();
       },
     });
     const shard = new Shard(
@@ -287,6 +289,11 @@ export class SimNode implements NetworkNode, ClientNode {
       code();
     } catch (error) {
       if (error instanceof ProcessEnd) return this.#options.ended(this, "endsInside");
+      if (error instanceof BuildTooOld) {
+        // The operator reads what it says.
+        this.applyVersionMax = applyVersionMax;
+        return this.#options.ended(this, "tooOldBuilds");
+      }
       if (!(error instanceof CorruptBatchError && this.rotten)) throw error;
       this.refused = true;
       this.#options.ended(this, "rotMetRunning");
@@ -315,6 +322,8 @@ export class SimNode implements NetworkNode, ClientNode {
     this.#turnDue = false;
     const more = this.door!.turn(this.#nowMs);
     const group = this.#group!;
+    if (group.machine.applyVersion > this.applyVersionMax)
+      throw new Violation(`node ${this.id} applies what its build cannot`);
     if (group.stopped !== undefined)
       throw new Violation(`node ${this.id} stopped: ${group.stopped}`);
     // While the disk is full the core is ahead of the log, and the node silent.

@@ -5,7 +5,6 @@
 import { clusterIdOf, seedCrcOf } from "../../src/node/bootstrap.ts";
 import type { LogStartRecord } from "../../src/storage/records.ts";
 import type { Batch } from "../../src/wire/batch.ts";
-import { applyVersionMax } from "../../src/wire/versions.ts";
 import { Clients } from "./clients.ts";
 import { DurableLedger, type Entry, type Shadow } from "./durable-ledger.ts";
 import { Invariants, Violation } from "./invariants.ts";
@@ -259,9 +258,7 @@ class Simulation {
     for (const { call, return: end, index } of clients.history) {
       this.#trace.add(call, end === Infinity ? -1 : end, index);
     }
-    recovery.until("the newest apply version", () =>
-      recovery.up.every((node) => node.applyVersion === applyVersionMax),
-    );
+    recovery.until("the newest apply version", () => this.#upgrades.raised(recovery.up));
     recovery.settles();
     recovery.until("watchers to be told everything", () => this.#watchers.upToDate);
     checkStates(recovery.up, clients, oracle);
