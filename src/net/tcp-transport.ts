@@ -63,6 +63,10 @@ const bulkTypes: ReadonlySet<PeerMessage["type"]> = new Set<PeerMessage["type"]>
   "snapshotChunk",
 ]);
 
+/** So many connections from a peer that end badly are told one by one within that time, and the rest as a number. */
+const incomingEndsToldMax = 5;
+const incomingEndsEveryMs = 10_000;
+
 export class TcpTransport implements Transport {
   readonly #options: TcpTransportOptions;
   readonly #peers = new Map<number, Peer>();
@@ -164,6 +168,9 @@ class Peer implements ConnectionHandler {
   #closed = false;
   /** As its newest reply to our hello says. */
   #applyVersionMax = 0;
+  /** Connections from it that ended badly, since `#endsTellMs` was set. */
+  #incomingEnds = 0;
+  #endsTellMs = 0;
   #framesSent = 0;
   #framesReceived = 0;
   #framesDropped = 0;
@@ -244,6 +251,7 @@ class Peer implements ConnectionHandler {
   checkTimeouts(nowMs: number): void {
     this.#control.checkTimeouts(nowMs);
     this.#bulk.checkTimeouts(nowMs);
+    this.#tellUntoldEnds(nowMs);
   }
 
   accept(connection: Connection, channel: Channel): void {
@@ -281,8 +289,22 @@ class Peer implements ConnectionHandler {
       reason !== "closed here" &&
       reason !== "replaced"
     ) {
-      this.#options.onProblem(this.#id, `connection from it ended: ${reason}`);
+      this.#incomingEnded(reason);
     }
+  }
+
+  /** Whoever dials again and again must not fill the log. */
+  #incomingEnded(reason: CloseReason): void {
+    if (++this.#incomingEnds > incomingEndsToldMax) return;
+    this.#options.onProblem(this.#id, `connection from it ended: ${reason}`);
+  }
+
+  #tellUntoldEnds(nowMs: number): void {
+    if (nowMs < this.#endsTellMs) return;
+    this.#endsTellMs = nowMs + incomingEndsEveryMs;
+    const untold = this.#incomingEnds - incomingEndsToldMax;
+    this.#incomingEnds = 0;
+    if (untold > 0) this.#problem(`${untold} more connections from it ended so`);
   }
 
   #dialer(address: string, role: "peer-control" | "peer-bulk"): Dialer {

@@ -164,6 +164,7 @@ class Node implements RunningNode, Groups {
       software: version,
       applyVersionMax: this.#applyVersionMax,
       applyVersion: () => this.#machine.applyVersion,
+      tell: (peer, message) => this.#logger.warn({ peer }, message),
     });
     this.#logger = createLogger({ nodeId: options.nodeId, level: options.logLevel });
     const { nodeId, dataDir, initialMembers, clusterToken } = options;
@@ -417,9 +418,9 @@ class Node implements RunningNode, Groups {
         limits: this.#limits,
         decideHello: (hello) => this.#decideHello(hello),
         onConnection: (connection, hello) => this.#accept(connection, hello),
-        onMismatch: ({ nodeId, role }, message) => {
-          if (nodeId !== undefined) this.#versions.note(nodeId, message);
-          this.#logger.warn({ peer: nodeId, role }, message);
+        onMismatch: ({ role, nodeId: peer, clusterId }, message) => {
+          const isPeer = role !== "client" && peer !== undefined;
+          if (isPeer && clusterId === this.#clusterId) this.#versions.note(peer, message);
         },
       });
       this.#http = startHttpServer({
@@ -477,9 +478,7 @@ class Node implements RunningNode, Groups {
     const refusal = this.#peers.refuse(hello, performance.now());
     if (refusal !== undefined) return refusal;
     const message = this.#versions.refuse(hello);
-    if (message === undefined) return undefined;
-    this.#logger.warn({ peer: hello.nodeId }, `refused: ${message}`);
-    return { code: "version_mismatch", message };
+    return message === undefined ? undefined : { code: "version_mismatch", message };
   }
 
   #accept(connection: Connection, hello: Hello): void {

@@ -11,6 +11,8 @@ export interface VersionsOptions {
   readonly applyVersionMax: number;
   /** The one in force here: applied. */
   readonly applyVersion: () => number;
+  /** For the log. */
+  readonly tell: (nodeId: number, message: string) => void;
 }
 
 /** What a peer says of itself: its hello, or its reply to ours. */
@@ -60,11 +62,13 @@ export class Versions {
     return message;
   }
 
-  /** A peer and this node do not understand each other. */
+  /** A peer and this node do not understand each other. Told once, until it changes. */
   note(nodeId: number, message: string): void {
-    const isNew = !this.#incompatible.has(nodeId);
-    if (isNew && this.#incompatible.size >= incompatibleMax) return;
+    const known = this.#incompatible.get(nodeId);
+    if (known === message) return;
+    if (known === undefined && this.#incompatible.size >= incompatibleMax) return;
     this.#incompatible.set(nodeId, message);
+    this.#options.tell(nodeId, message);
   }
 
   /** It is connected, so all is well. */

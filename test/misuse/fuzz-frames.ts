@@ -77,6 +77,8 @@ export class Chance {
 
 interface Pools {
   readonly peer: readonly PeerMessage[];
+  /** What a client sends, and that with what a node sends to it. */
+  readonly request: readonly AnyMessage[];
   readonly client: readonly AnyMessage[];
   readonly hello: readonly Hello[];
   readonly any: readonly AnyMessage[];
@@ -131,9 +133,13 @@ export class FrameFuzz {
     this.#nextSeed = options.seed;
   }
 
-  /** One or several frames, whole or not, for a connection at that stage. */
-  bytes(stage: Stage, aim: Aim): Uint8Array {
+  /** One or several frames, for a connection at that stage; `whole`: as they should be, but for what they say. */
+  bytes(stage: Stage, aim: Aim, whole: boolean): Uint8Array {
     const { chance } = this;
+    if (whole) {
+      const message = this.#message(stage, aim, true);
+      return this.#count(message.type, bytesOf(message));
+    }
     if (chance.one(60)) return this.#count("noise", chance.bytes(1 + chance.below(300)));
     const frame = this.#frame(stage, aim);
     if (chance.one(80)) return frame.subarray(0, chance.below(frame.byteLength));
@@ -152,25 +158,25 @@ export class FrameFuzz {
     const seems: Stage = chance.one(25)
       ? chance.pick(["stranger", "client", "peer-bulk"] as const)
       : stage;
-    const message = this.#message(seems, aim);
+    const message = this.#message(seems, aim, false);
     const frame = this.#count(message.type, bytesOf(message));
     return chance.one(2) ? frame : this.#damage(frame);
   }
 
-  #message(stage: Stage, aim: Aim): AnyMessage {
+  #message(stage: Stage, aim: Aim, whole: boolean): AnyMessage {
     const { chance } = this;
-    const { peer, client, any } = this.#pool();
+    const { peer, client, request, any } = this.#pool();
     if (stage === "stranger") {
       return chance.one(3) ? chance.pick(any) : { type: "hello", hello: this.hello() };
     }
-    if (stage !== "client") return this.#aimed(chance.pick(peer), aim);
+    if (stage !== "client") return this.#aimed(chance.pick(peer), aim, whole);
     switch (chance.below(6)) {
       case 0:
         return this.#write(aim);
       case 1:
         return this.#control();
       default: {
-        const message = chance.pick(client);
+        const message = chance.pick(whole ? request : client);
         return "group" in message && !chance.one(8) ? { ...message, group: 0 } : message;
       }
     }
@@ -200,7 +206,8 @@ export class FrameFuzz {
 
   #sessionCommand(number: () => number): SessionCommand {
     const { chance } = this;
-    if (chance.one(2)) return { op: "open", ttlMs: number() % 2 ** 32, principal: new Uint8Array(0) };
+    if (chance.one(2))
+      return { op: "open", ttlMs: number() % 2 ** 32, principal: new Uint8Array(0) };
     const session = number();
     return chance.one(2) ? { op: "keepAlive", session } : { op: "close", session };
   }
@@ -239,15 +246,16 @@ export class FrameFuzz {
   }
 
   /** From the attacker to that node, with numbers that mean something there. */
-  #aimed(message: PeerMessage, { nodeId, term, lastIndex }: Aim): PeerMessage {
+  #aimed(message: PeerMessage, { nodeId, term, lastIndex }: Aim, whole: boolean): PeerMessage {
     const { chance } = this;
     const { attacker, leads } = this.#options;
     const near = (): number =>
       chance.pick([0, 1, lastIndex, lastIndex - 1, lastIndex + 1, lastIndex + 2 ** 31, huge]);
+    const strange = !whole && chance.one(15);
     const head = {
       group: chance.one(12) ? message.group : 0,
-      from: chance.one(30) ? message.from : attacker,
-      to: chance.one(30) ? message.to : nodeId,
+      from: strange ? message.from : attacker,
+      to: strange ? message.to : nodeId,
     };
     // As the leader of a later term it would be believed.
     const speaksAsLeader = ["append", "heartbeat", "snapshotOffer"].includes(message.type);
@@ -346,7 +354,12 @@ export class FrameFuzz {
     });
     const peer = fc.sample(peerMessage, parameters());
     const greeting = fc.sample(hello, parameters());
-    const client = fc.sample(fc.oneof(clientRequest, watchMessage, serverReply), parameters());
+    const watches = fc.sample(watchMessage, parameters());
+    const request: AnyMessage[] = [
+      ...fc.sample(clientRequest, parameters()),
+      ...watches.filter(({ type }) => type !== "watchChanges" && type !== "watchEnded"),
+    ];
+    const client = [...request, ...watches, ...fc.sample(serverReply, parameters())];
     const replies = fc.sample(helloReply, parameters());
     const any: AnyMessage[] = [
       ...peer,
@@ -355,7 +368,7 @@ export class FrameFuzz {
       { type: "ping", nonce: 1 },
       { type: "pong", nonce: 2 },
     ];
-    return (this.#pools = { peer, client, hello: greeting, any });
+    return (this.#pools = { peer, request, client, hello: greeting, any });
   }
 }
 

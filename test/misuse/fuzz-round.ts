@@ -143,17 +143,18 @@ class FuzzRound {
     for (const node of this.#victims) {
       if (!node.running) throw new Error(`node ${node.id} has ended\n${node.logTail()}`);
       await until(`node ${node.id} answers`, async () => (await node.group()) !== undefined);
-      const { term, lastIndex, role } = await node.group();
-      if (role === "stopped") {
-        this.#stopped++;
-        const { leads = false } = this.#options;
-        if (!leads) throw new Error(`the group of node ${node.id} stopped\n${node.logTail()}`);
-        await node.kill();
-        await this.#cluster.start([node]);
-      }
+      if ((await node.group()).role !== "stopped") continue;
+      this.#stopped++;
+      const { leads = false } = this.#options;
+      if (!leads) throw new Error(`the group of node ${node.id} stopped\n${node.logTail()}`);
+      await node.kill();
+    }
+    await this.#cluster.start(this.#victims);
+    await this.#cluster.leader(this.#victims);
+    for (const node of this.#victims) {
+      const { term, lastIndex } = await node.group();
       aims.set(node, { nodeId: node.id, term, lastIndex });
     }
-    await this.#cluster.leader(this.#victims);
     return aims;
   }
 
@@ -173,10 +174,11 @@ class FuzzRound {
       throw new Error(`node ${node.id} takes no connection: ${error.message}\n${node.logTail()}`);
     });
     this.#connections++;
+    const whole = stage !== "stranger" && chance.one(2);
     const parts = hello === undefined ? [] : [frameOf((out) => encodeHello(out, hello))];
     for (let i = 0; i <= chance.below(framesMax); i++) {
       this.#frames++;
-      parts.push(this.#fuzz.bytes(stage, aims.get(node)!));
+      parts.push(this.#fuzz.bytes(stage, aims.get(node)!, whole));
     }
     // In pieces that have nothing to do with frames, now and then.
     const bytes = Buffer.concat(parts);
