@@ -337,10 +337,11 @@ export class Session {
   }
 
   #expire(nowMs: number): void {
+    if (this.#window?.isEmpty === false) this.#takeBack(this.#window);
     this.#queue = this.#queue.filter((section) => {
       if (section.phase === "settled") return false;
       if (nowMs < section.deadlineMs) return true;
-      section.refusal ??= this.#refusal;
+      section.refusal ??= this.#refusal ?? this.#opening?.refusal;
       this.#tell(section, this.#routes.expiredError(section));
       return false;
     });
