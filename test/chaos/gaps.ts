@@ -1,4 +1,7 @@
-/** The longest time without any acknowledged write, for each kind of fault that was in force at any moment of it; and in peace. */
+/**
+ * The longest time without any acknowledged write, for each kind of fault that was in force at any moment of it; and in peace. A gap in which
+ * only one kind was in force is that kind's alone.
+ */
 
 export const peace = "no fault";
 
@@ -8,6 +11,8 @@ export interface FaultFigures {
   /** Time in force. */
   ms: number;
   longestGapMs: number;
+  /** Of the gaps in which no other kind was in force. */
+  longestGapAloneMs: number;
 }
 
 export class Gaps {
@@ -33,9 +38,11 @@ export class Gaps {
     const nowMs = performance.now();
     const gapMs = nowMs - this.#lastMs;
     this.#lastMs = nowMs;
+    const alone = this.#since.size <= 1 ? gapMs : 0;
     for (const kind of this.#since.size === 0 ? [peace] : this.#since) {
       const figures = this.of(kind);
       figures.longestGapMs = Math.max(figures.longestGapMs, gapMs);
+      figures.longestGapAloneMs = Math.max(figures.longestGapAloneMs, alone);
     }
     this.#since = new Set(this.#inForce.keys());
   }
@@ -47,7 +54,7 @@ export class Gaps {
   of(kind: string): FaultFigures {
     let figures = this.figures.get(kind);
     if (figures === undefined) {
-      figures = { count: 0, ms: 0, longestGapMs: 0 };
+      figures = { count: 0, ms: 0, longestGapMs: 0, longestGapAloneMs: 0 };
       this.figures.set(kind, figures);
     }
     return figures;

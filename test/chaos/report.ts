@@ -19,12 +19,13 @@ export function reportText(report: ChaosReport): string {
   const count = [...figures.values()].reduce((sum, each) => sum + each.count, 0);
   const rows = [...figures]
     .sort(([, a], [, b]) => b.longestGapMs - a.longestGapMs)
-    .map(([kind, { count: times, ms, longestGapMs }]) =>
+    .map(([kind, { count: times, ms, longestGapMs, longestGapAloneMs }]) =>
       [
         kind.padEnd(18),
         String(times).padStart(6),
         (ms / 1_000).toFixed(0).padStart(9),
-        (longestGapMs / 1_000).toFixed(2).padStart(26),
+        (longestGapAloneMs / 1_000).toFixed(2).padStart(12),
+        (longestGapMs / 1_000).toFixed(2).padStart(14),
       ].join(""),
     );
   const codes = [...errors]
@@ -39,7 +40,9 @@ watches     ${changes} changes told; ${watchGaps} times what a watcher asked for
 faults      ${count}${leftOut.length > 0 ? `; not possible here: ${leftOut.join(", ")}` : ""}
 violations  ${violations.length}
 
-${"fault".padEnd(18)} times  seconds  longest without a write, s
+longest time without an acknowledged write, in seconds:
+
+${"fault".padEnd(18)} times  seconds       alone  with another
 ${rows.join("\n")}
 ${violations.map((each) => `\nVIOLATION: ${each}\n`).join("")}`;
 }
