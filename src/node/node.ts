@@ -54,7 +54,7 @@ import { Group } from "./group.ts";
 import { joinCluster, type JoinedCluster, type JoinTarget } from "./join.ts";
 import { Peers, removed } from "./peers.ts";
 import { Shard } from "./shard.ts";
-import { tooOld, Versions } from "./versions.ts";
+import { type Incompatibility, tooOld, Versions } from "./versions.ts";
 
 /** Far from where numbers end, and in so wide a range that no two lives of a node meet. */
 const requestsBeginBelow = 2 ** 48 - 1;
@@ -418,9 +418,8 @@ class Node implements RunningNode, Groups {
         limits: this.#limits,
         decideHello: (hello) => this.#decideHello(hello),
         onConnection: (connection, hello) => this.#accept(connection, hello),
-        onMismatch: ({ role, nodeId: peer, clusterId }, message) => {
-          const isPeer = role !== "client" && peer !== undefined;
-          if (isPeer && clusterId === this.#clusterId) this.#versions.note(peer, message);
+        onMismatch: ({ role, nodeId: peer = 0 }, message) => {
+          if (role !== "client" && this.#isMember(peer)) this.#versions.note(peer, message);
         },
       });
       this.#http = startHttpServer({
@@ -556,6 +555,7 @@ class Node implements RunningNode, Groups {
 
   status(): NodeStatus {
     const groups = this.#shard.status();
+    const incompatible = this.#incompatible();
     const { user, system } = process.cpuUsage();
     return {
       nodeId: this.#options.nodeId,
@@ -563,9 +563,7 @@ class Node implements RunningNode, Groups {
       version,
       protocolVersions: versionsSpoken,
       applyVersionMax: this.#applyVersionMax,
-      ...(this.#versions.incompatible.length === 0
-        ? {}
-        : { incompatible: this.#versions.incompatible }),
+      ...(incompatible.length === 0 ? {} : { incompatible }),
       uptimeSeconds: (performance.now() - this.#startedMs) / 1_000,
       diskBytes: this.#dataDir.bytes(),
       health: this.#health(groups),
@@ -575,6 +573,15 @@ class Node implements RunningNode, Groups {
       cpuSeconds: (user + system) / 1e6,
       peakRssBytes: process.resourceUsage().maxRSS * 1_024,
     };
+  }
+
+  /** Members that this node does not understand. */
+  #incompatible(): Incompatibility[] {
+    return this.#versions.incompatible.filter(({ nodeId }) => this.#isMember(nodeId));
+  }
+
+  #isMember(nodeId: number): boolean {
+    return this.members().addresses[nodeId] !== undefined;
   }
 
   /** For metrics: the status, and what can grow. */
@@ -627,7 +634,7 @@ class Node implements RunningNode, Groups {
     // From then on it lags only as far as the load makes it.
     if (missing.length === 0) this.#caughtUp = true;
     // Why, it may be; by itself, that others are strange is their trouble.
-    else for (const { message } of this.#versions.incompatible) missing.push(message);
+    else for (const { message } of this.#incompatible()) missing.push(message);
     return missing;
   }
 

@@ -78,6 +78,7 @@ export interface GroupFigures {
   readonly members: readonly { readonly voter: boolean }[];
   readonly configurationIndex: number;
   readonly joint: boolean;
+  readonly applyVersion?: number;
   readonly wounded?: { readonly index: number };
   readonly queues: GroupQueues;
   readonly sessions: SessionFigures;
@@ -294,6 +295,11 @@ const groupRows: readonly GroupRow[] = [
     name: "barge_group_snapshot_bytes_received",
     help: "Bytes of snapshots received.",
     value: (group) => group.snapshots.bytesReceived,
+  },
+  {
+    name: "barge_group_apply_version",
+    help: "How commands take effect: 1, or from 2 on with sessions. Raised once all members can; equal on all of them at equal applied index.",
+    value: (group) => group.applyVersion ?? 1,
   },
   {
     name: "barge_group_wounded_to_index",

@@ -23,6 +23,7 @@ import {
   clientRequest,
   hello,
   helloReply,
+  notice,
   peerMessage,
   serverReply,
   watchMessage,
@@ -359,7 +360,8 @@ export class FrameFuzz {
       ...fc.sample(clientRequest, parameters()),
       ...watches.filter(({ type }) => type !== "watchChanges" && type !== "watchEnded"),
     ];
-    const client = [...request, ...watches, ...fc.sample(serverReply, parameters())];
+    const replying = fc.sample(fc.oneof(serverReply, notice), parameters());
+    const client = [...request, ...watches, ...replying];
     const replies = fc.sample(helloReply, parameters());
     const any: AnyMessage[] = [
       ...peer,

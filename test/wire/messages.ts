@@ -621,6 +621,8 @@ export const hello: fc.Arbitrary<Hello> = fc.oneof(
         incarnation: shortText,
         address: shortText,
         configurationIndex: safeInteger,
+        applyVersion: nodeId,
+        applyVersionMax: nodeId,
         expectNodeId: nodeId,
       },
       {
@@ -650,6 +652,8 @@ export const helloReply: fc.Arbitrary<HelloReply> = fc.record(
     sectionBytesMax: nodeId,
     members: fc.dictionary(nodeId.map(String), shortText, { noNullPrototype: true }),
     leader: u32,
+    applyVersion: nodeId,
+    applyVersionMax: nodeId,
     error: fc.record({ code: shortText, message: shortText }, { noNullPrototype: true }),
   },
   {
