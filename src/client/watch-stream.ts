@@ -90,47 +90,61 @@ export class WatchStream<C extends CodecName> implements Watch<C> {
   }
 
   async *[Symbol.asyncIterator](): AsyncGenerator<Change<C>, void> {
-    for await (const batch of this.#take()) {
-      for (const change of this.#decode(batch)) {
-        // Of the same revision there may be more to come.
-        this.#revision = Math.max(this.#revision, change.revision - 1);
-        yield change;
-      }
-      this.#revision = batch.revision;
-    }
-  }
-
-  async *batches(): AsyncGenerator<ChangeBatch<C>, void> {
-    for await (const batch of this.#take()) {
-      const { revision } = batch;
-      yield { changes: this.#decode(batch), revision };
-      this.#revision = revision;
-    }
-  }
-
-  async *#take(): AsyncGenerator<WatchChanges, void> {
-    if (this.#iterated) throw new BargeError("bad_request", "a watch is iterated once");
-    this.#iterated = true;
+    this.#begin();
     try {
       for (;;) {
-        const batch = this.#batches.shift();
-        if (batch === undefined) {
-          if (this.#ended) break;
-          this.#wanted = deferred();
-          await this.#wanted.promise;
-          continue;
+        const batch = this.#batches.shift() ?? (await this.#next());
+        if (batch === undefined) break;
+        for (const change of this.#decode(batch)) {
+          // Of the same revision there may be more to come.
+          this.#revision = Math.max(this.#revision, change.revision - 1);
+          yield change;
         }
-        yield batch;
-        const { byteLength } = batch.changes;
-        this.#queuedBytes -= byteLength;
-        if (byteLength > 0 && !this.#ended) {
-          this.options.taken(this as WatchStream<CodecName>, byteLength);
-        }
+        this.#took(batch);
       }
     } finally {
       this.close();
     }
     if (this.#error !== undefined) throw this.#error;
+  }
+
+  async *batches(): AsyncGenerator<ChangeBatch<C>, void> {
+    this.#begin();
+    try {
+      for (;;) {
+        const batch = this.#batches.shift() ?? (await this.#next());
+        if (batch === undefined) break;
+        yield { changes: this.#decode(batch), revision: batch.revision };
+        this.#took(batch);
+      }
+    } finally {
+      this.close();
+    }
+    if (this.#error !== undefined) throw this.#error;
+  }
+
+  #begin(): void {
+    if (this.#iterated) throw new BargeError("bad_request", "a watch is iterated once");
+    this.#iterated = true;
+  }
+
+  /** Waits for a batch; undefined where the watch has ended and there is none. */
+  async #next(): Promise<WatchChanges | undefined> {
+    while (this.#batches.length === 0 && !this.#ended) {
+      this.#wanted = deferred();
+      await this.#wanted.promise;
+    }
+    return this.#batches.shift();
+  }
+
+  /** The program asks for what comes after it. */
+  #took({ revision, changes }: WatchChanges): void {
+    this.#revision = revision;
+    const { byteLength } = changes;
+    this.#queuedBytes -= byteLength;
+    if (byteLength > 0 && !this.#ended) {
+      this.options.taken(this as WatchStream<CodecName>, byteLength);
+    }
   }
 
   #decode(batch: WatchChanges): Change<C>[] {

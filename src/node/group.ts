@@ -365,7 +365,9 @@ export class Group {
 
   /** Cut off, or no member any more: whoever watches here would wait in vain and not know it. */
   get #isStale(): boolean {
-    return (this.#stalenessTicks() + 1) * this.#limits.tickMs > this.#limits.watchStaleMs;
+    // After a start it is given the time to hear of a leader.
+    const ticks = Math.min(this.#stalenessTicks(), this.#ticks);
+    return (ticks + 1) * this.#limits.tickMs > this.#limits.watchStaleMs;
   }
 
   /** On the leader. Answered once the new members are committed; where several ask, one after the other. */

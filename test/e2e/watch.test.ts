@@ -138,6 +138,7 @@ test("a past that is gone is said to be, with what to do", async () => {
 async function events(url: string, count: number, headers = {}): Promise<string[]> {
   const abort = new AbortController();
   const response = await fetch(url, { headers, signal: abort.signal });
+  if (!response.ok) throw new Error(await response.text());
   expect(response.headers.get("content-type")).toBe("text/event-stream");
   const found: string[] = [];
   let rest = "";
