@@ -189,6 +189,21 @@ export const faults = {
     what: "nodes make snapshots and cut their logs to the end, again and again",
     begin: (world) => again(world.random, () => void snapshot(world)),
   },
+  "left behind": {
+    what: "a node is cut off from the others until they have cut their logs above what it has: it needs a snapshot",
+    begin: (world) => {
+      const { id } = anyNode(world);
+      const others = ids(world).filter((other) => other !== id);
+      const { heal } = cut(world, linksAcross([id], others));
+      return {
+        heal: async () => {
+          const there = world.cluster.nodes.filter((node) => others.includes(node.id));
+          await Promise.all(there.map((node) => snapshot(world, node)));
+          await heal();
+        },
+      };
+    },
+  },
   transfer: {
     what: "leadership is handed to another node, again and again",
     begin: (world) =>
@@ -357,8 +372,7 @@ async function admin(
   }
 }
 
-async function snapshot(world: World): Promise<void> {
-  const node = anyNode(world);
+async function snapshot(world: World, node: TestNode = anyNode(world)): Promise<void> {
   const endpoint = node.binary;
   await admin(world, async (client) => {
     await client.admin("snapshot", { tailBytes: 0 }, { endpoint });
