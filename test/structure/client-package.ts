@@ -80,7 +80,9 @@ async function keep(from: string, to: string, path: string, kept: Set<string>): 
   if (kept.has(path)) return;
   kept.add(path);
   const text = await Bun.file(join(from, path)).text();
-  const imports = [...text.matchAll(/^(?:import|export) [^;]*?from "([^"]+)"/gm)].map((match) => match[1]!);
+  const imports = [...text.matchAll(/^(?:import|export) [^;]*?from "([^"]+)"/gm)].map(
+    (match) => match[1]!,
+  );
   const foreign = imports.find((name) => !name.startsWith("."));
   if (foreign !== undefined) throw new Error(`the types need ${foreign}: ${path}`);
   await Bun.write(join(to, path), text.replaceAll(/(from "\.[^"]*)\.ts"/g, '$1.js"'));
