@@ -167,7 +167,9 @@ class SimWatcher {
   #findNode(): void {
     if (this.#searches) return;
     this.#searches = true;
-    this.#after(this.#options.returnMs, () => {
+    // In peace it has to find one that serves it among many that do not.
+    const { returnMs } = this.#options;
+    this.#after(this.#resting ? returnMs / 20 : returnMs, () => {
       this.#searches = false;
       if (this.#watch !== undefined) return;
       const { random, nodes } = this.#options;
