@@ -68,14 +68,14 @@ export class Recovery {
       this.#everyUp((node) => get.has(node) && put.has(node)),
     );
     this.#until(
-      "everybody to be answered",
-      patienceMs,
-      () => clients.unanswered === 0 && this.#options.memberChanges.unanswered === 0,
-    );
-    this.#until(
       "sessions to know what became of their writes",
       patienceMs,
       () => clients.unfinished === 0,
+    );
+    this.#until(
+      "everybody to be answered",
+      patienceMs,
+      () => clients.unanswered === 0 && this.#options.memberChanges.unanswered === 0,
     );
     this.settles();
   }

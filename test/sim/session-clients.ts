@@ -143,11 +143,14 @@ export class SessionClients {
     return ++this.#requestIds;
   }
 
-  /** A node that is up, in most cases. */
+  /** A node that is up, in most cases; in the end one of the members, as others need not serve. */
   someNode(): ClientNode {
-    const { random, nodes } = this.#options;
-    const node = random.pick(nodes);
-    return node.door === undefined ? random.pick(nodes) : node;
+    const { random, nodes, oracle } = this.#options;
+    const { voters = [] } = (this.stopped && oracle.configuration) || {};
+    const members = nodes.filter(({ id }) => voters.includes(id));
+    const able = members.length === 0 ? nodes : members;
+    const node = random.pick(able);
+    return node.door === undefined ? random.pick(able) : node;
   }
 
   /** One request to one node, which answers it at most once. */
@@ -325,7 +328,7 @@ class SessionClient {
     call.send(() =>
       node.door!.admin(
         "sessionOpen",
-        { ttlMs },
+        { ttlMs, timeoutMs: Math.ceil(timeoutMs) },
         {
           answered: (answer) => {
             if (!call.answered() || isOver) return;
@@ -364,7 +367,7 @@ class SessionClient {
     call.send(() =>
       node.door!.admin(
         operation,
-        { session },
+        { session, timeoutMs: Math.ceil(this.#options.timeoutMs) },
         {
           answered: () => call.answered(),
           failed: (error) => {
