@@ -45,6 +45,8 @@ everything is healed and the cluster must recover. A run is a pure function of i
 - Followers take writes and reads as the leader does. Bursts of requests meet small queues.
 - Clients with sessions pipeline sections, send them again to any node though they may have arrived, or have an answer; change nodes, forget to confirm, and
   sleep until their session has ended. Others put an id on each request and send it twice at once. Few sessions and small windows are among the strange bounds.
+- Watchers on any node change it, lose it, and go on elsewhere from the revision that they have come to; some take one frame and pause. What is told of in
+  one go is as little as a batch.
 
 ## What is checked
 
@@ -56,6 +58,8 @@ everything is healed and the cluster must recover. A run is a pure function of i
 - A leader hands over only to who durably has its whole log, takes nothing new meanwhile, and goes on after an election time-out. A local read with a bound on
   its age lacks nothing that was committed longer ago on the node's own clock, however late heartbeats come and however long a process stands still. In peace
   a transfer that is asked for succeeds, and where nodes are preferred one of them comes to lead.
+- Watches: each watcher is told every change of its keys that the model has, in order and once, whatever node it asks; that the past is gone only where it
+  is; and in peace everything.
 - Sessions: of each section in the log a model says whether it runs, is answered as it was before, or is refused; no value is ever written twice; all answers
   to one section are equal, and those of a session in its order; what nodes know of sessions is equal at each index; in peace every write comes to its end.
 - Every answer: results against a model, each request answered once, \`overloaded\` never applied, no error that is not expected.
