@@ -10,8 +10,9 @@ import type { SendBuffer } from "./send-buffer.ts";
 const noticeBytesMax = 1024 * 1024;
 const u32Max = 0xffff_ffff;
 
-export function encodeNotice(out: SendBuffer, { type: _, ...map }: Notice): void {
-  const packed = packControl(map);
+export function encodeNotice(out: SendBuffer, notice: Notice): void {
+  const { group, term, leader, configurationIndex, members } = notice;
+  const packed = packControl({ group, term, leader, configurationIndex, members });
   out.begin(FrameType.notice, packed.byteLength);
   out.setFields(0, packed);
   out.end();

@@ -114,12 +114,10 @@ export class FaultyCluster implements Disposable {
       case "late":
         return void this.#late.push(section);
       case "cut":
-        if (this.#random() < 0.5) this.#apply(section);
-        else if (this.#random() < 0.5) this.#late.push(section);
+        this.#maybeApply(section, 0.75);
         return node.cut();
       case "unknown":
-        if (this.#random() < 0.5) this.#apply(section);
-        else this.#late.push(section);
+        this.#maybeApply(section, 1);
         return node.refuse(request, new BargeError("outcome_unknown", "lost leadership"));
       case "delay":
         return this.#reply(node, request, this.#apply(section), this.#random() * 60);
@@ -129,6 +127,13 @@ export class FaultyCluster implements Disposable {
       default:
         return this.#reply(node, request, this.#apply(section), 0);
     }
+  }
+
+  /** Now or later, or, at less than 1, never. */
+  #maybeApply(section: Uint8Array, chance: number): void {
+    const drawn = this.#random();
+    if (drawn < 0.5) this.#apply(section);
+    else if (drawn < chance) this.#late.push(section);
   }
 
   #control(node: FakeNode, request: Received & { readonly type: "control" }): void {
