@@ -16,15 +16,20 @@ export interface GroupApplyVersionOptions {
   readonly transport: Transport;
   /** The highest that this node takes part in. */
   readonly max: number;
-  /** A leader has sent what this build cannot apply: once for each version. */
+  /** A leader has sent what this build cannot apply: told once for each version, some times at most. */
   readonly refused: (version: number, leader: number) => void;
 }
+
+/** There are not many versions; who makes up more must not fill the log. */
+const refusalsToldMax = 10;
 
 export class GroupApplyVersion {
   readonly #options: GroupApplyVersionOptions;
   /** As the leader: it is not raised before this index is applied. */
   #fromIndex = 0;
+  /** The highest that was refused, and how often that was told. */
   #refusedVersion = 0;
+  #refusals = 0;
 
   constructor(options: GroupApplyVersionOptions) {
     this.#options = options;
@@ -73,7 +78,7 @@ export class GroupApplyVersion {
   accepts({ batches, from }: AppendMessage): boolean {
     const version = this.tooHighIn(batches);
     if (version === undefined) return true;
-    if (version !== this.#refusedVersion) {
+    if (version > this.#refusedVersion && this.#refusals++ < refusalsToldMax) {
       this.#refusedVersion = version;
       this.#options.refused(version, from);
     }

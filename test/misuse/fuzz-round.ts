@@ -43,6 +43,8 @@ const atOnce = 24;
 const framesMax = 25;
 const linger = 10;
 const calmMsMax = 15_000;
+/** From so far above its own no node takes a term. */
+const termsBelievedMax = 2 ** 31;
 
 interface Identity {
   readonly clusterId: string;
@@ -116,11 +118,7 @@ class FuzzRound {
     }
     await neighbour.close();
     const statuses = await Promise.all(this.#victims.map((node) => node.status()));
-    // What was forged must not have parted the nodes; where a leader was forged it may have stopped them.
-    if (!leads) {
-      if (this.#attacker !== undefined) await this.#cluster.start([this.#attacker]);
-      await this.#cluster.converged();
-    }
+    if (!leads) await this.#comeTogether();
     return {
       nodes,
       seed,
@@ -135,6 +133,20 @@ class FuzzRound {
       groupsStopped: this.#stopped,
       peakRssMb: Math.round(Math.max(...statuses.map((each) => each.peakRssBytes)) / 2 ** 20),
     };
+  }
+
+  /**
+   * What was forged has not parted the nodes. Where terms were driven beyond what is believed at once, the one that was away stays away: the price of
+   * believing no single node that claims such a term.
+   */
+  async #comeTogether(): Promise<void> {
+    const attacker = this.#attacker;
+    const [victim] = this.#victims;
+    const { term } = await victim!.group();
+    if (attacker === undefined || term > termsBelievedMax) {
+      if (attacker !== undefined) this.#cluster.leave(attacker);
+    } else await this.#cluster.start([attacker]);
+    await this.#cluster.converged();
   }
 
   /** All run, and what an attacker knows of them. */
