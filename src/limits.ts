@@ -265,7 +265,7 @@ export const defaultLimits: Limits = checkLimits({
   connectionWatchesMax: 4_096,
   httpWatchesMax: 256,
   watchBytesPerTurn: 1 * MiB,
-  watchCatchUpBytesPerTurn: 256 * KiB,
+  watchCatchUpBytesPerTurn: 128 * KiB,
   watchSliceBytes: 256 * KiB,
   watchQueueBytesMax: 1 * MiB,
   watchWindowBytesMax: 16 * MiB,

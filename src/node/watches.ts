@@ -172,7 +172,7 @@ export class Watches {
         for (const watch of this.#all) if (watch.place === "live") this.#endCompacted(watch);
         return;
       }
-      const batches = this.#read(this.livePosition, applied);
+      const batches = this.#read(this.livePosition, applied, room);
       // Damage took it, and it will come again from the leader.
       if (batches.length === 0) return;
       const { through, bytes } = this.#tellSlice(this.#live, this.livePosition, batches);
@@ -189,7 +189,7 @@ export class Watches {
     let room = this.#limits.watchCatchUpBytesPerTurn;
     while (room > 0 && this.#findPass()) {
       const position = this.#passPosition;
-      const batches = this.#read(position, this.livePosition);
+      const batches = this.#read(position, this.livePosition, room);
       if (batches.length === 0) return false;
       const { through, bytes } = this.#tellSlice(this.#behind, position, batches);
       room -= bytes;
@@ -227,8 +227,9 @@ export class Watches {
     return this.#passPosition !== Infinity;
   }
 
-  #read(position: number, to: number): readonly Batch[] {
-    return this.#options.read(position + 1, to, this.#limits.watchSliceBytes);
+  #read(position: number, to: number, room: number): readonly Batch[] {
+    const bytesMax = Math.min(room, this.#limits.watchSliceBytes);
+    return this.#options.read(position + 1, to, bytesMax);
   }
 
   /** Tells those of `index` that stand at `position` or beyond what these batches changed after it. The slice is ended by the caller. */

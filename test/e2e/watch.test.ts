@@ -207,6 +207,34 @@ test("over HTTP, as server-sent events that can be resumed", async () => {
   while ((await open()) !== "0 0") await Bun.sleep(10);
 });
 
+test("whoever follows over HTTP and does not read is told no more than fits between", async () => {
+  await using node = await oneNode();
+  await using client = connect({ endpoints: node.endpoint });
+  const { hostname, port } = new URL(node.url);
+  const begun = Promise.withResolvers<void>();
+  const socket = await Bun.connect({
+    hostname,
+    port: Number(port),
+    socket: {
+      data: (each) => {
+        each.pause();
+        begun.resolve();
+      },
+    },
+  });
+  socket.write("GET /v1/watch?prefix=big/ HTTP/1.1\r\nHost: node\r\n\r\n");
+  await begun.promise;
+  const value = new Uint8Array(100_000);
+  const rounds = 10;
+  for (let round = 0; round < rounds; round++) {
+    await Promise.all(Array.from({ length: 40 }, (_, i) => client.put(`big/${i}`, value)));
+  }
+  const metrics = await (await fetch(`${node.url}/metrics`)).text();
+  const told = Number(/barge_group_watch_bytes\{[^}]*\} (\d+)/.exec(metrics)![1]);
+  expect(told).toBeLessThan((rounds * 40 * value.byteLength) / 2);
+  socket.terminate();
+});
+
 test("on the command line", async () => {
   await using node = await oneNode();
   await using client = connect({ endpoints: node.endpoint });
