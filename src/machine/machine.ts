@@ -86,6 +86,8 @@ export interface SnapshotProof {
   /** Of each chunk but the last, and the digest over all of them (wire/snapshot-messages.ts). */
   readonly chunkBytes: number;
   readonly digest: number;
+  /** It must not be beyond this apply version [16]. */
+  readonly applyVersionMax: number;
 }
 
 /** A snapshot that is being received, beside the live state and under a name of its own [25]. All of it off the event loop. */

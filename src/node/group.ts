@@ -198,15 +198,16 @@ export class Group {
     this.#commit = this.raft.commit;
     this.compaction = options.compaction ?? defaultCompaction;
     const { id: group, nodeId, limits, raft, machine, transport, logger, wake } = options;
+    const max = options.applyVersionMax ?? applyVersionMax;
     const given = { group, nodeId, limits, raft, machine, transport, logger, wake };
-    this.#snapshots = new Snapshots(given);
+    this.#snapshots = new Snapshots({ ...given, applyVersionMax: max });
     this.#unsupported = options.unsupported;
     this.#applyVersion = new GroupApplyVersion({
       nodeId,
       raft,
       machine,
       transport,
-      max: options.applyVersionMax ?? applyVersionMax,
+      max,
       refused: (version, leader) =>
         this.#logger.error(
           { group, leader },

@@ -31,6 +31,8 @@ export interface SnapshotSideOptions {
   readonly raft: Raft;
   readonly machine: StateMachine;
   readonly transport: Transport;
+  /** Beyond it no snapshot is taken over [16]. */
+  readonly applyVersionMax: number;
   readonly logger: SnapshotLogger;
   /** Asks for a turn. */
   readonly wake: () => void;
@@ -173,7 +175,9 @@ export class SnapshotReceiver {
       receiving.finishing = true;
       const { chunkBytes, digest } = receiving;
       const { index } = offer.start;
-      incoming.finish({ index, bytes: offer.bytes, chunkBytes, digest }, (ok) => {
+      const { applyVersionMax } = this.#options;
+      const { bytes } = offer;
+      incoming.finish({ index, bytes, chunkBytes, digest, applyVersionMax }, (ok) => {
         receiving.finished = ok;
         this.#options.wake();
       });
@@ -185,7 +189,7 @@ export class SnapshotReceiver {
 
   #finished(receiving: Receiving, ok: boolean): void {
     const { offer, incoming, configuration } = receiving;
-    if (!ok) return this.#fail("it is not what was sent");
+    if (!ok) return this.#fail("it is not what was sent, or beyond what this build can apply");
     this.#receiving = undefined;
     if (this.#options.install(incoming, offer.start, configuration)) this.installed++;
     else {

@@ -41,6 +41,7 @@ test("a leader that was deposed in this turn offers nothing in the term that it 
       applyVersionMax: () => 2,
       flush: () => {},
     },
+    applyVersionMax: 2,
     logger: { info: () => {}, error: () => {} },
     wake: () => {},
   });
