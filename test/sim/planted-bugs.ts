@@ -993,6 +993,16 @@ export const plantedBugs = {
       },
     ],
   },
+  watchProgressAhead: {
+    what: "a watch hears that nothing has changed up to what is applied, not up to what it was told",
+    changes: [
+      {
+        file: watches,
+        from: "this.#tell(watch, watch.position);",
+        to: "this.#tell(watch, this.#options.appliedIndex());",
+      },
+    ],
+  },
   watchJoinsWithoutCatchingUp: {
     what: "a watch that has room again goes on with the others, wherever it stands",
     changes: [
@@ -1014,7 +1024,7 @@ export const plantedBugs = {
       {
         file: sessions,
         from: "    if (firstSeq === session.nextSeq && Number",
-        to: "    const twin = this.#table.elsewhere(firstSeq, count);\n    if (twin !== undefined) return this.#again(true, twin, first, count, results);\n    if (firstSeq === session.nextSeq && Number",
+        to: "    const twin = this.#table.elsewhere(firstSeq, count);\n    if (twin !== undefined) return this.#again(true, twin, results);\n    if (firstSeq === session.nextSeq && Number",
       },
     ],
   },
@@ -1115,6 +1125,31 @@ export const plantedBugs = {
         file: group,
         from: 'else this.#refuseInbox("not_leader");\n',
         to: 'else this.#refuseInbox("not_leader");\n      this.#pending.failAll(this.#error("not_leader"));\n',
+      },
+    ],
+  },
+  applyVersionNotSaved: {
+    what: "the apply version is not saved with the data: a node that starts again applies as the first version did",
+    changes: [
+      {
+        file: "machine/kv.ts",
+        from: "      applyVersion: this.#sessions.version,\n",
+        to: "      applyVersion: applyVersionFirst,\n",
+      },
+    ],
+  },
+  tooNewIsApplied: {
+    what: "a node goes on though its log raises the apply version beyond its build",
+    changes: [
+      {
+        file: "node/apply-version.ts",
+        from: "if (version > this.#options.max) return version;",
+        to: "if (version > 250) return version;",
+      },
+      {
+        file: "node/apply-version.ts",
+        from: "const version = Math.min(max, ...this.#others().map((id) => this.#maxOf(id)));",
+        to: "const version = Math.min(max, ...this.#others().map((id) => this.#maxOf(id) || max));",
       },
     ],
   },
