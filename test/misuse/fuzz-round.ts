@@ -92,7 +92,9 @@ class FuzzRound {
 
   async run(): Promise<FuzzReport> {
     const { nodes, seed, seconds, leads = false } = this.#options;
-    const neighbour = connect({ endpoints: this.#victims.map(({ binary }) => binary).join(",") });
+    // Without a session: its id could be guessed, and until there are identities whoever does so may use it.
+    const endpoints = this.#victims.map(({ binary }) => binary).join(",");
+    const neighbour = connect({ endpoints, session: false });
     await neighbour.put("neighbour", "before", { timeoutMs: calmMsMax });
     const identity = identityOf(this.#attacker ?? this.#victims[0]!);
     await this.#attacker?.kill();
