@@ -11,7 +11,7 @@ import { encodeKvPut } from "../src/wire/kv.ts";
 import { plainSection } from "../src/wire/section.ts";
 
 const commandsPerBatch = 1_000;
-const sink = { result: () => undefined };
+const sink = { result: () => undefined, repeated: () => undefined, refused: () => undefined };
 
 export async function run(small: boolean): Promise<void> {
   const directory = mkdtempSync(join(tmpdir(), "barge-bench-"));

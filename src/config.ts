@@ -42,6 +42,8 @@ export interface NodeConfig {
   readonly compaction: CompactionConfig;
   /** This node should lead rather than one without it. */
   readonly preferredLeader: boolean;
+  /** Undefined: what the build can. */
+  readonly applyVersionMax: number | undefined;
   readonly insecure: boolean;
   readonly logLevel: LogLevel;
   /** For children of `demo` and `bench`: end when standard input closes, so that none is ever left behind. */
@@ -89,6 +91,8 @@ const wholeSchema = v.pipe(
   v.transform(Number),
   v.maxValue(Number.MAX_SAFE_INTEGER),
 );
+
+const versionSchema = v.pipe(v.string(), v.regex(/^[1-9][0-9]{0,8}$/), v.transform(Number));
 
 const flagSchema = v.pipe(
   v.picklist(["true", "false", "1", "0"]),
@@ -340,6 +344,15 @@ export const optionTable = {
     right: "true or false",
     help: "Should lead: a leader without this hands over to a node that has it and has kept up for 10 s. Give it to every node that may lead, or leadership moves more often than it must.",
   },
+  applyVersionMax: {
+    flag: "apply-version-max",
+    value: "N",
+    environment: ["BARGE_APPLY_VERSION_MAX"],
+    fallback: "what the build can",
+    schema: versionSchema,
+    right: "a whole number from 1 on",
+    help: "Takes part only up to this apply version, as an older build would: the cluster is not raised beyond it, so a rolling upgrade can be undone until the option is taken away. A cluster that is beyond it refuses this node.",
+  },
   insecure: {
     flag: "insecure",
     environment: ["BARGE_INSECURE"],
@@ -548,6 +561,7 @@ function complete(options: Options): NodeConfig {
       tailBytes: options.compactTailBytes,
     },
     preferredLeader: options.preferredLeader ?? false,
+    applyVersionMax: options.applyVersionMax,
     insecure: options.insecure ?? false,
     logLevel: options.logLevel ?? "info",
     exitWithParent: options.exitWithParent ?? false,
@@ -601,9 +615,10 @@ function advertiseOf(options: Options, nodeId: number, listen: Address): string 
       `--listen ${formatAddress(listen)} is a wildcard, which others cannot dial: give --advertise HOST:PORT`,
     );
   }
-  // Loopback to loopback there is no forwarding in between: another port is a slip, most often a forgotten --listen.
+  // Loopback to loopback, with no word of forwarding in between: another port is a slip, most often a forgotten --listen.
   const { host, port } = parseAddress(address)!;
-  if (isLoopback(host) && isLoopback(listen.host) && port !== listen.port) {
+  const isSlip = isLoopback(host) && isLoopback(listen.host) && port !== listen.port;
+  if (isSlip && advertise === undefined) {
     throw new UsageError(
       `node ${nodeId} is to be reached at ${address}, but listens on ${formatAddress(listen)}: give --listen ${address}`,
     );

@@ -45,6 +45,10 @@ export const fatalTable = {
     30,
     "The cluster does not take this node as a member: another cluster, another token, or the id belongs to somebody else. The message says what to do.",
   ),
+  build_too_old: row(
+    32,
+    "The data folder, or the cluster that it was to join, is at an apply version that this build cannot. Start a newer build; nothing was changed.",
+  ),
 } as const satisfies Record<string, FatalRow>;
 
 export type FatalReason = keyof typeof fatalTable;

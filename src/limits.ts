@@ -132,6 +132,47 @@ export interface Limits {
   /** kv files that are open at once [28]. */
   readonly kvOpenFilesMax: number;
 
+  /** Outcomes of commands that are not plain ok, kept so that the log can be told as changes of keys; per group. */
+  readonly outcomeBytesMax: number;
+  /** Watches of one node, and of one of its connections; and those that HTTP clients may have. */
+  readonly watchesMax: number;
+  readonly connectionWatchesMax: number;
+  readonly httpWatchesMax: number;
+  /** Log that is told to watches in one turn of the loop: to those that are up to date, and to those that catch up. */
+  readonly watchBytesPerTurn: number;
+  readonly watchCatchUpBytesPerTurn: number;
+  /** Log that is told in one go; the changes of one watch in it make one frame. */
+  readonly watchSliceBytes: number;
+  /** Unsent bytes of one connection above which its watches wait: the log keeps their changes. */
+  readonly watchQueueBytesMax: number;
+  /** Bytes of changes that a client lets a node send ahead of what it has taken; per watch. */
+  readonly watchWindowBytesMax: number;
+  /** A watch hears this often how far it has come, where that moves without a change of its keys. */
+  readonly watchProgressMs: number;
+  /** A node that has heard nothing of a leader with a quorum for so long tells watches nothing new, and ends them: another may know more. */
+  readonly watchStaleMs: number;
+
+  /**
+   * Sessions and request ids of one group. What apply does depends on them, so they are the same on all nodes: another value takes another
+   * apply version [16].
+   */
+  readonly sessionsMax: number;
+  /** Cluster time that a session may be idle for; a client may ask for less or more, within bounds. */
+  readonly sessionTtlMs: number;
+  readonly sessionTtlMsMin: number;
+  readonly sessionTtlMsMax: number;
+  /** Idle sessions are looked for no oftener than that. */
+  readonly sessionSweepMs: number;
+  /** Sections of one session whose results the client has not confirmed, and the bytes of those; what is older is forgotten. */
+  readonly sessionWindowSections: number;
+  readonly sessionWindowBytes: number;
+  /** Results kept over all sessions; each has its share of it for sure. */
+  readonly sessionResultBytesMax: number;
+  readonly requestIdsMax: number;
+  readonly requestIdTtlMs: number;
+  /** Request ids with their results. */
+  readonly requestIdBytesMax: number;
+
   readonly requestTimeoutMs: number;
   readonly requestTimeoutMsMax: number;
 }
@@ -218,6 +259,30 @@ export const defaultLimits: Limits = checkLimits({
   flushLogBytes: 512 * MiB,
   kvWalBytesMax: 256 * MiB,
   kvOpenFilesMax: 256,
+  outcomeBytesMax: 6 * MiB,
+
+  watchesMax: 65_536,
+  connectionWatchesMax: 4_096,
+  httpWatchesMax: 256,
+  watchBytesPerTurn: 1 * MiB,
+  watchCatchUpBytesPerTurn: 128 * KiB,
+  watchSliceBytes: 256 * KiB,
+  watchQueueBytesMax: 1 * MiB,
+  watchWindowBytesMax: 16 * MiB,
+  watchProgressMs: 1_000,
+  watchStaleMs: 5_000,
+
+  sessionsMax: 4_096,
+  sessionTtlMs: 600_000,
+  sessionTtlMsMin: 1_000,
+  sessionTtlMsMax: 86_400_000,
+  sessionSweepMs: 1_000,
+  sessionWindowSections: 64,
+  sessionWindowBytes: 1 * MiB,
+  sessionResultBytesMax: 16 * MiB,
+  requestIdsMax: 100_000,
+  requestIdTtlMs: 600_000,
+  requestIdBytesMax: 16 * MiB,
 
   requestTimeoutMs: 5_000,
   requestTimeoutMsMax: 60_000,
@@ -254,6 +319,17 @@ export function checkLimits(limits: Limits): Limits {
     "rangeBytesMax <= frameBytesMax",
   );
   must(l.resultBytesMax + frameOverheadBytes <= l.frameBytesMax, "resultBytesMax <= frameBytesMax");
+  // What a slice of the log changed is one frame, and no longer than the slice was.
+  must(
+    l.watchSliceBytes + frameOverheadBytes <= l.frameBytesMax,
+    "watchSliceBytes <= frameBytesMax",
+  );
+  must(
+    l.watchStaleMs >= 2 * l.electionTicksMax * l.tickMs,
+    "watchStaleMs >= 2 electionTicksMax tickMs",
+  );
+  must(l.watchQueueBytesMax <= l.sendQueueBytesMax, "watchQueueBytesMax <= sendQueueBytesMax");
+  must(l.httpWatchesMax < l.httpRequestsMax, "httpWatchesMax < httpRequestsMax");
   must(l.helloBytesMax <= l.frameBytesMax, "helloBytesMax <= frameBytesMax");
   must(l.sendQueueBytesMax < l.sendQueueBytesCut, "sendQueueBytesMax < sendQueueBytesCut");
   must(l.frameBytesMax < l.sendQueueBytesCut, "frameBytesMax < sendQueueBytesCut");
@@ -279,6 +355,9 @@ export function checkLimits(limits: Limits): Limits {
   );
   must(l.kvWalBytesMax <= l.snapshotWalBytesMax, "kvWalBytesMax <= snapshotWalBytesMax");
   must(l.retainedLogBytesMax <= l.groupLogBytesMax, "retainedLogBytesMax <= groupLogBytesMax");
+  must(l.sessionTtlMsMin <= l.sessionTtlMs, "sessionTtlMsMin <= sessionTtlMs");
+  must(l.sessionTtlMs <= l.sessionTtlMsMax, "sessionTtlMs <= sessionTtlMsMax");
+  must(l.sessionTtlMsMax <= 0xffff_ffff, "sessionTtlMsMax is a u32 on the wire");
   must(l.requestTimeoutMs <= l.requestTimeoutMsMax, "requestTimeoutMs <= requestTimeoutMsMax");
   return limits;
 }

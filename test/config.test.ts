@@ -171,6 +171,12 @@ const samples: Readonly<Record<Exclude<OptionKey, "config">, Sample>> = {
     expected: [true, false],
     bad: ["", "yes"],
   },
+  applyVersionMax: {
+    good: ["1", "2"],
+    read: ({ applyVersionMax }) => applyVersionMax,
+    expected: [1, 2],
+    bad: ["", "0", "-1", "1.5", "two"],
+  },
   insecure: {
     good: ["true", "false"],
     read: ({ insecure }) => insecure,
@@ -329,6 +335,7 @@ test("with nothing given: one node, on loopback", () => {
     clusterToken: undefined,
     compaction: { entries: undefined, bytes: undefined, tailBytes: undefined },
     preferredLeader: false,
+    applyVersionMax: undefined,
     insecure: false,
     logLevel: "info",
     exitWithParent: false,

@@ -55,6 +55,7 @@ export function benchCommand(): Command {
     .option("--seconds <s>", `how long to measure (default: ${secondsDefault})`, positive)
     .option("--warmup <s>", "how long before that", notNegative, 2)
     .option("--rate <n>", "open loop: so many operations a second", wholeNumber(1, 10_000_000))
+    .option("--no-session", "send each write once, without a session")
     .option("--groups <n>", "groups to spread over", wholeNumber(1, 1_000_000), 1)
     .addOption(
       new Option("--endpoints <list>", "the nodes to load, as host:port,…").env("BARGE_ENDPOINTS"),
@@ -97,7 +98,7 @@ export async function measureLoad(
   const { load } = describeEnvironment(undefined);
   if (flags.endpoints === undefined) tell("starting three nodes");
   await using nodes = await testedNodes(flags.endpoints, flags.dir, flags.machine);
-  const clients = connectAll(nodes.endpoints, plan.connections, plan.inFlight);
+  const clients = connectAll(nodes.endpoints, plan);
   try {
     const watcher = clients[0]!;
     // Says at once when nobody is there.

@@ -10,6 +10,10 @@ export interface ClientFlags {
   readonly json?: boolean;
 }
 
+export interface WriteFlags extends ClientFlags {
+  readonly session: boolean;
+}
+
 export interface ReadFlags extends ClientFlags {
   readonly consistency: ConsistencyName;
 }
@@ -40,6 +44,13 @@ export function clientCommand(name: string, description: string, examples: strin
     .addHelpText("after", `\nExamples:\n${examples}`);
 }
 
+export function addSession(command: Command): Command {
+  return command.option(
+    "--no-session",
+    "send it once, without a session: quicker, and unknown when the answer is lost",
+  );
+}
+
 export function addConsistency(command: Command): Command {
   return command.addOption(
     new Option("--consistency <level>", "how fresh: linearizable sees every acknowledged write")
@@ -52,10 +63,10 @@ const waitingMs = 1_000;
 
 /** `use` may call `answered` once something came, where it goes on after that. */
 export async function withClient<T>(
-  { endpoints, group, timeout }: ClientFlags,
+  { endpoints, group, timeout, session }: ClientFlags & { readonly session?: boolean },
   use: (client: Client, answered: () => void) => Promise<T>,
 ): Promise<T> {
-  await using client = connect({ endpoints, group, timeoutMs: timeout });
+  await using client = connect({ endpoints, group, timeoutMs: timeout, session });
   // A person should know what they wait for; a script waits for the time-out.
   const told = (): void => void process.stderr.write(`barge: waiting for ${endpoints} …\n`);
   const timer = process.stderr.isTTY === true ? setTimeout(told, waitingMs) : undefined;

@@ -1,17 +1,18 @@
 /** `barge del KEY`: deletes a key. */
 import type { Command } from "commander";
 import {
+  addSession,
   clientCommand,
-  type ClientFlags,
   keyHelp,
   printJson,
   printLine,
   wholeNumber,
   withClient,
+  type WriteFlags,
 } from "./client-options.ts";
 import { exitStatus } from "./exit-status.ts";
 
-interface DelFlags extends ClientFlags {
+interface DelFlags extends WriteFlags {
   readonly prevRevision?: number;
 }
 
@@ -19,7 +20,7 @@ const examples = `  barge del greeting
   barge del lock --prev-revision 17       only if it is still that one`;
 
 export function delCommand(): Command {
-  return clientCommand("del", "Deletes a key; status 1 when there was none.", examples)
+  return addSession(clientCommand("del", "Deletes a key; status 1 when there was none.", examples))
     .argument("<key>", keyHelp)
     .option(
       "--prev-revision <n>",

@@ -16,6 +16,7 @@ export const exitStatus = {
 
 /** Errors that are an answer: no, as things stand. */
 const noCodes: readonly ErrorCode[] = [
+  "compacted",
   "unknown_member",
   "member_exists",
   "member_removed",

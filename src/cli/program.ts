@@ -51,6 +51,11 @@ const entries: readonly Entry[] = [
     load: async () => (await import("./range.ts")).rangeCommand(),
   },
   {
+    name: "watch",
+    summary: "print changes of keys as they happen",
+    load: async () => (await import("./watch.ts")).watchCommand(),
+  },
+  {
     name: "txn",
     summary: "compare, then one of two lists of operations, atomically",
     writes: true,

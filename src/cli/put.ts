@@ -3,17 +3,18 @@ import type { Command } from "commander";
 import { BargeError } from "../errors.ts";
 import { defaultLimits } from "../limits.ts";
 import {
+  addSession,
   clientCommand,
-  type ClientFlags,
   keyHelp,
   printJson,
   printLine,
   wholeNumber,
   withClient,
+  type WriteFlags,
 } from "./client-options.ts";
 import { exitStatus } from "./exit-status.ts";
 
-interface PutFlags extends ClientFlags {
+interface PutFlags extends WriteFlags {
   readonly prevRevision?: number;
 }
 
@@ -22,7 +23,7 @@ const examples = `  barge put greeting hello
   barge put lock me --prev-revision 0     only if there is none; status 1 when there is`;
 
 export function putCommand(): Command {
-  return clientCommand("put", "Writes a value and prints its revision.", examples)
+  return addSession(clientCommand("put", "Writes a value and prints its revision.", examples))
     .argument("<key>", keyHelp)
     .argument("[value]", "value, as text; absent: standard input, bytes verbatim")
     .option(

@@ -10,7 +10,7 @@ export function notesOn(
   size: (bytes: number) => string,
 ): readonly string[] {
   const notes: string[] = [];
-  const { handOver, snapshots, wounded } = group;
+  const { handOver, snapshots, wounded, applyVersion = 1, applyVersionWaitsFor } = group;
   if (handOver !== undefined) notes.push(handOverNote(nodeId, handOver));
   for (const { to, index, sentBytes, bytes } of snapshots?.sending ?? []) {
     if (bytes === 0) notes.push(`node ${nodeId} prepares a snapshot for node ${to}`);
@@ -24,6 +24,12 @@ export function notesOn(
     const { from, index, receivedBytes, bytes } = receiving;
     notes.push(
       `node ${nodeId} receives a snapshot as of ${index} from node ${from}: ${shareOf(receivedBytes, bytes)} of ${size(bytes)}`,
+    );
+  }
+  if (applyVersionWaitsFor !== undefined) {
+    const nodes = applyVersionWaitsFor.join(", ");
+    notes.push(
+      `group ${group.id} applies version ${applyVersion}; a newer one waits for ${nodes}: upgrade or start what is missing`,
     );
   }
   if (wounded !== undefined) {

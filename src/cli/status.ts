@@ -133,7 +133,10 @@ function notes(node: Found, groupId: number): readonly string[] {
   const { nodeId, error } = node;
   if (error !== undefined) return [error];
   const group = groupOf(node, groupId);
-  return group === undefined || nodeId === undefined ? [] : notesOn(nodeId, group, sizeText);
+  const notes = group === undefined || nodeId === undefined ? [] : notesOn(nodeId, group, sizeText);
+  const strangers =
+    node.status?.incompatible?.map((each) => `node ${nodeId}: ${each.message}`) ?? [];
+  return [...notes, ...strangers];
 }
 
 /** A learner follows too, but that is not what one wants to know of it. */

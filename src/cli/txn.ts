@@ -12,18 +12,19 @@ import type {
 } from "../client/index.ts";
 import { UsageError } from "../config.ts";
 import {
+  addSession,
   base64,
   clientCommand,
-  type ClientFlags,
   preview,
   printJson,
   printLine,
   readable,
   withClient,
+  type WriteFlags,
 } from "./client-options.ts";
 import { exitStatus } from "./exit-status.ts";
 
-interface TxnFlags extends ClientFlags {
+interface TxnFlags extends WriteFlags {
   readonly base64?: boolean;
 }
 
@@ -39,10 +40,12 @@ Operations: { "op": put (key, value), delete (key), get (key), or
   range (prefix or from and to; after, limit, keysOnly) }. They run in order, atomically, at one revision.`;
 
 export function txnCommand(): Command {
-  return clientCommand(
-    "txn",
-    "Commits a transaction: compares, then one of two lists of operations; status 1 when the compares do not hold.",
-    examples,
+  return addSession(
+    clientCommand(
+      "txn",
+      "Commits a transaction: compares, then one of two lists of operations; status 1 when the compares do not hold.",
+      examples,
+    ),
   )
     .argument("[file]", "JSON; absent or -: standard input")
     .option("--base64", "keys and values in the JSON are in base64, not text")

@@ -3,8 +3,14 @@
  * so this one page is the whole contract. Sizes are in bytes, times in milliseconds.
  *
  * What a client promises: a call either resolves, or rejects with a `BargeError` whose `outcome` says whether the write happened.
- * `not-applied`: it did not and will not. `unknown`: it may have, or may still. Nothing is promised about the order of calls that
- * are in flight together; await one to order it before the next.
+ * `applied`: it did, though its result is not at hand. `not-applied`: it did not and will not. `unknown`: it may have, or may still; only where
+ * this client gave up, at `timeoutMs` or an abort or `close()`, or had its session taken away while it could reach nobody.
+ *
+ * Writes of one client go in a session: each is applied at most once, however often it had to be sent, and in the order of the calls, those whose
+ * outcome is unknown among them. Not promised: that several writes are applied together (that is a `txn`), the order between two clients,
+ * and the order of reads and writes that are in flight together: await one to order it before the next. With `session: false`, or where the
+ * cluster is too old (see `session`), a write is sent once, its outcome is unknown whenever the connection is lost, and writes in flight
+ * together have no order.
  */
 import type {
   AdminAnswers,
@@ -15,6 +21,7 @@ import type {
   LeaderAnswer,
 } from "../wire/admin.ts";
 import type { NodeStatus } from "../wire/status.ts";
+import type { Watch, WatchOptions } from "./watch-api.ts";
 
 /** How values are turned into bytes and back. The server never looks inside a value. */
 export type CodecName = "bytes" | "json" | "msgpack";
@@ -55,8 +62,8 @@ export interface ClientOptions<C extends CodecName = CodecName> {
   readonly timeoutMs?: number | undefined;
   /**
    * How long one try may take: to connect, or to answer a read, which is then asked elsewhere. Also how long a node may be silent,
-   * not even answering a ping, before its connection is given up; after half of it others are asked instead. A write that was sent is never tried twice: it waits for its
-   * answer until `timeoutMs` as long as its node gives signs of life. @default 1000
+   * not even answering a ping, before its connection is given up; after half of it others are asked instead. Writes are sent again elsewhere
+   * after so long without any answer, at first; where there is no session they wait for theirs until `timeoutMs`, as long as the node lives. @default 1000
    */
   readonly attemptTimeoutMs?: number | undefined;
   /** Calls that await their answer; further ones wait for room, in order. @default 65536 */
@@ -65,8 +72,16 @@ export interface ClientOptions<C extends CodecName = CodecName> {
   readonly maxInFlightBytes?: number | undefined;
   /** Calls that may wait for room; further ones are refused at once with `overloaded`, not applied. @default 65536 */
   readonly maxWaitingRequests?: number | undefined;
-  /** Connections to each node in use. One is best unless a single event loop is not the bottleneck. @default 1 */
+  /** Connections to each node in use, for reads; writes of a session keep to one. One is best unless a single event loop is not the bottleneck. @default 1 */
   readonly connectionsPerNode?: number | undefined;
+  /**
+   * Writes go in a session, which makes each of them happen at most once and in the order of the calls, whatever is tried again: `true` where
+   * the cluster can, `"required"` where it must (writes are refused with `version_mismatch` by one that is too old), `false` never.
+   * @default true
+   */
+  readonly session?: boolean | "required" | undefined;
+  /** The session ends once the client was not used for so long; a new one is opened when it is needed. @default what the cluster says, 10 minutes */
+  readonly sessionTtlMs?: number | undefined;
   /** @default "bytes" */
   readonly codec?: C | undefined;
   /** @default none: nothing is printed */
@@ -138,6 +153,12 @@ export interface RangeOptions extends ReadOptions {
   readonly limit?: number | undefined;
   /** Leave the values out: each is empty, or undefined with another codec than `bytes`. @default false */
   readonly keysOnly?: boolean | undefined;
+}
+
+/** As for `range`, all pages of it. */
+export interface ScanOptions extends Omit<RangeOptions, "limit"> {
+  /** Items in all. @default all there are */
+  readonly limit?: number | undefined;
 }
 
 export interface RangePage<C extends CodecName = "bytes"> {
@@ -271,7 +292,7 @@ export interface CommandException {
 /**
  * A section that the caller fills itself: the quickest way to write much. Commands are laid out straight into the buffer that is
  * sent. Each `put`, `delete` and `command` returns false, and adds nothing, when the section is full: send it and take another.
- * A batch is sent once; one that is never sent is merely dropped.
+ * `send` is called once; a batch that is never sent is merely dropped.
  */
 export interface WriteBatch<C extends CodecName = "bytes"> {
   readonly count: number;
@@ -308,6 +329,13 @@ export interface Client<C extends CodecName = "bytes"> extends AsyncDisposable {
   compareAndDelete(key: Key, prevRevision: number, options?: CallOptions): Promise<CompareResult>;
   /** One page of keys in order. */
   range(options?: RangeOptions): Promise<RangePage<C>>;
+  /**
+   * All keys of a range, in order, each once: page after page, the next one read when it is needed and with a time-out of its own. Each page is
+   * what was there when it was read; to have all as of one moment, compare the revisions, or watch from the first page's on.
+   *
+   *     for await (const { key, value } of client.scan({ prefix: "user/" })) …
+   */
+  scan(options?: ScanOptions): AsyncIterable<RangeItem<C>>;
   /** An empty transaction, to be filled and committed. */
   txn(): Txn<C>;
 
@@ -322,6 +350,12 @@ export interface Client<C extends CodecName = "bytes"> extends AsyncDisposable {
   batch(): WriteBatch<C>;
   /** One opaque query to the state machine. */
   read(query: Uint8Array, options?: ReadOptions): Promise<ReadAnswer>;
+
+  /**
+   * The changes of some keys, from any revision that the nodes still know, as they happen: see `Watch`. Throws `bad_request` or `too_large` at once
+   * where an option is wrong. Watches have a connection of their own, and end with the client.
+   */
+  watch(options?: WatchOptions): Watch<C>;
 
   /** What a node says about itself: the given one, or any. */
   status(endpoint?: string, options?: CallOptions): Promise<NodeStatus>;
@@ -349,6 +383,8 @@ export interface Client<C extends CodecName = "bytes"> extends AsyncDisposable {
   ): Promise<AdminAnswers[O]>;
   /** `host:port` of the nodes known so far: those given, then those learned. */
   endpoints(): string[];
+  /** The id of the session that writes go in: the log index at which it was opened. Undefined while there is none. */
+  session(): number | undefined;
   /** `host:port` of the node that leads as far as this client knows. */
   leader(): string | undefined;
 

@@ -3,19 +3,17 @@
  * well-formed answer ends the connection.
  */
 import type { Limits } from "../limits.ts";
-import { type Address, type DialEvents, parseAddress } from "../net/bun-socket.ts";
+import { parseAddress } from "../net/address.ts";
 import { type CloseReason, Connection, type ConnectionHandler } from "../net/connection.ts";
-import type { ByteSocket } from "../net/socket.ts";
+import type { ByteSocket, Dial } from "../net/socket.ts";
 import { decodeServerReply } from "../wire/client-messages.ts";
-import { frameVersion } from "../wire/frame.ts";
 import { decodeHelloReply, encodeHello } from "../wire/hello.ts";
-import { FrameType, type HelloReply, type ServerReply } from "../wire/messages.ts";
+import { FrameType, type HelloReply, type Notice, type ServerReply } from "../wire/messages.ts";
+import { decodeNotice } from "../wire/notice.ts";
+import { Feature, featuresKnown, versionsSpoken } from "../wire/versions.ts";
 import { InFlight } from "./in-flight.ts";
 import type { NodeLink } from "./node-link.ts";
 import type { Outgoing } from "./outgoing.ts";
-
-/** How sockets are made: net/bun-socket.ts, or a simulated network. */
-export type Dial = (address: Address, events: DialEvents) => void;
 
 export interface ChannelOptions {
   readonly dial: Dial;
@@ -34,6 +32,8 @@ export interface ChannelEvents {
     unsent: readonly Outgoing[],
     sent: readonly Outgoing[],
   ): void;
+  /** Members or leader have changed. */
+  noticed(notice: Notice): void;
   /** False where the answer makes no sense for that request. */
   answered(channel: Channel, outgoing: Outgoing, reply: ServerReply): boolean;
 }
@@ -57,6 +57,8 @@ export class Channel implements ConnectionHandler {
   #quietMs = 0;
   #sweptMs = Number.NaN;
   #receivedAtSweep = 0;
+  #sentAtSweep = 0;
+  #isSending = false;
 
   constructor(node: NodeLink, options: ChannelOptions, nowMs: number) {
     this.node = node;
@@ -74,6 +76,12 @@ export class Channel implements ConnectionHandler {
     return this.#state === "ready";
   }
 
+  /** The node tells of changes by itself. */
+  get tells(): boolean {
+    const features = this.#connection?.agreed.features ?? 0;
+    return this.ready && (features & Feature.notice) !== 0;
+  }
+
   get hasRoom(): boolean {
     return (this.#connection?.sendQueueBytes ?? unsentBytesMax) < unsentBytesMax;
   }
@@ -81,6 +89,11 @@ export class Channel implements ConnectionHandler {
   /** Answers no ping: it may be stopped, though its connection is not given up yet. Better ask another, if there is one. */
   get quiet(): boolean {
     return this.#quietMs >= this.#options.attemptTimeoutMs / 2;
+  }
+
+  /** Much is still being sent, and the node takes it: no wonder that it does not answer yet. */
+  get isSending(): boolean {
+    return this.#isSending;
   }
 
   /** Lays the request out; `flush` sends it. False, with nothing done, when too many are in flight. */
@@ -103,7 +116,9 @@ export class Channel implements ConnectionHandler {
   /** Coarse time-outs and pings. */
   sweep(nowMs: number): void {
     if (this.#connection !== undefined) {
-      const { bytesReceived } = this.#connection.figures;
+      const { bytesReceived, bytesSent, sendQueueBytes } = this.#connection.figures;
+      this.#isSending = sendQueueBytes > 0 && bytesSent !== this.#sentAtSweep;
+      this.#sentAtSweep = bytesSent;
       const stepMs = Math.min(nowMs - this.#sweptMs, stepMsMax) || 0;
       this.#quietMs = bytesReceived === this.#receivedAtSweep ? this.#quietMs + stepMs : 0;
       this.#receivedAtSweep = bytesReceived;
@@ -121,6 +136,11 @@ export class Channel implements ConnectionHandler {
 
   frame(connection: Connection, type: number, payload: Uint8Array, fieldsBytes: number): void {
     if (this.#state === "opening") return this.#greeted(connection, type, payload, fieldsBytes);
+    if (type === FrameType.notice) {
+      const notice = decodeNotice(payload, fieldsBytes);
+      if (notice === undefined) return connection.close("malformed message");
+      return this.#options.events.noticed(notice);
+    }
     const reply = decodeServerReply(type, payload, fieldsBytes);
     if (reply === undefined) return connection.close("malformed message");
     const outgoing = this.inFlight.get(reply.request);
@@ -150,9 +170,8 @@ export class Channel implements ConnectionHandler {
     this.#connection = connection;
     encodeHello(connection.out, {
       role: "client",
-      versionMin: frameVersion,
-      versionMax: frameVersion,
-      features: 0,
+      ...versionsSpoken,
+      features: featuresKnown,
       software,
     });
     connection.flush();
@@ -168,6 +187,7 @@ export class Channel implements ConnectionHandler {
       return connection.close("refused");
     }
     connection.expect("client");
+    connection.agreed = { version: hello.version, features: hello.features & featuresKnown };
     this.#state = "ready";
     this.#options.events.ready(this, hello);
   }

@@ -7,6 +7,7 @@
  */
 import { BargeError } from "../errors.ts";
 import { defaultLimits } from "../limits.ts";
+import type { Dial } from "../net/socket.ts";
 import { KvOp } from "../wire/kv.ts";
 import { Consistency } from "../wire/messages.ts";
 import type {
@@ -20,9 +21,11 @@ import type {
   Key,
   PutResult,
   RangeOptions,
+  RangeItem,
   RangePage,
   ReadAnswer,
   ReadOptions,
+  ScanOptions,
   Txn,
   ValueInput,
   WriteBatch,
@@ -31,8 +34,8 @@ import type {
 } from "./api.ts";
 import { AdminCall } from "./admin-call.ts";
 import { Batch } from "./batch.ts";
-import type { Dial } from "./channel.ts";
 import { ControlCall } from "./control-call.ts";
+import { deferred, type Deferred } from "./deferred.ts";
 import { checkEndpoint, checkTimeout, type Settings } from "./options.ts";
 import type { Outgoing, Reject, Resolve } from "./outgoing.ts";
 import { keyBytes } from "./text.ts";
@@ -52,10 +55,15 @@ import { Sweeper } from "./sweeper.ts";
 import { TxnBuilder } from "./txn.ts";
 import { type ValueCodec, valueCodec } from "./value-codec.ts";
 import { WaitingCalls } from "./waiting-calls.ts";
+import type { Watch, WatchOptions } from "./watch-api.ts";
+import { openWatch } from "./watch-call.ts";
+import { Watches } from "./watches.ts";
 import { resultCode, type SectionBounds, Want, WriteSection } from "./write-section.ts";
 
 /** Sections kept for their buffers. */
 const pooledSectionsMax = 64;
+/** Of one page of a scan: the bound of the nodes. */
+const scanPageItems = 1_000;
 const maxStalenessMsMax = 0xffff_ffff;
 
 /** One executor for all promises: taking the two functions out of it costs no closure per call. */
@@ -92,10 +100,15 @@ export class BargeClient<C extends CodecName> implements Client<C>, RouterEvents
   #bytesInFlight = 0;
   readonly #waiting: WaitingCalls;
 
-  #drained: PromiseWithResolvers<void> | undefined;
+  readonly #dial: Dial;
+  /** Made with the first watch. */
+  #watches: Watches | undefined;
+
+  #drained: Deferred<void> | undefined;
 
   constructor(settings: Settings, dial: Dial) {
     this.#settings = settings;
+    this.#dial = dial;
     this.#codec = valueCodec(settings.codec);
     const { sectionBytesMax, frameBytesMax } = defaultLimits;
     this.#bounds = { sectionBytesMax, frameBytesMax };
@@ -135,6 +148,20 @@ export class BargeClient<C extends CodecName> implements Client<C>, RouterEvents
   range(options?: RangeOptions): Promise<RangePage<C>> {
     if (this.#full) return this.#later(options, (late) => this.#range({ ...options, ...late }));
     return this.#range(options ?? {});
+  }
+
+  async *scan(options: ScanOptions = {}): AsyncGenerator<RangeItem<C>, void> {
+    let left = options.limit === undefined ? Infinity : checkLimit(options.limit);
+    let { after } = options;
+    for (let more = true; more && left > 0;) {
+      const limit = Math.min(left, scanPageItems);
+      const page = await this.range({ ...options, after, limit });
+      // Taken before the caller has the items, whose bytes are the caller's own then.
+      after = page.items.at(-1)?.key.slice() ?? after;
+      yield* page.items;
+      left -= page.items.length;
+      more = page.more && page.items.length > 0;
+    }
   }
 
   txn(): Txn<C> {
@@ -188,7 +215,7 @@ export class BargeClient<C extends CodecName> implements Client<C>, RouterEvents
 
   status(endpoint?: string, options?: CallOptions): Promise<NodeStatus> {
     if (this.#state !== "open") return Promise.reject(closedError());
-    const { promise, resolve, reject } = Promise.withResolvers<NodeStatus>();
+    const { promise, resolve, reject } = deferred<NodeStatus>();
     try {
       const target = endpoint === undefined ? undefined : checkEndpoint(endpoint);
       const taken = (body: unknown): void => {
@@ -248,7 +275,7 @@ export class BargeClient<C extends CodecName> implements Client<C>, RouterEvents
     options: CallOptions & { readonly endpoint?: string | undefined },
   ): Promise<AdminAnswers[O]> {
     if (this.#state !== "open") return Promise.reject(closedError());
-    const { promise, resolve, reject } = Promise.withResolvers<AdminAnswers[O]>();
+    const { promise, resolve, reject } = deferred<AdminAnswers[O]>();
     try {
       const { endpoint } = options;
       const target = endpoint === undefined ? undefined : checkEndpoint(endpoint);
@@ -264,8 +291,25 @@ export class BargeClient<C extends CodecName> implements Client<C>, RouterEvents
     return promise;
   }
 
+  watch(options?: WatchOptions): Watch<C> {
+    if (this.#state !== "open") throw closedError();
+    const { group, attemptTimeoutMs, logger } = this.#settings;
+    this.#watches ??= new Watches({
+      dial: this.#dial,
+      group,
+      attemptTimeoutMs,
+      logger,
+      endpoints: () => this.#router.endpoints,
+    });
+    return openWatch<C>(this.#watches, this.#codec, options);
+  }
+
   endpoints(): string[] {
     return this.#router.endpoints;
+  }
+
+  session(): number | undefined {
+    return this.#router.session?.id;
   }
 
   leader(): string | undefined {
@@ -274,8 +318,9 @@ export class BargeClient<C extends CodecName> implements Client<C>, RouterEvents
 
   drain(): Promise<void> {
     if (this.#state === "closed") return this.#drained?.promise ?? Promise.resolve();
-    this.#drained ??= Promise.withResolvers<void>();
+    this.#drained ??= deferred<void>();
     this.#state = "draining";
+    this.#watches?.close();
     this.#endTurn();
     this.#closeIfDrained();
     return this.#drained.promise;
@@ -284,6 +329,7 @@ export class BargeClient<C extends CodecName> implements Client<C>, RouterEvents
   close(): void {
     if (this.#state === "closed") return;
     this.#state = "closed";
+    this.#watches?.close();
     this.#sweeper.stop();
     this.#waiting.rejectAll(closedError());
     for (const outgoing of this.#takeTurn()) {
@@ -435,7 +481,7 @@ export class BargeClient<C extends CodecName> implements Client<C>, RouterEvents
   }
 
   #sendBatch(section: WriteSection, options: CallOptions | undefined): Promise<WriteManyResult> {
-    const { promise, resolve, reject } = Promise.withResolvers<WriteManyResult>();
+    const { promise, resolve, reject } = deferred<WriteManyResult>();
     try {
       checkSignal(options);
       section.timeoutMs = this.#timeoutMs(options);
@@ -487,9 +533,19 @@ export class BargeClient<C extends CodecName> implements Client<C>, RouterEvents
   }
 
   #nextSection(options: CallOptions | undefined): WriteSection {
-    if (this.#section !== undefined) this.#turn.push(this.#section);
+    this.#endSection();
     this.#section = this.#newSection(this.#timeoutMs(options));
     return this.#section;
+  }
+
+  /** The open section is complete. */
+  #endSection(): void {
+    const section = this.#section;
+    if (section === undefined) return;
+    this.#section = undefined;
+    // A command that was refused before it was laid out leaves an empty one.
+    if (section.count > 0) this.#turn.push(section);
+    else this.#recycle(section);
   }
 
   #newSection(timeoutMs: number): WriteSection {
@@ -545,6 +601,8 @@ export class BargeClient<C extends CodecName> implements Client<C>, RouterEvents
       signal.addEventListener("abort", abandon, { once: true });
       outgoing.whenSettled = () => signal.removeEventListener("abort", abandon);
     }
+    // Writes keep the order of the calls.
+    if (outgoing instanceof WriteSection) this.#endSection();
     this.#turn.push(outgoing);
     this.#scheduleTurn();
   }
@@ -564,7 +622,6 @@ export class BargeClient<C extends CodecName> implements Client<C>, RouterEvents
       if (outgoing.phase === "settled") continue;
       // What is left of an answered batch has its deadline already.
       if (outgoing.deadlineMs === 0) outgoing.deadlineMs = nowMs + outgoing.timeoutMs;
-      if (outgoing instanceof WriteSection) outgoing.seal();
       this.#outstanding++;
       this.#router.submit(outgoing, nowMs);
     }
@@ -575,14 +632,9 @@ export class BargeClient<C extends CodecName> implements Client<C>, RouterEvents
   };
 
   #takeTurn(): Outgoing[] {
+    this.#endSection();
     const turn = this.#turn;
     this.#turn = [];
-    if (this.#section !== undefined) {
-      // A command that was refused before it was laid out leaves an empty one.
-      if (this.#section.count > 0) turn.push(this.#section);
-      else this.#recycle(this.#section);
-      this.#section = undefined;
-    }
     for (const batch of this.#reads) if (batch.count > 0) turn.push(batch);
     this.#reads = [];
     return turn;

@@ -1,5 +1,6 @@
 /** The way in: checks the options and makes a client. Connects nothing yet. */
 import { dialSocket } from "../net/bun-socket.ts";
+import { dialNodeSocket } from "../net/node-socket.ts";
 import type { Client, ClientOptions, CodecName } from "./api.ts";
 import { BargeClient } from "./client.ts";
 import { resolveOptions } from "./options.ts";
@@ -9,5 +10,8 @@ import { resolveOptions } from "./options.ts";
  * is invalid.
  */
 export function connect<C extends CodecName = "bytes">(options: ClientOptions<C> = {}): Client<C> {
-  return new BargeClient<C>(resolveOptions(options), dialSocket);
+  return new BargeClient<C>(
+    resolveOptions(options),
+    "Bun" in globalThis ? dialSocket : dialNodeSocket,
+  );
 }

@@ -26,6 +26,7 @@ export type {
   RangePage,
   ReadAnswer,
   ReadOptions,
+  ScanOptions,
   Txn,
   TxnCompare,
   TxnOperation,
@@ -38,6 +39,7 @@ export type {
   WriteManyResult,
   WriteResult,
 } from "./api.ts";
+export type { Change, ChangeBatch, Watch, WatchOptions } from "./watch-api.ts";
 export { connect } from "./connect.ts";
 export type {
   CompactionAnswer,

@@ -12,6 +12,8 @@ export class NodeLink {
   /** Not to be preferred before, on the clock of `performance.now()`: the node said that it is leaving. */
   passOverUntilMs = 0;
   lastError: string | undefined;
+  /** No member any more: it answers what it was asked, and is asked nothing else. */
+  retired = false;
 
   readonly #connections: number;
   readonly #slowMs: number;
@@ -47,6 +49,18 @@ export class NodeLink {
       ready ||= channel.ready;
     }
     return ready;
+  }
+
+  /** Some connection tells of changes by itself. */
+  get tells(): boolean {
+    return this.channels.some((channel) => channel.tells);
+  }
+
+  /** Requests that await their answer. */
+  get inFlight(): number {
+    let count = 0;
+    for (const channel of this.channels) count += channel.inFlight.count;
+    return count;
   }
 
   /** No connection is ready, and one is on its way. */

@@ -1,6 +1,6 @@
 /** Checks the options of `connect` and fills in the defaults. */
 import { BargeError } from "../errors.ts";
-import { parseAddress } from "../net/bun-socket.ts";
+import { parseAddress } from "../net/address.ts";
 import type { ClientLogger, ClientOptions, CodecName } from "./api.ts";
 
 /** Options with nothing left open. */
@@ -13,11 +13,15 @@ export interface Settings {
   readonly maxInFlightBytes: number;
   readonly maxWaitingRequests: number;
   readonly connectionsPerNode: number;
+  readonly session: "off" | "preferred" | "required";
+  /** Undefined: as long as the cluster says. */
+  readonly sessionTtlMs: number | undefined;
   readonly codec: CodecName;
   readonly logger: ClientLogger;
 }
 
 export const timeoutMsMax = 60_000;
+const sessionTtlMsMax = 24 * 60 * 60 * 1_000;
 /** 0xFFFFFFFF is reserved. */
 const groupMax = 0xffff_fffe;
 
@@ -54,6 +58,11 @@ export function resolveOptions(options: ClientOptions): Settings {
       10_000_000,
     ),
     connectionsPerNode: integer("connectionsPerNode", options.connectionsPerNode ?? 1, 1, 64),
+    session: sessionOf(options.session),
+    sessionTtlMs:
+      options.sessionTtlMs === undefined
+        ? undefined
+        : integer("sessionTtlMs", options.sessionTtlMs, 1, sessionTtlMsMax),
     codec: checkCodec(options.codec ?? "bytes"),
     logger: options.logger ?? silent,
   };
@@ -85,6 +94,16 @@ export function checkEndpoint(endpoint: string): string {
 function checkCodec(codec: CodecName): CodecName {
   if (codec === "bytes" || codec === "json" || codec === "msgpack") return codec;
   throw new BargeError("bad_request", `codec "${String(codec)}" is none of bytes, json, msgpack`);
+}
+
+function sessionOf(session: ClientOptions["session"]): Settings["session"] {
+  if (session === undefined || session === true) return "preferred";
+  if (session === false) return "off";
+  if (session === "required") return "required";
+  throw new BargeError(
+    "bad_request",
+    `session "${String(session)}" is none of true, false, "required"`,
+  );
 }
 
 function integer(name: string, value: number, min: number, max: number): number {

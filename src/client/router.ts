@@ -2,20 +2,24 @@
  * Where requests go: finds and follows the leader, sends again what may be sent again, gives up what ran out of time. Any node takes any
  * request, so a write goes to whatever node is connected while the leader is being looked for.
  *
- * A write is sent again only when a node refused it as not applied, or when not all of its bytes left this process. One that was
- * sent is answered, or fails as `unknown`. Reads and control calls are sent again freely. All within the deadline of the call.
+ * Writes go in the session, which knows what to send again (session.ts). Without one a write is sent again only when a node refused it as not
+ * applied, or when not all of its bytes left this process; once sent, it is answered or fails as `unknown`. Reads and control calls are
+ * sent again freely. All within the deadline of the call.
  */
 import { BargeError, errorCodeOf } from "../errors.ts";
 import { defaultLimits } from "../limits.ts";
-import { parseAddress } from "../net/bun-socket.ts";
-import type { ErrorReply, HelloReply, ServerReply } from "../wire/messages.ts";
-import { Channel, type ChannelEvents, type ChannelOptions, type Dial } from "./channel.ts";
+import { parseAddress } from "../net/address.ts";
+import type { Dial } from "../net/socket.ts";
+import type { ErrorReply, HelloReply, Notice, ServerReply } from "../wire/messages.ts";
+import { Channel, type ChannelEvents, type ChannelOptions } from "./channel.ts";
 import { ControlCall } from "./control-call.ts";
 import { NodeLink } from "./node-link.ts";
 import type { Settings } from "./options.ts";
 import type { Outgoing } from "./outgoing.ts";
+import { Session, type SessionRoutes } from "./session.ts";
 import type { NodeStatus } from "../wire/status.ts";
-import type { SectionBounds } from "./write-section.ts";
+import { SectionKind } from "../wire/section.ts";
+import { type SectionBounds, WriteSection } from "./write-section.ts";
 
 /** Refusals that are followed at once to the node in the hint, before a pause. */
 const hopsMax = 4;
@@ -42,13 +46,22 @@ export interface RouterEvents {
   pumpWanted(): void;
 }
 
-export class Router implements ChannelEvents {
+const plain = { kind: SectionKind.plain, session: 0, firstSeq: 0, doneUpTo: 0 };
+
+export class Router implements ChannelEvents, SessionRoutes {
   readonly #settings: Settings;
   readonly #bounds: SectionBounds;
   readonly #channelOptions: ChannelOptions;
   readonly #events: RouterEvents;
   readonly #nodes: NodeLink[] = [];
+  /** Undefined where the user wants none: writes are sent once then. */
+  readonly session: Session | undefined;
+  /** When a caller last asked for something. */
+  activeMs = 0;
   #leader: string | undefined;
+  /** What the newest notices were about. */
+  #term = 0;
+  #configurationIndex = 0;
   /** Requests that wait for a connection or for the end of a pause, in order. */
   #waiting: Outgoing[] = [];
   #nextProbeMs = 0;
@@ -67,6 +80,7 @@ export class Router implements ChannelEvents {
     };
     this.#channelOptions = { dial, limits, attemptTimeoutMs, events: this };
     this.#events = events;
+    this.session = settings.session === "off" ? undefined : new Session(settings, this);
     for (const endpoint of settings.endpoints) this.#nodes.push(this.#link(endpoint));
   }
 
@@ -80,8 +94,28 @@ export class Router implements ChannelEvents {
 
   /** Sends it now, or when there is a way. Its bytes do not change any more. */
   submit(outgoing: Outgoing, nowMs: number): void {
+    if (!outgoing.internal) this.activeMs = nowMs;
+    if (outgoing instanceof WriteSection) {
+      if (this.session === undefined) this.submitPlain(outgoing, nowMs);
+      else this.session.submit(outgoing, nowMs);
+      return;
+    }
+    this.#submit(outgoing, nowMs);
+  }
+
+  submitPlain(section: WriteSection, nowMs: number): void {
+    section.inSession = false;
+    section.seal(plain);
+    this.#submit(section, nowMs);
+  }
+
+  #submit(outgoing: Outgoing, nowMs: number): void {
     outgoing.phase = "waiting";
     if (!this.#trySend(outgoing, nowMs)) this.#waiting.push(outgoing);
+  }
+
+  pumpWanted(): void {
+    this.#events.pumpWanted();
   }
 
   /** Hands what was submitted to the sockets: once per turn. */
@@ -92,6 +126,7 @@ export class Router implements ChannelEvents {
   /** The caller gave up: fails the request as not applied, or as unknown where it was sent. */
   abandon(outgoing: Outgoing, reason: unknown): void {
     if (outgoing.phase === "settled") return;
+    if (isInSession(outgoing)) return this.session!.abandon(outgoing, reason);
     const sent = outgoing.phase === "sent" && !outgoing.repeatable;
     const outcome = sent ? "unknown" : "not-applied";
     const when = sent ? "after it was sent" : "before anything was applied";
@@ -110,13 +145,18 @@ export class Router implements ChannelEvents {
         channel.inFlight.sweep((outgoing) => this.#overdue(outgoing, node, nowMs));
       }
     }
+    this.session?.sweep(nowMs);
     this.pump(nowMs);
-    if (this.#sentSinceProbe && this.#probe === undefined && nowMs >= this.#nextProbeMs)
+    this.#dropRetired();
+    const probeDue = this.#sentSinceProbe && nowMs >= this.#nextProbeMs;
+    if (probeDue && this.#probe === undefined && !this.#nodes.some((node) => node.tells)) {
       this.#probeLeader(nowMs);
+    }
     this.flush();
   }
 
   close(): void {
+    this.session?.close(closedError());
     this.#closed = true;
     for (const node of this.#nodes) node.close();
     const waiting = this.#waiting;
@@ -144,6 +184,21 @@ export class Router implements ChannelEvents {
     this.flush();
   }
 
+  /** Nodes may be behind each other: only what is newer than all before counts. */
+  noticed({ group, term, leader, configurationIndex, members }: Notice): void {
+    if (group !== this.#settings.group) return;
+    if (configurationIndex >= this.#configurationIndex) {
+      this.#configurationIndex = configurationIndex;
+      this.#learn(members);
+      this.#retireAllBut(members);
+    }
+    if (term < this.#term) return;
+    this.#term = term;
+    const endpoint = this.#endpointOf(leader, members);
+    if (endpoint !== undefined) this.#follow(endpoint);
+    this.#events.pumpWanted();
+  }
+
   /** `unsent`: not all of their bytes left. `sent`: they did, and no answer came. */
   closed(
     channel: Channel,
@@ -157,10 +212,14 @@ export class Router implements ChannelEvents {
     if (this.#leader === node.endpoint && !node.usable) this.#leader = undefined;
     if (!this.#closed) this.#settings.logger.info(`lost ${node.endpoint}: ${reason}`);
     for (const outgoing of sent) {
-      if (outgoing.repeatable) this.#again(outgoing, node, nowMs);
+      if (isInSession(outgoing)) this.session!.lost(outgoing, node, true, nowMs);
+      else if (outgoing.repeatable) this.#again(outgoing, node, nowMs);
       else this.#fail(outgoing, lostError(node.endpoint, reason));
     }
-    for (const outgoing of unsent) this.#again(outgoing, node, nowMs);
+    for (const outgoing of unsent) {
+      if (isInSession(outgoing)) this.session!.lost(outgoing, node, false, nowMs);
+      else this.#again(outgoing, node, nowMs);
+    }
     this.#failPinned(node);
     this.pump(nowMs);
     this.flush();
@@ -173,7 +232,8 @@ export class Router implements ChannelEvents {
     } else {
       if (!outgoing.accept(reply)) return false;
       for (const rest of outgoing.takeLeftovers()) this.#events.leftOver(rest);
-      this.#settled(outgoing, true);
+      if (isInSession(outgoing)) this.session!.applied(outgoing);
+      else this.settled(outgoing, true);
     }
     // What waits for room on a connection, or has just been refused, goes with the next turn.
     if (this.#waiting.length > 0) this.#events.pumpWanted();
@@ -184,6 +244,7 @@ export class Router implements ChannelEvents {
 
   /** Sends what waits and can be sent. */
   pump(nowMs: number): void {
+    this.session?.pump(nowMs);
     if (this.#waiting.length === 0) return;
     const waiting = this.#waiting;
     this.#waiting = [];
@@ -222,16 +283,20 @@ export class Router implements ChannelEvents {
   #choose(outgoing: Outgoing, nowMs: number): NodeLink | undefined {
     if (outgoing.endpoint !== undefined) return this.#chooseOne(outgoing.endpoint, nowMs);
     if (outgoing.local) return this.#chooseInOrder(outgoing, nowMs);
+    return this.chooseForWrites(outgoing.avoid, nowMs);
+  }
+
+  chooseForWrites(avoid: string | undefined, nowMs: number): NodeLink | undefined {
     const leader = this.#find(this.#leader);
-    if (leader !== undefined && leader.endpoint !== outgoing.avoid) {
+    if (leader !== undefined && leader.endpoint !== avoid) {
       if (leader.lively) return leader;
       leader.connect(nowMs);
     }
     let second: NodeLink | undefined;
     for (const node of this.#nodes) {
-      if (!node.usable) continue;
+      if (!node.usable || node.retired) continue;
       const good = node.lively && nowMs >= node.passOverUntilMs;
-      if (good && node.endpoint !== outgoing.avoid) return node;
+      if (good && node.endpoint !== avoid) return node;
       second ??= node;
     }
     // Others may be better than one that has just refused, or answers no ping.
@@ -264,7 +329,7 @@ export class Router implements ChannelEvents {
   #dialMore(nowMs: number): void {
     if (this.#nodes.some((node) => node.dialling && !node.slow(nowMs))) return;
     for (const node of this.#nodes) {
-      if (!node.usable && !node.dialling && node.connect(nowMs)) return;
+      if (!node.retired && !node.usable && !node.dialling && node.connect(nowMs)) return;
     }
   }
 
@@ -278,20 +343,25 @@ export class Router implements ChannelEvents {
       ...(leaderHint === undefined ? {} : { leaderHint }),
     });
     const again = error.retryable && error.outcome === "not-applied" && outgoing !== this.#probe;
+    if (again) this.#heed(node, error, nowMs);
+    if (isInSession(outgoing)) return this.session!.refused(outgoing, node, error, nowMs);
     if (!again) return this.#fail(outgoing, error);
     outgoing.refusal = error;
-    if (code === "shutting_down" || code === "wounded") node.passOverUntilMs = nowMs + leavingMs;
-    if (code !== "overloaded") {
-      outgoing.avoid = node.endpoint;
-      if (this.#leader === node.endpoint) this.#leader = undefined;
-    }
+    if (code !== "overloaded") outgoing.avoid = node.endpoint;
     const hinted = leaderHint !== undefined && leaderHint !== node.endpoint;
-    if (hinted) this.#follow(leaderHint);
     outgoing.hops++;
     if (hinted && outgoing.hops <= hopsMax) outgoing.notBeforeMs = 0;
     else this.#pause(outgoing, nowMs);
     outgoing.phase = "waiting";
     this.#waiting.push(outgoing);
+  }
+
+  /** What a refusal says of the node and of the leader. */
+  #heed(node: NodeLink, { code, leaderHint }: BargeError, nowMs: number): void {
+    if (code === "shutting_down" || code === "wounded") node.passOverUntilMs = nowMs + leavingMs;
+    const isElsewhere = code !== "overloaded" && code !== "sequence_gap";
+    if (isElsewhere && this.#leader === node.endpoint) this.#leader = undefined;
+    if (leaderHint !== undefined && leaderHint !== node.endpoint) this.#follow(leaderHint);
   }
 
   /** Not refused, merely not answered or not sent. */
@@ -313,6 +383,7 @@ export class Router implements ChannelEvents {
 
   /** True where the request in flight is over for this connection. */
   #overdue(outgoing: Outgoing, node: NodeLink, nowMs: number): boolean {
+    if (isInSession(outgoing)) return false;
     if (nowMs >= outgoing.deadlineMs) {
       const outcome = outgoing.repeatable ? "not-applied" : "unknown";
       const text = `${node.endpoint} did not answer within ${outgoing.timeoutMs} ms`;
@@ -328,26 +399,27 @@ export class Router implements ChannelEvents {
 
   /** Time ran out before it was sent, or after it was refused: either way it was not applied. */
   #expire(outgoing: Outgoing): void {
+    this.#fail(outgoing, this.expiredError(outgoing));
+  }
+
+  expiredError(outgoing: Outgoing): BargeError {
     const cause = outgoing.refusal;
     const limit = `within ${outgoing.timeoutMs} ms`;
     if (cause !== undefined) {
       const text = `${cause.message} (tried again ${limit})`;
       const { code, leaderHint } = cause;
       const hint = leaderHint === undefined ? {} : { leaderHint };
-      return this.#fail(
-        outgoing,
-        new BargeError(code, text, { outcome: "not-applied", cause, ...hint }),
-      );
+      return new BargeError(code, text, { outcome: "not-applied", cause, ...hint });
     }
     const reasons = this.#nodes.flatMap((node) =>
       node.lastError === undefined ? [] : [`${node.endpoint}: ${node.lastError}`],
     );
     if (this.#nodes.some((node) => node.usable)) {
       const text = `not sent ${limit}`;
-      return this.#fail(outgoing, new BargeError("timeout", text, { outcome: "not-applied" }));
+      return new BargeError("timeout", text, { outcome: "not-applied" });
     }
     const why = reasons.length === 0 ? "" : ` (${reasons.join("; ")})`;
-    this.#fail(outgoing, new BargeError("unreachable", `no node answered ${limit}${why}`));
+    return new BargeError("unreachable", `no node answered ${limit}${why}`);
   }
 
   /** Calls for this very node do not wait for it to come back. */
@@ -372,14 +444,13 @@ export class Router implements ChannelEvents {
   #fail(outgoing: Outgoing, error: BargeError): void {
     if (outgoing.phase === "settled") return;
     outgoing.fail(error);
-    this.#settled(outgoing, false);
+    this.settled(outgoing, false);
   }
 
-  #settled(outgoing: Outgoing, reusable: boolean): void {
+  settled(outgoing: Outgoing, reusable: boolean): void {
     outgoing.phase = "settled";
-    // Nobody waits for the router's own question.
     if (outgoing === this.#probe) this.#probe = undefined;
-    else this.#events.settled(outgoing, reusable);
+    else if (!outgoing.internal) this.#events.settled(outgoing, reusable);
   }
 
   /* ---------------------------------------------------------------- nodes and the leader */
@@ -411,17 +482,35 @@ export class Router implements ChannelEvents {
 
   #learn(members: Record<string, string>): void {
     for (const [id, endpoint] of Object.entries(members)) {
-      // The same node may be known by another name already.
+      // The same node may be reached by another name already.
       const known = this.#nodes.some(
-        (node) => node.endpoint === endpoint || node.nodeId === Number(id),
+        (node) => node.endpoint === endpoint || (node.nodeId === Number(id) && node.usable),
       );
       if (known || this.#nodes.length >= nodesMax || parseAddress(endpoint) === undefined) continue;
       this.#nodes.push(this.#link(endpoint));
     }
   }
 
+  /** Those that the user named are tried again and again, members or not. */
+  #retireAllBut(members: Record<string, string>): void {
+    const endpoints = new Set([...Object.values(members), ...this.#settings.endpoints]);
+    for (const node of this.#nodes) {
+      node.retired = !endpoints.has(node.endpoint) && !(String(node.nodeId) in members);
+    }
+  }
+
+  #dropRetired(): void {
+    if (!this.#nodes.some(({ retired }) => retired)) return;
+    const gone = this.#nodes.filter(({ retired, inFlight }) => retired && inFlight === 0);
+    for (const node of gone) {
+      this.#nodes.splice(this.#nodes.indexOf(node), 1);
+      if (this.#leader === node.endpoint) this.#leader = undefined;
+      node.close();
+    }
+  }
+
   #endpointOf(nodeId: number, members: Record<string, string>): string | undefined {
-    const node = this.#nodes.find((each) => each.nodeId === nodeId);
+    const node = this.#nodes.find((each) => each.nodeId === nodeId && each.usable);
     return node?.endpoint ?? members[String(nodeId)];
   }
 
@@ -447,6 +536,10 @@ export class Router implements ChannelEvents {
     if (!this.#trySend(probe, nowMs)) this.#probe = undefined;
     this.#sentSinceProbe = false;
   }
+}
+
+function isInSession(outgoing: Outgoing): outgoing is WriteSection {
+  return outgoing instanceof WriteSection && outgoing.inSession;
 }
 
 export function closedError(): BargeError {

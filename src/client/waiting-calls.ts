@@ -1,5 +1,6 @@
 /** Calls that wait for room, in order and within a bound: the back-pressure of a client. */
 import { BargeError } from "../errors.ts";
+import { deferred } from "./deferred.ts";
 
 interface WaitingCall {
   readonly deadlineMs: number;
@@ -39,7 +40,7 @@ export class WaitingCalls {
         `${this.length} calls wait for room already; await some, or raise maxInFlightRequests`,
       );
     }
-    const { promise, resolve, reject } = Promise.withResolvers<T>();
+    const { promise, resolve, reject } = deferred<T>();
     const abandon = (): void => {
       waiting.settled = true;
       const text = "the caller gave up before anything was sent";

@@ -15,9 +15,10 @@ import {
 } from "../wire/kv.ts";
 import type { ServerReply } from "../wire/messages.ts";
 import { type CommandResult, readSectionResults } from "../wire/section-results.ts";
-import { SectionKind, sealSection, sectionHeaderBytes } from "../wire/section.ts";
+import { type SectionIdentity, sealSection, sectionHeaderBytes } from "../wire/section.ts";
 import type { SendBuffer } from "../wire/send-buffer.ts";
 import type { Key } from "./api.ts";
+import type { Channel } from "./channel.ts";
 import { Outgoing, type Reject, type RequestHead, type Resolve } from "./outgoing.ts";
 import { put, roomFor } from "./text.ts";
 
@@ -45,6 +46,16 @@ export class WriteSection extends Outgoing {
   count = 0;
   /** One promise for all commands (writeMany, batch) instead of one for each. */
   many: { readonly resolve: Resolve; readonly reject: Reject } | undefined;
+
+  /** It goes its way in the client's session (session.ts), where it may be sent again whatever became of an earlier copy. */
+  inSession = false;
+  /** In the session: not known; known, whatever it is; never to be applied, since it was given up before any copy could be. */
+  fate: "open" | "done" | "void" = "open";
+  /** Which carries the copy that awaits its answer. */
+  channel: Channel | undefined;
+  /** The fate of some copy is not known. */
+  maybeApplied = false;
+  copies = 0;
 
   #bytes: Buffer = Buffer.allocUnsafeSlow(startBytes);
   #view = new DataView(this.#bytes.buffer);
@@ -102,16 +113,10 @@ export class WriteSection extends Outgoing {
     this.#rejects.push(reject);
   }
 
-  /** Nothing is added after this. */
-  seal(): void {
-    sealSection(this.#bytes, 0, {
-      kind: SectionKind.plain,
-      count: this.count,
-      bodyBytes: this.#length - sectionHeaderBytes,
-      session: 0,
-      firstSeq: 0,
-      doneUpTo: 0,
-    });
+  /** Nothing is added after this. Again only while no copy of it is left. */
+  seal(identity: SectionIdentity): void {
+    const bodyBytes = this.#length - sectionHeaderBytes;
+    sealSection(this.#bytes, 0, { ...identity, count: this.count, bodyBytes });
   }
 
   /** Empties it for its next life. */
@@ -125,6 +130,7 @@ export class WriteSection extends Outgoing {
     this.refusal = undefined;
     this.avoid = undefined;
     this.many = undefined;
+    this.inSession = false;
     this.#length = sectionHeaderBytes;
     this.#wants.length = 0;
     this.#resolves.length = 0;

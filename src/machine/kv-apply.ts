@@ -1,17 +1,17 @@
 /**
- * Applies the commands of a batch to the memtable, in place: nothing is allocated per command [39], except where a compare or a delete has to
+ * Applies the commands of a section to the memtable, in place: nothing is allocated per command [39], except where a compare or a delete has to
  * ask the file. Total: whatever the bytes are, each command gets a result, the same on all nodes [C9].
  */
 import type { Limits } from "../limits.ts";
-import { batchHeaderBytes, lastIndexOf, writeSafe, type Batch } from "../wire/batch.ts";
+import { writeSafe } from "../wire/batch.ts";
 import { KvCommandReader, KvOp } from "../wire/kv.ts";
-import { readSectionHeader, sectionHeaderBytes } from "../wire/section.ts";
 import { kvTxnOp } from "../wire/kv-txn.ts";
 import type { KvLayers } from "./kv-layers.ts";
 import type { KvTxn } from "./kv-txn.ts";
 import { ResultCode, type ResultSink } from "./machine.ts";
+import type { SectionRunner } from "./sessions.ts";
 
-export class KvApply {
+export class KvApply implements SectionRunner {
   readonly #layers: KvLayers;
   readonly #keyBytesMax: number;
   readonly #valueBytesMax: number;
@@ -27,46 +27,27 @@ export class KvApply {
     this.#valueBytesMax = limits.valueBytesMax;
   }
 
-  /** Applies the commands of `batch` from index `from` on. */
-  apply(batch: Batch, from: number, results: ResultSink): void {
-    const { bytes } = batch;
-    const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-    // A command takes four bytes and more, so a larger count is a lie, and the work stays bounded by the bytes that came.
-    const last = Math.min(lastIndexOf(batch), batch.firstIndex + bytes.byteLength);
-    let index = batch.firstIndex;
-    let at = batchHeaderBytes;
-    while (index <= last) {
-      const section = readSectionHeader(bytes, at);
-      if (section === undefined || section.count > last - index + 1) {
-        refuse(index, last, from, results);
-        return;
-      }
-      const bodyAt = at + sectionHeaderBytes;
-      const sectionLast = index + section.count - 1;
-      at = bodyAt + section.bodyBytes;
-      if (lengthsFit(view, bodyAt, section.count, at)) {
-        this.#applySection(bytes, view, bodyAt, index, sectionLast, from, results);
-      } else {
-        refuse(index, sectionLast, from, results);
-      }
-      index = sectionLast + 1;
-    }
-  }
-
-  #applySection(
+  run(
     bytes: Uint8Array,
     view: DataView,
-    bodyAt: number,
+    at: number,
+    end: number,
     first: number,
     last: number,
     from: number,
     results: ResultSink,
   ): void {
-    let at = bodyAt;
+    if (!lengthsFit(view, at, last - first + 1, end)) {
+      for (let index = Math.max(first, from); index <= last; index++) {
+        results.result(index, ResultCode.malformed, undefined);
+      }
+      return;
+    }
+    let commandAt = at;
     for (let index = first; index <= last; index++) {
-      const length = view.getUint32(at, true);
-      if (index >= from) this.#applyCommand(bytes, view, at + 4, length, index, results);
-      at += 4 + length;
+      const length = view.getUint32(commandAt, true);
+      if (index >= from) this.#applyCommand(bytes, view, commandAt + 4, length, index, results);
+      commandAt += 4 + length;
     }
   }
 
@@ -109,17 +90,11 @@ export class KvApply {
 }
 
 /** True when `count` commands with the lengths before them fill the bytes up to `end` exactly. */
-function lengthsFit(view: DataView, bodyAt: number, count: number, end: number): boolean {
+export function lengthsFit(view: DataView, bodyAt: number, count: number, end: number): boolean {
   let at = bodyAt;
   for (let i = 0; i < count; i++) {
     if (at + 4 > end) return false;
     at += 4 + view.getUint32(at, true);
   }
   return at === end;
-}
-
-function refuse(first: number, last: number, from: number, results: ResultSink): void {
-  for (let index = Math.max(first, from); index <= last; index++) {
-    results.result(index, ResultCode.malformed, undefined);
-  }
 }

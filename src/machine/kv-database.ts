@@ -5,12 +5,16 @@ import { fsyncDirectory } from "../storage/sync-latch.ts";
 
 /**
  * With row ids: the values lie in a tree of their own, so the one by key stays small. WITHOUT ROWID was as fast with values of 16 B; with
- * 256 B it wrote twice the log and read 1.6 times slower, with 1 KiB 3.5 and 11 times. `restart` is written after checkpoints alone.
+ * 256 B it wrote twice the log and read 1.6 times slower, with 1 KiB 3.5 and 11 times. `restart` is written after checkpoints alone. `apply_state` is
+ * beside `meta`, so that a build that knows nothing of it reads and writes the file as ever, before the apply version is raised.
  */
 const schema = `
   CREATE TABLE IF NOT EXISTS kv (key BLOB PRIMARY KEY, revision INTEGER NOT NULL, value BLOB NOT NULL) STRICT;
   CREATE TABLE IF NOT EXISTS meta (
     id INTEGER PRIMARY KEY CHECK (id = 0), appliedIndex INTEGER NOT NULL, stateHash INTEGER NOT NULL, timeMs INTEGER NOT NULL
+  ) STRICT;
+  CREATE TABLE IF NOT EXISTS apply_state (
+    id INTEGER PRIMARY KEY CHECK (id = 0), applyVersion INTEGER NOT NULL, sessions BLOB NOT NULL
   ) STRICT;
   CREATE TABLE IF NOT EXISTS restart (id INTEGER PRIMARY KEY CHECK (id = 0), count INTEGER NOT NULL) STRICT;
 `;

@@ -16,6 +16,10 @@ export interface KvMeta {
   readonly stateHash: number;
   /** Cluster time of the last batch applied [5]. */
   readonly timeMs: number;
+  /** How commands take effect from here on [16]. */
+  readonly applyVersion: number;
+  /** What sessions.ts has saved; empty where there is nothing. */
+  readonly sessions: Uint8Array;
 }
 
 export interface KvRow {

@@ -25,7 +25,8 @@ export class KvFlush {
   readonly #committed: () => void;
 
   #table: Memtable | undefined;
-  #meta: KvMeta = { appliedIndex: 0, stateHash: 0, timeMs: 0 };
+  /** Of what is being written, or was last. */
+  #meta: KvMeta | undefined;
   #retryAtMs = 0;
   /** A write or a checkpoint is under way. */
   #busy = false;
@@ -62,7 +63,8 @@ export class KvFlush {
   /** Begins to flush; `table` must not change any more. `meta` says where in the log it ends. */
   start(table: Memtable, meta: KvMeta): void {
     if (!this.idle) throw new Error("kv: a flush is under way already");
-    if (meta.appliedIndex < this.#meta.appliedIndex) throw new Error("kv: a flush back in time");
+    if (meta.appliedIndex < (this.#meta?.appliedIndex ?? 0))
+      throw new Error("kv: a flush back in time");
     this.#table = table;
     this.#meta = meta;
   }
@@ -76,14 +78,15 @@ export class KvFlush {
       return false;
     }
     const table = this.#table;
-    if (table === undefined) return false;
+    const meta = this.#meta;
+    if (table === undefined || meta === undefined) return false;
     const endMs = this.#nowMs() + this.#limits.flushSliceMs;
     while (table.runs.unsortedBlocks > 0) {
       table.runs.sortSome();
       if (this.#nowMs() >= endMs) return true;
     }
     // Not past the node's own durable log [23].
-    if (this.#meta.appliedIndex <= allowedIndex) this.#write(table, this.#meta, nowMs);
+    if (meta.appliedIndex <= allowedIndex) this.#write(table, meta, nowMs);
     return false;
   }
 

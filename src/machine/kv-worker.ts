@@ -75,6 +75,10 @@ function write(database: OwnedDatabase, shared: SharedMemtable, meta: KvMeta): v
     `INSERT INTO meta VALUES (0, ?1, ?2, ?3)
      ON CONFLICT DO UPDATE SET appliedIndex = ?1, stateHash = ?2, timeMs = ?3`,
   );
+  const saveState = database.prepare<unknown, [number, Uint8Array]>(
+    `INSERT INTO apply_state VALUES (0, ?1, ?2)
+     ON CONFLICT DO UPDATE SET applyVersion = ?1, sessions = ?2`,
+  );
   const { table, cursor } = Memtable.adopt(shared);
   database.begin();
   for (; cursor.entry !== 0; cursor.advance()) {
@@ -90,6 +94,7 @@ function write(database: OwnedDatabase, shared: SharedMemtable, meta: KvMeta): v
     upsert.run(key, table.revision(entry), value);
   }
   saveMeta.run(meta.appliedIndex, meta.stateHash, meta.timeMs);
+  saveState.run(meta.applyVersion, meta.sessions);
   database.commit();
 }
 

@@ -9,8 +9,10 @@
  * What a command answers depends on the commands before it and on nothing else: not on when a flush happens, nor on a restart.
  */
 import type { Limits } from "../limits.ts";
-import { BatchKind, lastIndexOf, type Batch } from "../wire/batch.ts";
+import { applyVersionOf, BatchKind, lastIndexOf, type Batch } from "../wire/batch.ts";
+import { applyVersionFirst } from "../wire/versions.ts";
 import { KvApply } from "./kv-apply.ts";
+import { KvChanges } from "./kv-changes.ts";
 import type { KvMeta } from "./kv-file.ts";
 import { KvFlush } from "./kv-flush.ts";
 import { KvLayers } from "./kv-layers.ts";
@@ -24,6 +26,7 @@ import type {
   ResultSink,
   StateMachine,
 } from "./machine.ts";
+import { Sessions } from "./sessions.ts";
 import { StateHash } from "./state-hash.ts";
 
 export interface KvMachineOptions extends KvLiveOptions {
@@ -37,10 +40,11 @@ export class KvMachine implements StateMachine {
   readonly #nowMs: () => number;
   readonly #live: KvLive;
   #layers!: KvLayers;
-  #apply!: KvApply;
+  #sessions!: Sessions;
   #read!: KvRead;
   #flush!: KvFlush;
   readonly #hash = new StateHash();
+  readonly history: KvChanges;
 
   #appliedIndex = 0;
   /** Cluster time of the last batch [5]. */
@@ -60,6 +64,7 @@ export class KvMachine implements StateMachine {
     this.#limits = options.limits;
     this.#nowMs = options.nowMs;
     this.#live = new KvLive(options);
+    this.history = new KvChanges(options.limits);
     this.#build();
   }
 
@@ -70,7 +75,8 @@ export class KvMachine implements StateMachine {
     this.#layers = new KvLayers(file);
     this.#read = new KvRead(this.#layers, limits);
     const txn = new KvTxn(this.#layers, this.#read, limits);
-    this.#apply = new KvApply(this.#layers, txn, limits);
+    const runner = new KvApply(this.#layers, txn, limits);
+    this.#sessions = new Sessions(runner, limits, applyVersionFirst);
     const committed = (): void => this.#layers.dropFrozen(this.#keepMemory);
     this.#flush = new KvFlush({ file, snapshots, limits, nowMs: this.#nowMs, committed });
   }
@@ -87,6 +93,15 @@ export class KvMachine implements StateMachine {
     return this.#hash.value;
   }
 
+  get applyVersion(): number {
+    return this.#sessions.version;
+  }
+
+  /** What is known of sessions and request ids, as it is saved: equal on all nodes at equal `appliedIndex`. */
+  savedSessions(): Uint8Array {
+    return this.#sessions.save();
+  }
+
   open(): number {
     const meta = this.#live.file.open();
     return meta === undefined ? 0 : this.#opened(meta);
@@ -96,10 +111,12 @@ export class KvMachine implements StateMachine {
     this.#flush.opened(meta);
     this.#hash.value = meta.stateHash;
     this.#timeMs = meta.timeMs;
+    this.#sessions.load(meta.applyVersion, meta.sessions);
     this.#frozenIndex = meta.appliedIndex;
     // It was allowed in the last life.
     this.#allowedIndex = meta.appliedIndex;
     this.#appliedIndex = meta.appliedIndex;
+    this.history.reset(meta.appliedIndex);
     return this.#appliedIndex;
   }
 
@@ -116,8 +133,9 @@ export class KvMachine implements StateMachine {
       // Few keys, written again and again, never fill it: yet the log that two memtables hold back must stay bounded.
       const long = this.#logBytes >= this.#limits.flushLogBytes;
       if ((full || long) && !this.#freeze(full)) return taken;
-      this.#hash.begin(batch, results);
-      if (batch.kind === BatchKind.commands) this.#apply.apply(batch, next, this.#hash);
+      this.#hash.begin(batch, this.history.noting(results));
+      if (batch.kind === BatchKind.commands) this.#sessions.apply(batch, next, this.#hash);
+      if (batch.kind === BatchKind.applyVersion) this.#sessions.raise(applyVersionOf(batch));
       this.#hash.end();
       this.#appliedIndex = last;
       this.#timeMs = batch.timeMs;
@@ -179,6 +197,8 @@ export class KvMachine implements StateMachine {
       memtableKeys: active.count + (frozen?.count ?? 0),
       memtableBytes: active.bytes + (frozen?.bytes ?? 0),
       clusterTimeMs: this.#timeMs,
+      outcomeBytes: this.history.bytes,
+      ...this.#sessions.figures(),
       ...this.#flush.figures(),
     };
   }
@@ -194,6 +214,8 @@ export class KvMachine implements StateMachine {
       appliedIndex: this.#appliedIndex,
       stateHash: this.#hash.value,
       timeMs: this.#timeMs,
+      applyVersion: this.#sessions.version,
+      sessions: this.#sessions.save(),
     };
     this.#keepMemory = full;
     this.#flush.start(this.#layers.freeze(), meta);

@@ -2,6 +2,7 @@
  * What every state machine is to the shell (design.md, section 5). Synchronous: only `sync` and snapshots complete later.
  * The applied index lives in the machine alone, saved in the same transaction as the data [C7].
  */
+import type { ErrorCode } from "../errors.ts";
 import type { Batch } from "../wire/batch.ts";
 
 /** Status of one command or query; 0 is plain ok. Append-only; a machine may use numbers from 64 on for its own. */
@@ -27,11 +28,42 @@ export type ResultCode = number;
 export interface ResultSink {
   /** A result other than plain ok without bytes, for the command at `index`. Called in index order. `bytes` is valid during the call. */
   result(index: number, code: ResultCode, bytes: Uint8Array | undefined): void;
+  /**
+   * The section at `index` changed nothing: it was applied before, at `originalIndex`, with these results (wire/section-results.ts; a view, valid
+   * during the call). In index order with `result`, which is not called for any of its commands.
+   */
+  repeated(index: number, count: number, originalIndex: number, results: Uint8Array): void;
+  /** The section at `index` changed nothing, and nothing can be said of it but that. As with `repeated`. */
+  refused(index: number, count: number, code: ErrorCode): void;
 }
 
 /** Where `read` puts its answer: one call per query, within `read`. `bytes` is valid during the call. */
 export interface AnswerSink {
   answer(code: ResultCode, bytes: Uint8Array | undefined): void;
+}
+
+/** Where a history tells its changes: one call each, by rising index. */
+export interface ChangeSink {
+  /** `bytes` holds key and value; it is never written to again. A deletion has no value. */
+  change(
+    index: number,
+    deleted: boolean,
+    bytes: Uint8Array,
+    keyAt: number,
+    keyLength: number,
+    valueAt: number,
+    valueLength: number,
+  ): void;
+}
+
+/** What commands changed, told again from the batches that they came in: for whoever watches keys. */
+export interface ChangeHistory {
+  /** What batches at or below this index changed cannot be told any more. */
+  readonly floor: number;
+  /** Memory that it takes. */
+  readonly bytes: number;
+  /** The changes of the commands of an applied batch above the floor, from index `from` on. */
+  tell(batch: Batch, from: number, sink: ChangeSink): void;
 }
 
 /**
@@ -54,6 +86,8 @@ export interface SnapshotProof {
   /** Of each chunk but the last, and the digest over all of them (wire/snapshot-messages.ts). */
   readonly chunkBytes: number;
   readonly digest: number;
+  /** It must not be beyond this apply version [16]. */
+  readonly applyVersionMax: number;
 }
 
 /** A snapshot that is being received, beside the live state and under a name of its own [25]. All of it off the event loop. */
@@ -82,6 +116,10 @@ export interface StateMachine {
   readonly durableIndex: number;
   /** crc chain over everything applied: crc(previous, batch crc, results) [32]. Equal on all nodes at equal appliedIndex. */
   readonly stateHash: number;
+  /** How commands take effect: part of the state, raised by the log alone [16]. */
+  readonly applyVersion: number;
+  /** Where the machine holds keys. It does not outlive the process, nor a snapshot that is taken over. */
+  readonly history?: ChangeHistory | undefined;
   /**
    * Applies committed batches in order, the first beginning at appliedIndex + 1 (or spanning it after a restart). Total: bad input
    * becomes a result. Returns how many batches it took; fewer than given when it must wait for a flush: call again after `work`.

@@ -11,19 +11,25 @@ import {
   type ResultSink,
   type StateMachine,
 } from "./machine.ts";
-import { lastIndexOf, type Batch } from "../wire/batch.ts";
+import { applyVersionOf, BatchKind, lastIndexOf, type Batch } from "../wire/batch.ts";
+import { applyVersionFirst } from "../wire/versions.ts";
 import type { KvMachineOptions } from "./kv.ts";
 import { KvFlush } from "./kv-flush.ts";
 import { Memtable } from "./memtable.ts";
+import { type SectionRunner, Sessions } from "./sessions.ts";
 import { StateHash } from "./state-hash.ts";
 import type { KvMeta } from "./kv-file.ts";
 import { KvLive } from "./kv-live.ts";
+
+/** Every command is plain ok. */
+const nothingToRun: SectionRunner = { run: () => undefined };
 
 export class NullMachine implements StateMachine {
   readonly #limits: Limits;
   readonly #nowMs: () => number;
   readonly #live: KvLive;
   #flush!: KvFlush;
+  #sessions!: Sessions;
   readonly #hash = new StateHash();
   readonly #nothing = new Memtable();
 
@@ -45,6 +51,7 @@ export class NullMachine implements StateMachine {
 
   #build(): void {
     const { file, snapshots } = this.#live;
+    this.#sessions = new Sessions(nothingToRun, this.#limits, applyVersionFirst);
     const committed = (): void => {};
     const nowMs = this.#nowMs;
     this.#flush = new KvFlush({ file, snapshots, limits: this.#limits, nowMs, committed });
@@ -62,6 +69,10 @@ export class NullMachine implements StateMachine {
     return this.#hash.value;
   }
 
+  get applyVersion(): number {
+    return this.#sessions.version;
+  }
+
   open(): number {
     const meta = this.#live.file.open();
     return meta === undefined ? 0 : this.#opened(meta);
@@ -71,6 +82,7 @@ export class NullMachine implements StateMachine {
     this.#flush.opened(meta);
     this.#hash.value = meta.stateHash;
     this.#timeMs = meta.timeMs;
+    this.#sessions.load(meta.applyVersion, meta.sessions);
     this.#allowedIndex = meta.appliedIndex;
     this.#flushedIndex = meta.appliedIndex;
     this.#appliedIndex = meta.appliedIndex;
@@ -86,6 +98,8 @@ export class NullMachine implements StateMachine {
         throw new Error(`null: batch at ${batch.firstIndex} where ${next} was due`);
       }
       this.#hash.begin(batch, results);
+      if (batch.kind === BatchKind.commands) this.#sessions.apply(batch, next, this.#hash);
+      if (batch.kind === BatchKind.applyVersion) this.#sessions.raise(applyVersionOf(batch));
       this.#hash.end();
       this.#commands += last - this.#appliedIndex;
       this.#appliedIndex = last;
@@ -140,7 +154,12 @@ export class NullMachine implements StateMachine {
   }
 
   figures(): Record<string, number> {
-    return { commands: this.#commands, clusterTimeMs: this.#timeMs, ...this.#flush.figures() };
+    return {
+      commands: this.#commands,
+      clusterTimeMs: this.#timeMs,
+      ...this.#sessions.figures(),
+      ...this.#flush.figures(),
+    };
   }
 
   close(): void {
@@ -152,6 +171,8 @@ export class NullMachine implements StateMachine {
       appliedIndex: this.#appliedIndex,
       stateHash: this.#hash.value,
       timeMs: this.#timeMs,
+      applyVersion: this.#sessions.version,
+      sessions: this.#sessions.save(),
     });
     this.#flushedIndex = this.#appliedIndex;
     this.#logBytes = 0;

@@ -7,6 +7,7 @@ import { fstatSync, statSync } from "node:fs";
 import { DiskFullError } from "../storage/disk.ts";
 import { isDiskFull, readFailed, writeLost, type OwnedDatabase } from "../storage/sqlite.ts";
 import { fdatasyncFile } from "../storage/sync-latch.ts";
+import { applyVersionFirst } from "../wire/versions.ts";
 import { openKvDatabase, syncNames, walUse } from "./kv-database.ts";
 import type { KvFile, KvMeta, KvRow, KvWriteEvents } from "./kv-file.ts";
 import type { KvFiles } from "./kv-files.ts";
@@ -201,7 +202,12 @@ export class SqliteKvFile implements KvFile {
 }
 
 function prepare(database: OwnedDatabase): Statements {
-  const meta = database.prepareRead<KvMeta, []>("SELECT appliedIndex, stateHash, timeMs FROM meta");
+  // A file of a build before sessions has no state of apply.
+  const meta = database.prepareRead<KvMeta, []>(
+    `SELECT appliedIndex, stateHash, timeMs, coalesce(applyVersion, ${applyVersionFirst}) AS applyVersion,
+       coalesce(sessions, x'') AS sessions
+     FROM meta LEFT JOIN apply_state USING (id)`,
+  );
   const revision = database.prepareRead<{ revision: number }, [Uint8Array]>(
     "SELECT revision FROM kv WHERE key = ?1",
   );

@@ -9,6 +9,7 @@ import type { IncomingSnapshot } from "./machine.ts";
 import type { SqliteKvFile } from "./sqlite-kv-file.ts";
 
 const indexQuery = "SELECT appliedIndex AS value FROM meta";
+const versionQuery = "SELECT applyVersion AS value FROM apply_state";
 
 export class SqliteKvFolder implements KvFolder {
   readonly #directory: string;
@@ -65,8 +66,10 @@ export class SqliteKvFolder implements KvFolder {
     return {
       generation,
       write: (offset, bytes, done) => snapshots.write(path, offset, bytes, unlessDiscarded(done)),
-      finish: (proof, done) =>
-        snapshots.finish(path, { ...proof, indexQuery }, unlessDiscarded(done)),
+      finish: (proof, done) => {
+        const whole = { ...proof, indexQuery, versionQuery, versionMax: proof.applyVersionMax };
+        snapshots.finish(path, whole, unlessDiscarded(done));
+      },
       open: () => this.#open(generation),
       discard: () => {
         wanted = false;

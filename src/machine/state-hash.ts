@@ -6,11 +6,19 @@
  * midst, would hash only the results of the rest; kv never makes an index durable that is no batch end.
  */
 import { crc32 } from "node:zlib";
-import type { Batch } from "../wire/batch.ts";
+import { errorTable, type ErrorCode } from "../errors.ts";
+import { writeSafe, type Batch } from "../wire/batch.ts";
 import { SectionResults } from "../wire/section-results.ts";
 import type { ResultSink } from "./machine.ts";
 
-const nobody: ResultSink = { result: () => undefined };
+const nobody: ResultSink = {
+  result: () => undefined,
+  repeated: () => undefined,
+  refused: () => undefined,
+};
+/** Codes in the chain for sections that changed nothing; no result of a machine has them. */
+const repeatedCode = 0x8000_0000;
+const refusedCode = 0x8000_0001;
 
 export class StateHash implements ResultSink {
   value = 0;
@@ -28,6 +36,18 @@ export class StateHash implements ResultSink {
   result(index: number, code: number, bytes: Uint8Array | undefined): void {
     this.#results.add(index - this.#batch.firstIndex, code, bytes);
     this.#sink.result(index, code, bytes);
+  }
+
+  repeated(index: number, count: number, originalIndex: number, results: Uint8Array): void {
+    writeSafe(this.#view, 0, originalIndex);
+    this.#results.add(index - this.#batch.firstIndex, repeatedCode, this.#head);
+    this.#sink.repeated(index, count, originalIndex, results);
+  }
+
+  refused(index: number, count: number, code: ErrorCode): void {
+    writeSafe(this.#view, 0, errorTable[code].number);
+    this.#results.add(index - this.#batch.firstIndex, refusedCode, this.#head);
+    this.#sink.refused(index, count, code);
   }
 
   end(): void {

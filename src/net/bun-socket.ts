@@ -1,26 +1,8 @@
-/** Bun's sockets under connections: the one place in net that names `Bun`. */
+/** Bun's sockets under connections: the one place in net that names `Bun`. Its twin for Node.js is node-socket.ts. */
 import type { Socket, SocketHandler, TCPSocketListener } from "bun";
+import type { Address } from "./address.ts";
 import type { Connection } from "./connection.ts";
-import type { ByteSocket } from "./socket.ts";
-
-export interface Address {
-  readonly host: string;
-  readonly port: number;
-}
-
-/** Parses `host:port`, with brackets around an IPv6 host; undefined where it is not one. */
-export function parseAddress(text: string): Address | undefined {
-  const match = /^(?:\[([0-9a-fA-F:.]+)\]|([^:[\]\s]+)):([0-9]{1,5})$/.exec(text);
-  if (match === null) return undefined;
-  const port = Number(match[3]);
-  return port <= 65_535 ? { host: (match[1] ?? match[2])!, port } : undefined;
-}
-
-export interface DialEvents {
-  /** Connected: returns what takes the socket's events, or nothing when the socket is not wanted any more. */
-  open(socket: ByteSocket): Connection | undefined;
-  failed(message: string): void;
-}
+import type { ByteSocket, DialEvents } from "./socket.ts";
 
 /** Connects; exactly one of the events follows. It cannot be cancelled: a socket not wanted any more is closed when it opens. */
 export function dialSocket(address: Address, events: DialEvents): void {

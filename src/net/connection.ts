@@ -11,6 +11,7 @@ import type { FrameError } from "../wire/frame.ts";
 import { FrameReader } from "../wire/frame-reader.ts";
 import { FrameType } from "../wire/messages.ts";
 import { SendBuffer } from "../wire/send-buffer.ts";
+import type { Agreement } from "../wire/versions.ts";
 import type { ByteSocket } from "./socket.ts";
 
 export type CloseReason =
@@ -74,6 +75,8 @@ export class Connection {
   readonly out = new SendBuffer();
   /** Who is told; handed on once the hello is read. */
   handler: ConnectionHandler;
+  /** What both sides speak; set by whoever reads the hello or its reply. */
+  agreed: Agreement = { version: 0, features: 0 };
   /** Bytes of received frames that its owner still keeps, where the owner counts them. */
   requestBytes = 0;
   readonly #onGone: ((connection: Connection, reason: CloseReason) => void) | undefined;

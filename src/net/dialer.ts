@@ -3,10 +3,11 @@
  * ends. Has no timer: its owner calls `checkTimeouts`, which also dials.
  */
 import type { Limits } from "../limits.ts";
-import { frameVersion } from "../wire/frame.ts";
 import { decodeHelloReply, encodeHello } from "../wire/hello.ts";
 import { FrameType, type Hello, type HelloReply } from "../wire/messages.ts";
-import { type Address, dialSocket } from "./bun-socket.ts";
+import { featuresKnown, rangeText, versionsSpoken } from "../wire/versions.ts";
+import type { Address } from "./address.ts";
+import { dialSocket } from "./bun-socket.ts";
 import { type CloseReason, Connection, type Expectation } from "./connection.ts";
 import type { ByteSocket } from "./socket.ts";
 
@@ -17,6 +18,8 @@ export interface DialerEvents {
   down(reason: CloseReason): void;
   /** The other side answered with an error, each time that it does. */
   refused(error: { readonly code: string; readonly message: string }): void;
+  /** The other side answered in a version that this one does not speak. */
+  mismatch?(message: string): void;
   /** An attempt failed or was refused; for the log. The same problem is reported once until it changes or the dialer is up. */
   problem(message: string): void;
 }
@@ -119,6 +122,7 @@ export class Dialer {
     this.#failures = 0;
     this.#lastProblem = "";
     this.#up = true;
+    connection.agreed = { version: reply.version, features: reply.features & featuresKnown };
     connection.expect(this.#options.expectation);
     connection.handler = silent;
     this.#options.events.up(connection, reply);
@@ -129,7 +133,13 @@ export class Dialer {
       this.#options.events.refused(reply.error);
       return `${reply.error.code}: ${reply.error.message}`;
     }
-    if (reply.version !== frameVersion) return `speaks version ${reply.version}`;
+    const { version, software } = reply;
+    if (version < versionsSpoken.versionMin || version > versionsSpoken.versionMax) {
+      const ours = rangeText(versionsSpoken);
+      const message = `it (barge ${software}) answers in protocol version ${version}, this build speaks ${ours}: upgrade the older of the two`;
+      this.#options.events.mismatch?.(message);
+      return `version_mismatch: ${message}`;
+    }
     return this.#options.refuse(reply);
   }
 

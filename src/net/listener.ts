@@ -3,10 +3,11 @@
  * of clients hold together, and drives the time-outs of all, handed on or not.
  */
 import type { Limits } from "../limits.ts";
-import { frameVersion } from "../wire/frame.ts";
 import { decodeHello, encodeHelloReply } from "../wire/hello.ts";
 import { FrameType, type Hello, type HelloReply } from "../wire/messages.ts";
-import { type Address, type BoundSocket, listenSocket } from "./bun-socket.ts";
+import { commonVersion, featuresKnown, rangeText, versionsSpoken } from "../wire/versions.ts";
+import type { Address } from "./address.ts";
+import { type BoundSocket, listenSocket } from "./bun-socket.ts";
 import { Connection } from "./connection.ts";
 import type { ByteSocket } from "./socket.ts";
 
@@ -15,8 +16,10 @@ export interface ListenerOptions {
   /** 0 = any free one, see `Listener.port`. */
   readonly port: number;
   readonly limits: Limits;
-  /** The reply to a hello; one with an error refuses the connection. That versions overlap is already checked. */
+  /** The reply to a hello; one with an error refuses the connection. Version and features are the listener's to fill in. */
   readonly decideHello: (hello: Hello, remoteAddress: string) => HelloReply;
+  /** Somebody who speaks no common version was refused so. */
+  readonly onMismatch?: (hello: Hello, message: string) => void;
   /**
    * An accepted connection, its reply already queued: set `connection.handler` within the call. It is flushed afterwards.
    */
@@ -173,18 +176,24 @@ export class Listener {
     this.#connections.set(connection, hello.role);
     this.#unknown.delete(connection);
     if (hello.role === "client") this.#clients++;
+    connection.agreed = { version: reply.version, features: reply.features };
     connection.expect(hello.role === "client" ? "client" : "peer");
     this.#options.onConnection(connection, hello);
     connection.flush();
   }
 
   #decide(hello: Hello, connection: Connection): HelloReply {
-    const reply = this.#options.decideHello(hello, connection.remoteAddress);
+    const version = commonVersion(versionsSpoken, hello) ?? 0;
+    const features = hello.features & featuresKnown;
+    const decided = this.#options.decideHello(hello, connection.remoteAddress);
+    const reply = { ...decided, version, features };
     if (reply.error !== undefined) return reply;
-    if (hello.versionMin > frameVersion || hello.versionMax < frameVersion) {
-      const theirs = `${hello.versionMin} to ${hello.versionMax}`;
-      const message = `This node speaks version ${frameVersion}, you speak ${theirs}.`;
-      return { ...reply, version: 0, error: { code: "version_mismatch", message } };
+    if (version === 0) {
+      const message =
+        `This node (barge ${reply.software}) speaks protocol version ${rangeText(versionsSpoken)}, ` +
+        `you (${hello.software}) speak ${rangeText(hello)}: upgrade the older of the two.`;
+      this.#options.onMismatch?.(hello, message);
+      return { ...reply, error: { code: "version_mismatch", message } };
     }
     if (hello.role === "client" && this.#clients >= this.#clientsMax) {
       const message = `This node serves at most ${this.#clientsMax} client connections.`;

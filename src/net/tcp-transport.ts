@@ -5,10 +5,10 @@
  */
 import type { Limits } from "../limits.ts";
 import type { Batch } from "../wire/batch.ts";
-import { frameVersion } from "../wire/frame.ts";
 import type { Hello, HelloReply, PeerMessage } from "../wire/messages.ts";
 import { decodePeerMessage, encodePeerMessage } from "../wire/peer-messages.ts";
-import { parseAddress } from "./bun-socket.ts";
+import { applyVersionFirst, featuresKnown, versionsSpoken } from "../wire/versions.ts";
+import { parseAddress } from "./address.ts";
 import type { CloseReason, Connection, ConnectionHandler } from "./connection.ts";
 import { Dialer } from "./dialer.ts";
 import type { Transport, TransportEvents } from "./transport.ts";
@@ -21,7 +21,10 @@ export interface TcpTransportOptions {
   /** `host:port` by node id; this node's own is ignored. To be changed with `setMembers`. */
   readonly members: ReadonlyMap<number, string>;
   /** What this node says of itself to those that it dials, besides who it is. */
-  readonly introduction?: () => Pick<Hello, "address" | "configurationIndex">;
+  readonly introduction?: () => Pick<
+    Hello,
+    "address" | "configurationIndex" | "applyVersion" | "applyVersionMax"
+  >;
   readonly limits: Limits;
   readonly events: TransportEvents;
   /** In [0, 1), for the jitter of back-off. */
@@ -30,6 +33,8 @@ export interface TcpTransportOptions {
   readonly onProblem: (nodeId: number, message: string) => void;
   /** A peer answers our hello with an error. */
   readonly onRefused?: (nodeId: number, code: string, message: string) => void;
+  /** A peer answers in a protocol version that this build does not speak. */
+  readonly onMismatch?: (nodeId: number, message: string) => void;
   /** Why a peer that answered must not be spoken to, e.g. because its incarnation is another; undefined when it may. */
   readonly refusePeer?: (reply: HelloReply) => string | undefined;
 }
@@ -57,6 +62,10 @@ const bulkTypes: ReadonlySet<PeerMessage["type"]> = new Set<PeerMessage["type"]>
   "snapshotOffer",
   "snapshotChunk",
 ]);
+
+/** So many connections from a peer that end badly are told one by one within that time, and the rest as a number. */
+const incomingEndsToldMax = 5;
+const incomingEndsEveryMs = 10_000;
 
 export class TcpTransport implements Transport {
   readonly #options: TcpTransportOptions;
@@ -111,6 +120,10 @@ export class TcpTransport implements Transport {
     return this.#peers.get(nodeId)?.up ?? false;
   }
 
+  applyVersionMax(nodeId: number): number {
+    return this.#peers.get(nodeId)?.applyVersionMax ?? 0;
+  }
+
   flush(): void {
     for (const peer of this.#peers.values()) peer.flush();
   }
@@ -153,6 +166,11 @@ class Peer implements ConnectionHandler {
   readonly #bulkBytesMax: number;
   #up = false;
   #closed = false;
+  /** As its newest reply to our hello says. */
+  #applyVersionMax = 0;
+  /** Connections from it that ended badly, since `#endsTellMs` was set. */
+  #incomingEnds = 0;
+  #endsTellMs = 0;
   #framesSent = 0;
   #framesReceived = 0;
   #framesDropped = 0;
@@ -172,6 +190,10 @@ class Peer implements ConnectionHandler {
 
   get up(): boolean {
     return this.#up;
+  }
+
+  get applyVersionMax(): number {
+    return this.#up ? this.#applyVersionMax : 0;
   }
 
   get address(): string {
@@ -229,6 +251,7 @@ class Peer implements ConnectionHandler {
   checkTimeouts(nowMs: number): void {
     this.#control.checkTimeouts(nowMs);
     this.#bulk.checkTimeouts(nowMs);
+    this.#tellUntoldEnds(nowMs);
   }
 
   accept(connection: Connection, channel: Channel): void {
@@ -266,8 +289,22 @@ class Peer implements ConnectionHandler {
       reason !== "closed here" &&
       reason !== "replaced"
     ) {
-      this.#options.onProblem(this.#id, `connection from it ended: ${reason}`);
+      this.#incomingEnded(reason);
     }
+  }
+
+  /** Whoever dials again and again must not fill the log. */
+  #incomingEnded(reason: CloseReason): void {
+    if (++this.#incomingEnds > incomingEndsToldMax) return;
+    this.#options.onProblem(this.#id, `connection from it ended: ${reason}`);
+  }
+
+  #tellUntoldEnds(nowMs: number): void {
+    if (nowMs < this.#endsTellMs) return;
+    this.#endsTellMs = nowMs + incomingEndsEveryMs;
+    const untold = this.#incomingEnds - incomingEndsToldMax;
+    this.#incomingEnds = 0;
+    if (untold > 0) this.#problem(`${untold} more connections from it ended so`);
   }
 
   #dialer(address: string, role: "peer-control" | "peer-bulk"): Dialer {
@@ -283,9 +320,8 @@ class Peer implements ConnectionHandler {
       limits,
       hello: () => ({
         role,
-        versionMin: frameVersion,
-        versionMax: frameVersion,
-        features: 0,
+        ...versionsSpoken,
+        features: featuresKnown,
         software,
         clusterId,
         nodeId,
@@ -298,8 +334,9 @@ class Peer implements ConnectionHandler {
       silenceMsMax: limits.peerSilenceMs,
       random,
       events: {
-        up: (connection) => {
+        up: (connection, reply) => {
           current = connection;
+          this.#applyVersionMax = reply.applyVersionMax ?? applyVersionFirst;
           this.#changed();
         },
         down: (reason) => {
@@ -309,6 +346,7 @@ class Peer implements ConnectionHandler {
           if (reason !== "closed here") this.#problem(`${role} connection lost: ${reason}`);
         },
         refused: ({ code, message }) => this.#options.onRefused?.(this.#id, code, message),
+        mismatch: (message) => this.#options.onMismatch?.(this.#id, message),
         problem: (message) => this.#problem(`${role} connection to ${address}: ${message}`),
       },
     });

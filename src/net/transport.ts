@@ -17,6 +17,8 @@ export interface Transport {
    */
   send(message: PeerMessage, batches?: readonly Batch[]): void;
   connected(nodeId: number): boolean;
+  /** Highest apply version that the peer can, as it says itself on the connection that is up; 0 while none is [16]. */
+  applyVersionMax(nodeId: number): number;
   /** Hands all queued bytes to the sockets: once per turn. */
   flush(): void;
 }

@@ -8,13 +8,12 @@ import type { Transport } from "../net/transport.ts";
 import { membersOf } from "../raft/configuration.ts";
 import type { MemberChange } from "../raft/membership.ts";
 import type { AdminWaiter } from "../server/groups.ts";
-import { checkAdminBody } from "../wire/admin-bodies.ts";
+import { checkAdminBody, type CheckedAdminBody } from "../wire/admin-bodies.ts";
 import {
   type AdminAnswers,
   type AdminRow,
   adminOperations,
   type AdminOperation,
-  type CheckedAdminBody,
   isAdminOperation,
   type SilentMember,
 } from "../wire/admin.ts";
@@ -22,6 +21,7 @@ import { Consistency, type AdminReplyMessage, type AdminRequestMessage } from ".
 import { compactionProblem } from "./compaction.ts";
 import type { Examine } from "./examine.ts";
 import type { Group } from "./group.ts";
+import { openSession, useSession } from "./session-calls.ts";
 
 /** One checked request on the node that answers it. */
 export interface AdminCall<O extends AdminOperation> {
@@ -46,6 +46,7 @@ type Handler<O extends AdminOperation> = (
   group: Group,
   call: AdminCall<O>,
   identity: ClusterIdentity | undefined,
+  limits: Limits,
 ) => void;
 
 const handlers: { readonly [O in AdminOperation]: Handler<O> } = {
@@ -106,6 +107,9 @@ const handlers: { readonly [O in AdminOperation]: Handler<O> } = {
     const isKnown = isMember && addresses[id] === address;
     change(group, isKnown ? [bind] : [add], false, call, identity);
   },
+  sessionOpen: (group, call, _, limits) => openSession(group, limits, call.body.ttlMs, call),
+  sessionKeepAlive: (group, call) => useSession(group, "keepAlive", call.body.session, call),
+  sessionClose: (group, call) => useSession(group, "close", call.body.session, call),
 };
 
 interface Newcomer {
@@ -332,7 +336,7 @@ export class Admin {
       answer: (answer) => waiter.answered(answer),
       fail: (error) => waiter.failed(error),
     };
-    handlers[name](group, call, this.#options.identity);
+    handlers[name](group, call, this.#options.identity, this.#options.limits);
   }
 
   #failWhere(

@@ -2,9 +2,10 @@
  * Gives committed batches to the state machine, in order, and hands the results to whoever waits for them, by position.
  * Nothing here is per command except a result that is not plain ok [39].
  */
-import { BargeError } from "../errors.ts";
+import { BargeError, type ErrorCode, errorTable } from "../errors.ts";
 import type { Limits } from "../limits.ts";
 import type { ResultSink, StateMachine } from "../machine/machine.ts";
+import type { WriteWaiter } from "../server/groups.ts";
 import { lastIndexOf, type Batch } from "../wire/batch.ts";
 import { SectionResults } from "../wire/section-results.ts";
 import type { Pending } from "./pending.ts";
@@ -43,6 +44,25 @@ export class Applier implements ResultSink {
     if (this.#results.byteLength <= this.#resultBytesMax) {
       this.#results.add(index - section.firstIndex, code, bytes);
     }
+  }
+
+  repeated(index: number, count: number, originalIndex: number, results: Uint8Array): void {
+    this.#take(index, count)?.applied(originalIndex, results);
+  }
+
+  refused(index: number, count: number, code: ErrorCode): void {
+    this.#take(index, count)?.failed(new BargeError(code, errorTable[code].help));
+  }
+
+  /** Whoever waits for the section at `index`, which ran not. */
+  #take(index: number, count: number): WriteWaiter | undefined {
+    this.#completeThrough(index - 1);
+    const section = this.#pending.first();
+    if (section === undefined || section.firstIndex !== index || section.count !== count) {
+      return undefined;
+    }
+    this.#pending.shift();
+    return section.waiter;
   }
 
   #completeThrough(index: number): void {

@@ -5,11 +5,11 @@
  */
 import { BargeError, type ErrorCode } from "../errors.ts";
 import type { Limits } from "../limits.ts";
-import { parseAddress } from "../net/bun-socket.ts";
+import { parseAddress } from "../net/address.ts";
 import { Dialer } from "../net/dialer.ts";
 import { version } from "../version.ts";
-import { frameVersion } from "../wire/frame.ts";
 import type { HelloReply } from "../wire/messages.ts";
+import { versionsSpoken } from "../wire/versions.ts";
 
 export type Finding =
   /** Somebody who cannot be that member. */
@@ -49,8 +49,7 @@ export function examiner(clusterId: string, limits: Limits): Examine {
         isConnected = true;
         return {
           role: "client",
-          versionMin: frameVersion,
-          versionMax: frameVersion,
+          ...versionsSpoken,
           features: 0,
           software: version,
         };
@@ -65,9 +64,10 @@ export function examiner(clusterId: string, limits: Limits): Examine {
         refused: ({ code, message }) =>
           end(
             code === "version_mismatch"
-              ? refusal(code, `Node ${id} cannot be added: at ${address} the answer is: ${message}`)
+              ? mismatch(id, address, message)
               : { silent: `${code}: ${message}` },
           ),
+        mismatch: (message) => end(mismatch(id, address, message)),
         problem: (message) => end(isConnected ? strange(address, message) : { silent: message }),
       },
     });
@@ -92,6 +92,13 @@ function judge(reply: HelloReply, id: number, address: string, clusterId: string
   return refusal(
     "member_exists",
     `At ${address} node ${reply.nodeId} of this cluster answers, not node ${id}: compare the address.`,
+  );
+}
+
+function mismatch(id: number, address: string, message: string): Finding {
+  return refusal(
+    "version_mismatch",
+    `Node ${id} cannot be added: at ${address} the answer is: ${message}`,
   );
 }
 

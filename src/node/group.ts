@@ -5,16 +5,31 @@
 import { BargeError, errorCodeOf, errorTable, type ErrorCode } from "../errors.ts";
 import { frameOverheadBytes, type Limits } from "../limits.ts";
 import type { StateMachine } from "../machine/machine.ts";
+import { sessionsVersion } from "../machine/sessions.ts";
 import type { Transport } from "../net/transport.ts";
 import { encodeConfiguration, isJoint, membersOf } from "../raft/configuration.ts";
 import { InvariantError } from "../raft/invariants.ts";
 import type { ChangePlan, MemberChange } from "../raft/membership.ts";
 import type { Raft, Seal } from "../raft/raft.ts";
 import type { Configuration, Ready } from "../raft/ready.ts";
-import type { GroupStatus, ReadWaiter, WriteWaiter } from "../server/groups.ts";
+import type {
+  GroupStatus,
+  ReadWaiter,
+  WatchHandle,
+  WatchRequest,
+  Watcher,
+  WriteWaiter,
+} from "../server/groups.ts";
 import { CorruptBatchError, type GroupWrite, type LogStore } from "../storage/log-store.ts";
-import type { GroupQueues, SnapshotFigures } from "../telemetry/metrics.ts";
+import type {
+  GroupQueues,
+  SessionFigures,
+  SnapshotFigures,
+  WatchFigures,
+} from "../telemetry/metrics.ts";
 import {
+  applyVersionBytes,
+  type Batch,
   BatchKind,
   batchHeaderBytes,
   type LogStart,
@@ -31,8 +46,10 @@ import {
   type SnapshotOfferMessage,
   type SnapshotReplyMessage,
 } from "../wire/messages.ts";
-import type { SectionHeader } from "../wire/section.ts";
+import { type SectionHeader, SectionKind } from "../wire/section.ts";
+import { applyVersionMax } from "../wire/versions.ts";
 import { Applier } from "./applier.ts";
+import { GroupApplyVersion } from "./apply-version.ts";
 import { type CompactionPolicy, cutAt, defaultCompaction, isDue } from "./compaction.ts";
 import { Forwards } from "./forwards.ts";
 import { HandOver, type HandOverWaiter } from "./hand-over.ts";
@@ -40,8 +57,10 @@ import { Inbox, type InboxSection } from "./inbox.ts";
 import { type ChangeRequest, MemberChanges } from "./member-changes.ts";
 import { Pending } from "./pending.ts";
 import { ReadQueue } from "./read-queue.ts";
+import { sessionsProblem } from "./session-calls.ts";
 import { Snapshots } from "./snapshots.ts";
 import { TailCache } from "./tail-cache.ts";
+import { Watches } from "./watches.ts";
 
 export interface GroupLogger {
   info(fields: Record<string, unknown>, message: string): void;
@@ -62,6 +81,10 @@ export interface GroupOptions {
   /** Asks for a turn soon: a thread of the machine has done something. */
   readonly wake: () => void;
   readonly compaction?: CompactionPolicy;
+  /** The highest apply version that this node takes part in; what the build can, if nothing is said [16]. */
+  readonly applyVersionMax?: number;
+  /** This very node's log goes beyond that: a newer build has used it. Does not return. */
+  readonly unsupported?: (applyVersion: number) => never;
 }
 
 /** Somebody wants the log cut up to where the machine stood then. */
@@ -78,10 +101,22 @@ interface CutWaiter {
   failed(error: BargeError): void;
 }
 
+/** Beyond that they are refused like any write that there is no room for. */
+const earlySectionsMax = 1_024;
 /** Requests for that at once. */
 const logCutsMax = 64;
 /** Between two flushes that are asked for so that the log can be cut. */
 const flushAskedEveryMs = 5_000;
+
+const noWatches: WatchFigures = {
+  watches: 0,
+  behind: 0,
+  waiting: 0,
+  changes: 0,
+  bytes: 0,
+  compacted: 0,
+  outcomeBytes: 0,
+};
 
 interface BoundedRead {
   readonly waiter: ReadWaiter;
@@ -104,8 +139,14 @@ export class Group {
   readonly #applier: Applier;
   readonly #memberChanges: MemberChanges;
   readonly #snapshots: Snapshots;
+  readonly #applyVersion: GroupApplyVersion;
+  readonly #unsupported: GroupOptions["unsupported"];
+  /** Undefined where the machine holds no keys. */
+  readonly #watches: Watches | undefined;
 
   readonly #inbox = new Inbox();
+  /** Sections of sessions that came a moment before the group could have any. */
+  readonly #early = new Inbox();
   readonly #forwards: Forwards;
   readonly #handOver: HandOver;
   /** Leadership was handed over, and until then the inbox waits for whoever leads next; Infinity = it was not. */
@@ -157,8 +198,33 @@ export class Group {
     this.#commit = this.raft.commit;
     this.compaction = options.compaction ?? defaultCompaction;
     const { id: group, nodeId, limits, raft, machine, transport, logger, wake } = options;
+    const max = options.applyVersionMax ?? applyVersionMax;
     const given = { group, nodeId, limits, raft, machine, transport, logger, wake };
-    this.#snapshots = new Snapshots(given);
+    this.#snapshots = new Snapshots({ ...given, applyVersionMax: max });
+    this.#unsupported = options.unsupported;
+    this.#applyVersion = new GroupApplyVersion({
+      nodeId,
+      raft,
+      machine,
+      transport,
+      max,
+      refused: (version, leader) =>
+        this.#logger.error(
+          { group, leader },
+          `the leader raises the apply version to ${version}, which this build cannot apply: start a newer one`,
+        ),
+    });
+    const { history } = machine;
+    if (history !== undefined) {
+      this.#watches = new Watches({
+        limits,
+        history,
+        read: (from, to, bytesMax) => this.#batches(from, to, bytesMax),
+        logStart: () => raft.startIndex,
+        appliedIndex: () => machine.appliedIndex,
+        wake,
+      });
+    }
     this.#handOver = new HandOver({
       nodeId: options.nodeId,
       limits: options.limits,
@@ -186,6 +252,7 @@ export class Group {
   get idle(): boolean {
     return (
       this.#inbox.length === 0 &&
+      this.#early.length === 0 &&
       this.#pending.size === 0 &&
       this.#forwards.size === 0 &&
       this.#reads.size === 0 &&
@@ -200,16 +267,50 @@ export class Group {
   write(section: Uint8Array, header: SectionHeader, deadlineMs: number, waiter: WriteWaiter): void {
     const refusal = this.#refusal(section.byteLength, header.count);
     if (refusal !== undefined) return waiter.failed(this.#error(refusal));
+    const { kind, count } = header;
     if (this.raft.role === "leader") {
-      const { count } = header;
-      return this.#enqueue({ section, count, deadlineMs, waiter, origin: 0, request: 0 });
+      return this.#take({ section, count, deadlineMs, waiter, origin: 0, request: 0 }, kind);
     }
-    this.#passOn(section, header.count, deadlineMs, waiter);
+    if (kind !== SectionKind.plain && !this.#leaderHasSessions) {
+      return waiter.failed(sessionsProblem(this.machine.applyVersion));
+    }
+    this.#passOn(section, count, deadlineMs, waiter);
+  }
+
+  /** A build that knows nothing of sessions would take their sections for plain ones; none such leads a group that has them. */
+  get #leaderHasSessions(): boolean {
+    if (this.machine.applyVersion >= sessionsVersion || !this.#hasLeader) return true;
+    return this.#transport.applyVersionMax(this.#leader) >= sessionsVersion;
+  }
+
+  get #hasLeader(): boolean {
+    return this.#leader !== 0 && this.#transport.connected(this.#leader);
+  }
+
+  /** On the leader: a section of a session has its place behind the entry that makes it one [16]. */
+  #take(item: InboxSection, kind: SectionKind): void {
+    if (kind === SectionKind.plain || this.machine.applyVersion >= sessionsVersion) {
+      return this.#enqueue(item);
+    }
+    if (!this.#applyVersion.mayRiseSoon) return this.#refuse(item, "version_mismatch");
+    if (this.#early.length >= earlySectionsMax || this.#isCrowded)
+      return this.#refuse(item, "overloaded");
+    this.#early.push(item);
+  }
+
+  /** The apply version was raised, or this node does not lead any more. */
+  #endEarly(): void {
+    const leads = this.raft.role === "leader";
+    if (leads && this.machine.applyVersion < sessionsVersion) return;
+    for (const item of this.#early.takeAll()) {
+      if (leads) this.#enqueue(item);
+      else this.#refuse(item, "not_leader");
+    }
   }
 
   /** To the leader, which gives it a place in the log. */
   #passOn(section: Uint8Array, count: number, deadlineMs: number, waiter: WriteWaiter): void {
-    if (this.#leader === 0 || !this.#transport.connected(this.#leader)) {
+    if (!this.#hasLeader) {
       return waiter.failed(this.#error(this.raft.wound === undefined ? "no_leader" : "wounded"));
     }
     if (this.#forwards.size >= this.#limits.forwardsMax || this.#isCrowded) {
@@ -252,6 +353,24 @@ export class Group {
     this.#reads.add(waiter, deadlineMs);
   }
 
+  /** Throws a BargeError where there can be no such watch. */
+  watch(request: WatchRequest, watcher: Watcher): WatchHandle {
+    if (this.#stopped !== undefined) throw this.#error("internal");
+    if (this.#draining) throw this.#error("shutting_down");
+    if (this.#watches === undefined) {
+      throw new BargeError("bad_request", "The state machine of this group has no keys to watch.");
+    }
+    if (this.#isStale) throw this.#error("no_leader");
+    return this.#watches.open(request, watcher);
+  }
+
+  /** Cut off, or no member any more: whoever watches here would wait in vain and not know it. */
+  get #isStale(): boolean {
+    // After a start it is given the time to hear of a leader.
+    const ticks = Math.min(this.#stalenessTicks(), this.#ticks);
+    return (ticks + 1) * this.#limits.tickMs > this.#limits.watchStaleMs;
+  }
+
   /** On the leader. Answered once the new members are committed; where several ask, one after the other. */
   changeMembers(request: ChangeRequest): void {
     const refusal = this.#refusal(0, 0);
@@ -262,6 +381,7 @@ export class Group {
   /** Stops intake; what is in flight goes on. */
   drain(): void {
     this.#draining = true;
+    this.#watches?.endAll("shutting_down");
   }
 
   #refusal(bytes: number, count: number): ErrorCode | undefined {
@@ -287,7 +407,8 @@ export class Group {
 
   /** Also counts what was passed on, as it will wait for its index here once the leader has given it a place. */
   get #isCrowded(): boolean {
-    const waiters = this.#inbox.length + this.#pending.size + this.#forwards.size;
+    const waiters =
+      this.#inbox.length + this.#early.length + this.#pending.size + this.#forwards.size;
     return waiters >= this.#limits.waitersMax;
   }
 
@@ -297,6 +418,7 @@ export class Group {
   }
 
   #error(code: ErrorCode): BargeError {
+    if (code === "version_mismatch") return sessionsProblem(this.machine.applyVersion);
     if (code === "internal" && this.#stopped !== undefined) {
       return new BargeError(code, `Group ${this.id} stopped: ${this.#stopped}`, {
         outcome: "not-applied",
@@ -314,6 +436,7 @@ export class Group {
 
   step(message: RaftMessage): void {
     if (!this.mayElect && (message.type === "vote" || message.type === "preVote")) return;
+    if (message.type === "append" && !this.#applyVersion.accepts(message)) return;
     if (this.#stopped === undefined) this.#guard(() => this.raft.step(message));
   }
 
@@ -329,7 +452,7 @@ export class Group {
     const refusal = this.#refusal(message.section.byteLength, header.count);
     if (refusal !== undefined) this.#refuse(item, refusal);
     else if (this.raft.role !== "leader") this.#refuse(item, "not_leader");
-    else this.#enqueue(item);
+    else this.#take(item, header.kind);
   }
 
   forwardReplied(message: ForwardReplyMessage): void {
@@ -432,6 +555,7 @@ export class Group {
       if (!this.#memberChanges.idle) this.#memberChanges.step(nowMs);
       const context = this.#reads.begin();
       if (context !== 0) this.raft.readIndex(context);
+      if (this.#early.length > 0) this.#endEarly();
       while (
         this.#inbox.length > 0 &&
         (!syncing || this.#inbox.bytes >= this.#limits.sealBytes) &&
@@ -501,9 +625,24 @@ export class Group {
     const body = encodeConfiguration(configuration);
     const bytes = new Uint8Array(batchHeaderBytes + body.byteLength);
     bytes.set(body, batchHeaderBytes);
+    this.#proposeAlone(BatchKind.configuration, bytes, place, nowMs);
+  }
+
+  #raiseApplyVersion(nowMs: number): void {
+    const version = this.#applyVersion.due();
+    const place = version === undefined ? undefined : this.raft.nextSeal();
+    if (version === undefined || place === undefined) return;
+    this.#applyVersion.raisedAt(place.firstIndex);
+    this.#proposeAlone(BatchKind.applyVersion, applyVersionBytes(version), place, nowMs);
+    const fields = { group: this.id, term: place.term, index: place.firstIndex };
+    this.#logger.info(fields, `all members can: raising the apply version to ${version}`);
+  }
+
+  /** A batch that is one index; `bytes` has room for the header before the body. */
+  #proposeAlone(kind: BatchKind, bytes: Uint8Array, place: Seal, nowMs: number): void {
     const header = {
       group: this.id,
-      kind: BatchKind.configuration,
+      kind,
       firstIndex: place.firstIndex,
       count: 1,
       term: place.term,
@@ -592,13 +731,17 @@ export class Group {
       this.#transport.send(message);
       return;
     }
-    const { fromIndex, toIndex } = message;
-    const bytesMax = this.#limits.frameBytesMax;
-    const batches =
-      this.#tail.take(fromIndex, toIndex, bytesMax) ??
-      this.#store.batches(this.id, fromIndex, toIndex, bytesMax);
+    const batches = this.#batches(message.fromIndex, message.toIndex, this.#limits.frameBytesMax);
     // Compacted meanwhile: the core finds out by the log's start and never asks again.
     if (batches.length > 0) this.#transport.send(message, batches);
+  }
+
+  /** Of the log, from the memory of its tail or from the store; none where the log does not have the first. */
+  #batches(fromIndex: number, toIndex: number, bytesMax: number): readonly Batch[] {
+    return (
+      this.#tail.take(fromIndex, toIndex, bytesMax) ??
+      this.#store.batches(this.id, fromIndex, toIndex, bytesMax)
+    );
   }
 
   /** Applies what is committed, up to the turn's budget; true when more could be applied at once. */
@@ -622,18 +765,28 @@ export class Group {
         break;
       }
       const from = this.machine.appliedIndex + 1;
-      const batches =
-        this.#tail.take(from, this.#commit, budget) ??
-        this.#store.batches(this.id, from, this.#commit, budget);
+      const batches = this.#batches(from, this.#commit, budget);
       if (batches.length === 0) {
         this.#stop(`committed batches from index ${from} on are missing`);
         return false;
       }
+      const tooHigh = this.#applyVersion.tooHighIn(batches);
+      if (tooHigh !== undefined) this.#unsupported?.(tooHigh);
       const taken = this.#guard(() => this.#applier.apply(batches)) ?? 0;
       for (const batch of batches.slice(0, taken)) budget -= batch.bytes.byteLength;
       if (taken < batches.length) break;
     }
     return backlog;
+  }
+
+  /** Tells watches what was applied; true when there is more of it at once. */
+  tellWatches(nowMs: number): boolean {
+    const watches = this.#watches;
+    if (watches === undefined || watches.size === 0 || this.#stopped !== undefined) return false;
+    let more = false;
+    const whole = this.#healable(() => (more = watches.serve(nowMs)));
+    if (this.#isStale) watches.endAll("no_leader");
+    return whole && more;
   }
 
   /** Answers reads whose index is applied, and local ones that are not too old. */
@@ -673,12 +826,15 @@ export class Group {
     this.#expireInbox(nowMs);
     this.#handOver.tick(nowMs);
     if (nowMs >= this.#heldUntilMs) this.#endHold();
-    if (this.#stopped === undefined) this.#guard(() => this.#retireLog(nowMs));
+    if (this.#stopped === undefined) {
+      this.#guard(() => this.#retireLog(nowMs));
+      this.#guard(() => this.#raiseApplyVersion(nowMs));
+    }
     if (!this.#snapshots.sender.idle) this.#guard(() => this.#boundSnapshots());
   }
 
   #expireInbox(nowMs: number): void {
-    for (const item of this.#inbox.takeLate(nowMs)) {
+    for (const item of [...this.#inbox.takeLate(nowMs), ...this.#early.takeLate(nowMs)]) {
       // Never sealed, so surely not applied.
       if (item.waiter === undefined) this.#refuse(item, "overloaded");
       else {
@@ -777,6 +933,7 @@ export class Group {
     if (leads && !this.#wasLeader) {
       this.#leaderSinceMs = nowMs;
       this.#leaderTimeBaseMs = this.raft.lastTimeMs;
+      this.#applyVersion.led();
     }
     // Leadership is gone: what was not sealed is surely not applied; what was sealed waits for its index [13].
     if (!leads && this.#wasLeader) {
@@ -834,6 +991,7 @@ export class Group {
 
   #refuseInbox(code: ErrorCode): void {
     for (const item of this.#inbox.takeAll()) this.#refuse(item, code);
+    for (const item of this.#early.takeAll()) this.#refuse(item, code);
   }
 
   /* ---------------------------------------------------------------- the end */
@@ -847,6 +1005,7 @@ export class Group {
     this.#pending.failAll(unknown);
     for (const waiter of this.#forwards.takeWhere(() => true)) waiter.failed(unknown);
     this.#reads.failAll(this.#error(code));
+    this.#watches?.endAll(code);
     this.#handOver.failAll(this.#error(code));
     const reads = this.#boundedReads;
     this.#boundedReads = [];
@@ -876,12 +1035,24 @@ export class Group {
     return this.#snapshots.figures();
   }
 
+  watchFigures(): WatchFigures {
+    return this.#watches?.figures() ?? noWatches;
+  }
+
+  sessionFigures(): SessionFigures {
+    const figures = this.machine.figures();
+    const { sessions = 0, requestIds = 0, sessionBytes = 0 } = figures;
+    const { sectionsRepeated = 0, sectionsRefused = 0 } = figures;
+    const counts = { repeated: sectionsRepeated, refused: sectionsRefused };
+    return { open: sessions, requestIds, bytes: sessionBytes, ...counts };
+  }
+
   /** What can grow, for metrics. */
   queues(): GroupQueues {
     const { memtableBytes = 0, fileWalBytes = 0 } = this.machine.figures();
     return {
       inboxBytes: this.#inbox.bytes,
-      waiters: this.#inbox.length + this.#pending.size,
+      waiters: this.#inbox.length + this.#early.length + this.#pending.size,
       readWaiters: this.#reads.size,
       forwards: this.#forwards.size,
       unsyncedBytes: this.raft.unsyncedBytes,
@@ -932,6 +1103,8 @@ export class Group {
 
   status(): GroupStatus {
     const { raft, machine } = this;
+    const { waitsFor } = this.#applyVersion;
+    const { open: sessions, requestIds, bytes } = this.sessionFigures();
     const { configuration } = raft;
     const handOver = this.#handOver.status();
     const voters = new Set([...configuration.voters, ...configuration.outgoing]);
@@ -959,6 +1132,9 @@ export class Group {
       lastIndex: raft.lastIndex,
       logBytes: this.#store.logBytes(this.id),
       stateHash: machine.stateHash.toString(16).padStart(8, "0"),
+      applyVersion: machine.applyVersion,
+      ...(waitsFor.length === 0 ? {} : { applyVersionWaitsFor: waitsFor }),
+      sessions: { open: sessions, requestIds, bytes },
       members,
       configurationIndex: raft.configurationIndex,
       joint: isJoint(configuration),

@@ -8,14 +8,20 @@ import { FatalError } from "../fatal.ts";
 import type { Limits } from "../limits.ts";
 import { BargeError, errorCodeOf, errorTable } from "../errors.ts";
 import { Dialer } from "../net/dialer.ts";
-import { parseAddress } from "../net/bun-socket.ts";
+import { parseAddress } from "../net/address.ts";
 import { joiningIncarnation, storedIdentity } from "../storage/data-dir.ts";
 import type { Logger } from "../telemetry/logger.ts";
 import type { AdminBody } from "../wire/admin.ts";
 import { decodeServerReply, encodeControl } from "../wire/client-messages.ts";
-import { frameVersion } from "../wire/frame.ts";
+import {
+  applyVersionFirst,
+  applyVersionMax,
+  featuresKnown,
+  versionsSpoken,
+} from "../wire/versions.ts";
 import { version } from "../version.ts";
 import { tokenHashOf } from "./bootstrap.ts";
+import { tooOld } from "./versions.ts";
 
 export interface JoinOptions {
   readonly nodeId: number;
@@ -24,6 +30,7 @@ export interface JoinOptions {
   readonly advertise: string;
   readonly clusterToken: string | undefined;
   readonly join: JoinTarget | undefined;
+  readonly applyVersionMax?: number | undefined;
   readonly limits: Limits;
   readonly logger: Logger;
 }
@@ -71,11 +78,12 @@ export async function joinCluster(options: JoinOptions): Promise<JoinedCluster |
 }
 
 async function askUntilAdded(
-  { nodeId, advertise, limits, logger }: JoinOptions,
+  { nodeId, advertise, limits, logger, applyVersionMax: given }: JoinOptions,
   { endpoints, learner }: JoinTarget,
   folder: { readonly incarnation: string; readonly tokenHash: string },
 ): Promise<string> {
-  const body = { id: nodeId, address: advertise, learner, ...folder };
+  const ownMax = Math.min(given ?? applyVersionMax, applyVersionMax);
+  const body = { id: nodeId, address: advertise, learner, ...folder, applyVersionMax: ownMax };
   let lastProblem = "";
   for (let attempt = 0; ; attempt++) {
     const endpoint = endpoints[attempt % endpoints.length]!;
@@ -97,26 +105,27 @@ async function askUntilAdded(
   }
 }
 
+type JoinBody = Omit<AdminBody<"join">, "clusterId"> & { readonly applyVersionMax: number };
+
 /** The id of the cluster that has added this node; or why it has not, where a retryable one may yet change. */
 function ask(
   endpoint: string,
-  body: Omit<AdminBody<"join">, "clusterId">,
+  { applyVersionMax: ownMax, ...body }: JoinBody,
   limits: Limits,
 ): Promise<string | BargeError> {
   const address = parseAddress(endpoint);
   if (address === undefined) {
     return Promise.resolve(new BargeError("bad_request", `"${endpoint}" is not HOST:PORT`));
   }
-  const { promise, resolve } = Promise.withResolvers<string | BargeError>();
+  const { promise, resolve, reject } = Promise.withResolvers<string | BargeError>();
   const unreachable = (message: string): void => resolve(new BargeError("unreachable", message));
   const dialer = new Dialer({
     address,
     limits,
     hello: () => ({
       role: "client",
-      versionMin: frameVersion,
-      versionMax: frameVersion,
-      features: 0,
+      ...versionsSpoken,
+      features: featuresKnown,
       software: version,
     }),
     expectation: "client",
@@ -124,7 +133,11 @@ function ask(
     silenceMsMax: limits.peerSilenceMs,
     random: Math.random,
     events: {
-      up: (connection, { clusterId }) => {
+      up: (connection, { clusterId, applyVersion = applyVersionFirst }) => {
+        if (applyVersion > ownMax) {
+          const message = tooOld(body.id, version, ownMax, applyVersion);
+          return reject(new FatalError("build_too_old", message));
+        }
         connection.handler = {
           frame: (_connection, type, payload, fieldsBytes) => {
             const reply = decodeServerReply(type, payload, fieldsBytes);

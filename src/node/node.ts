@@ -12,7 +12,16 @@ import { checkBindable, listen, ListenError, type Listener } from "../net/listen
 import { TcpTransport } from "../net/tcp-transport.ts";
 import { InvariantError } from "../raft/invariants.ts";
 import { ClientServer } from "../server/client-server.ts";
-import type { AdminWaiter, Groups, NodeStatus, ReadWaiter, WriteWaiter } from "../server/groups.ts";
+import type {
+  AdminWaiter,
+  Groups,
+  NodeStatus,
+  ReadWaiter,
+  WatchHandle,
+  WatchRequest,
+  Watcher,
+  WriteWaiter,
+} from "../server/groups.ts";
 import { startHttpServer, type HttpAddress, type HttpServer } from "../server/http-server.ts";
 import {
   type DataDir,
@@ -22,12 +31,13 @@ import {
 } from "../storage/data-dir.ts";
 import { DiskFullError } from "../storage/disk.ts";
 import { CorruptBatchError, LogStore, type RecoveredGroup } from "../storage/log-store.ts";
+import { isDiskFull } from "../storage/sqlite.ts";
 import { openSqliteDisk, type SqliteDisk } from "../storage/sqlite-disk.ts";
 import { createLogger, type Logger } from "../telemetry/logger.ts";
 import { LoopGapCounts } from "../telemetry/loop-gaps.ts";
 import { Metrics, type NodeFigures } from "../telemetry/metrics.ts";
 import type { Consistency, Hello, HelloReply } from "../wire/messages.ts";
-import { frameVersion } from "../wire/frame.ts";
+import { applyVersionMax, versionsSpoken } from "../wire/versions.ts";
 import { version } from "../version.ts";
 import type { SectionHeader } from "../wire/section.ts";
 import {
@@ -45,6 +55,7 @@ import { Group } from "./group.ts";
 import { joinCluster, type JoinedCluster, type JoinTarget } from "./join.ts";
 import { hasOtherVoters, Peers, removed } from "./peers.ts";
 import { Shard } from "./shard.ts";
+import { type Incompatibility, tooOld, Versions } from "./versions.ts";
 
 /** Far from where numbers end, and in so wide a range that no two lives of a node meet. */
 const requestsBeginBelow = 2 ** 48 - 1;
@@ -67,6 +78,8 @@ export interface NodeOptions {
   readonly clusterToken: string | undefined;
   /** This node should lead rather than one without it. */
   readonly preferredLeader?: boolean;
+  /** The highest apply version to take part in, where that is to be lower than what the build can [16]. */
+  readonly applyVersionMax?: number | undefined;
   /** When the log is cut; where a bound is undefined, the usual one. */
   readonly compaction?: { readonly [Bound in keyof CompactionPolicy]: number | undefined };
   readonly logLevel: string;
@@ -146,15 +159,28 @@ class Node implements RunningNode, Groups {
   /** All that was committed when this node came up is applied. */
   #caughtUp = false;
   #isRemoved = false;
+  /** What clients were told last. */
+  #toldLeader = 0;
+  #toldConfigurationIndex = 0;
   readonly #removal = Promise.withResolvers<string>();
   /** Empty where this node joined a cluster. */
   readonly #initialMembers: ReadonlyMap<number, string>;
   readonly #tokenHash: string;
   #peers!: Peers;
+  readonly #versions: Versions;
+  readonly #applyVersionMax: number;
 
   constructor(options: NodeOptions, joined: JoinedCluster | undefined) {
     this.#options = options;
     this.#limits = options.limits ?? defaultLimits;
+    this.#applyVersionMax = Math.min(options.applyVersionMax ?? applyVersionMax, applyVersionMax);
+    this.#versions = new Versions({
+      nodeId: options.nodeId,
+      software: version,
+      applyVersionMax: this.#applyVersionMax,
+      applyVersion: () => this.#machine.applyVersion,
+      tell: (peer, message) => this.#logger.warn({ peer }, message),
+    });
     this.#logger = createLogger({ nodeId: options.nodeId, level: options.logLevel });
     const { nodeId, dataDir, initialMembers, clusterToken } = options;
     let owner: DataDirOwner;
@@ -177,6 +203,7 @@ class Node implements RunningNode, Groups {
     const free = (): void => checkPorts(options);
     this.#dataDir = openDataDir(dataDir, owner, free, joined?.incarnation);
     try {
+      this.#checkApplyVersion(this.#dataDir.applyVersion);
       this.#disk = openSqliteDisk({
         segmentsPath: this.#dataDir.segmentsPath,
         watermarkPath: this.#dataDir.watermarkPath,
@@ -215,6 +242,7 @@ class Node implements RunningNode, Groups {
       nowMs: () => performance.now(),
     });
     const appliedIndex = this.#machine.open();
+    this.#checkApplyVersion(this.#machine.applyVersion);
 
     this.#transport = new TcpTransport({
       nodeId,
@@ -225,12 +253,14 @@ class Node implements RunningNode, Groups {
       introduction: () => ({
         address: advertise,
         configurationIndex: this.#shard.group(defaultGroup)!.raft.configurationIndex,
+        ...this.#versions.own,
       }),
       limits: this.#limits,
       random: Math.random,
       events: {
         message: (message) => this.#shard.deliver(message),
         peerUp: (id) => {
+          this.#versions.met(id);
           this.#logger.info({ peer: id }, "peer up");
           this.#shard.peerUp(id);
         },
@@ -240,8 +270,10 @@ class Node implements RunningNode, Groups {
         },
       },
       onProblem: (id, problem) => this.#logger.warn({ peer: id }, problem),
-      onRefused: (_, code, message) => this.#refused(code, message),
-      refusePeer: ({ nodeId: id, incarnation }) => this.#peers.meet(id, incarnation),
+      onRefused: (id, code, message) => this.#refused(id, code, message),
+      onMismatch: (id, message) => this.#versions.note(id, message),
+      refusePeer: (reply) =>
+        this.#peers.meet(reply.nodeId, reply.incarnation) ?? this.#versions.refuse(reply),
     });
     const group = new Group({
       id: defaultGroup,
@@ -255,6 +287,8 @@ class Node implements RunningNode, Groups {
       firstRequest: randomInt(requestsBeginBelow),
       wake: () => this.#wake(),
       compaction: compactionOf(this.#options.compaction),
+      applyVersionMax: this.#applyVersionMax,
+      unsupported: (needed) => fatal("build_too_old", this.#tooOld(needed)),
     });
     group.mayElect = this.#dataDir.peers.formed || initialMembers.size <= 1;
     this.#peers = new Peers({
@@ -332,8 +366,23 @@ class Node implements RunningNode, Groups {
     return bootstrapGroup(this.#store, defaultGroup, configuration, seedCrc);
   }
 
+  /** Clients hear at once of a new leader and of new members. */
+  #tellClients(): void {
+    const { leader, raft } = this.#shard.group(defaultGroup)!;
+    const { configurationIndex } = raft;
+    if (leader === 0) return;
+    if (leader === this.#toldLeader && configurationIndex === this.#toldConfigurationIndex) return;
+    this.#toldLeader = leader;
+    this.#toldConfigurationIndex = configurationIndex;
+    const { term } = raft;
+    const { addresses: members } = this.members();
+    const type = "notice";
+    this.#clients.tell({ type, group: defaultGroup, term, leader, configurationIndex, members });
+  }
+
   /** A peer does not take this node for the one that it should be. */
-  #refused(code: string, message: string): void {
+  #refused(id: number, code: string, message: string): void {
+    if (code === "version_mismatch") this.#versions.note(id, message);
     if (code === "member_removed") this.#leaveCluster();
     if (code === "wrong_incarnation" && !this.#dataDir.peers.formed) {
       fatal("replaced_data_dir", message);
@@ -344,6 +393,28 @@ class Node implements RunningNode, Groups {
   #checkMembers(nowMs: number): void {
     const isChanged = this.#peers.refresh(nowMs);
     if (isChanged && this.#shard.group(defaultGroup)!.raft.removed) this.#leaveCluster();
+  }
+
+  #checkApplyVersion(needed: number): void {
+    if (needed > this.#applyVersionMax) throw new FatalError("build_too_old", this.#tooOld(needed));
+  }
+
+  /** Once in the life of a folder for each version: so builds that are too old know it before they look at anything else. */
+  #markApplyVersion(): void {
+    const { applyVersion } = this.#machine;
+    if (applyVersion <= this.#dataDir.applyVersion) return;
+    try {
+      this.#dataDir.raiseApplyVersion(applyVersion);
+    } catch (error) {
+      // Once there is space again.
+      if (isDiskFull(error)) return;
+      fatal("sync_failed", String(error));
+    }
+    this.#logger.info({ group: defaultGroup, applyVersion }, "the apply version is raised");
+  }
+
+  #tooOld(needed: number): string {
+    return tooOld(this.#options.nodeId, version, this.#applyVersionMax, needed);
   }
 
   #leaveCluster(): void {
@@ -364,6 +435,9 @@ class Node implements RunningNode, Groups {
         limits: this.#limits,
         decideHello: (hello) => this.#decideHello(hello),
         onConnection: (connection, hello) => this.#accept(connection, hello),
+        onMismatch: ({ role, nodeId: peer = 0 }, message) => {
+          if (role !== "client" && this.#isMember(peer)) this.#versions.note(peer, message);
+        },
       });
       this.#http = startHttpServer({
         groups: this,
@@ -383,7 +457,7 @@ class Node implements RunningNode, Groups {
     const { nodeId } = this.#options;
     const { addresses, leader } = this.members();
     const reply: HelloReply = {
-      version: frameVersion,
+      version: versionsSpoken.versionMax,
       features: 0,
       software: version,
       clusterId: this.#clusterId,
@@ -393,6 +467,7 @@ class Node implements RunningNode, Groups {
       sectionBytesMax: this.#limits.sectionBytesMax,
       members: addresses,
       leader,
+      ...this.#versions.own,
     };
     const refusal = this.#refuseHello(hello);
     return refusal === undefined ? reply : { ...reply, error: refusal };
@@ -416,7 +491,10 @@ class Node implements RunningNode, Groups {
         message: `This is node ${nodeId}, not ${hello.expectNodeId}: compare --initial-members.`,
       };
     }
-    return this.#peers.refuse(hello, performance.now());
+    const refusal = this.#peers.refuse(hello, performance.now());
+    if (refusal !== undefined) return refusal;
+    const message = this.#versions.refuse(hello);
+    return message === undefined ? undefined : { code: "version_mismatch", message };
   }
 
   #accept(connection: Connection, hello: Hello): void {
@@ -439,6 +517,7 @@ class Node implements RunningNode, Groups {
       const nowMs = performance.now();
       if (this.#shard.turn(nowMs)) this.#wake();
       this.#checkMembers(nowMs);
+      this.#tellClients();
       this.#clients.flush();
       this.#loopGaps.turnTook(performance.now() - nowMs);
     } catch (error) {
@@ -454,6 +533,7 @@ class Node implements RunningNode, Groups {
     this.#tickedMs = nowMs;
     this.#loopGaps.ticked(lateMs);
     if (++this.#ticks % connectionTicks === 0) {
+      this.#markApplyVersion();
       this.#transport.checkTimeouts(nowMs);
       this.#listener.checkTimeouts(nowMs);
       this.#tellUnheard(nowMs);
@@ -489,17 +569,25 @@ class Node implements RunningNode, Groups {
     this.#shard.read(group, consistency, maxStalenessMs, timeoutMs, waiter);
   }
 
+  watch(group: number, request: WatchRequest, watcher: Watcher): WatchHandle {
+    return this.#shard.watch(group, request, watcher);
+  }
+
   admin(operation: string, body: unknown, waiter: AdminWaiter): void {
     this.#shard.admin(operation, body, waiter);
   }
 
   status(): NodeStatus {
     const groups = this.#shard.status();
+    const incompatible = this.#incompatible();
     const { user, system } = process.cpuUsage();
     return {
       nodeId: this.#options.nodeId,
       clusterId: this.#clusterId,
       version,
+      protocolVersions: versionsSpoken,
+      applyVersionMax: this.#applyVersionMax,
+      ...(incompatible.length === 0 ? {} : { incompatible }),
       uptimeSeconds: (performance.now() - this.#startedMs) / 1_000,
       diskBytes: this.#dataDir.bytes(),
       health: this.#health(groups),
@@ -509,6 +597,15 @@ class Node implements RunningNode, Groups {
       cpuSeconds: (user + system) / 1e6,
       peakRssBytes: process.resourceUsage().maxRSS * 1_024,
     };
+  }
+
+  /** Members that this node does not understand. */
+  #incompatible(): Incompatibility[] {
+    return this.#versions.incompatible.filter(({ nodeId }) => this.#isMember(nodeId));
+  }
+
+  #isMember(nodeId: number): boolean {
+    return this.members().addresses[nodeId] !== undefined;
   }
 
   /** For metrics: the status, and what can grow. */
@@ -523,6 +620,8 @@ class Node implements RunningNode, Groups {
         ...group,
         queues: this.#shard.group(group.id)!.queues(),
         snapshots: this.#shard.group(group.id)!.snapshotFigures(),
+        sessions: this.#shard.group(group.id)!.sessionFigures(),
+        watches: this.#shard.group(group.id)!.watchFigures(),
       })),
       peers: this.#transport.peerIds.map((id) => ({ id, ...this.#transport.figures(id)! })),
     };
@@ -569,6 +668,8 @@ class Node implements RunningNode, Groups {
     }
     // From then on it lags only as far as the load makes it.
     if (missing.length === 0) this.#caughtUp = true;
+    // Why, it may be; by itself, that others are strange is their trouble.
+    else for (const { message } of this.#incompatible()) missing.push(message);
     return missing;
   }
 

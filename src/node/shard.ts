@@ -9,7 +9,15 @@ import { BargeError } from "../errors.ts";
 import type { Limits } from "../limits.ts";
 import type { Transport } from "../net/transport.ts";
 import type { Ready } from "../raft/ready.ts";
-import type { AdminWaiter, GroupStatus, ReadWaiter, WriteWaiter } from "../server/groups.ts";
+import type {
+  AdminWaiter,
+  GroupStatus,
+  ReadWaiter,
+  WatchHandle,
+  WatchRequest,
+  Watcher,
+  WriteWaiter,
+} from "../server/groups.ts";
 import { DiskFullError } from "../storage/disk.ts";
 import { CorruptBatchError, type GroupWrite, type LogStore } from "../storage/log-store.ts";
 import type { Consistency, PeerMessage } from "../wire/messages.ts";
@@ -126,6 +134,13 @@ export class Shard {
     this.#wake();
   }
 
+  /** Throws a BargeError where there can be no such watch. */
+  watch(groupId: number, request: WatchRequest, watcher: Watcher): WatchHandle {
+    const group = this.#groups.get(groupId);
+    if (group === undefined) throw unknownGroup(groupId);
+    return group.watch(request, watcher);
+  }
+
   admin(operation: string, body: unknown, waiter: AdminWaiter): void {
     this.#admin.ask(operation, body, waiter);
     this.#wake();
@@ -165,6 +180,7 @@ export class Shard {
     }
     for (const group of this.#groups.values()) {
       group.answerReads();
+      if (group.tellWatches(nowMs)) more = true;
       if (group.work(nowMs)) more = true;
       if (!this.diskFull && group.stopped === undefined && group.raft.hasReady()) more = true;
     }

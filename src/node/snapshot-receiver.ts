@@ -31,6 +31,8 @@ export interface SnapshotSideOptions {
   readonly raft: Raft;
   readonly machine: StateMachine;
   readonly transport: Transport;
+  /** Beyond it no snapshot is taken over [16]. */
+  readonly applyVersionMax: number;
   readonly logger: SnapshotLogger;
   /** Asks for a turn. */
   readonly wake: () => void;
@@ -182,7 +184,9 @@ export class SnapshotReceiver {
       receiving.finishing = true;
       const { chunkBytes, digest } = receiving;
       const { index } = offer.start;
-      incoming.finish({ index, bytes: offer.bytes, chunkBytes, digest }, (ok) => {
+      const { applyVersionMax } = this.#options;
+      const { bytes } = offer;
+      incoming.finish({ index, bytes, chunkBytes, digest, applyVersionMax }, (ok) => {
         receiving.finished = ok;
         this.#options.wake();
       });
@@ -196,8 +200,11 @@ export class SnapshotReceiver {
 
   #finished(receiving: Receiving, nowMs: number): void {
     const { offer, incoming, configuration } = receiving;
-    if (receiving.finished !== true)
-      return this.#fail("it is not what was sent, or the disk is full");
+    if (receiving.finished !== true) {
+      return this.#fail(
+        "it is not what was sent, or beyond what this build can apply, or the disk is full",
+      );
+    }
     if (nowMs < receiving.waitsUntilMs) return;
     if (!incoming.open()) return this.#waitForSpace(receiving, nowMs);
     this.#receiving = undefined;

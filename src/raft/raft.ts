@@ -571,6 +571,7 @@ export class Raft implements CoreState {
     const peer = this.#peer(nodeId);
     if (peer === undefined || peer.state === "snapshot") return;
     peer.becomeProbe();
+    peer.commitSent = 0;
     this.#sendDue = true;
   }
 
@@ -1467,10 +1468,16 @@ export class Raft implements CoreState {
     if (!sent && peer.commitSent < this.#commit) this.#sendAppend(peer, peer.next - 1);
   }
 
-  /** An append from `next` without moving it: a guess where the logs meet. Nothing, when they are known to meet at the log's end. */
+  /**
+   * An append from `next` without moving it: a guess where the logs meet. When they are known to meet at the log's end, it is only told once what of
+   * that is committed: who was restarted since does not know yet that its log is the leader's, and nothing else would say so in an idle group.
+   */
   #probe(peer: Progress): void {
     if (peer.probeSent) return;
-    if (peer.next > this.#log.lastIndex && peer.next === peer.match + 1) return;
+    if (peer.next > this.#log.lastIndex && peer.next === peer.match + 1) {
+      if (peer.commitSent < this.#commit) this.#sendAppend(peer, peer.match);
+      return;
+    }
     this.#sendAppend(peer, this.#frameEnd(peer.next, Infinity));
     peer.probeSent = true;
   }

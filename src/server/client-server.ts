@@ -24,14 +24,20 @@ import {
   ReadReplyWriter,
 } from "../wire/client-messages.ts";
 import { frameHeaderBytes } from "../wire/frame.ts";
+import { Feature } from "../wire/versions.ts";
+import { isWatchFrame } from "../wire/watch-messages.ts";
+import { ClientWatches } from "./client-watches.ts";
 import {
   Consistency,
   type ControlRequest,
   FrameType,
+  type Notice,
   type ReadRequest,
   type WriteRequest,
 } from "../wire/messages.ts";
+import { encodeNotice } from "../wire/notice.ts";
 import { readSectionHeader, type SectionHeader, SectionKind } from "../wire/section.ts";
+import { SessionGaps } from "./session-gaps.ts";
 import type {
   AdminWaiter,
   Groups,
@@ -78,6 +84,8 @@ export class ClientServer {
   #turnRequestBytes: number;
   #turnMs: number;
   #turnBytes: number;
+  /** The last change of members or leader; undefined while nobody was told of any. */
+  #notice: Notice | undefined;
   /** Gathered once per turn, whoever asks how often. */
   #status: NodeStatus | undefined;
   #stopping = false;
@@ -135,6 +143,21 @@ export class ClientServer {
     if (this.#stalled.length > 0) this.#readStalled();
   }
 
+  /** Tells all clients that understand it; those that do not read, once they do. */
+  tell(notice: Notice): void {
+    this.#notice = notice;
+    for (const served of this.#served) this.#sendNotice(served);
+  }
+
+  #sendNotice(served: ServedConnection): void {
+    const { connection } = served;
+    if (this.#notice === undefined || (connection.agreed.features & Feature.notice) === 0) return;
+    served.noticeDue = !this.#queueHasRoom(connection);
+    if (served.noticeDue) return;
+    encodeNotice(connection.out, this.#notice);
+    this.sent(served);
+  }
+
   /** From now on requests are refused; those that wait still get their reply. */
   stop(): void {
     this.#stopping = true;
@@ -151,6 +174,7 @@ export class ClientServer {
   request(served: ServedConnection, type: number, payload: Uint8Array, fieldsBytes: number): void {
     this.#tallies.framesReceived++;
     this.#take(served, payload.byteLength);
+    if (isWatchFrame(type)) return this.#watch(served, type, payload, fieldsBytes);
     if (type === FrameType.write && this.#isTooMuch(served, payload.byteLength)) {
       return this.#shed(served, payload, fieldsBytes);
     }
@@ -166,13 +190,26 @@ export class ClientServer {
     else new HeldControl(this, served, message, payload.byteLength).resume();
   }
 
+  #watch(served: ServedConnection, type: number, payload: Uint8Array, fieldsBytes: number): void {
+    served.watches ??= new ClientWatches({
+      groups: this.#groups,
+      limits: this.#limits,
+      connection: served.connection,
+      sent: () => this.sent(served),
+    });
+    const { watches } = served;
+    if (!watches.frame(type, payload, fieldsBytes)) served.connection.close("malformed message");
+  }
+
   #write(served: ServedConnection, message: WriteRequest): void {
     const waiter = new SectionWaiter(this, served, message);
     const header = readSectionHeader(message.section, 0);
     const refused =
       header === undefined
         ? new BargeError("bad_request", "The section is malformed.")
-        : (this.#refusal() ?? this.#checkSection(message.section, header));
+        : (this.#refusal() ??
+          this.#checkSection(message.section, header) ??
+          waiter.ofSession(message.group, header));
     if (refused !== undefined || header === undefined) return waiter.failed(refused!);
     this.#tallies.writeRequests++;
     this.#tallies.writeCommands += header.count;
@@ -221,11 +258,8 @@ export class ClientServer {
   }
 
   #checkSection(section: Uint8Array, header: SectionHeader): BargeError | undefined {
-    if (header.kind !== SectionKind.plain) {
-      return new BargeError(
-        "bad_request",
-        "This node serves no sessions yet: send a plain section.",
-      );
+    if (header.kind === SectionKind.control) {
+      return new BargeError("bad_request", "A section of that kind is laid out by nodes alone.");
     }
     const { sectionBytesMax, sectionCommandsMax } = this.#limits;
     // One command alone may be larger: the machine's own bounds decide, and the frame's.
@@ -323,6 +357,7 @@ export class ClientServer {
     if (request === undefined) return served.connection.close("malformed message");
     const { number, outcome, help } = errorTable.overloaded;
     this.#tallies.refuse("overloaded");
+    served.gaps.refusedFrame(payload, fieldsBytes);
     encodeErrorReply(served.connection.out, request, number, outcome, help, "");
     this.sent(served);
     served.shed = true;
@@ -406,6 +441,7 @@ export class ClientServer {
   }
 
   drained(served: ServedConnection): void {
+    if (served.noticeDue) this.#sendNotice(served);
     if (served.held.length > 0) this.#wake();
   }
 
@@ -452,6 +488,7 @@ export class ClientServer {
     this.#holding.delete(served);
     this.#shedding.delete(served);
     served.held.length = 0;
+    served.watches?.closeAll();
     if (reason !== "closed by the other side" && reason !== "closed here") {
       this.#tallies.clientConnectionsCut++;
     }
@@ -477,7 +514,13 @@ class ServedConnection implements ConnectionHandler {
   shed = false;
   #paused = false;
   dirty = false;
+  /** It could not be told of the last change yet. */
+  noticeDue = false;
+  /** Of the sessions that write here. */
+  readonly gaps = new SessionGaps();
   readonly held: Held[] = [];
+  /** Made with the first watch. */
+  watches: ClientWatches | undefined;
   answeringHeld = false;
   /** Nobody is there any more: waiters say nothing. */
   gone = false;
@@ -514,12 +557,26 @@ class SectionWaiter implements WriteWaiter {
   readonly #served: ServedConnection;
   readonly #request: number;
   readonly #bytes: number;
+  /** Where it is one of a session: its place in there. */
+  #group = 0;
+  #session = 0;
+  #firstSeq = 0;
 
   constructor(server: ClientServer, served: ServedConnection, message: WriteRequest) {
     this.#server = server;
     this.#served = served;
     this.#request = message.request;
     this.#bytes = message.section.byteLength;
+  }
+
+  /** Why it may not enter the log: one before it was refused. Undefined where it may. */
+  ofSession(group: number, { kind, session, firstSeq }: SectionHeader): BargeError | undefined {
+    if (kind !== SectionKind.session) return undefined;
+    this.#group = group;
+    this.#session = session;
+    this.#firstSeq = firstSeq;
+    if (this.#served.gaps.lets(group, session, firstSeq)) return undefined;
+    return new BargeError("sequence_gap", errorTable.sequence_gap.help);
   }
 
   applied(firstIndex: number, results: Uint8Array): void {
@@ -529,6 +586,9 @@ class SectionWaiter implements WriteWaiter {
 
   failed(error: BargeError): void {
     if (!this.#settle()) return;
+    if (this.#firstSeq > 0 && error.outcome === "not-applied" && error.retryable) {
+      this.#served.gaps.refused(this.#group, this.#session, this.#firstSeq);
+    }
     this.#server.sendError(this.#served, this.#request, error);
   }
 

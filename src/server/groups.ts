@@ -36,6 +36,51 @@ export interface AdminWaiter {
   failed(error: BargeError): void;
 }
 
+/** Changes that a watch is to be told, one after the other: valid during the call that hands them over. */
+export interface Changes {
+  readonly count: number;
+  /** Of their keys and values together. */
+  readonly byteLength: number;
+  /** Goes to the next one, to the first at first; false after the last. */
+  next(): boolean;
+  /** Log index of the command: one transaction may change several keys. */
+  readonly revision: number;
+  readonly deleted: boolean;
+  /** Holds key and value, and is never written to again. */
+  readonly bytes: Uint8Array;
+  readonly keyAt: number;
+  readonly keyLength: number;
+  readonly valueAt: number;
+  readonly valueLength: number;
+}
+
+/** Who is told the changes of a watch. */
+export interface Watcher {
+  /** False while it cannot take more: it is asked again, and the log keeps what it misses meanwhile. */
+  readonly hasRoom: boolean;
+  /** All changes up to `revision` are these, after those of the call before. */
+  changed(revision: number, changes: Changes): void;
+  /** There is none up to `revision`, after those that were told. The first call says where the watch begins: above `revision`. */
+  progressed(revision: number): void;
+  /** The last call: a watch may go on elsewhere, or later, above `revision`. Not where its owner closed it. */
+  ended(revision: number, error: BargeError): void;
+}
+
+export interface WatchRequest {
+  readonly prefix: Uint8Array;
+  /** The prefix is a whole key: no other is watched. */
+  readonly exact: boolean;
+  /** Changes from this revision on; 0 = from now on. */
+  readonly from: number;
+}
+
+export interface WatchHandle {
+  /** The watcher has room again; it would be noticed a moment later anyway. */
+  resume(): void;
+  /** It is told nothing any more. */
+  close(): void;
+}
+
 export interface Groups {
   /** `section` is one whole section, well formed and with its crc checked; it is kept until the waiter is called, never copied. */
   write(
@@ -52,6 +97,8 @@ export interface Groups {
     timeoutMs: number,
     waiter: ReadWaiter,
   ): void;
+  /** Throws a BargeError where there can be no such watch. The watcher is called within the call, and from turns. */
+  watch(group: number, request: WatchRequest, watcher: Watcher): WatchHandle;
   /** `operation` is one of wire/admin.ts; its body is checked by the node. */
   admin(operation: string, body: unknown, waiter: AdminWaiter): void;
   status(): NodeStatus;

@@ -21,12 +21,13 @@ export function textAnswer(text: string, status = 200): Response {
 }
 
 export function errorAnswer(error: BargeError): Response {
+  return jsonAnswer(errorBody(error), errorTable[error.code].httpStatus);
+}
+
+export function errorBody(error: BargeError): { readonly error: object } {
   const { code, message, outcome, retryable, leaderHint } = error;
   const leader = leaderHint === undefined ? {} : { leader: leaderHint };
-  return jsonAnswer(
-    { error: { code, message, outcome, retryable, ...leader } },
-    errorTable[code].httpStatus,
-  );
+  return { error: { code, message, outcome, retryable, ...leader } };
 }
 
 /** An answer that is no, and has no number of its own on the wire: nothing there, compared and differs, no such path or method. */

@@ -1,5 +1,5 @@
 /**
- * Keys and values over HTTP: each request becomes one plain section of one command, or one read with one query [12]. What a key or a
+ * Keys and values over HTTP: each request becomes one section of one command, plain or under its request id, or one read with one query [12]. What a key or a
  * value may be is checked here, so that a wrong one is refused before it costs a log entry.
  */
 import { BargeError } from "../errors.ts";
@@ -17,11 +17,12 @@ import {
   readKvRevision,
 } from "../wire/kv.ts";
 import { type CommandResult, readSectionResults } from "../wire/section-results.ts";
-import { plainSection, readSectionHeader } from "../wire/section.ts";
+import { readSectionHeader } from "../wire/section.ts";
 import type { Groups, ReadSink, ReadSource, ReadWaiter, WriteWaiter } from "./groups.ts";
 import { jsonAnswer, jsonItems, refusal } from "./http-answers.ts";
 import { type HttpParameters } from "./http-parameters.ts";
 import { answerTxn, readTxn } from "./http-txn.ts";
+import { requestError, requestSection } from "./request-ids.ts";
 import { encodeEscapes } from "./request-target.ts";
 
 /** Codes that the kv machine answers with; numbers of machine.ResultCode, which the server may not import. */
@@ -36,23 +37,32 @@ export class HttpKv {
     this.#limits = limits;
   }
 
-  async put(key: Uint8Array, value: Uint8Array, parameters: HttpParameters): Promise<Response> {
+  async put(
+    key: Uint8Array,
+    value: Uint8Array,
+    parameters: HttpParameters,
+    requestId: string | undefined,
+  ): Promise<Response> {
     const prevRevision = parameters.integer("prevRevision");
     const command =
       prevRevision === undefined
         ? encodeKvPut(key, value)
         : encodeKvCompareAndPut(key, value, prevRevision);
-    const { index, result } = await this.#write(command, parameters);
+    const { index, result } = await this.#write(command, parameters, requestId);
     return refusedWrite(result) ?? jsonAnswer({ revision: index });
   }
 
-  async delete(key: Uint8Array, parameters: HttpParameters): Promise<Response> {
+  async delete(
+    key: Uint8Array,
+    parameters: HttpParameters,
+    requestId: string | undefined,
+  ): Promise<Response> {
     const prevRevision = parameters.integer("prevRevision");
     const command =
       prevRevision === undefined
         ? encodeKvDelete(key)
         : encodeKvCompareAndDelete(key, prevRevision);
-    const { index, result } = await this.#write(command, parameters);
+    const { index, result } = await this.#write(command, parameters, requestId);
     const deleted = result?.code !== kvCode.notFound;
     return refusedWrite(result) ?? jsonAnswer({ revision: index, deleted });
   }
@@ -90,9 +100,13 @@ export class HttpKv {
     return jsonAnswer({ items, more: page.more, revision: page.revision, ...next });
   }
 
-  async txn(body: Uint8Array, parameters: HttpParameters): Promise<Response> {
+  async txn(
+    body: Uint8Array,
+    parameters: HttpParameters,
+    requestId: string | undefined,
+  ): Promise<Response> {
     const { txn, command } = readTxn(body, this.#limits);
-    const { index, result } = await this.#write(command, parameters);
+    const { index, result } = await this.#write(command, parameters, requestId);
     return answerTxn(txn, index, result);
   }
 
@@ -108,10 +122,14 @@ export class HttpKv {
     return key;
   }
 
-  #write(command: Uint8Array, parameters: HttpParameters): Promise<Written> {
+  #write(
+    command: Uint8Array,
+    parameters: HttpParameters,
+    requestId: string | undefined,
+  ): Promise<Written> {
     const timeoutMs = this.#timeoutMs(parameters);
     const group = parameters.integer("group") ?? 0;
-    const section = plainSection([command]);
+    const section = requestSection(command, requestId);
     const header = readSectionHeader(section, 0)!;
     return new Promise((resolve, reject) => {
       this.#groups.write(group, section, header, timeoutMs, new HttpWrite(resolve, reject));
@@ -157,7 +175,7 @@ class HttpWrite implements WriteWaiter {
 
   constructor(resolve: (written: Written) => void, reject: (error: BargeError) => void) {
     this.#resolve = resolve;
-    this.failed = reject;
+    this.failed = (error) => reject(requestError(error));
   }
 
   applied(firstIndex: number, results: Uint8Array): void {

@@ -10,9 +10,11 @@ import type { Groups } from "./groups.ts";
 import { errorAnswer, jsonAnswer, refusal, textAnswer } from "./http-answers.ts";
 import { type BodyBounds, ByteBudget, withBody } from "./http-body.ts";
 import { HttpKv } from "./http-kv.ts";
+import { HttpWatches } from "./http-watch.ts";
 import { answerAdmin, membersBodyBytesMax, adminRoute, parseBody } from "./http-members.ts";
 import { HttpParameters } from "./http-parameters.ts";
 import { txnBodyBytesMax } from "./http-txn.ts";
+import { requestIdOf } from "./request-ids.ts";
 import { decodeEscapes, type RequestTarget, splitTarget } from "./request-target.ts";
 
 export interface HttpAddress {
@@ -109,6 +111,7 @@ async function stopServer(server: BunServer, graceMs: number): Promise<void> {
 
 const kvPath = "/v1/kv";
 const txnPath = "/v1/txn";
+const watchPath = "/v1/watch";
 const common = ["group", "timeoutMs"];
 const reading = [...common, "consistency", "maxStalenessMs"];
 const keyMethods = "GET, HEAD, PUT, DELETE";
@@ -119,6 +122,7 @@ class HttpDoor {
   readonly #tallies: Tallies;
   readonly #metricsText: () => Promise<string>;
   readonly #kv: HttpKv;
+  readonly #watches: HttpWatches;
   /** Bodies being received or waiting for their write. */
   readonly #bodies: ByteBudget;
   stopping = false;
@@ -129,6 +133,7 @@ class HttpDoor {
     this.#tallies = tallies;
     this.#metricsText = metricsText;
     this.#kv = new HttpKv(groups, limits);
+    this.#watches = new HttpWatches({ groups, limits, tallies });
     this.#bodies = new ByteBudget(limits.inboxBytesMax);
   }
 
@@ -210,6 +215,7 @@ class HttpDoor {
       return this.#key(request, escaped, parameters, server);
     }
     if (path === txnPath) return this.#txn(request, parameters, server);
+    if (path === watchPath) return this.#watch(request, parameters, server);
     if (adminRoute(path) !== undefined) return this.#admin(request, target, server);
     if (path === "/v1/" || path === "/v1") this.#kv.checkKey(new Uint8Array(0));
     return noSuchPath(path);
@@ -234,13 +240,18 @@ class HttpDoor {
     const key = this.#kv.checkKey(bytes);
     this.#allowTime(request, checked, server);
     if (reads) return this.#kv.get(key, checked);
-    if (request.method === "DELETE") return this.#kv.delete(key, checked);
+    if (request.method === "DELETE") {
+      return this.#kv.delete(key, checked, requestIdOf(request.headers));
+    }
     return this.#put(request, key, checked);
   }
 
   #put(request: Request, key: Uint8Array, parameters: HttpParameters): Promise<Response> {
     const bounds = this.#bodyBounds(this.#limits.valueBytesMax);
-    return withBody(request, bounds, this.#bodies, (value) => this.#kv.put(key, value, parameters));
+    const requestId = requestIdOf(request.headers);
+    return withBody(request, bounds, this.#bodies, (value) =>
+      this.#kv.put(key, value, parameters, requestId),
+    );
   }
 
   async #txn(
@@ -253,7 +264,20 @@ class HttpDoor {
     const checked = new HttpParameters(parameters, common);
     this.#allowTime(request, checked, server);
     const bounds = this.#bodyBounds(txnBodyBytesMax(this.#limits));
-    return withBody(request, bounds, this.#bodies, (body) => this.#kv.txn(body, checked));
+    const requestId = requestIdOf(request.headers);
+    return withBody(request, bounds, this.#bodies, (body) =>
+      this.#kv.txn(body, checked, requestId),
+    );
+  }
+
+  #watch(request: Request, parameters: ReadonlyMap<string, string>, server: BunServer): Response {
+    const refused = wrongMethod(request, "GET");
+    if (refused !== undefined) return refused;
+    const checked = new HttpParameters(parameters, ["group", "prefix", "key", "from"]);
+    const answer = this.#watches.start(request, checked);
+    // It lasts as long as the client wants.
+    server.timeout(request, 0);
+    return answer;
   }
 
   async #admin(
@@ -298,6 +322,6 @@ function noSuchPath(path: string): Response {
   return refusal(
     404,
     "no_such_path",
-    `There is nothing at ${path}; see /v1/kv, /v1/txn, /v1/members, /v1/transfer-leader, /v1/snapshot, /v1/compaction and /v1/status.`,
+    `There is nothing at ${path}; see /v1/kv, /v1/txn, /v1/watch, /v1/members, /v1/transfer-leader, /v1/snapshot, /v1/compaction and /v1/status.`,
   );
 }

@@ -17,6 +17,7 @@ import {
 } from "node:fs";
 import { dirname, join, resolve } from "node:path";
 import { FatalError } from "../fatal.ts";
+import { applyVersionFirst } from "../wire/versions.ts";
 import { lockFile } from "./sqlite.ts";
 import { writeFileDurably } from "./durable-file.ts";
 import { PeerLedger } from "./peer-ledger.ts";
@@ -24,6 +25,11 @@ import { fsyncDirectory, SyncError } from "./sync-latch.ts";
 
 /** Of the folder's layout; another one is refused. */
 const dataDirFormat = 1;
+/**
+ * Of a folder whose group has gone beyond the first apply version: its log and its machine hold what a build without apply versions would take for
+ * damage, and such a build refuses a format that it does not know [16].
+ */
+const raisedFormat = 2;
 
 export interface DataDirOwner {
   readonly clusterId: string;
@@ -44,6 +50,10 @@ export interface DataDir {
   readonly peers: PeerLedger;
   readonly segmentsPath: string;
   readonly watermarkPath: string;
+  /** The highest apply version of its groups, as far as `raiseApplyVersion` was told. */
+  readonly applyVersion: number;
+  /** From now on the folder is only for builds that can apply this version. Durable when it returns; blocks. */
+  raiseApplyVersion(applyVersion: number): void;
   /** Where the machine of a group keeps its files; the folder exists. */
   machinePath(group: number): string;
   /** Bytes of all files in it. Looks at names and sizes only: opening them would drop SQLite's locks [17]. */
@@ -56,6 +66,8 @@ export interface DataDir {
 export interface Identity extends DataDirOwner {
   readonly format: number;
   readonly incarnation: string;
+  /** Absent = the first one. */
+  readonly applyVersion?: number;
   /** Software that made the folder, for the curious. */
   readonly createdBy: string;
 }
@@ -78,7 +90,7 @@ export function openDataDir(
     const found = readIdentity(folder);
     if (found !== undefined) refuseOther(folder, found, owner);
     beforeChange();
-    const identity = found ?? writeIdentity(folder, owner, incarnation);
+    let identity = found ?? writeIdentity(folder, owner, incarnation);
     rmSync(join(folder, joiningName), { force: true });
     const machines = join(folder, "machine");
     mkdirSync(machines, { recursive: true, mode: 0o700 });
@@ -90,6 +102,13 @@ export function openDataDir(
       peers: new PeerLedger(folder),
       segmentsPath: join(folder, "segments"),
       watermarkPath: join(folder, "watermark"),
+      get applyVersion() {
+        return identity.applyVersion ?? applyVersionFirst;
+      },
+      raiseApplyVersion: (applyVersion) => {
+        identity = { ...identity, format: raisedFormat, applyVersion };
+        saveIdentity(folder, identity);
+      },
       machinePath: (group) => machineFolder(machines, group),
       bytes: () => bytesBelow(folder),
       close: () => lock.release(),
@@ -185,12 +204,10 @@ function parseIdentity(text: string): Identity | string {
     return "it is not JSON; bring it back from a copy, or start this node with an empty folder and a new node id";
   }
   if (typeof value !== "object" || value === null) return "it holds no identity";
-  const { format, clusterId, nodeId, incarnation, createdBy, token, tokenHash } = value as Record<
-    keyof Identity,
-    unknown
-  >;
-  if (format !== dataDirFormat) {
-    return `the folder has format ${String(format)}, this version knows ${dataDirFormat}; start the version that made it (${String(createdBy)})`;
+  const { format, clusterId, nodeId, incarnation, createdBy, token, tokenHash, applyVersion } =
+    value as Record<keyof Identity, unknown>;
+  if (format !== dataDirFormat && format !== raisedFormat) {
+    return `the folder has format ${String(format)}, this version knows ${dataDirFormat} and ${raisedFormat}; start the version that made it (${String(createdBy)})`;
   }
   if (
     typeof clusterId !== "string" ||
@@ -198,7 +215,9 @@ function parseIdentity(text: string): Identity | string {
     typeof incarnation !== "string" ||
     typeof createdBy !== "string" ||
     (token !== undefined && typeof token !== "string") ||
-    (tokenHash !== undefined && typeof tokenHash !== "string")
+    (tokenHash !== undefined && typeof tokenHash !== "string") ||
+    (applyVersion !== undefined &&
+      !(Number.isSafeInteger(applyVersion) && Number(applyVersion) > 0))
   ) {
     return "the identity is incomplete; bring it back from a copy";
   }
@@ -210,6 +229,7 @@ function parseIdentity(text: string): Identity | string {
     createdBy,
     ...(token === undefined ? {} : { token }),
     ...(tokenHash === undefined ? {} : { tokenHash }),
+    ...(applyVersion === undefined ? {} : { applyVersion: Number(applyVersion) }),
   };
 }
 
@@ -237,9 +257,13 @@ function writeIdentity(folder: string, owner: DataDirOwner, incarnation: string)
     incarnation,
     createdBy: `barge on Bun ${Bun.version}`,
   };
-  writeFileDurably(join(folder, "identity.json"), `${JSON.stringify(identity, undefined, 2)}\n`);
+  saveIdentity(folder, identity);
   fsyncDirectory(dirname(folder));
   return identity;
+}
+
+function saveIdentity(folder: string, identity: Identity): void {
+  writeFileDurably(join(folder, "identity.json"), `${JSON.stringify(identity, undefined, 2)}\n`);
 }
 
 function bytesBelow(folder: string): number {

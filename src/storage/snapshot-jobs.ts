@@ -9,6 +9,9 @@ export interface FileProof {
   readonly digest: number;
   /** Selects the index, in one row, as `value`. */
   readonly indexQuery: string;
+  /** Selects a number that must not be above this, in one row, as `value`; a file without that table passes. */
+  readonly versionQuery: string;
+  readonly versionMax: number;
 }
 
 export type SnapshotJob =

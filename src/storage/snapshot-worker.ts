@@ -88,7 +88,8 @@ function finish(path: string, proof: FileProof): boolean {
   const isWhole = digestOf(descriptor, proof) === proof.digest;
   close(path);
   fsyncDirectory(dirname(path));
-  return isWhole && indexIn(path, proof.indexQuery) === proof.index;
+  if (!isWhole || numberIn(path, proof.indexQuery) !== proof.index) return false;
+  return (numberIn(path, proof.versionQuery) ?? 0) <= proof.versionMax;
 }
 
 function digestOf(descriptor: number, { bytes, chunkBytes }: FileProof): number {
@@ -100,8 +101,8 @@ function digestOf(descriptor: number, { bytes, chunkBytes }: FileProof): number 
   return digest;
 }
 
-/** Undefined where it is no such database. */
-function indexIn(path: string, query: string): number | undefined {
+/** Undefined where it is no such database, or has no such row. */
+function numberIn(path: string, query: string): number | undefined {
   try {
     const database = openDatabase(path, { cacheKiB });
     try {

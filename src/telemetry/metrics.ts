@@ -28,6 +28,16 @@ export interface GroupQueues {
   readonly kvWalBytes: number;
 }
 
+/** Sessions and request ids of one group; their bounds are sessionsMax, requestIdsMax, sessionResultBytesMax and requestIdBytesMax. */
+export interface SessionFigures {
+  readonly open: number;
+  readonly requestIds: number;
+  readonly bytes: number;
+  /** Since the start of the process: sections that were applied before and answered again, and such as were not applied. */
+  readonly repeated: number;
+  readonly refused: number;
+}
+
 /** Snapshots of one group since the start of the process. */
 export interface SnapshotFigures {
   readonly sent: number;
@@ -36,6 +46,21 @@ export interface SnapshotFigures {
   readonly givenUp: number;
   readonly bytesSent: number;
   readonly bytesReceived: number;
+}
+
+/** Watches of one group: how many there are, and what they were told since the start of the process. */
+export interface WatchFigures {
+  /** watchesMax. */
+  readonly watches: number;
+  /** Of these, the ones that catch up, and the ones whose client does not take what it is told. */
+  readonly behind: number;
+  readonly waiting: number;
+  readonly changes: number;
+  readonly bytes: number;
+  /** Ended because what they had not been told yet was gone. */
+  readonly compacted: number;
+  /** outcomeBytesMax. */
+  readonly outcomeBytes: number;
 }
 
 /** What a scrape needs of one group; `GroupStatus` of server/groups.ts has most of it. */
@@ -54,9 +79,12 @@ export interface GroupFigures {
   readonly members: readonly { readonly voter: boolean }[];
   readonly configurationIndex: number;
   readonly joint: boolean;
+  readonly applyVersion?: number;
   readonly wounded?: { readonly index: number };
   readonly queues: GroupQueues;
+  readonly sessions: SessionFigures;
   readonly snapshots: SnapshotFigures;
+  readonly watches: WatchFigures;
 }
 
 /** What a scrape needs of the connections to and from another node. */
@@ -99,6 +127,8 @@ export class Tallies {
   httpRequests = 0;
   /** As of the last HTTP request, answers that are being sent among them. */
   httpRequestsUnderWay = 0;
+  /** Of these, watches; httpWatchesMax. */
+  httpWatches = 0;
   /** Requests in flight over all binary connections. */
   requestsWaiting = 0;
   /** Bytes of the sections among them. */
@@ -269,9 +299,39 @@ const groupRows: readonly GroupRow[] = [
     value: (group) => group.snapshots.bytesReceived,
   },
   {
+    name: "barge_group_apply_version",
+    help: "How commands take effect: 1, or from 2 on with sessions. Raised once all members can; equal on all of them at equal applied index.",
+    value: (group) => group.applyVersion ?? 1,
+  },
+  {
     name: "barge_group_wounded_to_index",
     help: "0 while this node's log is whole; else the index that it must come to again before this node votes.",
     value: (group) => group.wounded?.index ?? 0,
+  },
+  {
+    name: "barge_group_sessions",
+    help: "Sessions of clients that are open.",
+    value: (group) => group.sessions.open,
+  },
+  {
+    name: "barge_group_request_ids",
+    help: "Request ids of HTTP that are remembered.",
+    value: (group) => group.sessions.requestIds,
+  },
+  {
+    name: "barge_group_session_bytes",
+    help: "Results that are kept for clients that may ask for them again.",
+    value: (group) => group.sessions.bytes,
+  },
+  {
+    name: "barge_group_sections_repeated",
+    help: "Sections that came again and were answered with the results of the first time, since the start.",
+    value: (group) => group.sessions.repeated,
+  },
+  {
+    name: "barge_group_sections_refused",
+    help: "Sections in the log that were not applied since the start: their session was gone, or an earlier one was missing.",
+    value: (group) => group.sessions.refused,
   },
   {
     name: "barge_group_inbox_bytes",
@@ -317,6 +377,41 @@ const groupRows: readonly GroupRow[] = [
     name: "barge_group_kv_wal_bytes",
     help: "Write-ahead log of the kv file.",
     value: (group) => group.queues.kvWalBytes,
+  },
+  {
+    name: "barge_group_watches",
+    help: "Watches on this node.",
+    value: (group) => group.watches.watches,
+  },
+  {
+    name: "barge_group_watches_behind",
+    help: "Watches that are being told from further back in the log.",
+    value: (group) => group.watches.behind,
+  },
+  {
+    name: "barge_group_watches_waiting",
+    help: "Watches whose client does not take what it is told; the log keeps it for them.",
+    value: (group) => group.watches.waiting,
+  },
+  {
+    name: "barge_group_watch_changes",
+    help: "Changes of keys that watches were told.",
+    value: (group) => group.watches.changes,
+  },
+  {
+    name: "barge_group_watch_bytes",
+    help: "Bytes of the keys and values of these.",
+    value: (group) => group.watches.bytes,
+  },
+  {
+    name: "barge_group_watches_compacted",
+    help: "Watches that ended because what they had not been told yet was gone.",
+    value: (group) => group.watches.compacted,
+  },
+  {
+    name: "barge_group_outcome_bytes",
+    help: "Memory for the outcomes of commands, from which watches are told the past.",
+    value: (group) => group.watches.outcomeBytes,
   },
 ];
 
@@ -404,6 +499,12 @@ const tallyRows: readonly TallyRow[] = [
     help: "HTTP requests under way, answers that are being sent among them.",
     type: "gauge",
     value: (tallies) => tallies.httpRequestsUnderWay,
+  },
+  {
+    name: "barge_http_watches",
+    help: "Watches of HTTP clients; they count as requests under way too.",
+    type: "gauge",
+    value: (tallies) => tallies.httpWatches,
   },
   {
     name: "barge_request_bytes_waiting",

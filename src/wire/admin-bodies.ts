@@ -1,6 +1,6 @@
 /** The bodies of the operations of administration: their shapes, by which a node checks what it is sent. Pure. */
 import * as v from "valibot";
-import type { AdminOperation, CheckedAdminBody } from "./admin.ts";
+import type { AdminBodies, AdminOperation } from "./admin.ts";
 
 const u32Max = 0xffff_ffff;
 const nodeIdMax = 0xffff_fffe;
@@ -23,6 +23,7 @@ const common = {
   timeoutMs: v.optional(v.pipe(v.number(), v.integer(), v.minValue(0), v.maxValue(u32Max)), 0),
 };
 
+const u32 = v.pipe(v.number(), v.integer(), v.minValue(0), v.maxValue(u32Max));
 const whole = v.pipe(v.number(), v.safeInteger(), v.minValue(0));
 
 const memberChange = v.variant("op", [
@@ -71,14 +72,14 @@ export const adminBodies = {
     bytes: v.optional(whole),
     tailBytes: v.optional(whole),
   }),
-} as const satisfies Record<AdminOperation, v.GenericSchema>;
+  /** The node's own time where none is given; else within its bounds. */
+  sessionOpen: v.strictObject({ ...common, ttlMs: v.optional(u32) }),
+  sessionKeepAlive: v.strictObject({ ...common, session: whole }),
+  sessionClose: v.strictObject({ ...common, session: whole }),
+} as const satisfies { readonly [O in AdminOperation]: v.GenericSchema<AdminBodies[O]> };
 
-export type AdminBodies = {
-  readonly [O in keyof typeof adminBodies]: {
-    readonly given: v.InferInput<(typeof adminBodies)[O]>;
-    readonly checked: v.InferOutput<(typeof adminBodies)[O]>;
-  };
-};
+/** As a handler gets it. */
+export type CheckedAdminBody<O extends AdminOperation> = v.InferOutput<(typeof adminBodies)[O]>;
 
 /** The body in its full shape, or what is wrong with it, in words. */
 export function checkAdminBody<O extends AdminOperation>(

@@ -2,10 +2,9 @@
  * Administration: requests that are rare, and ask about or change the cluster rather than its data. A client sends one to any node (frame
  * `control`, by the name of the operation); the node checks its body, and hands it on to the leader where the row says so. Pure.
  *
- * To add one: a row in `adminOperations`; the shape of its body in admin-bodies.ts; its answer in `AdminAnswers`; a handler of the same name in
- * node/admin.ts. Command, HTTP path and SDK then call it by its name, `client.admin(name, body)`.
+ * To add one: a row in `adminOperations`; its body in `AdminBodies`, and how that is checked in admin-bodies.ts; its answer in `AdminAnswers`; a
+ * handler of the same name in node/admin.ts. Command, HTTP path and SDK then call it by its name, `client.admin(name, body)`.
  */
-import type { AdminBodies } from "./admin-bodies.ts";
 
 export interface AdminRow {
   /** Who answers: the leader of the group, or the node that was asked. */
@@ -30,17 +29,76 @@ export const adminOperations = {
   snapshot: { at: "here", changes: false },
   /** When the node that is asked cuts its log by itself; what is given is changed, until the node starts anew. */
   compaction: { at: "here", changes: false },
+  /** The node that is asked puts these into the log as commands, like any write. */
+  sessionOpen: { at: "here", changes: true },
+  sessionKeepAlive: { at: "here", changes: true },
+  sessionClose: { at: "here", changes: true },
 } as const satisfies Record<string, AdminRow>;
 
 export type AdminOperation = keyof typeof adminOperations;
 
-/** As a client gives it. */
-export type AdminBody<O extends AdminOperation> = AdminBodies[O]["given"];
+/** What every body may say besides its own. */
+interface CommonBody {
+  /** @default 0 */
+  group?: number | undefined;
+  /** How long the answer may take; 0 = the node's own bound. @default 0 */
+  timeoutMs?: number | undefined;
+}
 
-/** As a handler gets it. */
-export type CheckedAdminBody<O extends AdminOperation> = AdminBodies[O]["checked"];
+/** As a client gives them; admin-bodies.ts says what is in bounds. */
+export interface AdminBodies {
+  members: CommonBody;
+  changeMembers: CommonBody & {
+    changes: MemberWish[];
+    /** Also where the voters that would be left do not answer in their majority. @default false */
+    force?: boolean | undefined;
+  };
+  join: CommonBody & {
+    id: number;
+    address: string;
+    incarnation: string;
+    clusterId: string;
+    /** Of the cluster token; not a secret, but a sign that this cluster is meant. */
+    tokenHash: string;
+    /** Stay a learner. @default false */
+    learner?: boolean | undefined;
+  };
+  transferLeader: CommonBody & { to?: number | undefined; from?: number | undefined };
+  snapshot: CommonBody & {
+    /** Kept of the log's end. @default what the policy says */
+    tailBytes?: number | undefined;
+  };
+  compaction: CommonBody & {
+    entries?: number | undefined;
+    bytes?: number | undefined;
+    tailBytes?: number | undefined;
+  };
+  sessionOpen: CommonBody & {
+    /** @default the node's own */
+    ttlMs?: number | undefined;
+  };
+  sessionKeepAlive: CommonBody & { session: number };
+  sessionClose: CommonBody & { session: number };
+}
 
-export type MemberWish = AdminBody<"changeMembers">["changes"][number];
+export type AdminBody<O extends AdminOperation> = AdminBodies[O];
+
+/** One change of the members that is wanted. Ids from 1; addresses as `host:port`. */
+export type MemberWish =
+  | {
+      op: "add";
+      id: number;
+      address: string;
+      /** It stays a learner; else it becomes a voter once it has caught up. @default false */
+      learner?: boolean | undefined;
+    }
+  | { op: "promote"; id: number }
+  | { op: "demote"; id: number }
+  /** It is the same member, reached elsewhere from now on. */
+  | { op: "move"; id: number; address: string }
+  | { op: "remove"; id: number }
+  /** `by` comes for `id`, which goes. */
+  | { op: "replace"; id: number; by: number; address: string };
 
 export interface MemberEntry {
   readonly id: number;
@@ -120,6 +178,17 @@ export interface CompactionAnswer {
   readonly tailBytes: number;
 }
 
+/** A session, and what its client may rely on. */
+export interface SessionAnswer {
+  /** Log index of the entry that opened it. */
+  readonly session: number;
+  /** It ends when so much of the cluster's time has passed since it was last used. */
+  readonly ttlMs: number;
+  /** Results that the client has not confirmed are kept for so many sections, and so many bytes. */
+  readonly windowSections: number;
+  readonly windowBytes: number;
+}
+
 export interface AdminAnswers {
   readonly members: MembersAnswer;
   readonly changeMembers: ChangedMembersAnswer;
@@ -127,6 +196,9 @@ export interface AdminAnswers {
   readonly transferLeader: LeaderAnswer;
   readonly snapshot: SnapshotAnswer;
   readonly compaction: CompactionAnswer;
+  readonly sessionOpen: SessionAnswer;
+  readonly sessionKeepAlive: Record<never, never>;
+  readonly sessionClose: Record<never, never>;
 }
 
 export function isAdminOperation(name: string): name is AdminOperation {

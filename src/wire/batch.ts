@@ -2,7 +2,8 @@
  * The batch: the unit of the log, of replication and of storage [1, 4]. A leaf that anyone may import; pure.
  *
  * A batch is one run of bytes, immutable once sealed: a header of 48 bytes, then the body. For commands the body
- * is a concatenation of sections (section.ts); for a configuration it is that of raft/configuration; a no-op has none.
+ * is a concatenation of sections (section.ts); for a configuration it is that of raft/configuration; a no-op has none; for a raised
+ * apply version it is that version, u32 [16].
  *
  *     0 version u8 | 1 kind u8 | 2 flags u16 | 4 group u32 | 8 firstIndex u64 | 16 term u64 | 24 timeMs u64
  *     32 count u32 | 36 bodyBytes u32 | 40 prevCrc u32 | 44 crc u32 | 48 body
@@ -15,7 +16,7 @@ import { crc32 } from "node:zlib";
 export const batchVersion = 1;
 export const batchHeaderBytes = 48;
 
-export const BatchKind = { noop: 0, commands: 1, configuration: 2 } as const;
+export const BatchKind = { noop: 0, commands: 1, configuration: 2, applyVersion: 3 } as const;
 export type BatchKind = (typeof BatchKind)[keyof typeof BatchKind];
 
 /** A sealed batch: decoded header fields beside the bytes they were read from. */
@@ -89,6 +90,19 @@ export function bodyOf(batch: Batch): Uint8Array {
   return batch.bytes.subarray(batchHeaderBytes);
 }
 
+/** The version that a batch of kind `applyVersion` raises its group to [16]; 0 where its body is none. */
+export function applyVersionOf(batch: Batch): number {
+  if (batch.bytes.byteLength !== batchHeaderBytes + 4) return 0;
+  return new DataView(batch.bytes.buffer, batch.bytes.byteOffset).getUint32(batchHeaderBytes, true);
+}
+
+/** Room for the header, and the body of such a batch behind it: to be sealed. */
+export function applyVersionBytes(applyVersion: number): Uint8Array {
+  const bytes = new Uint8Array(batchHeaderBytes + 4);
+  new DataView(bytes.buffer).setUint32(batchHeaderBytes, applyVersion, true);
+  return bytes;
+}
+
 const u32 = 0x1_0000_0000;
 
 /** A u64 that must be a safe integer; NaN when it is larger, so that every comparison with it fails. */
@@ -147,7 +161,7 @@ function readBatchHeader(view: DataView, bytes: Uint8Array): Batch | undefined {
   const timeMs = readSafe(view, 24);
   const count = view.getUint32(32, true);
   const wellFormed =
-    kind <= BatchKind.configuration &&
+    kind <= BatchKind.applyVersion &&
     view.getUint16(2, true) === 0 &&
     firstIndex >= 1 &&
     term >= 0 &&

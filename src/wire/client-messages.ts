@@ -259,6 +259,12 @@ export function requestOf(payload: Uint8Array, fieldsBytes: number): number | un
   return request >= 0 ? request : undefined;
 }
 
+/** The group of a `write` that is not decoded; undefined where there is none. */
+export function groupOfWrite(payload: Uint8Array, fieldsBytes: number): number | undefined {
+  if (fieldsBytes !== writeFieldsBytes || payload.byteLength < fieldsBytes) return undefined;
+  return viewOf(payload).getUint32(8, true);
+}
+
 /** Reads a node's reply; undefined where it is malformed. Results and answers are views into `payload`, their crc checked. */
 export function decodeServerReply(
   type: number,

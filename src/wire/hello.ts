@@ -31,6 +31,8 @@ export function decodeHello(payload: Uint8Array, fieldsBytes: number): Hello | u
   const base = { role, versionMin, versionMax, features, software };
   if (role === "client") return base;
   const { clusterId, nodeId, incarnation, address, configurationIndex, expectNodeId } = map;
+  const applyVersions = applyVersionsOf(map);
+  if (applyVersions === undefined) return undefined;
   if (!isText(clusterId) || !isNumber(nodeId, 1, u32Max) || !isText(incarnation)) return undefined;
   if (address !== undefined && !isText(address)) return undefined;
   if (expectNodeId !== undefined && !isNumber(expectNodeId, 1, u32Max)) return undefined;
@@ -45,6 +47,7 @@ export function decodeHello(payload: Uint8Array, fieldsBytes: number): Hello | u
     incarnation,
     ...(address === undefined ? {} : { address }),
     ...(configurationIndex === undefined ? {} : { configurationIndex }),
+    ...applyVersions,
     ...(expectNodeId === undefined ? {} : { expectNodeId }),
   };
 }
@@ -65,8 +68,9 @@ export function decodeHelloReply(payload: Uint8Array, fieldsBytes: number): Hell
     isNumber(frameBytesMax, 1, u32Max) &&
     isNumber(sectionBytesMax, 1, u32Max) &&
     isNumber(leader, 0, u32Max);
-  const members = membersOf(map["members"]);
-  if (!wellFormed || members === undefined) return undefined;
+  const members = readMembers(map["members"]);
+  const applyVersions = applyVersionsOf(map);
+  if (!wellFormed || members === undefined || applyVersions === undefined) return undefined;
   const reply = {
     version,
     features,
@@ -78,6 +82,7 @@ export function decodeHelloReply(payload: Uint8Array, fieldsBytes: number): Hell
     sectionBytesMax,
     members,
     leader,
+    ...applyVersions,
   };
   if (error === undefined) return reply;
   if (!isRecord(error)) return undefined;
@@ -98,7 +103,21 @@ function decodeMap(payload: Uint8Array, fieldsBytes: number): Record<string, unk
   return isRecord(map) ? map : undefined;
 }
 
-function membersOf(value: unknown): Record<string, string> | undefined {
+/** Both are absent in a hello of the first version. */
+function applyVersionsOf(
+  map: Record<string, unknown>,
+): Pick<Hello, "applyVersion" | "applyVersionMax"> | undefined {
+  const { applyVersion, applyVersionMax } = map;
+  if (applyVersion !== undefined && !isNumber(applyVersion, 1, u32Max)) return undefined;
+  if (applyVersionMax !== undefined && !isNumber(applyVersionMax, 1, u32Max)) return undefined;
+  return {
+    ...(applyVersion === undefined ? {} : { applyVersion }),
+    ...(applyVersionMax === undefined ? {} : { applyVersionMax }),
+  };
+}
+
+/** Members as `host:port` by node id; undefined where they are not. */
+export function readMembers(value: unknown): Record<string, string> | undefined {
   if (!isRecord(value)) return undefined;
   const entries = Object.entries(value);
   if (entries.length > membersMax) return undefined;

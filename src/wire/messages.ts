@@ -40,6 +40,12 @@ export const FrameType = {
   errorReply: 68,
   control: 69,
   controlReply: 70,
+  notice: 71,
+  watch: 72,
+  watchCredit: 73,
+  watchStop: 74,
+  watchChanges: 75,
+  watchEnded: 76,
 } as const;
 export type FrameType = (typeof FrameType)[keyof typeof FrameType];
 
@@ -276,12 +282,17 @@ export interface Hello {
   readonly address?: string;
   /** Log index of the dialler's configuration: who has an older one may not know a member of it yet. */
   readonly configurationIndex?: number;
+  /** Highest apply version that the dialler can, and the one in force there; absent = 1 [16]. */
+  readonly applyVersionMax?: number;
+  readonly applyVersion?: number;
   /** The id that the dialler expects at the other end. */
   readonly expectNodeId?: number;
 }
 
 export interface HelloReply {
+  /** The one that both speak on this connection; 0 where there is none. */
   readonly version: number;
+  /** Those that both know. */
   readonly features: number;
   readonly software: string;
   readonly clusterId: string;
@@ -294,6 +305,9 @@ export interface HelloReply {
   readonly members: Record<string, string>;
   /** Leader of group 0 if known, else 0. */
   readonly leader: number;
+  /** Highest apply version that this node can, and the one in force; absent = 1 [16]. */
+  readonly applyVersionMax?: number;
+  readonly applyVersion?: number;
   /** A refusal: the connection is closed after it. */
   readonly error?: { readonly code: string; readonly message: string };
 }
@@ -369,6 +383,19 @@ export interface ControlReply {
   readonly type: "controlReply";
   readonly request: number;
   readonly body: unknown;
+}
+
+/** A node tells its clients of a change; see notice.ts. */
+export interface Notice {
+  readonly type: "notice";
+  readonly group: number;
+  /** Of the leader that is named: who is told of several believes the highest. */
+  readonly term: number;
+  readonly leader: number;
+  /** Log index of the configuration: the same for the members. */
+  readonly configurationIndex: number;
+  /** `host:port` by node id. */
+  readonly members: Record<string, string>;
 }
 
 export type ClientRequest = WriteRequest | ReadRequest | ControlRequest;

@@ -14,7 +14,12 @@ import { readSafe, writeSafe } from "./batch.ts";
 export const sectionVersion = 1;
 export const sectionHeaderBytes = 40;
 
-export const SectionKind = { plain: 0, session: 1, keyed: 2 } as const;
+/**
+ * `plain` is applied as often as it is in the log. `session` carries the commands from `firstSeq` on of the session that log index `session`
+ * opened. `keyed` is one command under a request id, whose digest lies in `session`, `firstSeq` and `doneUpTo`. `control` opens, keeps alive or
+ * closes a session (session-commands.ts); nodes lay it out, never clients.
+ */
+export const SectionKind = { plain: 0, session: 1, keyed: 2, control: 3 } as const;
 export type SectionKind = (typeof SectionKind)[keyof typeof SectionKind];
 
 export interface SectionHeader {
@@ -22,9 +27,11 @@ export interface SectionHeader {
   readonly count: number;
   readonly bodyBytes: number;
   readonly crc: number;
-  /** Session id, 0 for a plain section. */
+  /** Session id: the log index of the entry that opened it. 0 for a plain section. */
   readonly session: number;
+  /** Number of the first command within its session, whose commands count from 1. */
   readonly firstSeq: number;
+  /** The results of the session's commands up to this one have arrived: the node need not keep them. */
   readonly doneUpTo: number;
 }
 
@@ -33,34 +40,46 @@ export interface SectionHeader {
  * The whole section is `sectionHeaderBytes + bodyBytes` long.
  */
 export function readSectionHeader(bytes: Uint8Array, offset: number): SectionHeader | undefined {
-  if (bytes.byteLength - offset < sectionHeaderBytes) return undefined;
-  const view = new DataView(bytes.buffer, bytes.byteOffset + offset, sectionHeaderBytes);
-  const kind = view.getUint8(0);
-  const count = view.getUint32(4, true);
-  const bodyBytes = view.getUint32(8, true);
-  const session = readSafe(view, 16);
-  const firstSeq = readSafe(view, 24);
-  const doneUpTo = readSafe(view, 32);
-  const wellFormed =
-    kind <= SectionKind.keyed &&
-    view.getUint8(1) === sectionVersion &&
-    view.getUint16(2, true) === 0 &&
-    count >= 1 &&
-    count <= bodyBytes / 4 &&
-    bodyBytes <= bytes.byteLength - offset - sectionHeaderBytes &&
-    session >= 0 &&
-    firstSeq >= 0 &&
-    doneUpTo >= 0;
-  if (!wellFormed) return undefined;
-  return {
-    kind: kind as SectionKind,
-    count,
-    bodyBytes,
-    crc: view.getUint32(12, true),
-    session,
-    firstSeq,
-    doneUpTo,
-  };
+  const reader = new SectionReader();
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  if (!reader.read(view, offset)) return undefined;
+  const { kind, count, bodyBytes, crc, session, firstSeq, doneUpTo } = reader;
+  return { kind, count, bodyBytes, crc, session, firstSeq, doneUpTo };
+}
+
+/** Reads one header after the other into the same fields, so that apply allots nothing per section. */
+export class SectionReader implements SectionHeader {
+  kind: SectionKind = SectionKind.plain;
+  count = 0;
+  bodyBytes = 0;
+  crc = 0;
+  session = 0;
+  firstSeq = 0;
+  doneUpTo = 0;
+
+  /** False where the section at `offset` is not well formed or does not fit. */
+  read(view: DataView, offset: number): boolean {
+    if (view.byteLength - offset < sectionHeaderBytes) return false;
+    const kind = view.getUint8(offset);
+    this.count = view.getUint32(offset + 4, true);
+    this.bodyBytes = view.getUint32(offset + 8, true);
+    this.crc = view.getUint32(offset + 12, true);
+    this.session = readSafe(view, offset + 16);
+    this.firstSeq = readSafe(view, offset + 24);
+    this.doneUpTo = readSafe(view, offset + 32);
+    this.kind = kind as SectionKind;
+    return (
+      kind <= SectionKind.control &&
+      view.getUint8(offset + 1) === sectionVersion &&
+      view.getUint16(offset + 2, true) === 0 &&
+      this.count >= 1 &&
+      this.count <= this.bodyBytes / 4 &&
+      this.bodyBytes <= view.byteLength - offset - sectionHeaderBytes &&
+      this.session >= 0 &&
+      this.firstSeq >= 0 &&
+      this.doneUpTo >= 0
+    );
+  }
 }
 
 /** True when the section at `offset` has the crc that its header claims. The header must be well formed. */
@@ -95,6 +114,22 @@ export function sealSection(
 
 /** Lays out whole commands as one plain section. For tests, the HTTP door and single writes; the SDK fills a pooled buffer itself. */
 export function plainSection(commands: readonly Uint8Array[]): Uint8Array {
+  return layOutSection(commands, plainIdentity);
+}
+
+export type SectionIdentity = Pick<SectionHeader, "kind" | "session" | "firstSeq" | "doneUpTo">;
+
+const plainIdentity: SectionIdentity = {
+  kind: SectionKind.plain,
+  session: 0,
+  firstSeq: 0,
+  doneUpTo: 0,
+};
+
+export function layOutSection(
+  commands: readonly Uint8Array[],
+  identity: SectionIdentity,
+): Uint8Array {
   let bodyBytes = 0;
   for (const command of commands) bodyBytes += 4 + command.byteLength;
   const bytes = new Uint8Array(sectionHeaderBytes + bodyBytes);
@@ -105,14 +140,7 @@ export function plainSection(commands: readonly Uint8Array[]): Uint8Array {
     bytes.set(command, at + 4);
     at += 4 + command.byteLength;
   }
-  sealSection(bytes, 0, {
-    kind: SectionKind.plain,
-    count: commands.length,
-    bodyBytes,
-    session: 0,
-    firstSeq: 0,
-    doneUpTo: 0,
-  });
+  sealSection(bytes, 0, { ...identity, count: commands.length, bodyBytes });
   return bytes;
 }
 

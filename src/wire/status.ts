@@ -33,6 +33,16 @@ export interface SnapshotStatus {
   };
 }
 
+/** What a group knows of its clients. */
+export interface SessionStatus {
+  /** Sessions that are open. */
+  readonly open: number;
+  /** Request ids that are remembered. */
+  readonly requestIds: number;
+  /** Results that are kept for both, in bytes. */
+  readonly bytes: number;
+}
+
 export interface GroupStatus {
   readonly id: number;
   readonly role: string;
@@ -48,6 +58,12 @@ export interface GroupStatus {
   readonly logBytes: number;
   /** Eight hex digits: equal on all nodes at equal appliedIndex. */
   readonly stateHash: string;
+  /** How commands take effect here [16]: 1, or from 2 on with sessions. Absent in the answer of an older build: 1. */
+  readonly applyVersion?: number;
+  /** On the leader, where a higher one is possible: the members that cannot yet, or are not connected. */
+  readonly applyVersionWaitsFor?: readonly number[];
+  /** Absent in the answer of an older build. */
+  readonly sessions?: SessionStatus;
   readonly members: readonly MemberStatus[];
   /** Log index that the configuration in force came with. */
   readonly configurationIndex: number;
@@ -73,6 +89,11 @@ export interface NodeStatus {
   readonly nodeId: number;
   readonly clusterId: string;
   readonly version: string;
+  /** Protocol versions that this node speaks, and the highest apply version that it takes part in. Absent in the answer of an older build. */
+  readonly protocolVersions?: { readonly versionMin: number; readonly versionMax: number };
+  readonly applyVersionMax?: number;
+  /** Nodes that this one does not understand, and what to do; absent where there is none. */
+  readonly incompatible?: readonly { readonly nodeId: number; readonly message: string }[];
   readonly uptimeSeconds: number;
   readonly diskBytes: number;
   readonly health: "ok" | "no_leader" | "stopping" | "read_only" | "wounded" | "removed";

@@ -14,6 +14,7 @@ const scratch = mkdtempSync(join(tmpdir(), "barge-bench-test-"));
 afterAll(() => rmSync(scratch, { recursive: true, force: true }));
 
 const flags: BenchFlags = {
+  session: true,
   inFlight: 20,
   connections: 2,
   batch: 1,
@@ -53,7 +54,9 @@ function answering(): FakeNode {
   const node = new FakeNode();
   node.answersControl = true;
   node.answer = (_, request: Received) => {
-    if (request.type === "control") node.control(request, status(node));
+    if (request.type === "control" && request.operation !== "status") {
+      node.refuse(request, new BargeError("bad_request", "no such operation"));
+    } else if (request.type === "control") node.control(request, status(node));
     else if (request.type === "write") node.applied(request);
     else node.read(request, () => ({ code: 0, bytes: entry(1, "value") }));
   };
@@ -65,6 +68,7 @@ test("the document has the agreed shape, in every mode", async () => {
   const modes = [
     loadPlan("put", flags),
     loadPlan("put", { ...flags, batch: 10 }),
+    loadPlan("put", { ...flags, session: false }),
     loadPlan("get", flags),
     loadPlan("mixed", { ...flags, batch: 3 }),
     loadPlan("put", { ...flags, rate: 500 }),
@@ -82,6 +86,7 @@ test("the document has the agreed shape, in every mode", async () => {
       valueBytes: 64,
       seconds: number,
       groups: 1,
+      session: plan.session,
       latencyMs: { p50: number, p90: number, p99: number, p999: number, max: number },
       errors: 0,
       unknown: 0,

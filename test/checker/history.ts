@@ -30,4 +30,11 @@ export interface Operation {
   /** get: the value and revision that it saw (revision 0 = absent). A failed compareAndPut: the revision that it met. */
   readonly seenValue: string;
   readonly seenRevision: number;
+  /**
+   * Operations with the same number are the parts, one for each key, of a transaction or of a read of many keys: they take effect at one
+   * moment. A part that may or may not have written is `unknown` where that is not known.
+   */
+  readonly transaction?: number;
+  /** Writes of one session take effect in the order of their calls. */
+  readonly session?: number;
 }

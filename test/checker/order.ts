@@ -31,11 +31,16 @@ function checkRealTime(done: readonly Operation[]): string | undefined {
 }
 
 function checkIndexesUnique(done: readonly Operation[]): string | undefined {
-  const seen = new Set<number>();
-  for (const { kind, index, key } of done) {
+  const seen = new Map<number, Operation>();
+  for (const operation of done) {
+    const { kind, index, key, transaction } = operation;
     if (kind === "get") continue;
-    if (seen.has(index)) return `two acknowledged writes have index ${index} (${key})`;
-    seen.add(index);
+    const other = seen.get(index);
+    const together = transaction !== undefined && transaction === other?.transaction;
+    if (other !== undefined && !together) {
+      return `two acknowledged writes have index ${index} (${other.key}, ${key})`;
+    }
+    seen.set(index, operation);
   }
   return undefined;
 }

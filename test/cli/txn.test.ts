@@ -52,14 +52,15 @@ test("takes a lock once: text in, lines out, status 1 when the compares do not h
       { op: "range", limit: 1 },
     ],
   };
-  const first = await txn(lock);
+  const first = await txn(lock, "--no-session");
   const revision = Number(/revision ([0-9]+)/.exec(first.out)![1]);
   expect(first).toEqual({
     status: 0,
     out: `succeeded: revision ${revision}\nput\tlock\ndelete\tnone\tthere was no such key\n`,
     err: "",
   });
-  expect(await txn(lock)).toEqual({
+  // Nothing else was written in between.
+  expect(await txn(lock, "--no-session")).toEqual({
     status: 1,
     out:
       `the compares did not hold: revision ${revision + 1}\n` +
@@ -80,7 +81,9 @@ test("--json prints what HTTP answers, and takes its body with --base64, from a 
     ],
   };
   await Bun.write(file, JSON.stringify(body));
-  const mine = JSON.parse((await txn("", "--base64", "--json", file)).out) as object;
+  const mine = JSON.parse(
+    (await txn("", "--no-session", "--base64", "--json", file)).out,
+  ) as object;
   const response = await fetch(`${node.url}/v1/txn`, {
     method: "POST",
     body: JSON.stringify(body),

@@ -31,10 +31,14 @@ export class FakeNode implements Disposable {
   readonly connections: Connection[] = [];
   /** Answers at once where set; else requests wait for the test. */
   answer: ((node: FakeNode, request: Received) => void) | undefined;
+  /** Sessions are opened here and seen by no test; else there are none, and clients write without. */
+  sessions: { ttlMs: number; windowSections: number } | undefined;
+  sessionsOpened = 0;
   /** False: control requests are refused here and seen by no test. */
   answersControl = false;
   hello: Partial<HelloReply> = {};
   nextIndex = 1;
+  readonly sessionCalls: string[] = [];
   readonly nodeId: number;
   readonly #listener: Listener;
   #wake: (() => void)[] = [];
@@ -148,6 +152,7 @@ export class FakeNode implements Disposable {
   }
 
   #take(request: Received): void {
+    if (request.type === "control" && this.sessions !== undefined && this.#session(request)) return;
     // The client asks now and then who leads: no business of most tests.
     if (request.type === "control" && !this.answersControl) {
       return this.refuse(request, statusRefused);
@@ -155,6 +160,19 @@ export class FakeNode implements Disposable {
     this.received.push(request);
     this.answer?.(this, request);
     this.#woken();
+  }
+
+  #session(request: ControlRequest & { readonly connection: Connection }): boolean {
+    const { operation } = request;
+    if (operation === "sessionOpen") {
+      this.sessionsOpened++;
+      this.control(request, { session: this.nextIndex++, windowBytes: 1, ...this.sessions });
+    } else if (operation === "sessionKeepAlive" || operation === "sessionClose") {
+      this.sessionCalls.push(operation);
+      this.control(request, {});
+    } else return false;
+    this.#woken();
+    return true;
   }
 
   #woken(): void {

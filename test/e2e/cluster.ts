@@ -35,12 +35,34 @@ export interface ClusterOptions {
   readonly flags?: readonly string[];
   /** Data folder of a node, where it is not the usual one. */
   readonly dataDir?: (id: number) => string | undefined;
+  /** Where a node runs, where that is not simply on loopback; asked once for each node. */
+  readonly place?: (id: number) => NodePlace;
+  /** Of all nodes, at first. */
+  readonly build?: Build;
   /** Through which the nodes reach each other; without one directly. */
   readonly network?: PeerNetwork;
-  /** A module that each node loads first, and what is added to its environment. */
-  readonly preload?: string;
-  readonly environment?: (id: number) => Readonly<Record<string, string>>;
 }
+
+/** All as `host:port`. */
+export interface NodePlace {
+  readonly listen: string;
+  /** Where others reach the binary port. */
+  readonly advertise: string;
+  readonly http: string;
+  /** What starts the program there. */
+  readonly command?: readonly string[];
+  readonly environment?: Readonly<Record<string, string>>;
+}
+
+/** What a node runs: builds.ts has others. */
+export interface Build {
+  readonly name: string;
+  /** Up to the program. */
+  readonly bunArguments: readonly string[];
+  readonly environment: Readonly<Record<string, string>>;
+}
+
+export const thisBuild: Build = { name: "this", bunArguments: [program], environment: {} };
 
 /** Runs `body` on a cluster that serves; whatever happens, nothing of it is left. A failure shows what each node said last. */
 export async function withCluster(
@@ -63,44 +85,46 @@ export class TestCluster implements AsyncDisposable {
   readonly nodes: TestNode[];
   readonly members: string;
   readonly #flags: readonly string[];
+  readonly #place: (id: number) => NodePlace;
   /** Nodes that were members once. */
   readonly #former: TestNode[] = [];
 
   /** Starts nothing yet. */
-  constructor(options: ClusterOptions = {}) {
-    const { nodes: count = 3, flags = [], dataDir, network, preload, environment } = options;
+  constructor({
+    nodes: count = 3,
+    flags = [],
+    dataDir,
+    place = loopbackPlace,
+    build = thisBuild,
+    network,
+  }: ClusterOptions = {}) {
     this.dir = mkdtempSync(join(tmpdir(), "barge-e2e-"));
-    const ports = freePorts(2 * count);
-    const ids = Array.from({ length: count }, (_, i) => i + 1);
     this.#flags = flags;
-    const known = network?.host ?? host;
-    this.members = ids.map((id) => `${id}=${known}:${ports[2 * id - 2]}`).join(",");
-    for (const id of ids) network?.listen(id, ports[2 * id - 2]!);
-    this.nodes = ids.map(
-      (id) =>
+    this.#place = place;
+    const places = Array.from({ length: count }, (_, at) => ({ id: at + 1, ...place(at + 1) }));
+    this.members = places
+      .map(({ id, advertise }) => `${id}=${network?.listen(id, advertise) ?? advertise}`)
+      .join(",");
+    this.nodes = places.map(
+      (each) =>
         new TestNode({
-          id,
-          dataDir: dataDir?.(id) ?? join(this.dir, `node${id}`),
-          logFile: join(this.dir, `node${id}.log`),
-          binary: `${host}:${ports[2 * id - 2]}`,
-          http: `${host}:${ports[2 * id - 1]}`,
+          ...each,
+          dataDir: dataDir?.(each.id) ?? join(this.dir, `node${each.id}`),
+          logFile: join(this.dir, `node${each.id}.log`),
           flags: [`--initial-members=${this.members}`, ...flags],
-          preload,
-          environment: environment?.(id),
         }),
     );
+    for (const node of this.nodes) node.build = build;
   }
 
   /** A node more, with an id that nobody had, that will ask the others to be added. Starts nothing yet. */
   join(more: readonly string[] = []): TestNode {
-    const [binary, http] = freePorts(2).map((port) => `${host}:${port}`) as [string, string];
     const id = Math.max(...[...this.nodes, ...this.#former].map((node) => node.id)) + 1;
     const node = new TestNode({
+      ...this.#place(id),
       id,
       dataDir: join(this.dir, `node${id}`),
       logFile: join(this.dir, `node${id}.log`),
-      binary,
-      http,
       flags: [`--join=${this.endpoints}`, ...this.#flags, ...more],
     });
     this.nodes.push(node);
@@ -182,33 +206,33 @@ export class TestCluster implements AsyncDisposable {
   }
 }
 
-export interface TestNodeOptions {
+export interface TestNodeOptions extends NodePlace {
   readonly id: number;
   readonly dataDir: string;
   readonly logFile: string;
-  readonly binary: string;
-  readonly http: string;
   readonly flags: readonly string[];
-  readonly preload?: string | undefined;
-  readonly environment?: Readonly<Record<string, string>> | undefined;
 }
 
 export class TestNode {
   readonly id: number;
   readonly dataDir: string;
-  /** `host:port`. */
+  /** `host:port` at which others reach it. */
   readonly binary: string;
   readonly http: string;
+  /** From the next start on. */
+  build: Build = thisBuild;
   readonly #options: TestNodeOptions;
   #child: Subprocess<"pipe", "ignore", number> | undefined;
   #paused = false;
+  #endAsked = false;
+  #unexpectedEnd: string | undefined;
   /** Where its present life begins in the log file. */
   #logStart = 0;
 
   constructor(options: TestNodeOptions) {
     this.id = options.id;
     this.dataDir = options.dataDir;
-    this.binary = options.binary;
+    this.binary = options.advertise;
     this.http = options.http;
     this.#options = options;
   }
@@ -217,31 +241,47 @@ export class TestNode {
     return this.#child !== undefined;
   }
 
+  /** Of the process that runs. */
+  get pid(): number {
+    if (this.#child === undefined) throw new Error(`node ${this.id} does not run`);
+    return this.#child.pid;
+  }
+
   get paused(): boolean {
     return this.#paused;
   }
 
-  get pid(): number | undefined {
-    return this.#child?.pid;
+  /** How it ended without having been told to, in any of its lives. */
+  get unexpectedEnd(): string | undefined {
+    return this.#unexpectedEnd;
   }
 
   /** `more` replaces flags of the same name. Does nothing where it runs. */
   start(more: readonly string[] = []): void {
     if (this.#child !== undefined) return;
-    const { id, dataDir, binary, http, flags, logFile, preload, environment } = this.#options;
+    const { id, dataDir, listen, advertise, http, flags, logFile, command, environment } =
+      this.#options;
     const log = openSync(logFile, "a");
     this.#logStart = readFileSync(logFile).byteLength;
     const replaced = new Set(more.map(flagName));
     const all = [
       `--node-id=${id}`,
       `--data-dir=${dataDir}`,
-      `--listen=${binary}`,
+      `--listen=${listen}`,
+      ...(advertise === listen ? [] : [`--advertise=${advertise}`]),
       `--http-listen=${http}`,
       ...flags,
     ].filter((flag) => !replaced.has(flagName(flag)));
-    const first = preload === undefined ? [] : ["--preload", preload];
     const child = Bun.spawn(
-      [process.execPath, ...first, program, "serve", ...all, ...more, "--exit-with-parent"],
+      [
+        ...(command ?? []),
+        process.execPath,
+        ...this.build.bunArguments,
+        "serve",
+        ...all,
+        ...more,
+        "--exit-with-parent",
+      ],
       {
         stdin: "pipe",
         stdout: "ignore",
@@ -250,6 +290,7 @@ export class TestNode {
           PATH: process.env["PATH"] ?? "",
           HOME: process.env["HOME"] ?? "",
           ...environment,
+          ...this.build.environment,
         },
       },
     );
@@ -257,6 +298,7 @@ export class TestNode {
     alive.add(child);
     this.#child = child;
     this.#paused = false;
+    this.#endAsked = false;
     void this.#gone(child);
   }
 
@@ -270,12 +312,14 @@ export class TestNode {
 
   /** `kill -9`; resolves once it is gone. */
   async kill(): Promise<void> {
+    this.#endAsked = true;
     const child = this.#signal("SIGKILL");
     if (child !== undefined) await this.#gone(child);
   }
 
   /** SIGTERM; resolves once it has ended. */
   async terminate(): Promise<Ended> {
+    this.#endAsked = true;
     const child = this.#signal("SIGTERM");
     if (child === undefined) throw new Error(`node ${this.id} does not run`);
     return this.#ended(child);
@@ -335,7 +379,11 @@ export class TestNode {
   async #gone(child: Subprocess): Promise<void> {
     await child.exited;
     alive.delete(child);
-    if (this.#child === child) this.#child = undefined;
+    if (this.#child !== child) return;
+    this.#child = undefined;
+    if (this.#endAsked) return;
+    const how = child.signalCode ?? `status ${child.exitCode}`;
+    this.#unexpectedEnd ??= `node ${this.id} ended with ${how}: ${this.logTail().slice(-500)}`;
   }
 
   async #ended(child: Subprocess<"pipe", "ignore", number>): Promise<Ended> {
@@ -373,7 +421,12 @@ function flagName(flag: string): string {
 /** A port is taken once its node runs, and that may be later than another cluster looks for one. */
 const handedOut = new Set<number>();
 
-function freePorts(count: number): number[] {
+export function loopbackPlace(): NodePlace {
+  const [binary, http] = freePorts(2).map((port) => `${host}:${port}`) as [string, string];
+  return { listen: binary, advertise: binary, http };
+}
+
+export function freePorts(count: number): number[] {
   const ports: number[] = [];
   while (ports.length < count) {
     const port = portMin + Math.floor(Math.random() * portCount);

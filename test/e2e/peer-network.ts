@@ -11,6 +11,8 @@ import { decodeHello } from "../../src/wire/hello.ts";
 import { FrameType } from "../../src/wire/messages.ts";
 
 const nodeHost = "127.0.0.1";
+/** Where the nodes find each other: on the ports that each has itself, for another port would be taken for a slip. */
+const networkHost = "127.0.0.2";
 const helloBytesMax = 65_536;
 /** What is sent ahead of the rate before the sender has to wait. */
 const aheadMs = 4;
@@ -34,11 +36,9 @@ export class PeerNetwork implements AsyncDisposable {
   /** Of each node to each other one. */
   bytesPerSecond = Infinity;
 
-  /** Where the nodes find each other: on the ports that each has itself, for another port would be taken for a slip. */
-  readonly host: string = "127.0.0.2";
-
-  /** Takes connections for node `to`, and passes them on to the same port of where it listens itself. */
-  listen(to: number, port: number): void {
+  /** Takes connections for node `to`, which listens at `address` itself; returns where the others find it. */
+  listen(to: number, address: string): string {
+    const port = Number(address.split(":")[1]);
     const server = createServer((dialled) => {
       const accepted = connect({ host: nodeHost, port });
       const link: Link = { from: undefined, to, dialled, accepted, late: [] };
@@ -54,8 +54,9 @@ export class PeerNetwork implements AsyncDisposable {
       this.#passOn(link, accepted, dialled);
       if (this.#cut.has(to)) this.#hold(link);
     });
-    server.listen(port, this.host);
+    server.listen(port, networkHost);
     this.#servers.push(server);
+    return `${networkHost}:${port}`;
   }
 
   /** Node `id` and the others hear nothing of each other from now on. */

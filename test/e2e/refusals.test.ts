@@ -91,7 +91,8 @@ test(
         new TestNode({
           id: 1,
           dataDir,
-          binary,
+          listen: binary,
+          advertise: binary,
           http,
           logFile: join(dir, `${name}.log`),
           flags: [],

@@ -16,7 +16,14 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { crc32 } from "node:zlib";
 import { Random } from "../sim/random.ts";
-import { type TestCluster, type TestNode, until, withCluster } from "./cluster.ts";
+import {
+  loopbackPlace,
+  thisBuild,
+  type TestCluster,
+  type TestNode,
+  until,
+  withCluster,
+} from "./cluster.ts";
 import { PeerNetwork } from "./peer-network.ts";
 import { numberFlags } from "./script-flags.ts";
 import {
@@ -48,6 +55,7 @@ const arrivesMsMax = 60_000 + (flags.rate === 0 ? 0 : (2_000 * flags.megabytes) 
 const faults = ["sender killed", "receiver killed", "connections reset"] as const;
 type Fault = (typeof faults)[number];
 
+const preload = join(import.meta.dir, "snapshot-failpoints.ts");
 const folder = mkdtempSync(join(tmpdir(), "barge-snapshot-kills-"));
 const random = new Random(flags.seed);
 const value = Buffer.alloc(valueBytes);
@@ -61,8 +69,11 @@ try {
   const options = {
     network,
     flags: ["--compact-bytes", "64000000", "--compact-tail-bytes", "4000000"],
-    preload: join(import.meta.dir, "snapshot-failpoints.ts"),
-    environment: (id: number) => ({ [failpointVariable]: failpointFile(id) }),
+    build: { ...thisBuild, bunArguments: ["--preload", preload, ...thisBuild.bunArguments] },
+    place: (id: number) => ({
+      ...loopbackPlace(),
+      environment: { [failpointVariable]: failpointFile(id) },
+    }),
   };
   await withCluster(options, (cluster) => run(cluster, network));
 } catch (error) {
@@ -230,7 +241,7 @@ function hasReached(node: TestNode): boolean {
 
 /** Nothing where it is gone. */
 function signal(node: TestNode, name: NodeJS.Signals): void {
-  if (node.pid !== undefined) process.kill(node.pid, name);
+  if (node.running) process.kill(node.pid, name);
 }
 
 function machineFiles(node: TestNode): string[] {

@@ -109,7 +109,7 @@ async function transfer(
     );
   }
   const { index, bytes } = snapshot;
-  const proof = { index, bytes, chunkBytes, digest };
+  const proof = { index, bytes, chunkBytes, digest, applyVersionMax: 2 };
   return { incoming, ok: await new Promise((done) => incoming.finish(proof, done)) };
 }
 

@@ -576,7 +576,9 @@ describe("kv", () => {
       [put("a"), put("b")],
       [put("c"), encodeKvDelete(text("x"))],
     ]);
-    const found = { entries: new Map(), meta: { appliedIndex: 2, stateHash: 0, timeMs: 0 } };
+    const sessions = new Uint8Array(0);
+    const meta = { appliedIndex: 2, stateHash: 0, timeMs: 0, applyVersion: 1, sessions };
+    const found = { entries: new Map(), meta };
     const file = new SimKvFile({ random: () => 0, schedule: () => undefined }, found);
     const machine = new KvMachine({ file, limits, nowMs: () => 0 });
     expect(machine.open()).toBe(2);

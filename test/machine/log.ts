@@ -1,6 +1,13 @@
 /** A log of sealed batches for tests of state machines, and sinks that keep what they are told. */
-import { BatchKind, batchHeaderBytes, sealBatch, type Batch } from "../../src/wire/batch.ts";
-import { plainSection } from "../../src/wire/section.ts";
+import type { ErrorCode } from "../../src/errors.ts";
+import {
+  applyVersionBytes,
+  BatchKind,
+  batchHeaderBytes,
+  sealBatch,
+  type Batch,
+} from "../../src/wire/batch.ts";
+import { plainSection, readSectionHeader } from "../../src/wire/section.ts";
 import type { AnswerSink, ResultSink } from "../../src/machine/machine.ts";
 
 export class TestLog {
@@ -18,11 +25,27 @@ export class TestLog {
     return this.addBody(Buffer.concat(sections.map(plainSection)), count, BatchKind.commands);
   }
 
-  addBody(body: Uint8Array, count: number, kind: BatchKind): Batch {
+  /** Whole sections as they are, in one batch, at that cluster time. */
+  addSections(sections: readonly Uint8Array[], timeMs?: number): Batch {
+    const count = sections.reduce((sum, each) => sum + readSectionHeader(each, 0)!.count, 0);
+    return this.addBody(Buffer.concat(sections), count, BatchKind.commands, timeMs);
+  }
+
+  raise(applyVersion: number): Batch {
+    const body = applyVersionBytes(applyVersion).subarray(batchHeaderBytes);
+    return this.addBody(body, 1, BatchKind.applyVersion);
+  }
+
+  addBody(
+    body: Uint8Array,
+    count: number,
+    kind: BatchKind,
+    timeMs: number = this.#next * 10,
+  ): Batch {
     const bytes = new Uint8Array(batchHeaderBytes + body.byteLength);
     bytes.set(body, batchHeaderBytes);
     const header = { group: 0, kind, firstIndex: this.#next, count, term: 1, prevCrc: this.#crc };
-    const batch = sealBatch({ ...header, timeMs: this.#next * 10 }, bytes);
+    const batch = sealBatch({ ...header, timeMs }, bytes);
     this.batches.push(batch);
     this.#next += count;
     this.#crc = batch.crc;
@@ -37,9 +60,19 @@ export class TestLog {
 
 export class Results implements ResultSink {
   readonly all = new Map<number, { code: number; bytes: Uint8Array | undefined }>();
+  readonly repeats = new Map<number, { count: number; original: number; bytes: Uint8Array }>();
+  readonly refusals = new Map<number, { count: number; code: ErrorCode }>();
 
   result(index: number, code: number, bytes: Uint8Array | undefined): void {
     this.all.set(index, { code, bytes: bytes?.slice() });
+  }
+
+  repeated(index: number, count: number, original: number, results: Uint8Array): void {
+    this.repeats.set(index, { count, original, bytes: results.slice() });
+  }
+
+  refused(index: number, count: number, code: ErrorCode): void {
+    this.refusals.set(index, { count, code });
   }
 }
 

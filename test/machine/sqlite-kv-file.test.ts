@@ -1,4 +1,5 @@
 /** The kv file in SQLite: the contract that its simulated twin keeps too, kill -9, checkpoints, and the bound on open files. */
+import { Database } from "bun:sqlite";
 import { afterAll, describe, expect, test } from "bun:test";
 import { existsSync, mkdtempSync, readdirSync, rmSync, statSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -10,6 +11,8 @@ import { ResultCode } from "../../src/machine/machine.ts";
 import { Memtable } from "../../src/machine/memtable.ts";
 import type { SqliteKvFile } from "../../src/machine/sqlite-kv-file.ts";
 import { encodeKvGet, encodeKvPut, readKvEntry } from "../../src/wire/kv.ts";
+import { layOutSection, SectionKind } from "../../src/wire/section.ts";
+import { sessionCommandSection } from "../../src/wire/session-commands.ts";
 import { Random } from "../sim/random.ts";
 import { SimKvFile } from "../sim/sim-kv-file.ts";
 import { killLimits, nextBatch, writtenAt } from "./kv-writer.ts";
@@ -37,7 +40,13 @@ function newFiles(limits: Limits = defaultLimits): KvFiles {
 }
 
 const text = (value: string): Uint8Array => new TextEncoder().encode(value);
-const meta = (appliedIndex: number) => ({ appliedIndex, stateHash: 0xffff_ffff, timeMs: 2 ** 52 });
+const meta = (appliedIndex: number) => ({
+  appliedIndex,
+  stateHash: 0xffff_ffff,
+  timeMs: 2 ** 52,
+  applyVersion: 2,
+  sessions: Uint8Array.of(appliedIndex, 0xff),
+});
 
 function rowsOf(file: KvFile, from?: Uint8Array): string[] {
   const rows: string[] = [];
@@ -279,6 +288,77 @@ describe("machines on real files", () => {
       expect(answers.code).toBe(kind === "kv" ? ResultCode.ok : ResultCode.notFound);
       next.close();
     }
+  });
+
+  test("sessions and request ids are found again with the data", async () => {
+    const directory = newDirectory();
+    const files = newFiles();
+    const limits = checkLimits({ ...defaultLimits, memtableFlushMs: 1 });
+    const options = { directory, files, limits, nowMs: () => performance.now() };
+    for (const kind of ["kv", "null"] as const) {
+      const log = new TestLog();
+      const command = [encodeKvPut(text("k"), text("v"))];
+      const inSession = { kind: SectionKind.session, session: 2, firstSeq: 1, doneUpTo: 0 };
+      const section = layOutSection(command, inSession);
+      const keyed = layOutSection(command, { ...inSession, kind: SectionKind.keyed });
+      const principal = text("nobody");
+      const open = sessionCommandSection({ op: "open", ttlMs: 60_000, principal });
+      log.raise(2);
+      for (const each of [open, section, keyed]) log.addSections([each]);
+      const machine = createMachine(kind, options);
+      machine.open();
+      machine.apply(log.batches, new Results());
+      machine.allowDurable(log.lastIndex);
+      machine.work(200);
+      machine.work(300);
+      while (machine.durableIndex < log.lastIndex) {
+        await new Promise((resolve) => setImmediate(resolve));
+      }
+      machine.close();
+      const next = createMachine(kind, options);
+      expect(next.open()).toBe(4);
+      expect(next.applyVersion).toBe(2);
+      expect(next.figures()).toMatchObject({ sessions: 1, requestIds: 1 });
+      const results = new Results();
+      next.apply([log.addSections([section]), log.addSections([keyed])], results);
+      expect([...results.repeats].map(([index, { original }]) => [index, original])).toEqual([
+        [5, 3],
+        [6, 4],
+      ]);
+      next.close();
+    }
+  });
+
+  test("a file of a build before sessions is read as one of apply version 1, and the build can go back", async () => {
+    const directory = newDirectory();
+    const old = new Database(join(directory, "kv.db"), { create: true });
+    old.run("PRAGMA journal_mode = wal");
+    old.run(`CREATE TABLE kv (key BLOB PRIMARY KEY, revision INTEGER NOT NULL, value BLOB NOT NULL) STRICT;
+      CREATE TABLE meta (
+        id INTEGER PRIMARY KEY CHECK (id = 0), appliedIndex INTEGER NOT NULL, stateHash INTEGER NOT NULL, timeMs INTEGER NOT NULL
+      ) STRICT;
+      CREATE TABLE restart (id INTEGER PRIMARY KEY CHECK (id = 0), count INTEGER NOT NULL) STRICT;`);
+    old.run("INSERT INTO meta VALUES (0, 7, 8, 9)");
+    old.close();
+    const files = newFiles();
+    const file = files.file(join(directory, "kv.db"));
+    const read = { appliedIndex: 7, stateHash: 8, timeMs: 9 };
+    expect(file.open()).toEqual({ ...read, applyVersion: 1, sessions: new Uint8Array(0) });
+    const none = new Uint8Array(0);
+    const next = { ...read, appliedIndex: 8, applyVersion: 1, sessions: none };
+    await write(file, [[text("k"), 8, text("v")]], next);
+    file.close();
+    // What the older build asks.
+    const again = new Database(join(directory, "kv.db"));
+    expect(again.query("SELECT appliedIndex, stateHash, timeMs FROM meta").get()).toEqual({
+      ...read,
+      appliedIndex: 8,
+    });
+    again.run("UPDATE meta SET appliedIndex = 9");
+    again.close();
+    const last = files.file(join(directory, "kv.db"));
+    expect(last.open()).toEqual({ ...next, appliedIndex: 9 });
+    last.close();
   });
 
   test(

@@ -33,7 +33,7 @@ export interface RawOptions {
   /** Never takes a byte out of the kernel's buffer. */
   readonly deaf?: boolean;
   /** Sees each frame after the hello's reply; then nothing is decoded and kept. */
-  readonly onFrame?: (type: number, payload: Uint8Array) => void;
+  readonly onFrame?: (type: number, payload: Uint8Array, fieldsBytes: number) => void;
   /** After the frames of one piece of input. */
   readonly onRead?: () => void;
 }
@@ -154,7 +154,7 @@ export class RawClient implements Disposable {
       this.pongs++;
       return;
     }
-    if (this.#options.onFrame !== undefined) return this.#options.onFrame(type, payload);
+    if (this.#options.onFrame !== undefined) return this.#options.onFrame(type, payload, fieldsBytes);
     const reply = decodeServerReply(type, payload, fieldsBytes);
     if (reply === undefined) throw new Error(`the node sent a malformed frame of type ${type}`);
     this.replies.push(reply);

@@ -8,6 +8,7 @@ import { decodeHelloReply, encodeHello } from "../../src/wire/hello.ts";
 import { FrameType, type Hello, type HelloReply } from "../../src/wire/messages.ts";
 import { encodePeerMessage } from "../../src/wire/peer-messages.ts";
 import { plainSection } from "../../src/wire/section.ts";
+import { type Agreement, featuresKnown, protocolVersionMax } from "../../src/wire/versions.ts";
 import { clientHello, clock, dial, listening, type Probe, replyOf, until } from "./loopback.ts";
 
 const section = plainSection([new Uint8Array(100)]);
@@ -64,18 +65,40 @@ test("a refusal arrives before the end", async () => {
 test("no common version is refused with words", async () => {
   const listener = listening();
   for (const [versionMin, versionMax] of [
-    [2, 3],
+    [protocolVersionMax + 1, protocolVersionMax + 2],
     [7, 255],
   ] as const) {
     const probe = await dial(listener.port);
     greet(probe, { ...clientHello, versionMin, versionMax });
     await until("closed", () => probe.closed.length === 1);
-    expect(repliesOf(probe)[0]?.error?.code).toBe("version_mismatch");
+    const [reply] = repliesOf(probe);
+    expect(reply).toMatchObject({ version: 0, error: { code: "version_mismatch" } });
+    expect(reply!.error!.message).toContain("upgrade the older of the two");
   }
   const newer = await dial(listener.port);
   greet(newer, { ...clientHello, versionMin: 1, versionMax: 9 });
   await until("reply", () => newer.frames.length === 1);
+  expect(repliesOf(newer)[0]).toMatchObject({ version: protocolVersionMax, features: 0 });
   expect(repliesOf(newer)[0]?.error).toBeUndefined();
+});
+
+test("both sides agree on the highest version that both have, and on the features that both know", async () => {
+  const agreed: Agreement[] = [];
+  const listener = listening({ onConnection: (connection) => agreed.push(connection.agreed) });
+  const unknown = 0x8000_0000;
+  const older = await dial(listener.port);
+  greet(older, { ...clientHello, versionMin: 1, versionMax: 1, features: unknown });
+  await until("reply", () => older.frames.length === 1);
+  const newer = await dial(listener.port);
+  const features = featuresKnown + unknown;
+  greet(newer, { ...clientHello, versionMin: 1, versionMax: 200, features });
+  await until("reply", () => newer.frames.length === 1);
+  expect(agreed).toEqual([
+    { version: 1, features: 0 },
+    { version: protocolVersionMax, features: featuresKnown },
+  ]);
+  expect(repliesOf(older)[0]).toMatchObject(agreed[0]!);
+  expect(repliesOf(newer)[0]).toMatchObject(agreed[1]!);
 });
 
 test("what is no hello ends the connection at once", async () => {

@@ -4,7 +4,7 @@ import { defaultLimits, type Limits } from "../../src/limits.ts";
 import { dialSocket } from "../../src/net/bun-socket.ts";
 import { type CloseReason, Connection, type Expectation } from "../../src/net/connection.ts";
 import { listen, type Listener, type ListenerOptions } from "../../src/net/listener.ts";
-import type { ByteSocket } from "../../src/net/socket.ts";
+import type { ByteSocket, Dial } from "../../src/net/socket.ts";
 import type { Hello, HelloReply } from "../../src/wire/messages.ts";
 
 const deadlineMs = 5_000;
@@ -109,9 +109,13 @@ export interface Probe {
   readonly closed: CloseReason[];
 }
 
-export function dial(port: number, expectation: Expectation = "hello"): Promise<Probe> {
+export function dial(
+  port: number,
+  expectation: Expectation = "hello",
+  dialler: Dial = dialSocket,
+): Promise<Probe> {
   return new Promise((resolve, reject) => {
-    dialSocket(
+    dialler(
       { host: "127.0.0.1", port },
       {
         open: (socket) => {

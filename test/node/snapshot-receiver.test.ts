@@ -59,8 +59,10 @@ class World {
       transport: {
         send: (message) => void this.sent.push(message),
         connected: () => true,
+        applyVersionMax: () => 1,
         flush: () => {},
       },
+      applyVersionMax: 1,
       logger: {
         info: (_, words) => void this.told.push(words),
         error: (_, words) => void this.errors.push(words),

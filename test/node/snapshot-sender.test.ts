@@ -38,8 +38,10 @@ test("a leader that was deposed in this turn offers nothing in the term that it 
     transport: {
       send: (message) => void sent.push(message),
       connected: () => true,
+      applyVersionMax: () => 2,
       flush: () => {},
     },
+    applyVersionMax: 2,
     logger: { info: () => {}, error: () => {} },
     wake: () => {},
   });

@@ -179,6 +179,23 @@ describe("loss", () => {
     expect(cluster.node(2).raft.lastIndex).toBe(9);
   });
 
+  test("a follower that restarts while nothing is written learns what is committed, once it is connected", () => {
+    const cluster = led();
+    const leader = cluster.node(1);
+    leader.propose(3);
+    cluster.settle();
+    cluster.tick(3 * heartbeatTicks);
+    const two = cluster.node(2);
+    const { commit } = leader;
+    two.restart();
+    expect(two.raft.commit).toBeLessThan(commit);
+    leader.raft.peerReset(2);
+    cluster.settle();
+    cluster.tick(2 * heartbeatTicks);
+    expect(leader.raft.role).toBe("leader");
+    expect(two.raft.commit).toBe(commit);
+  });
+
   test("a follower that restarts, having lost what was not synced, is brought up again", () => {
     const cluster = led();
     cluster.autoSync = false;

@@ -16,7 +16,7 @@ import { FrameReader } from "../../src/wire/frame-reader.ts";
 import { encodeKvGet, encodeKvPut } from "../../src/wire/kv.ts";
 import { Consistency, type ReadReply, type ServerReply } from "../../src/wire/messages.ts";
 import { readSectionResults } from "../../src/wire/section-results.ts";
-import { plainSection, sealSection, SectionKind } from "../../src/wire/section.ts";
+import { layOutSection, plainSection, SectionKind } from "../../src/wire/section.ts";
 import { SendBuffer } from "../../src/wire/send-buffer.ts";
 import { FakeGroups } from "./fake-groups.ts";
 
@@ -24,6 +24,7 @@ const limits = checkLimits({
   ...defaultLimits,
   connectionRequestsMax: 4,
   sendQueueBytesMax: 10_000,
+  watchQueueBytesMax: 10_000,
   requestTimeoutMs: 700,
   requestTimeoutMsMax: 900,
 });
@@ -241,17 +242,8 @@ test("status is a control operation; an unknown one is refused and the connectio
 });
 
 test("sections that this node does not take are refused", () => {
-  const session = plainSection([encodeKvPut(bytes("k"), bytes("v"))]);
-  const bodyBytes = session.byteLength - 40;
-  sealSection(session, 0, {
-    kind: SectionKind.session,
-    count: 1,
-    bodyBytes,
-    session: 5,
-    firstSeq: 1,
-    doneUpTo: 0,
-  });
-  encodeWrite(client.out, 1, 0, 0, session);
+  const control = { kind: SectionKind.control, session: 0, firstSeq: 0, doneUpTo: 0 };
+  encodeWrite(client.out, 1, 0, 0, layOutSection([bytes("any")], control));
   const half = new Uint8Array(limits.sectionBytesMax / 2);
   encodeWrite(client.out, 2, 0, 0, plainSection([half, half]));
   client.send();
@@ -261,6 +253,87 @@ test("sections that this node does not take are refused", () => {
     errorReply(2, "too_large", "not-applied"),
   ]);
   expect(groups.lastIndex).toBe(0);
+});
+
+/** One command of a session. */
+function encodeInSession(request: number, firstSeq: number, session = 5): void {
+  const identity = { kind: SectionKind.session, session, firstSeq, doneUpTo: 0 };
+  const section = layOutSection([encodeKvPut(bytes("k"), bytes(`${firstSeq}`))], identity);
+  encodeWrite(client.out, request, 0, 0, section);
+}
+
+function writeInSession(request: number, firstSeq: number, session = 5): void {
+  encodeInSession(request, firstSeq, session);
+  client.send();
+}
+
+test("what follows a refused section of its session is refused, until what was refused comes again", () => {
+  groups.fail = new BargeError("overloaded", "full");
+  writeInSession(1, 1);
+  groups.fail = undefined;
+  writeInSession(2, 2);
+  writeInSession(3, 3);
+  // Another session does not suffer.
+  writeInSession(4, 7, 6);
+  put(5, "plain");
+  for (const seq of [1, 2, 3, 4]) writeInSession(5 + seq, seq);
+  server.flush();
+  expect(client.replies).toMatchObject([
+    errorReply(1, "overloaded", "not-applied"),
+    errorReply(2, "sequence_gap", "not-applied"),
+    errorReply(3, "sequence_gap", "not-applied"),
+    ...[4, 5, 6, 7, 8, 9].map((request) => ({ type: "writeReply", request })),
+  ]);
+});
+
+test("a later one that comes again is taken too: what was refused may have arrived on another way", () => {
+  groups.fail = new BargeError("overloaded", "full");
+  writeInSession(1, 1);
+  groups.fail = undefined;
+  writeInSession(2, 2);
+  writeInSession(3, 2);
+  writeInSession(4, 3);
+  server.flush();
+  expect(client.replies.map(({ type }) => type)).toEqual([
+    "errorReply",
+    "errorReply",
+    "writeReply",
+    "writeReply",
+  ]);
+});
+
+test("a refusal that says nothing of what follows stands alone", () => {
+  for (const code of ["timeout", "session_mismatch", "session_expired"] as const) {
+    groups.fail = new BargeError(code, "no");
+    writeInSession(1, 1);
+    groups.fail = undefined;
+    writeInSession(2, 2);
+  }
+  server.flush();
+  expect(client.replies.map(({ type }) => type === "writeReply")).toEqual(
+    [1, 2, 3].flatMap(() => [false, true]),
+  );
+});
+
+test("one that is refused unread counts as well", () => {
+  const small = checkLimits({ ...defaultLimits, inboxBytesMax: 130 });
+  server = new ClientServer({ groups, limits: small, tallies, wake: () => wakes++ });
+  client = new FakeClient(server);
+  groups.hold = true;
+  for (const seq of [1, 2, 3, 4]) encodeInSession(seq, seq);
+  client.send();
+  server.flush();
+  // Two fit; the third ends the reading, and the fourth is read only when there is room.
+  groups.hold = false;
+  groups.release();
+  server.flush();
+  server.flush();
+  expect(client.replies).toMatchObject([
+    errorReply(3, "overloaded", "not-applied"),
+    { type: "writeReply", request: 1 },
+    { type: "writeReply", request: 2 },
+    errorReply(4, "sequence_gap", "not-applied"),
+  ]);
 });
 
 test("too many waiting requests stop the reading of that socket, until half are answered", () => {
@@ -380,7 +453,11 @@ test("a turn takes so many requests; the rest waits in its connection for the ne
 
 test("reads wait while their client does not take replies, and are answered when it does", () => {
   groups.entries.set("big", { key: bytes("big"), value: new Uint8Array(200_000), revision: 1 });
-  const tight = checkLimits({ ...defaultLimits, sendQueueBytesMax: 300_000 });
+  const tight = checkLimits({
+    ...defaultLimits,
+    sendQueueBytesMax: 300_000,
+    watchQueueBytesMax: 300_000,
+  });
   server = new ClientServer({ groups, limits: tight, tallies, wake: () => wakes++ });
   client = new FakeClient(server, tight);
   client.room = 0;

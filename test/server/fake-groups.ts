@@ -7,6 +7,9 @@ import type {
   NodeStatus,
   ReadSink,
   ReadWaiter,
+  WatchHandle,
+  WatchRequest,
+  Watcher,
   WriteWaiter,
 } from "../../src/server/groups.ts";
 import { writeSafe } from "../../src/wire/batch.ts";
@@ -53,6 +56,21 @@ export class FakeGroups implements Groups {
     else if (!isAdminOperation(operation)) {
       waiter.failed(new BargeError("bad_request", `There is no operation "${operation}".`));
     } else this.admins.push({ operation, body, waiter });
+  }
+
+  /** Watches that are open, to be told by the test. */
+  readonly watches: { group: number; request: WatchRequest; watcher: Watcher }[] = [];
+  resumed = 0;
+
+  watch(group: number, request: WatchRequest, watcher: Watcher): WatchHandle {
+    if (this.fail !== undefined) throw this.fail;
+    const watch = { group, request, watcher };
+    this.watches.push(watch);
+    watcher.progressed(request.from === 0 ? this.lastIndex : request.from - 1);
+    return {
+      resume: () => this.resumed++,
+      close: () => this.watches.splice(this.watches.indexOf(watch), 1),
+    };
   }
 
   write(

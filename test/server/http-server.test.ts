@@ -11,7 +11,17 @@ import { FakeGroups } from "./fake-groups.ts";
 const limits = checkLimits({ ...defaultLimits, valueBytesMax: 1_000, inboxBytesMax: 2_500 });
 const loopback = { host: "127.0.0.1", port: 0 };
 
+const sessions = { open: 0, requestIds: 0, bytes: 0, repeated: 0, refused: 0 };
 const snapshots = { sent: 0, installed: 0, givenUp: 0, bytesSent: 0, bytesReceived: 0 };
+const watches = {
+  watches: 0,
+  behind: 0,
+  waiting: 0,
+  changes: 0,
+  bytes: 0,
+  compacted: 0,
+  outcomeBytes: 0,
+};
 const queues = {
   inboxBytes: 1,
   waiters: 2,
@@ -38,7 +48,7 @@ beforeEach(() => {
     return {
       ...status,
       ...node,
-      groups: status.groups.map((group) => ({ ...group, queues, snapshots })),
+      groups: status.groups.map((group) => ({ ...group, queues, snapshots, sessions, watches })),
     };
   });
   server = start({});

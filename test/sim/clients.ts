@@ -5,22 +5,16 @@
 import type { BargeError, ErrorCode } from "../../src/errors.ts";
 import { ResultCode } from "../../src/machine/machine.ts";
 import type { Groups, ReadSource } from "../../src/server/groups.ts";
-import {
-  encodeKvCompareAndPut,
-  encodeKvDelete,
-  encodeKvGet,
-  encodeKvPut,
-  readKvEntry,
-  readKvRevision,
-} from "../../src/wire/kv.ts";
+import { encodeKvGet, readKvEntry } from "../../src/wire/kv.ts";
 import { Consistency } from "../../src/wire/messages.ts";
-import { readSectionResults } from "../../src/wire/section-results.ts";
 import { plainSection, readSectionHeader } from "../../src/wire/section.ts";
-import type { Operation, OperationKind } from "../checker/history.ts";
+import type { OperationKind } from "../checker/history.ts";
+import { answersOf, commandOf, type Draft, settleDone } from "./drafts.ts";
 import { Violation } from "./invariants.ts";
 import type { Oracle } from "./oracle.ts";
 import type { Random } from "./random.ts";
 import type { Scheduler } from "./scheduler.ts";
+import { SessionClients, type SessionSwarm } from "./session-clients.ts";
 import type { Tally } from "./tally.ts";
 
 /** A node as its clients see it. */
@@ -29,7 +23,7 @@ export interface ClientNode {
   readonly life: number;
   readonly clockRate: number;
   /** Undefined while it is down. */
-  readonly door: Pick<Groups, "write" | "read"> | undefined;
+  readonly door: Pick<Groups, "write" | "read" | "admin"> | undefined;
   /** Runs now, or when the node is no longer paused, or never when it crashes before. */
   deliver(request: () => void): void;
 }
@@ -57,9 +51,9 @@ export interface ClientOptions {
   readonly peekEveryMs: number;
   /** Length to which values are padded, at most. */
   readonly valueBytes: number;
+  /** Clients with sessions, besides. */
+  readonly sessions: SessionSwarm;
 }
-
-type Draft = { -readonly [Field in keyof Operation]: Operation[Field] };
 
 interface Request {
   readonly node: ClientNode;
@@ -97,6 +91,7 @@ export class Clients {
   readonly #options: ClientOptions;
   /** Newest revision that the clients were told of, by key: what compares name. */
   readonly #told = new Map<string, number>();
+  readonly #sessions: SessionClients;
   #moment = 0;
   #operations = 0;
   #bursts = 0;
@@ -104,6 +99,14 @@ export class Clients {
 
   constructor(options: ClientOptions) {
     this.#options = options;
+    this.#sessions = new SessionClients({
+      ...options,
+      ...options.sessions,
+      draft: (client) => this.#draftWrite(client, options.sessions.random),
+      history: this.history,
+      moment: () => ++this.#moment,
+      told: (drafts) => this.#tell(drafts),
+    });
     for (let client = 0; client < options.clients; client++) this.#think(client);
     if (options.peekEveryMs > 0) this.#peekLater();
   }
@@ -140,15 +143,22 @@ export class Clients {
   /** No new requests. */
   stop(): void {
     this.#stopped = true;
+    this.#sessions.stop();
+  }
+
+  /** Sections of sessions, and requests with an id, whose senders still want to know. */
+  get unfinished(): number {
+    return this.#sessions.unfinished;
   }
 
   /** Waiters that nobody has called on nodes that live. */
   get unanswered(): number {
-    return this.#open.size;
+    return this.#open.size + this.#sessions.unanswered;
   }
 
   /** The node is gone, with everything that was asked of it. */
   crashed(node: ClientNode): void {
+    this.#sessions.crashed(node);
     for (const request of this.#open) {
       if (request.node !== node) continue;
       this.#open.delete(request);
@@ -203,15 +213,17 @@ export class Clients {
       const drafts = Array.from({ length: Math.min(count, 3) }, () => this.#draft(client, "get"));
       return this.#read(node, drafts, local, again);
     }
-    const drafts = Array.from({ length: count }, () => {
-      const kind = random.chance(0.1) ? "delete" : random.chance(0.3) ? "compareAndPut" : "put";
-      return this.#draft(client, kind);
-    });
+    const drafts = Array.from({ length: count }, () => this.#draftWrite(client, random));
     this.#write(node, drafts, again);
   }
 
-  #draft(client: number, kind: OperationKind): Draft {
-    const { random, keys, keyLife, valueBytes } = this.#options;
+  #draftWrite(client: number, random: Random): Draft {
+    const kind = random.chance(0.1) ? "delete" : random.chance(0.3) ? "compareAndPut" : "put";
+    return this.#draft(client, kind, random);
+  }
+
+  #draft(client: number, kind: OperationKind, random: Random = this.#options.random): Draft {
+    const { keys, keyLife, valueBytes } = this.#options;
     const number = ++this.#operations;
     const key = `k${Math.floor(number / keyLife)}.${random.below(keys)}`;
     const writes = kind === "put" || kind === "compareAndPut";
@@ -285,13 +297,7 @@ export class Clients {
   #write(node: ClientNode, drafts: readonly Draft[], resume: () => void): void {
     const request = this.#begin(node, drafts, resume);
     this.history.push(...drafts);
-    const section = plainSection(
-      drafts.map(({ kind, key, value, expected }) => {
-        if (kind === "put") return encodeKvPut(encoder.encode(key), encoder.encode(value));
-        if (kind === "delete") return encodeKvDelete(encoder.encode(key));
-        return encodeKvCompareAndPut(encoder.encode(key), encoder.encode(value), expected);
-      }),
-    );
+    const section = plainSection(drafts.map(commandOf));
     const header = readSectionHeader(section, 0)!;
     node.deliver(() => {
       node.door!.write(0, section, header, this.#options.timeoutMs, {
@@ -303,40 +309,18 @@ export class Clients {
 
   #applied(request: Request, firstIndex: number, bytes: Uint8Array): void {
     const { drafts, node } = request;
-    const results = readSectionResults(bytes, drafts.length);
-    if (results === undefined) throw new Violation(`node ${node.id} gives malformed results`);
-    const waits = this.#answered(request);
     const { oracle } = this.#options;
-    for (const [position, draft] of drafts.entries()) {
-      const index = firstIndex + position;
-      const result = results.find((other) => other.position === position);
-      const code = result?.code ?? ResultCode.ok;
-      const truth = oracle.commands.get(index);
-      if (truth === undefined || truth.key !== draft.key || truth.value !== draft.value) {
-        throw new Violation(
-          `node ${node.id} acknowledges ${draft.kind} ${draft.value} at ${index}, where the log has ${truth?.value}`,
-        );
-      }
-      if (truth.code !== code) {
-        throw new Violation(
-          `node ${node.id} answers ${code} for index ${index}, the model ${truth.code}`,
-        );
-      }
-      if (!waits) continue;
-      draft.outcome = "ok";
-      draft.index = index;
-      draft.success = code === ResultCode.ok;
-      draft.return = ++this.#moment;
-      if (code === ResultCode.compareFailed) {
-        draft.seenRevision = readKvRevision(result!.bytes) ?? Number.NaN;
-        if (draft.seenRevision !== truth.met) {
-          throw new Violation(
-            `node ${node.id}: compare at ${index} met ${draft.seenRevision}, the model ${truth.met}`,
-          );
-        }
-      } else if (draft.kind !== "delete" && draft.success) this.#told.set(draft.key, index);
+    const done = answersOf(node.id, drafts, firstIndex, bytes, oracle);
+    if (!this.#answered(request)) return;
+    settleDone(drafts, done, () => ++this.#moment);
+    this.#tell(drafts);
+    this.#settle(request);
+  }
+
+  #tell(drafts: readonly Draft[]): void {
+    for (const { kind, success, key, index } of drafts) {
+      if (success && kind !== "delete") this.#told.set(key, index);
     }
-    if (waits) this.#settle(request);
   }
 
   /* ---------------------------------------------------------------- reads */

@@ -39,7 +39,7 @@ export class Violation extends Error {
 }
 
 export class Invariants {
-  readonly oracle = new Oracle();
+  readonly oracle: Oracle;
   readonly #ledgers: ReadonlyMap<number, DurableLedger>;
   readonly #electorate: Electorate;
   readonly #blackBox: boolean;
@@ -68,6 +68,7 @@ export class Invariants {
     ledgers: ReadonlyMap<number, DurableLedger>,
     { blackBox, limits, nowMs }: InvariantOptions,
   ) {
+    this.oracle = new Oracle(limits);
     this.#blackBox = blackBox;
     this.#transfers = new Transfers(limits);
     this.#nowMs = nowMs;

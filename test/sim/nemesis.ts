@@ -9,6 +9,7 @@ import type { SimNetwork } from "./sim-network.ts";
 import type { Storage } from "./storage.ts";
 import { crashModes, faults, type Fault, type Swarm } from "./swarm.ts";
 import type { Tally } from "./tally.ts";
+import type { Watchers } from "./watchers.ts";
 
 /** A node with what surrounds it. */
 export interface Victim {
@@ -24,6 +25,7 @@ export interface NemesisOptions {
   readonly victims: readonly Victim[];
   readonly network: SimNetwork;
   readonly clients: Clients;
+  readonly watchers: Watchers;
   readonly tally: Tally;
   readonly struck: (fault: number) => void;
 }
@@ -41,6 +43,7 @@ export class Nemesis {
   readonly #victims: readonly Victim[];
   readonly #network: SimNetwork;
   readonly #clients: Clients;
+  readonly #watchers: Watchers;
   readonly #tally: Tally;
   readonly #struck: (fault: number) => void;
   #peace = false;
@@ -52,6 +55,7 @@ export class Nemesis {
     this.#victims = options.victims;
     this.#network = options.network;
     this.#clients = options.clients;
+    this.#watchers = options.watchers;
     this.#tally = options.tally;
     this.#struck = options.struck;
   }
@@ -221,6 +225,11 @@ export class Nemesis {
     });
   }
 
+  /** Somebody stops the process, and starts another in its place. */
+  restart(node: SimNode): void {
+    this.#crash(node);
+  }
+
   #crash(node: SimNode): void {
     if (!node.alive) return;
     this.#tally.crashes++;
@@ -230,6 +239,7 @@ export class Nemesis {
   #end(node: SimNode, weights: readonly number[]): void {
     node.crash(crashModes[this.#random.weighted(weights)]!);
     this.#clients.crashed(node);
+    this.#watchers.crashed(node);
     this.#later(this.#swarm.outageMs, () => node.start());
   }
 

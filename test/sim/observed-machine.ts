@@ -1,24 +1,31 @@
 /** A state machine as the shell sees it, with an observer in between: what is applied, in which order, and with which results. */
+import type { ErrorCode } from "../../src/errors.ts";
 import type {
   AnswerSink,
+  ChangeHistory,
   IncomingSnapshot,
   MachineSnapshot,
   ResultCode,
   ResultSink,
   StateMachine,
 } from "../../src/machine/machine.ts";
+import type { KvMachine } from "../../src/machine/kv.ts";
 import { lastIndexOf, type Batch } from "../../src/wire/batch.ts";
 import { Violation, type Invariants } from "./invariants.ts";
+import type { Spared } from "./oracle.ts";
 import type { Tally } from "./tally.ts";
 
 export class ObservedMachine implements StateMachine, ResultSink {
-  readonly #inner: StateMachine;
+  readonly #inner: KvMachine;
   readonly #nodeId: number;
   readonly #invariants: Invariants;
   readonly #tally: Tally;
   #sink: ResultSink | undefined;
+  /** What the model says of the batches that are being applied: sections that must not run, in order. */
+  #spared: readonly Spared[] = [];
+  #sparedSoFar = 0;
 
-  constructor(inner: StateMachine, nodeId: number, invariants: Invariants, tally: Tally) {
+  constructor(inner: KvMachine, nodeId: number, invariants: Invariants, tally: Tally) {
     this.#tally = tally;
     this.#inner = inner;
     this.#nodeId = nodeId;
@@ -34,10 +41,16 @@ export class ObservedMachine implements StateMachine, ResultSink {
   get stateHash(): number {
     return this.#inner.stateHash;
   }
+  get history(): ChangeHistory | undefined {
+    return this.#inner.history;
+  }
+  get applyVersion(): number {
+    return this.#inner.applyVersion;
+  }
 
   open(): number {
     const applied = this.#inner.open();
-    if (applied > 0) this.#invariants.oracle.hash(this.#nodeId, applied, this.#inner.stateHash);
+    if (applied > 0) this.#shows(applied);
     return applied;
   }
 
@@ -46,6 +59,10 @@ export class ObservedMachine implements StateMachine, ResultSink {
     // History first: a result is compared with the model's while it is given.
     for (const batch of batches) this.#invariants.applied(this.#nodeId, batch);
     this.#sink = results;
+    this.#spared = batches
+      .filter((batch) => lastIndexOf(batch) > before)
+      .flatMap((batch) => this.#invariants.oracle.sparedIn(batch));
+    this.#sparedSoFar = 0;
     const taken = this.#inner.apply(batches, this);
     this.#sink = undefined;
     const last = taken === 0 ? before : lastIndexOf(batches[taken - 1]!);
@@ -54,13 +71,47 @@ export class ObservedMachine implements StateMachine, ResultSink {
         `node ${this.#nodeId} took batches to ${last}, applied ${this.appliedIndex}`,
       );
     }
-    if (taken > 0) this.#invariants.oracle.hash(this.#nodeId, last, this.stateHash);
+    const due = this.#spared.filter(({ index }) => index <= last).length;
+    if (this.#sparedSoFar !== due) {
+      const { index, verdict } = this.#spared[this.#sparedSoFar]!;
+      throw new Violation(
+        `node ${this.#nodeId} runs the section at ${index}, of which the model says ${JSON.stringify(verdict)}`,
+      );
+    }
+    if (taken > 0) this.#shows(last);
     return taken;
+  }
+
+  /** What it holds is what every node holds at that index. */
+  #shows(index: number): void {
+    const { oracle } = this.#invariants;
+    oracle.hash(this.#nodeId, index, this.stateHash);
+    oracle.savedSessions(this.#nodeId, index, this.#inner.savedSessions());
   }
 
   result(index: number, code: ResultCode, bytes: Uint8Array | undefined): void {
     this.#invariants.oracle.result(this.#nodeId, index, code);
     this.#sink!.result(index, code, bytes);
+  }
+
+  repeated(index: number, count: number, originalIndex: number, results: Uint8Array): void {
+    this.#tally.repeated++;
+    this.#spare(index, count, { original: originalIndex });
+    this.#sink!.repeated(index, count, originalIndex, results);
+  }
+
+  refused(index: number, count: number, code: ErrorCode): void {
+    if (code === "session_expired") this.#tally.expired++;
+    this.#spare(index, count, { code });
+    this.#sink!.refused(index, count, code);
+  }
+
+  #spare(index: number, count: number, verdict: Spared["verdict"]): void {
+    const due = this.#spared[this.#sparedSoFar++];
+    const told = JSON.stringify({ index, count, verdict });
+    if (told !== JSON.stringify(due)) {
+      throw new Violation(`node ${this.#nodeId} says ${told}, the model ${JSON.stringify(due)}`);
+    }
   }
 
   read(query: Uint8Array, answers: AnswerSink): void {
@@ -85,7 +136,7 @@ export class ObservedMachine implements StateMachine, ResultSink {
   recoverFromSnapshot(incoming: IncomingSnapshot): void {
     this.#inner.recoverFromSnapshot(incoming);
     this.#tally.snapshots++;
-    this.#invariants.oracle.hash(this.#nodeId, this.appliedIndex, this.stateHash);
+    this.#shows(this.appliedIndex);
   }
   snapshotDurable(): void {
     this.#inner.snapshotDurable();

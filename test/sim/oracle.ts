@@ -2,13 +2,35 @@
  * What the cluster has applied, as one log for all nodes, and a key-value store in a few lines that says what each command had to answer. The
  * first node to apply a batch makes it history; every other must apply the very same one.
  */
+import { crc32 } from "node:zlib";
+import type { Limits } from "../../src/limits.ts";
 import { ResultCode } from "../../src/machine/machine.ts";
 import { decodeConfiguration } from "../../src/raft/configuration.ts";
 import type { Configuration } from "../../src/raft/ready.ts";
-import { BatchKind, batchHeaderBytes, bodyOf, type Batch } from "../../src/wire/batch.ts";
+import {
+  applyVersionOf,
+  BatchKind,
+  batchHeaderBytes,
+  bodyOf,
+  type Batch,
+} from "../../src/wire/batch.ts";
 import { KvCommandReader, KvOp } from "../../src/wire/kv.ts";
-import { readSectionHeader, sectionHeaderBytes } from "../../src/wire/section.ts";
+import {
+  readSectionHeader,
+  type SectionHeader,
+  sectionHeaderBytes,
+  SectionKind,
+} from "../../src/wire/section.ts";
+import { readSessionCommand } from "../../src/wire/session-commands.ts";
 import type { Entry } from "./durable-ledger.ts";
+import { SessionModel, type Verdict } from "./session-model.ts";
+
+/** A section that did not run: the log has it, and it changed nothing. */
+export interface Spared {
+  readonly index: number;
+  readonly count: number;
+  readonly verdict: Exclude<Verdict, "runs">;
+}
 
 /** One command as it was applied. */
 export interface Applied {
@@ -45,6 +67,15 @@ export class Oracle {
   readonly #configurations: { readonly index: number; readonly body: Uint8Array }[] = [];
   readonly #hashes = new Map<number, number>();
   readonly #reader = new KvCommandReader();
+  readonly #sessions: SessionModel;
+  #applyVersion = 1;
+  /** By the first index of their batch. */
+  readonly #spared = new Map<number, readonly Spared[]>();
+  readonly #savedSessions = new Map<number, number>();
+
+  constructor(limits: Limits) {
+    this.#sessions = new SessionModel(limits);
+  }
 
   /** A node applies a batch. True when it is the first one to do so. */
   apply(nodeId: number, batch: Batch): boolean {
@@ -71,6 +102,7 @@ export class Oracle {
     this.lastTerm = batch.term;
     this.lastCrc = crc;
     if (batch.kind === BatchKind.commands) this.#replay(batch);
+    if (batch.kind === BatchKind.applyVersion) this.#applyVersion = applyVersionOf(batch);
     if (batch.kind === BatchKind.configuration) {
       this.#configurations.push({ index: firstIndex, body: bodyOf(batch).slice() });
       this.configuration = decodeConfiguration(bodyOf(batch));
@@ -99,6 +131,21 @@ export class Oracle {
     }
   }
 
+  /** A node says what it knows of sessions at an index, as it would save it. */
+  savedSessions(nodeId: number, index: number, saved: Uint8Array): void {
+    const crc = crc32(saved);
+    const known = this.#savedSessions.get(index);
+    if (known === undefined) this.#savedSessions.set(index, crc);
+    else if (known !== crc) {
+      throw new Error(`node ${nodeId} knows other sessions at ${index} than another node knew`);
+    }
+  }
+
+  /** The sections of a batch that must not run. */
+  sparedIn(batch: Batch): readonly Spared[] {
+    return this.#spared.get(batch.firstIndex) ?? [];
+  }
+
   /** The machine answered something else than a plain ok. */
   result(nodeId: number, index: number, code: number): void {
     const command = this.commands.get(index);
@@ -114,24 +161,49 @@ export class Oracle {
     const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
     let index = batch.firstIndex;
     let at = batchHeaderBytes;
+    const spared: Spared[] = [];
     while (at < bytes.byteLength) {
       const header = readSectionHeader(bytes, at);
       if (header === undefined)
         throw new Error(`batch at ${batch.firstIndex} holds no section at ${at}`);
-      let command = at + sectionHeaderBytes;
-      at = command + header.bodyBytes;
-      for (let position = 0; position < header.count; position++) {
-        const length = view.getUint32(command, true);
-        if (!this.#reader.read(view, command + 4, length))
-          throw new Error(`bad command at ${index}`);
-        this.#execute(index++, bytes);
-        command += 4 + length;
-      }
+      const bodyAt = at + sectionHeaderBytes;
+      at = bodyAt + header.bodyBytes;
+      const { count, kind } = header;
+      const verdict = this.#judge(header, view, bodyAt, index, batch.timeMs);
+      if (verdict !== "runs") spared.push({ index, count, verdict });
+      else if (kind !== SectionKind.control) this.#run(index, count, view, bodyAt, bytes);
+      index += count;
     }
+    if (spared.length > 0) this.#spared.set(batch.firstIndex, spared);
     if (index !== batch.firstIndex + batch.count) {
       throw new Error(
         `batch at ${batch.firstIndex} counts ${batch.count} and holds ${index - batch.firstIndex}`,
       );
+    }
+  }
+
+  #judge(
+    header: SectionHeader,
+    view: DataView,
+    bodyAt: number,
+    index: number,
+    timeMs: number,
+  ): Verdict {
+    if (header.kind === SectionKind.plain) return "runs";
+    if (this.#applyVersion < 2) throw new Error(`${index} is of a session before there are any`);
+    if (header.kind !== SectionKind.control) return this.#sessions.judge(header, index, timeMs);
+    const command = readSessionCommand(view, bodyAt + 4, view.getUint32(bodyAt, true));
+    if (command === undefined) throw new Error(`${index} is no command of a session`);
+    return this.#sessions.control(command, index, timeMs);
+  }
+
+  #run(first: number, count: number, view: DataView, bodyAt: number, bytes: Uint8Array): void {
+    let at = bodyAt;
+    for (let index = first; index < first + count; index++) {
+      const length = view.getUint32(at, true);
+      if (!this.#reader.read(view, at + 4, length)) throw new Error(`bad command at ${index}`);
+      this.#execute(index, bytes);
+      at += 4 + length;
     }
   }
 
@@ -142,7 +214,7 @@ export class Oracle {
     if (value !== "") {
       const before = this.indexOfValue.get(value);
       if (before !== undefined)
-        throw new Error(`${value} is in the log twice: at ${before} and ${index}`);
+        throw new Error(`${value} is written twice: at ${before} and ${index}`);
       this.indexOfValue.set(value, index);
     }
     const held = this.state.get(key);

@@ -19,6 +19,8 @@ interface Change {
 
 const raft = "raft/raft.ts";
 const group = "node/group.ts";
+const watches = "node/watches.ts";
+const sessions = "machine/sessions.ts";
 const sourcePath = join(import.meta.dir, "../../src");
 
 export const plantedBugs = {
@@ -948,6 +950,206 @@ export const plantedBugs = {
         file: "machine/kv.ts",
         from: "this.#live.snapshots.want(done);",
         to: "this.#live.snapshots.want((held) => done(held && { ...held, index: this.#appliedIndex }));",
+      },
+    ],
+  },
+  watchSkipsSnapshot: {
+    what: "watches go on behind a snapshot that was taken over, as if nothing had changed up to there",
+    changes: [
+      {
+        file: watches,
+        from: 'for (const watch of this.#all) if (watch.place === "live") this.#endCompacted(watch);\n        return;',
+        to: "this.livePosition = this.#oldest;\n        continue;",
+      },
+      {
+        file: watches,
+        from: "if (ownPosition < oldest) this.#endCompacted(watch);\n      else if",
+        to: "if (ownPosition < oldest) watch.ownPosition = oldest;\n      else if",
+      },
+      {
+        file: watches,
+        from: "else if (watch.ownPosition < this.#oldest) this.#endCompacted(watch);",
+        to: "",
+      },
+    ],
+  },
+  watchTrustsForgottenOutcomes: {
+    what: "after a start, watches are told of commands of the last life as if all had done what they say",
+    changes: [
+      {
+        file: "machine/kv.ts",
+        from: "this.history.reset(meta.appliedIndex);",
+        to: "",
+      },
+    ],
+  },
+  watchToldOutOfOrder: {
+    what: "a watch that joins before the place that the log is told from is told from there on",
+    changes: [
+      {
+        file: "node/change-slice.ts",
+        from: "if (this.#revision <= target.position || target.position < this.#afterMin) return;",
+        to: "if (this.#revision <= target.position) return;",
+      },
+    ],
+  },
+  watchProgressAhead: {
+    what: "a watch hears that nothing has changed up to what is applied, not up to what it was told",
+    changes: [
+      {
+        file: watches,
+        from: "this.#tell(watch, watch.position);",
+        to: "this.#tell(watch, this.#options.appliedIndex());",
+      },
+    ],
+  },
+  watchJoinsWithoutCatchingUp: {
+    what: "a watch that has room again goes on with the others, wherever it stands",
+    changes: [
+      {
+        file: watches,
+        from: "if (watch.ownPosition === this.livePosition) {",
+        to: "if (watch.ownPosition <= this.livePosition) {",
+      },
+    ],
+  },
+  deduplicatesByAnotherSession: {
+    what: "a section counts as applied when another session has applied one of the same numbers",
+    changes: [
+      {
+        file: "machine/session-table.ts",
+        from: "  close(id: number): void {",
+        to: "  elsewhere(firstSeq: number, count: number): AppliedSection | undefined {\n    for (const each of this.#sessions.values()) {\n      const found = this.find(each, firstSeq);\n      if (found?.count === count) return found;\n    }\n    return undefined;\n  }\n\n  close(id: number): void {",
+      },
+      {
+        file: sessions,
+        from: "    if (firstSeq === session.nextSeq && Number",
+        to: "    const twin = this.#table.elsewhere(firstSeq, count);\n    if (twin !== undefined) return this.#again(true, twin, results);\n    if (firstSeq === session.nextSeq && Number",
+      },
+    ],
+  },
+  expiresByWallClock: {
+    what: "sessions end by the clock of each node, not by the cluster's time",
+    changes: [
+      {
+        file: "machine/kv.ts",
+        from: "this.#sessions.apply(batch, next, this.#hash);",
+        to: "this.#sessions.apply({ ...batch, timeMs: Math.floor(this.#nowMs()) }, next, this.#hash);",
+      },
+    ],
+  },
+  windowTrimmedEarly: {
+    what: "with what a client has confirmed, the result behind it is forgotten too",
+    changes: [
+      {
+        file: "machine/session-table.ts",
+        from: "window[0]!.count - 1 <= doneUpTo) {",
+        to: "window[0]!.count - 2 <= doneUpTo) {",
+      },
+    ],
+  },
+  sessionsNotSaved: {
+    what: "what is known of sessions is not in the machine's file, so neither a restart nor a snapshot has it",
+    changes: [
+      {
+        file: "machine/kv.ts",
+        from: "sessions: this.#sessions.save(),",
+        to: "sessions: new Uint8Array(0),",
+      },
+    ],
+  },
+  requestIdsNotLoaded: {
+    what: "after a restart or a snapshot no request id is known",
+    changes: [
+      {
+        file: "machine/request-ids.ts",
+        from: "this.#places.set(nameOf(this.#idAt(at)), at);",
+        to: "",
+      },
+    ],
+  },
+  laterSectionOvertakes: {
+    what: "a section enters the log though one before it was just refused",
+    changes: [
+      {
+        file: "server/session-gaps.ts",
+        from: "if (firstSeq > refused) return false;",
+        to: "",
+      },
+    ],
+  },
+  gapsApplied: {
+    what: "a section is applied though one before it is missing",
+    changes: [
+      {
+        file: sessions,
+        from: "if (firstSeq === session.nextSeq && Number",
+        to: "if (firstSeq >= session.nextSeq && Number",
+      },
+    ],
+  },
+  sessionNotKeptAliveByUse: {
+    what: "a session ends some time after it was opened, however much it is used",
+    changes: [
+      {
+        file: "machine/session-table.ts",
+        from: "    session.lastMs = timeMs;\n    return session;",
+        to: "    return session;",
+      },
+    ],
+  },
+  repeatedWithNewIndex: {
+    what: "a section that comes again is answered with its new place in the log",
+    changes: [
+      {
+        file: "node/applier.ts",
+        from: "?.applied(originalIndex, results);",
+        to: "?.applied(index > originalIndex ? index : originalIndex, results);",
+      },
+    ],
+  },
+  sessionsBeforeTheirVersion: {
+    what: "sections of sessions enter the log before the apply version makes them such",
+    changes: [
+      {
+        file: group,
+        from: "if (kind === SectionKind.plain || this.machine.applyVersion >= sessionsVersion) {\n      return this.#enqueue",
+        to: "if (kind === SectionKind.plain || this.machine.applyVersion >= 0) {\n      return this.#enqueue",
+      },
+    ],
+  },
+  notAppliedOnLostLeadership: {
+    what: "what is in the log of a leader that is deposed is reported as not applied",
+    changes: [
+      {
+        file: group,
+        from: 'else this.#refuseInbox("not_leader");\n',
+        to: 'else this.#refuseInbox("not_leader");\n      this.#pending.failAll(this.#error("not_leader"));\n',
+      },
+    ],
+  },
+  applyVersionNotSaved: {
+    what: "the apply version is not saved with the data: a node that starts again applies as the first version did",
+    changes: [
+      {
+        file: "machine/kv.ts",
+        from: "      applyVersion: this.#sessions.version,\n",
+        to: "      applyVersion: applyVersionFirst,\n",
+      },
+    ],
+  },
+  tooNewIsApplied: {
+    what: "a node goes on though its log raises the apply version beyond its build",
+    changes: [
+      {
+        file: "node/apply-version.ts",
+        from: "if (version > this.#options.max) return version;",
+        to: "if (version > 250) return version;",
+      },
+      {
+        file: "node/apply-version.ts",
+        from: "const version = Math.min(max, ...this.#others().map((id) => this.#maxOf(id)));",
+        to: "const version = Math.min(max, ...this.#others().map((id) => this.#maxOf(id) || max));",
       },
     ],
   },

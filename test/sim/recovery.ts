@@ -68,6 +68,11 @@ export class Recovery {
       this.#everyUp((node) => get.has(node) && put.has(node)),
     );
     this.#until(
+      "sessions to know what became of their writes",
+      patienceMs,
+      () => clients.unfinished === 0,
+    );
+    this.#until(
       "everybody to be answered",
       patienceMs,
       () => clients.unanswered === 0 && this.#options.memberChanges.unanswered === 0,
@@ -83,6 +88,11 @@ export class Recovery {
         group?.machine.appliedIndex === oracle.lastIndex;
       return this.#everyUp(isEqual) && this.#isSettled();
     });
+  }
+
+  /** Something else that peace brings about, as soon as nodes get to it. */
+  until(what: string, done: () => boolean): void {
+    this.#until(what, this.#patienceMs, done);
   }
 
   /** Nobody deposes a leader while nothing goes wrong, as long as no clock makes its heartbeats late. To be called after `run`. */

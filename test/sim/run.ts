@@ -1,9 +1,10 @@
 /**
- * Long runs: `bun test/sim/run.ts --seeds N --from S [--events E] [--without KIND,…] [--bug NAME] [--black-box] [--no-shrink] [--verbose]`.
+ * Long runs: `bun test/sim/run.ts --seeds N --from S [--events E] [--without KIND,…] [--bug NAME] [--black-box] [--no-shrink] [--verbose] [--evidence]`.
  * Prints how fast it goes, and of the first seed that fails what broke, then the smallest run of that seed that still breaks, with the command that
  * repeats it; then the status is 1.
  */
 import { parseArgs } from "node:util";
+import { recordEvidence } from "../evidence.ts";
 import { isBugName, plant, plantedBugs } from "./planted-bugs.ts";
 import { isKind, kinds } from "./swarm.ts";
 import { emptyTally, happenings } from "./tally.ts";
@@ -22,6 +23,8 @@ const { values } = parseArgs({
     shrink: { type: "boolean", default: true },
     /** One line per seed. */
     verbose: { type: "boolean", default: false },
+    /** Append what this run showed to test/evidence.jsonl. */
+    evidence: { type: "boolean", default: false },
   },
 });
 const seeds = Number(values.seeds);
@@ -55,6 +58,7 @@ for (let seed = from; seed < from + seeds; seed++) {
   const { failure } = result;
   if (values.verbose) console.log(JSON.stringify({ ...result, failure: failure !== undefined }));
   if (failure === undefined) continue;
+  if (values.evidence) evidence(seed - from + 1, [`seed ${seed}: ${firstLine(failure)}`]);
   console.error(`seed ${seed} fails after ${result.events} events: ${whatBroke(failure)}`);
   console.error(`repeat: ${commandOf(options, bug)}`);
   if (values.shrink) {
@@ -72,7 +76,21 @@ const cpuSeconds = (user + system) / 1_000_000;
 console.log(
   `${seeds} seeds in ${seconds.toFixed(1)} s: ${(seeds / seconds).toFixed(1)} seeds/s, ${(seeds / cpuSeconds).toFixed(1)} per second of CPU, ${Math.round(total / seconds)} events/s, ${(virtualMs / 1_000 / seconds).toFixed(0)}x real time, ${operations} operations, ${leaders} leaders`,
 );
+if (values.evidence) evidence(seeds, []);
 console.log(happenings.map((happening) => `${tally[happening]} ${happening}`).join(", "));
+
+function evidence(seedsRun: number, findings: readonly string[]): void {
+  recordEvidence({
+    kind: "simulation",
+    seconds: Math.round((performance.now() - startMs) / 1_000),
+    amounts: { seeds: seedsRun },
+    findings,
+  });
+}
+
+function firstLine(failure: unknown): string {
+  return failure instanceof Error ? failure.message.split("\n", 1)[0]! : String(failure);
+}
 
 function whatBroke(failure: unknown): string {
   return failure instanceof Error ? (failure.stack ?? failure.message) : String(failure);

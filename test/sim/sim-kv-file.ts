@@ -223,21 +223,23 @@ export function stepMs({
 
 export function encodeState({ entries, meta }: KvState): Uint8Array {
   const rows = [...entries].map(([key, { revision, value }]) => [key, revision, [...value]]);
-  return new TextEncoder().encode(JSON.stringify({ meta, rows }));
+  const sessions = meta && [...meta.sessions];
+  return new TextEncoder().encode(JSON.stringify({ meta: meta && { ...meta, sessions }, rows }));
 }
 
 /** Undefined where the bytes are no whole file. */
 export function decodeState(bytes: Uint8Array): KvState | undefined {
   try {
     const { meta, rows } = JSON.parse(new TextDecoder().decode(bytes)) as {
-      meta: KvMeta | undefined;
+      meta: (Omit<KvMeta, "sessions"> & { sessions: number[] }) | undefined;
       rows: [string, number, number[]][];
     };
     const entries = new Map<string, Entry>();
     for (const [key, revision, value] of rows) {
       entries.set(key, { revision, value: Uint8Array.from(value) });
     }
-    return { entries, meta };
+    const sessions = Uint8Array.from(meta?.sessions ?? []);
+    return { entries, meta: meta && { ...meta, sessions } };
   } catch {
     return undefined;
   }

@@ -136,10 +136,12 @@ export class SimKvFolder implements KvFolder {
   }
 }
 
-function matches(whole: Uint8Array, { index, bytes, chunkBytes, digest }: SnapshotProof): boolean {
+function matches(whole: Uint8Array, proof: SnapshotProof): boolean {
+  const { index, bytes, chunkBytes, digest, applyVersionMax } = proof;
   let found = 0;
   for (let offset = 0; offset < bytes; offset += chunkBytes) {
     found = nextDigest(found, crc32(whole.subarray(offset, offset + chunkBytes)));
   }
-  return found === digest && decodeState(whole)?.meta?.appliedIndex === index;
+  const meta = found === digest ? decodeState(whole)?.meta : undefined;
+  return meta?.appliedIndex === index && meta.applyVersion <= applyVersionMax;
 }

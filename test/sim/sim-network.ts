@@ -16,6 +16,10 @@ import type { Scheduler } from "./scheduler.ts";
 export interface NetworkNode {
   readonly id: number;
   readonly paused: boolean;
+  /** What its hello says. */
+  readonly applyVersionMax: number;
+  /** In force there. */
+  readonly applyVersion: number;
   /** Undefined while it is down. */
   readonly events: TransportEvents | undefined;
 }
@@ -62,6 +66,8 @@ interface Link {
   epoch: number;
   /** By node id: does that end believe that it is connected? */
   readonly up: Map<number, boolean>;
+  /** By node id: what that end said of itself when it was connected. */
+  readonly applyVersionMax: Map<number, number>;
   /** Ends that have not noticed a reset yet, with the life in which they have not. */
   readonly blind: Map<number, TransportEvents>;
   connecting: boolean;
@@ -118,6 +124,10 @@ export class SimNetwork {
         queued.add(stream);
       },
       connected: (peer) => linkTo.get(peer)?.up.get(nodeId) === true,
+      applyVersionMax: (peer) => {
+        const link = linkTo.get(peer);
+        return link?.up.get(nodeId) === true ? link.applyVersionMax.get(peer)! : 0;
+      },
       flush: () => {
         for (const stream of queued) {
           this.#ship(stream);
@@ -226,6 +236,7 @@ export class SimNetwork {
       b,
       epoch: 0,
       up,
+      applyVersionMax: new Map(),
       blind,
       connecting: false,
       slow: false,
@@ -331,8 +342,12 @@ export class SimNetwork {
       // Woken by `awake` and `heal` when that changes.
       if (a.events === undefined || b.events === undefined || a.paused || b.paused) return;
       if (this.#cuts.has(`${link.a}>${link.b}`) || this.#cuts.has(`${link.b}>${link.a}`)) return;
-      link.up.set(link.a, true);
-      link.up.set(link.b, true);
+      // As two nodes of which one is too old for the other do.
+      if (!understands(a, b) || !understands(b, a)) return this.#connectLater(link);
+      for (const node of [a, b]) {
+        link.up.set(node.id, true);
+        link.applyVersionMax.set(node.id, node.applyVersionMax);
+      }
       const [first, second] = this.#random.chance(0.5) ? [a, b] : [b, a];
       first.events?.peerUp(second.id);
       second.events?.peerUp(first.id);
@@ -406,4 +421,8 @@ export class SimNetwork {
       this.#pump(stream);
     });
   }
+}
+
+function understands(node: NetworkNode, other: NetworkNode): boolean {
+  return node.applyVersionMax >= other.applyVersion;
 }

@@ -17,6 +17,7 @@ import { DiskFullError } from "../../src/storage/disk.ts";
 import { CorruptBatchError, LogStore, type RecoveredGroup } from "../../src/storage/log-store.ts";
 import type { LeaderAnswer } from "../../src/wire/admin.ts";
 import { batchIntact } from "../../src/wire/batch.ts";
+import { applyVersionFirst, applyVersionMax } from "../../src/wire/versions.ts";
 import type { ClientNode } from "./clients.ts";
 import type { DurableLedger } from "./durable-ledger.ts";
 import { Violation, type Invariants } from "./invariants.ts";
@@ -53,7 +54,11 @@ export interface SimNodeOptions {
 }
 
 /** Ways in which a process ends by itself. */
-export type Ending = Extract<Happening, "endsInside" | "failedSyncs" | "rotMetRunning"> | "noSpace";
+export type Ending =
+  Extract<Happening, "endsInside" | "failedSyncs" | "rotMetRunning" | "tooOldBuilds"> | "noSpace";
+
+/** Its data is beyond what this build can apply. */
+class BuildTooOld extends Error {}
 
 const groupId = 0;
 /** From the wish for a turn to the turn. */
@@ -68,6 +73,8 @@ export class SimNode implements NetworkNode, ClientNode {
   paused = false;
   /** Its disk has rotted, and it found out: it stays down. */
   refused = false;
+  /** That of the build that runs, or that the next start brings. */
+  applyVersionMax: number = applyVersionMax;
   events: TransportEvents | undefined;
   door: Shard | undefined;
   readonly #options: SimNodeOptions;
@@ -84,6 +91,10 @@ export class SimNode implements NetworkNode, ClientNode {
   constructor(options: SimNodeOptions) {
     this.id = options.id;
     this.#options = options;
+  }
+
+  get applyVersion(): number {
+    return this.#group?.machine.applyVersion ?? applyVersionFirst;
   }
 
   get alive(): boolean {
@@ -204,6 +215,7 @@ export class SimNode implements NetworkNode, ClientNode {
     const network = this.#options.network();
     const machine = new ObservedMachine(kv, id, invariants, this.#options.tally);
     const appliedIndex = machine.open();
+    if (machine.applyVersion > this.applyVersionMax) throw new BuildTooOld();
     const coreRandom = random.fork(life);
     const raft = createCore({
       group: groupId,
@@ -231,6 +243,10 @@ export class SimNode implements NetworkNode, ClientNode {
         if (this.life === life) this.#wake();
       },
       compaction: this.#options.compaction,
+      applyVersionMax: this.applyVersionMax,
+      unsupported: () => {
+        throw new BuildTooOld();
+      },
     });
     const shard = new Shard(
       {
@@ -274,6 +290,11 @@ export class SimNode implements NetworkNode, ClientNode {
       code();
     } catch (error) {
       if (error instanceof ProcessEnd) return this.#options.ended(this, "endsInside");
+      if (error instanceof BuildTooOld) {
+        // The operator reads what it says.
+        this.applyVersionMax = applyVersionMax;
+        return this.#options.ended(this, "tooOldBuilds");
+      }
       if (!(error instanceof CorruptBatchError && this.rotten)) throw error;
       this.refused = true;
       this.#options.ended(this, "rotMetRunning");
@@ -302,6 +323,8 @@ export class SimNode implements NetworkNode, ClientNode {
     this.#turnDue = false;
     const more = this.door!.turn(this.#nowMs);
     const group = this.#group!;
+    if (group.machine.applyVersion > this.applyVersionMax)
+      throw new Violation(`node ${this.id} applies what its build cannot`);
     if (group.stopped !== undefined)
       throw new Violation(`node ${this.id} stopped: ${group.stopped}`);
     // While the disk is full the core is ahead of the log, and the node silent.

@@ -15,12 +15,15 @@ import { EndPoint } from "./process-end.ts";
 import { Random } from "./random.ts";
 import { Recovery } from "./recovery.ts";
 import { Scheduler } from "./scheduler.ts";
+import { drawSessions, sessionLimits } from "./session-clients.ts";
 import { SimNetwork } from "./sim-network.ts";
 import { SimNode } from "./sim-node.ts";
 import { Storage } from "./storage.ts";
+import { Upgrades } from "./upgrades.ts";
 import { drawSwarm, type Kind, type Swarm } from "./swarm.ts";
 import { emptyTally, type Tally } from "./tally.ts";
 import { Trace } from "./trace.ts";
+import { drawWatches, watchLimits, Watchers } from "./watchers.ts";
 
 export interface RunOptions {
   readonly seed: number;
@@ -56,6 +59,12 @@ export function simulate(options: RunOptions): RunResult {
   return { ...simulation.result, failure };
 }
 
+/** Streams of chance of a seed that are drawn apart. */
+const watchStream = 1_001;
+const limitStream = 1_002;
+const sessionStream = 1_003;
+const versionStream = 1_005;
+const sessionLimitStream = 1_004;
 /** Events of the recovery that no cluster needs: it would go on for ever. */
 const recoveryEventsMax = 200_000;
 /** Share of runs that go on in peace, to see that the leader stays. */
@@ -75,8 +84,10 @@ class Simulation {
   readonly #nodes: readonly SimNode[];
   readonly #network: SimNetwork;
   readonly #clients: Clients;
+  readonly #watchers: Watchers;
   readonly #nemesis: Nemesis;
   readonly #memberChanges: MemberChanges;
+  readonly #upgrades: Upgrades;
   #events = 0;
   /** Elections that were won so far. */
   #leaders = 0;
@@ -85,7 +96,7 @@ class Simulation {
     this.#seed = seed;
     this.#eventsMax = events;
     const random = (this.#random = new Random(seed));
-    const swarm = (this.#swarm = drawSwarm(random.fork(1), without));
+    const swarm = (this.#swarm = this.#draw(random.fork(1), without));
     const scheduler = this.#scheduler;
     const tally = this.#tally;
     const members = new Map<number, string>();
@@ -155,6 +166,18 @@ class Simulation {
       answeredLocally: (node, appliedIndex, boundMs) =>
         invariants.answeredLocally(node, appliedIndex, boundMs),
       tally,
+      sessions: drawSessions(new Random(seed, sessionStream), swarm, without.includes("sessions")),
+    });
+    const watchRandom = new Random(seed, watchStream);
+    const watchSwarm = drawWatches(watchRandom, swarm);
+    this.#watchers = new Watchers({
+      ...watchSwarm,
+      watchers: without.includes("watches") ? 0 : watchSwarm.watchers,
+      scheduler,
+      random: watchRandom,
+      nodes: this.#nodes,
+      oracle: invariants.oracle,
+      tally,
     });
     this.#nemesis = new Nemesis({
       scheduler,
@@ -163,8 +186,16 @@ class Simulation {
       victims,
       network: this.#network,
       clients: this.#clients,
+      watchers: this.#watchers,
       tally,
       struck: (fault) => this.#trace.add(scheduler.nowMs, 1, fault),
+    });
+    this.#upgrades = new Upgrades({
+      random: new Random(seed, versionStream),
+      scheduler,
+      nodes: this.#nodes,
+      without: without.includes("versions"),
+      restart: (node) => this.#nemesis.restart(node),
     });
     this.#memberChanges = new MemberChanges({
       scheduler,
@@ -173,6 +204,14 @@ class Simulation {
       nodes: this.#nodes,
       tally,
     });
+  }
+
+  /** What was added later draws from streams of its own, so that what old seeds do changes as little as possible. */
+  #draw(random: Random, without: readonly Kind[]): Swarm {
+    const swarm = drawSwarm(random, without);
+    if (without.includes("strangeBounds")) return swarm;
+    const limits = watchLimits(new Random(this.#seed, limitStream), swarm.limits);
+    return { ...swarm, limits: sessionLimits(new Random(this.#seed, sessionLimitStream), limits) };
   }
 
   get result(): Omit<RunResult, "failure"> {
@@ -193,13 +232,16 @@ class Simulation {
     this.#network.start();
     this.#nemesis.start();
     this.#memberChanges.start();
+    this.#upgrades.start();
     while (this.#events < this.#eventsMax) this.#step();
 
     const { oracle } = this.#invariants;
     const clients = this.#clients;
     const nodes = this.#nodes;
     clients.stop();
+    this.#watchers.stop();
     this.#memberChanges.stop();
+    this.#upgrades.end();
     this.#nemesis.end();
     const recovery = new Recovery({
       scheduler: this.#scheduler,
@@ -216,7 +258,9 @@ class Simulation {
     for (const { call, return: end, index } of clients.history) {
       this.#trace.add(call, end === Infinity ? -1 : end, index);
     }
+    recovery.until("the newest apply version", () => this.#upgrades.raised(recovery.up));
     recovery.settles();
+    recovery.until("watchers to be told everything", () => this.#watchers.upToDate);
     checkStates(recovery.up, clients, oracle);
     checkHistory(clients, oracle);
   }

@@ -55,6 +55,12 @@ export const traits = [
   "restlessLeaders",
   /** Members come and go. */
   "memberChanges",
+  /** Keys are watched. */
+  "watches",
+  /** Nodes are of different builds, and change them. */
+  "versions",
+  /** Clients have sessions, or put ids on their requests. */
+  "sessions",
 ] as const;
 export type Trait = (typeof traits)[number];
 export type Kind = Fault | Trait;
@@ -171,6 +177,11 @@ function withoutKind(swarm: Swarm, kind: Kind): Swarm {
       return { ...swarm, preferredUpTo: 0 };
     case "restlessLeaders":
       return { ...swarm, transferEveryMs: 0 };
+    case "watches":
+    case "versions":
+    case "sessions":
+      // Drawn apart: see watchers.ts and session-clients.ts.
+      return swarm;
     default: {
       const without = faults.indexOf(kind);
       const faultWeights = swarm.faultWeights.map((weight, at) => (at === without ? 0 : weight));

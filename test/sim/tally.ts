@@ -25,6 +25,15 @@ export const happenings = [
   /** Local reads that were answered within their bound, and refused as too old. */
   "freshReads",
   "staleReads",
+  /** Watches that were opened, changes that they were told, and past that a node did not know any more. */
+  "watches",
+  "watchedChanges",
+  "watchesCompacted",
+  /** Sections that came again and were answered as the first time; and such whose session was gone. */
+  "repeated",
+  "expired",
+  /** Nodes whose data was beyond their build. */
+  "tooOldBuilds",
   "overloaded",
   "diskFull",
 ] as const;

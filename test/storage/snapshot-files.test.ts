@@ -50,7 +50,9 @@ function chunksOf(whole: Uint8Array): { offset: number; part: Uint8Array }[] {
 
 function proofOf(whole: Uint8Array, change: Partial<FileProof> = {}): FileProof {
   const digest = chunksOf(whole).reduce((sum, { part }) => nextDigest(sum, crc32(part)), 0);
-  return { index: 42, bytes: whole.byteLength, chunkBytes, digest, indexQuery, ...change };
+  const bytes = whole.byteLength;
+  const queries = { indexQuery, versionQuery: indexQuery, versionMax: 42 };
+  return { index: 42, bytes, chunkBytes, digest, ...queries, ...change };
 }
 
 async function receive(
@@ -85,6 +87,12 @@ describe("receiving", () => {
     expect(
       (await receive(bytes, proofOf(bytes, { indexQuery: "SELECT 42 AS value FROM none" }))).ok,
     ).toBe(false);
+  });
+
+  test("one beyond the version that this build can is refused; one that says nothing of versions is not", async () => {
+    expect((await receive(bytes, proofOf(bytes, { versionMax: 41 }))).ok).toBe(false);
+    const versionQuery = "SELECT version AS value FROM versions";
+    expect((await receive(bytes, proofOf(bytes, { versionQuery, versionMax: 0 }))).ok).toBe(true);
   });
 
   test("removed, nothing of it is left, and what is not there is removed already", async () => {

@@ -10,6 +10,8 @@ import { Metrics, metricsMarkdown } from "../../src/telemetry/metrics.ts";
 
 export const referencePath: string = join(import.meta.dir, "..", "..", "src", "README.md");
 
+const appliedText = { applied: "yes", "not-applied": "no", unknown: "unknown" } as const;
+
 export async function renderReference(): Promise<string> {
   return `# Reference
 
@@ -24,15 +26,16 @@ ${optionsMarkdown()}
 
 ## Errors
 
-Every error of the binary protocol, the SDK, HTTP and the CLI has one of these codes, and an outcome of its own where that differs from the
-usual one: \`applied\`, \`not-applied\`, or \`unknown\` when nobody can tell.
+Every error of the binary protocol, the SDK (\`error.code\`), HTTP (\`error.code\` of the answer, with this status) and the CLI has one of these
+codes, and says whether the write was applied: in \`error.outcome\`, which is \`applied\`, \`not-applied\`, or \`unknown\` when nobody can tell. It is the one
+below, but where more is known: a read that ran out of time was not applied.
 
-| code | number | HTTP | usual outcome | retry helps | what it means, what to do |
-| --- | --- | --- | --- | --- | --- |
+| code | number | HTTP | what it means | what to do | applied? | retry helps |
+| --- | --- | --- | --- | --- | --- | --- |
 ${Object.entries(errorTable)
   .map(
-    ([code, { number, httpStatus, outcome, retryable, help }]) =>
-      `| \`${code}\` | ${number} | ${httpStatus} | ${outcome} | ${retryable ? "yes" : "no"} | ${help} |`,
+    ([code, { number, httpStatus, outcome, retryable, means, todo }]) =>
+      `| \`${code}\` | ${number} | ${httpStatus} | ${means} | ${todo} | ${appliedText[outcome]} | ${retryable ? "yes" : "no"} |`,
   )
   .join("\n")}
 

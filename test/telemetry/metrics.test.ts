@@ -16,7 +16,17 @@ const group: GroupFigures = {
   configurationIndex: 5,
   joint: true,
   logBytes: 100,
+  sessions: { open: 2, requestIds: 3, bytes: 4, repeated: 5, refused: 6 },
   snapshots: { sent: 1, installed: 2, givenUp: 3, bytesSent: 4, bytesReceived: 5 },
+  watches: {
+    watches: 41,
+    behind: 42,
+    waiting: 43,
+    changes: 44,
+    bytes: 45,
+    compacted: 46,
+    outcomeBytes: 47,
+  },
   queues: {
     inboxBytes: 1,
     waiters: 2,

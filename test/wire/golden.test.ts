@@ -11,7 +11,15 @@ import { FrameType } from "../../src/wire/messages.ts";
 import { plainSection } from "../../src/wire/section.ts";
 import { SectionResults } from "../../src/wire/section-results.ts";
 import { nextDigest } from "../../src/wire/snapshot-messages.ts";
-import { type AnyMessage, bytesOf, chain, concat, decodeAny, framesOf } from "./messages.ts";
+import {
+  type AnyMessage,
+  bytesOf,
+  chain,
+  changesOf,
+  concat,
+  decodeAny,
+  framesOf,
+} from "./messages.ts";
 
 const folder = join(import.meta.dir, "..", "golden", "frames");
 
@@ -160,6 +168,14 @@ const samples: Record<keyof typeof FrameType, AnyMessage> = {
     firstIndex: 42,
     term: 5,
   },
+  notice: {
+    type: "notice",
+    group: 7,
+    term: 5,
+    leader: 2,
+    configurationIndex: large,
+    members: { "1": "127.0.0.1:9091", "2": "127.0.0.1:9191" },
+  },
   write: { type: "write", request: 100, group: 7, timeoutMs: 5_000, section },
   writeReply: { type: "writeReply", request: 100, firstIndex: 42, results: results.view() },
   read: {
@@ -193,6 +209,34 @@ const samples: Record<keyof typeof FrameType, AnyMessage> = {
   },
   control: { type: "control", request: 103, operation: "status", body: null },
   controlReply: { type: "controlReply", request: 103, body: { nodeId: 1, groups: [{ id: 7 }] } },
+  watch: {
+    type: "watch",
+    watch: 104,
+    group: 7,
+    windowBytes: 1_048_576,
+    from: large,
+    exact: true,
+    prefix: ascii("key"),
+  },
+  watchCredit: { type: "watchCredit", watch: 104, bytes: 65_536 },
+  watchStop: { type: "watchStop", watch: 104 },
+  watchChanges: {
+    type: "watchChanges",
+    watch: 104,
+    revision: large,
+    count: 2,
+    changes: changesOf(large, [
+      { revision: large - 5, key: ascii("key"), value: ascii("value") },
+      { revision: large, key: ascii("key"), value: undefined },
+    ]),
+  },
+  watchEnded: {
+    type: "watchEnded",
+    watch: 104,
+    revision: large,
+    error: 8,
+    message: "That part of the log is gone.",
+  },
 };
 
 /** Sixteen bytes a line: the header is the first. */

@@ -12,6 +12,8 @@ const peer = {
   clusterId: "c",
   nodeId: 2,
   incarnation: "i",
+  applyVersion: 1,
+  applyVersionMax: 2,
 };
 const reply = {
   version: 1,
@@ -49,6 +51,8 @@ test("each field of a hello is checked", () => {
     nodeId: [0, -1, 2 ** 32, 1.5, "1", null, undefined],
     incarnation: [1, null, undefined],
     expectNodeId: [0, "1", null],
+    applyVersion: [0, -1, 1.5, "1", 2 ** 32, null],
+    applyVersionMax: [0, -1, 1.5, "1", 2 ** 32, null],
   };
   for (const [field, values] of Object.entries(wrong)) {
     for (const value of values) expect(helloOf({ ...peer, [field]: value })).toBeUndefined();
@@ -66,6 +70,8 @@ test("each field of the reply is checked", () => {
     frameBytesMax: [0, 2 ** 32, null],
     sectionBytesMax: [0, null],
     leader: [-1, null],
+    applyVersion: [0, "1", 2 ** 32, null],
+    applyVersionMax: [0, "1", 2 ** 32, null],
     members: [null, [], { a: "h:1" }, { "0": "h:1" }, { "1": 1 }, manyMembers(1_025)],
     error: [1, {}, { code: 1, message: "m" }, { code: "c" }],
   };

@@ -29,13 +29,30 @@ import {
   FrameType,
   type Hello,
   type HelloReply,
+  type Notice,
   type PeerMessage,
   type ServerReply,
 } from "../../src/wire/messages.ts";
+import { decodeNotice, encodeNotice } from "../../src/wire/notice.ts";
 import { decodePeerMessage, encodePeerMessage } from "../../src/wire/peer-messages.ts";
 import { plainSection } from "../../src/wire/section.ts";
 import { SectionResults } from "../../src/wire/section-results.ts";
 import { SendBuffer } from "../../src/wire/send-buffer.ts";
+import {
+  type ChangeSource,
+  decodeWatchCommand,
+  decodeWatchReply,
+  encodeWatch,
+  encodeWatchChanges,
+  encodeWatchCredit,
+  encodeWatchEnded,
+  encodeWatchStop,
+  isWatchFrame,
+  type KvChange,
+  readWatchChanges,
+  type WatchCommand,
+  type WatchReply,
+} from "../../src/wire/watch-messages.ts";
 
 export interface Frame {
   readonly type: number;
@@ -48,6 +65,9 @@ export type AnyMessage =
   | PeerMessage
   | ClientRequest
   | ServerReply
+  | WatchCommand
+  | WatchReply
+  | Notice
   | Ping
   | ({ readonly type: "hello" } & { readonly hello: Hello })
   | ({ readonly type: "helloReply" } & { readonly reply: HelloReply });
@@ -125,10 +145,25 @@ export function encodeAny(out: SendBuffer, message: AnyMessage): void {
       );
     case "controlReply":
       return encodeControlReply(out, message.request, message.body);
+    case "watch":
+      return encodeWatch(out, message);
+    case "watchCredit":
+      return encodeWatchCredit(out, message.watch, message.bytes);
+    case "watchStop":
+      return encodeWatchStop(out, message.watch);
+    case "watchChanges": {
+      const { watch, revision } = message;
+      encodeWatchChanges(out, watch, revision, new ChangeList(readWatchChanges(message)));
+      return;
+    }
+    case "watchEnded":
+      return encodeWatchEnded(out, message.watch, message.revision, message.error, message.message);
     case "ping":
       return encodePing(out, message.nonce);
     case "pong":
       return encodePong(out, message.nonce);
+    case "notice":
+      return encodeNotice(out, message);
     case "hello":
       return encodeHello(out, message.hello);
     case "helloReply":
@@ -136,6 +171,43 @@ export function encodeAny(out: SendBuffer, message: AnyMessage): void {
     default:
       return encodePeerMessage(out, message);
   }
+}
+
+/** Changes to be encoded, one after the other. */
+export class ChangeList implements ChangeSource {
+  readonly #changes: readonly KvChange[];
+  #next = 0;
+  revision = 0;
+  deleted = false;
+  bytes: Uint8Array = new Uint8Array(0);
+  readonly keyAt = 0;
+  keyLength = 0;
+  valueAt = 0;
+  valueLength = 0;
+
+  constructor(changes: readonly KvChange[]) {
+    this.#changes = changes;
+  }
+
+  next(): boolean {
+    const change = this.#changes[this.#next++];
+    if (change === undefined) return false;
+    const { revision, key, value } = change;
+    this.revision = revision;
+    this.deleted = value === undefined;
+    this.bytes = concat([key, value ?? new Uint8Array(0)]);
+    this.keyLength = this.valueAt = key.byteLength;
+    this.valueLength = value?.byteLength ?? 0;
+    return true;
+  }
+}
+
+/** The body of a frame of changes. */
+export function changesOf(revision: number, changes: readonly KvChange[]): Uint8Array {
+  const out = new SendBuffer();
+  encodeWatchChanges(out, 1, revision, new ChangeList(changes));
+  const [frame] = framesOf(drain(out));
+  return frame!.payload.slice(frame!.fieldsBytes);
 }
 
 /** What a receiver makes of a frame, whichever side it is. */
@@ -152,6 +224,12 @@ export function decodeAny({ type, payload, fieldsBytes }: Frame): AnyMessage | u
     const nonce = decodePing(payload, fieldsBytes);
     if (nonce === undefined) return undefined;
     return { type: type === FrameType.ping ? "ping" : "pong", nonce };
+  }
+  if (type === FrameType.notice) return decodeNotice(payload, fieldsBytes);
+  if (isWatchFrame(type)) {
+    return (
+      decodeWatchCommand(type, payload, fieldsBytes) ?? decodeWatchReply(type, payload, fieldsBytes)
+    );
   }
   return (
     decodePeerMessage(type, payload, fieldsBytes) ??
@@ -474,6 +552,52 @@ export const serverReply: fc.Arbitrary<ServerReply> = fc.oneof(
   }),
 );
 
+export const watchMessage: fc.Arbitrary<WatchCommand | WatchReply> = fc.oneof(
+  fc.record({
+    type: fc.constant("watch" as const),
+    watch: safeInteger,
+    group: u32,
+    windowBytes: u32,
+    from: safeInteger,
+    exact: fc.boolean(),
+    prefix: fc.uint8Array({ maxLength: 40 }),
+  }),
+  fc.record({ type: fc.constant("watchCredit" as const), watch: safeInteger, bytes: u32 }),
+  fc.record({ type: fc.constant("watchStop" as const), watch: safeInteger }),
+  fc
+    .record({
+      watch: safeInteger,
+      revision: fc.integer({ min: 1_000, max: Number.MAX_SAFE_INTEGER - 2 }),
+      kinds: fc.array(
+        fc.tuple(
+          fc.integer({ min: 0, max: 20 }),
+          fc.uint8Array({ minLength: 1, maxLength: 40 }),
+          fc.option(command, { nil: undefined }),
+        ),
+        { maxLength: 8 },
+      ),
+    })
+    .map(({ watch, revision, kinds }) => {
+      let at = revision - 200;
+      const changes = kinds.map(([step, key, value]) => ({ revision: (at += step), key, value }));
+      const count = changes.length;
+      return {
+        type: "watchChanges" as const,
+        watch,
+        revision,
+        count,
+        changes: changesOf(revision, changes),
+      };
+    }),
+  fc.record({
+    type: fc.constant("watchEnded" as const),
+    watch: safeInteger,
+    revision: safeInteger,
+    error: u32,
+    message: text,
+  }),
+);
+
 const shortText = fc.stringMatching(/^[ -~]{0,30}$/);
 const u8 = fc.integer({ min: 1, max: 255 });
 const versions = fc.tuple(u8, u8).map(([a, b]) => ({
@@ -497,6 +621,8 @@ export const hello: fc.Arbitrary<Hello> = fc.oneof(
         incarnation: shortText,
         address: shortText,
         configurationIndex: safeInteger,
+        applyVersion: nodeId,
+        applyVersionMax: nodeId,
         expectNodeId: nodeId,
       },
       {
@@ -526,6 +652,8 @@ export const helloReply: fc.Arbitrary<HelloReply> = fc.record(
     sectionBytesMax: nodeId,
     members: fc.dictionary(nodeId.map(String), shortText, { noNullPrototype: true }),
     leader: u32,
+    applyVersion: nodeId,
+    applyVersionMax: nodeId,
     error: fc.record({ code: shortText, message: shortText }, { noNullPrototype: true }),
   },
   {
@@ -545,11 +673,24 @@ export const helloReply: fc.Arbitrary<HelloReply> = fc.record(
   },
 );
 
+export const notice: fc.Arbitrary<Notice> = fc.record({
+  type: fc.constant("notice" as const),
+  group: u32,
+  term: safeInteger,
+  leader: u32,
+  configurationIndex: safeInteger,
+  members: fc.dictionary(nodeId.map(String), fc.constantFrom("127.0.0.1:9091", "[::1]:9191"), {
+    noNullPrototype: true,
+  }),
+});
+
 export const anyMessage: fc.Arbitrary<AnyMessage> = fc.oneof(
   peerMessage,
   clientRequest,
   serverReply,
+  watchMessage,
   fc.record({ type: fc.constantFrom("ping" as const, "pong" as const), nonce: safeInteger }),
+  notice,
   hello.map((value) => ({ type: "hello" as const, hello: value })),
   helloReply.map((value) => ({ type: "helloReply" as const, reply: value })),
 );

@@ -3,6 +3,7 @@ import { accessSync, constants, mkdirSync, mkdtempSync, rmSync } from "node:fs";
 import { dirname, join, resolve } from "node:path";
 import { type Client, connect, type NodeStatus } from "../../client/index.ts";
 import { UsageError } from "../../config.ts";
+import type { LoadPlan } from "./plan.ts";
 import { freePorts, LocalCluster } from "../local-cluster.ts";
 
 const nodeCount = 3;
@@ -99,10 +100,14 @@ export async function statusOfAll(client: Client): Promise<NodeStatus[]> {
 }
 
 /** A client for each connection, so that they share nothing. */
-export function connectAll(endpoints: string, connections: number, inFlight: number): Client[] {
+export function connectAll(
+  endpoints: string,
+  { connections, inFlight, session }: Pick<LoadPlan, "connections" | "inFlight" | "session">,
+): Client[] {
   return Array.from({ length: connections }, () =>
     connect({
       endpoints,
+      session,
       timeoutMs: 10_000,
       maxInFlightRequests: Math.max(65_536, inFlight),
       maxInFlightBytes: 1024 * 1024 * 1024,

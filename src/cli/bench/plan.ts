@@ -19,6 +19,7 @@ export interface BenchFlags {
   readonly endpoints?: string;
   readonly dir?: string;
   readonly machine: string;
+  readonly session: boolean;
   readonly out?: string;
   readonly json?: boolean;
 }
@@ -39,6 +40,8 @@ export interface LoadPlan {
   /** Operations a second that are due, whatever becomes of the earlier ones; undefined = closed loop. */
   readonly rate: number | undefined;
   readonly groups: number;
+  /** Writes go in sessions; else each is sent once. */
+  readonly session: boolean;
 }
 
 /** Bytes of a key: enough digits for any key space, of one length so that all commands are alike. */
@@ -82,5 +85,6 @@ export function loadPlan(workload: LoadPlan["workload"], flags: BenchFlags): Loa
     warmupSeconds: flags.warmup,
     rate: flags.rate,
     groups: flags.groups,
+    session: flags.session,
   };
 }

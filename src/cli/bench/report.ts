@@ -24,6 +24,8 @@ export interface LoadReport {
   readonly rate?: number;
   readonly seconds: number;
   readonly groups: number;
+  /** Writes went in sessions. */
+  readonly session: boolean;
   readonly operations: number;
   readonly operationsPerSecond: number;
   /** Per second, of each whole minute of a run that has several: whether it grows slower. */
@@ -79,6 +81,7 @@ export function loadReport(
     ...(plan.rate === undefined ? {} : { rate: plan.rate }),
     seconds: round(result.seconds, 3),
     groups: plan.groups,
+    session: plan.session,
     operations: result.operations,
     operationsPerSecond: Math.round(perSecond),
     ...(result.perMinute.length < 2
@@ -191,7 +194,7 @@ export function humanReport(report: LoadReport): string {
     `${report.benchmark}: ${grouped(report.operationsPerSecond)} operations/s, ${report.megabytesPerSecond} MB/s of values`,
     `latency p50 ${latency.p50} ms, p99 ${latency.p99} ms, max ${latency.max} ms`,
     "",
-    `  load         ${shape}, ${plural(report.connections, "connection")}, ${report.batch} per request, values of ${report.valueBytes} B, ${grouped(report.keySpace)} keys`,
+    `  load         ${shape}, ${plural(report.connections, "connection")}, ${report.batch} per request, values of ${report.valueBytes} B, ${grouped(report.keySpace)} keys${report.session ? "" : ", no session"}`,
     `  operations   ${grouped(report.operations)} in ${report.seconds} s; ${report.errors} failed, ${report.unknown} unknown`,
     ...(report.minutes === undefined
       ? []

@@ -1,0 +1,106 @@
+/**
+ * The apply version of one group [16]: when its leader raises it, and what a node does that cannot follow. It is a batch of its own in the log, so
+ * all members go over at the same command, and a new leader, a restart or a snapshot change nothing.
+ */
+import type { StateMachine } from "../machine/machine.ts";
+import type { Transport } from "../net/transport.ts";
+import { membersOf } from "../raft/configuration.ts";
+import type { Raft } from "../raft/raft.ts";
+import { applyVersionOf, type Batch, BatchKind } from "../wire/batch.ts";
+import type { AppendMessage } from "../wire/messages.ts";
+
+export interface GroupApplyVersionOptions {
+  readonly nodeId: number;
+  readonly raft: Raft;
+  readonly machine: StateMachine;
+  readonly transport: Transport;
+  /** The highest that this node takes part in. */
+  readonly max: number;
+  /** A leader has sent what this build cannot apply: told once for each version, some times at most. */
+  readonly refused: (version: number, leader: number) => void;
+}
+
+/** There are not many versions; who makes up more must not fill the log. */
+const refusalsToldMax = 10;
+
+export class GroupApplyVersion {
+  readonly #options: GroupApplyVersionOptions;
+  /** As the leader: it is not raised before this index is applied. */
+  #fromIndex = 0;
+  /** The highest that was refused, and how often that was told. */
+  #refusedVersion = 0;
+  #refusals = 0;
+
+  constructor(options: GroupApplyVersionOptions) {
+    this.#options = options;
+  }
+
+  /** This node leads from now on: what its log holds already may raise the version. */
+  led(): void {
+    this.#fromIndex = this.#options.raft.lastIndex;
+  }
+
+  /** It is raised by the batch that will be at `index`. */
+  raisedAt(index: number): void {
+    this.#fromIndex = index;
+  }
+
+  /**
+   * The version that this leader has to raise the group to now: the newest that all members can. Undefined while there is none. Who is not connected
+   * could be a build that cannot, so it is waited for.
+   */
+  due(): number | undefined {
+    const { raft, machine, max } = this.#options;
+    if (machine.applyVersion >= max || raft.role !== "leader") return undefined;
+    if (machine.appliedIndex < this.#fromIndex) return undefined;
+    const version = Math.min(max, ...this.#others().map((id) => this.#maxOf(id)));
+    return version > machine.applyVersion ? version : undefined;
+  }
+
+  /** As the leader: the log holds a higher one already, for all that is known, or is about to. */
+  get mayRiseSoon(): boolean {
+    const { raft, machine } = this.#options;
+    if (raft.role !== "leader") return false;
+    return machine.appliedIndex < this.#fromIndex || this.due() !== undefined;
+  }
+
+  /** As the leader: the members that the next version waits for. */
+  get waitsFor(): number[] {
+    const { raft, machine, max } = this.#options;
+    if (machine.applyVersion >= max || raft.role !== "leader") return [];
+    return this.#others().filter((id) => this.#maxOf(id) <= machine.applyVersion);
+  }
+
+  /**
+   * What this node cannot apply it does not take into its log either: so a version takes effect only where a majority can, and a node that is too
+   * old stays as it is until it is upgraded.
+   */
+  accepts({ batches, from }: AppendMessage): boolean {
+    const version = this.tooHighIn(batches);
+    if (version === undefined) return true;
+    if (version > this.#refusedVersion && this.#refusals++ < refusalsToldMax) {
+      this.#refusedVersion = version;
+      this.#options.refused(version, from);
+    }
+    return false;
+  }
+
+  /** The version in these batches that this node cannot apply; undefined where there is none. */
+  tooHighIn(batches: readonly Batch[]): number | undefined {
+    for (const batch of batches) {
+      if (batch.kind !== BatchKind.applyVersion) continue;
+      const version = applyVersionOf(batch);
+      if (version > this.#options.max) return version;
+    }
+    return undefined;
+  }
+
+  #others(): number[] {
+    const { raft, nodeId } = this.#options;
+    return membersOf(raft.configuration).filter((id) => id !== nodeId);
+  }
+
+  #maxOf(id: number): number {
+    return this.#options.transport.applyVersionMax(id);
+  }
+}

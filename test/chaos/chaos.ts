@@ -1,0 +1,395 @@
+/**
+ * A chaos run: a cluster of real daemons, clients that share few keys, and faults that come and go, one or two at a time. All that the
+ * clients saw is checked while the run goes on; what breaks a promise is a violation, and ends it.
+ */
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { applyVersionMax } from "../../src/wire/versions.ts";
+import {
+  type Build,
+  type NodePlace,
+  TestCluster,
+  type TestNode,
+  thisBuild,
+  until,
+} from "../e2e/cluster.ts";
+import { Random } from "../sim/random.ts";
+import { ChaosClient, type ClientKind, type Counts, type Shared } from "./clients.ts";
+import { FaultProxy } from "./fault-proxy.ts";
+import {
+  type Fault,
+  type FaultKind,
+  faultKinds,
+  faults,
+  type Healing,
+  isPossible,
+  type World,
+} from "./faults.ts";
+import { type FaultFigures, Gaps } from "./gaps.ts";
+import { Epoch } from "./histories.ts";
+import { buildPreload, Surroundings } from "./preload.ts";
+import { Watcher } from "./watchers.ts";
+import type { Network } from "./network.ts";
+
+export interface ChaosOptions {
+  readonly seed: number;
+  readonly seconds: number;
+  readonly nodes: number;
+  readonly clients: number;
+  readonly watchers: number;
+  /** Kinds of faults to draw from. */
+  readonly kinds?: readonly FaultKind[];
+  /** Chance that two faults come together. */
+  readonly pairs: number;
+  /** Mean time between two calls of a client. */
+  readonly pauseMs: number;
+  readonly network?: (random: Random) => Network;
+  /** What the nodes run. */
+  readonly build?: Build;
+  /** For people, as it goes. */
+  readonly say?: (line: string) => void;
+  /** Diagnostics of the clients that watch. */
+  readonly watcherSays?: ((line: string) => void) | undefined;
+  /** Histories that break a promise are written here. */
+  readonly historyDir?: string;
+  /** Called with each epoch that was checked. */
+  readonly checked?: (epoch: Epoch) => void;
+}
+
+export interface ChaosReport {
+  readonly seed: number;
+  readonly seconds: number;
+  readonly nodes: number;
+  readonly network: string;
+  readonly counts: Counts;
+  readonly epochs: number;
+  /** Changes that watchers were told, and how often one was told that it had come too late. */
+  readonly changes: number;
+  readonly watchGaps: number;
+  readonly figures: ReadonlyMap<string, FaultFigures>;
+  /** Left out, as it cannot be brought on here. */
+  readonly leftOut: readonly FaultKind[];
+  readonly violations: readonly string[];
+}
+
+/** In turn. The first can read ranges. */
+const clientKinds: readonly ClientKind[] = ["session", "plain", "session", "http", "session"];
+const epochMs = 6_000;
+const holdMsMin = 300;
+const holdMsMaxDefault = 5_000;
+const calmMsMax = 2_500;
+/** Chance that the next fault waits until all nodes serve. */
+const restChance = 0.4;
+/** With all faults healed, a write succeeds within this, and all nodes serve. */
+const recoveryMsMax = 30_000;
+const lastReadMsMax = 60_000;
+const pollMs = 20;
+const watchMs = 200;
+
+/** Cuts the log often, so that who was away needs a snapshot. */
+const flags = ["--compact-entries=3000", "--compact-tail-bytes=65536", "--log-level=info"];
+
+export async function runChaos(options: ChaosOptions): Promise<ChaosReport> {
+  const { seed, nodes, say } = options;
+  using folder = new Folder();
+  await using network = (options.network ?? ((random) => new FaultProxy(random)))(
+    new Random(seed, 2),
+  );
+  const library = buildPreload(folder.path);
+  const surroundings = new Map<number, Surroundings>();
+  const place = (id: number): NodePlace => {
+    const here = network.place(id);
+    if (library === undefined) return here;
+    const around = new Surroundings(library, join(folder.path, `surroundings${id}`));
+    surroundings.set(id, around);
+    return { ...here, environment: { ...here.environment, ...around.environment } };
+  };
+  await using cluster = new TestCluster({
+    nodes,
+    flags,
+    place,
+    build: options.build ?? thisBuild,
+  });
+  const world: World = { cluster, network, random: new Random(seed, 1), surroundings };
+  await using run = new ChaosRun(options, world);
+  try {
+    await cluster.start();
+    await knowsSessions(cluster);
+    await Promise.race([run.run(), run.broken]);
+  } catch (error) {
+    run.violation(error instanceof Error ? (error.stack ?? error.message) : String(error));
+  }
+  const report = run.report();
+  if (report.violations.length > 0) say?.(cluster.logTails());
+  return report;
+}
+
+/** The cluster has just begun: a moment later it comes to the apply version of today. */
+function knowsSessions(cluster: TestCluster): Promise<void> {
+  return until("all nodes apply sessions", async () => {
+    const groups = await Promise.all(cluster.nodes.map((node) => node.group()));
+    return groups.every(({ applyVersion }) => applyVersion === applyVersionMax);
+  });
+}
+
+class Folder implements Disposable {
+  readonly path = mkdtempSync(join(tmpdir(), "barge-chaos-"));
+
+  [Symbol.dispose](): void {
+    rmSync(this.path, { recursive: true, force: true });
+  }
+}
+
+class ChaosRun implements AsyncDisposable {
+  readonly #options: ChaosOptions;
+  readonly #world: World;
+  readonly #clients: readonly ChaosClient[];
+  readonly #watchers: readonly Watcher[];
+  readonly #gaps = new Gaps();
+  readonly #violations: string[] = [];
+  readonly #counts: Counts = {
+    operations: 0,
+    succeeded: 0,
+    refused: 0,
+    unknown: 0,
+    errors: new Map(),
+  };
+  readonly #possible: readonly FaultKind[];
+  readonly #startMs = performance.now();
+  /** Of the nodes that are or were members. */
+  readonly #nodes = new Set<TestNode>();
+  #epoch: Epoch;
+  /** Ended, but not yet checked. */
+  readonly #ended: Epoch[] = [];
+  #checkedCount = 0;
+  #clock = 0;
+  #over = false;
+  /** Looks out for daemons that end by themselves. */
+  readonly #watch = setInterval(() => this.#nobodyFell(), watchMs);
+  readonly #broken = Promise.withResolvers<void>();
+
+  constructor(options: ChaosOptions, world: World) {
+    this.#options = options;
+    this.#world = world;
+    const { clients, pauseMs, seed, kinds = faultKinds } = options;
+    this.#possible = kinds.filter((kind) => isPossible(kind, world));
+    this.#epoch = new Epoch(1, clients, 0);
+    const shared: Shared = {
+      epoch: () => this.#epoch,
+      tick: () => ++this.#clock,
+      succeeded: () => this.#gaps.succeeded(),
+      violation: (what) => this.violation(what),
+      counts: this.#counts,
+    };
+    this.#clients = Array.from({ length: clients }, (_, number) => {
+      const random = new Random(seed, 10 + number);
+      return new ChaosClient({
+        number,
+        // Some know one node only, and learn the others.
+        endpoints: random.chance(0.5)
+          ? world.cluster.endpoints
+          : random.pick(world.cluster.nodes).binary,
+        random,
+        shared,
+        kind: clientKinds[number % clientKinds.length]!,
+        nodes: () => world.cluster.nodes,
+        pauseMs,
+      });
+    });
+    this.#watchers = Array.from(
+      { length: options.watchers },
+      (_, number) =>
+        new Watcher({
+          endpoints: world.cluster.nodes[number % world.cluster.nodes.length]!.binary,
+          violation: (what) => this.violation(what),
+          say: options.watcherSays,
+        }),
+    );
+  }
+
+  /** Resolves at the first violation. */
+  get broken(): Promise<void> {
+    return this.#broken.promise;
+  }
+
+  violation(what: string): void {
+    this.#broken.resolve();
+    this.#violations.push(what);
+    this.#options.say?.(`VIOLATION: ${what}`);
+  }
+
+  async run(): Promise<void> {
+    for (const watcher of this.#watchers) watcher.start();
+    for (const client of this.#clients) client.start();
+    const checking = this.#checkEpochs();
+    const untilMs = this.#startMs + this.#options.seconds * 1_000;
+    for (const kind of this.#order()) {
+      if (performance.now() >= untilMs || this.#violations.length > 0) break;
+      await this.#bringOn(kind);
+    }
+    await this.#recovers();
+    await Promise.all(this.#clients.map((client) => client.stop()));
+    this.#ended.push(this.#epoch);
+    this.#over = true;
+    await checking;
+    if (this.#violations.length === 0) await this.#world.cluster.converged();
+  }
+
+  report(): ChaosReport {
+    const { seed, nodes, kinds = faultKinds } = this.#options;
+    return {
+      seed,
+      seconds: Math.round((performance.now() - this.#startMs) / 1_000),
+      nodes,
+      network: this.#world.network.name,
+      counts: this.#counts,
+      epochs: this.#checkedCount,
+      changes: this.#watchers.reduce((sum, { changeCount }) => sum + changeCount, 0),
+      watchGaps: this.#watchers.reduce((sum, { gapCount }) => sum + gapCount, 0),
+      figures: this.#gaps.figures,
+      leftOut: kinds.filter((kind) => !this.#possible.includes(kind)),
+      violations: this.#violations,
+    };
+  }
+
+  /* ---------------------------------------------------------------- faults */
+
+  /** All kinds in turn, each round in another order. */
+  *#order(): Generator<FaultKind> {
+    const { random } = this.#world;
+    for (;;) {
+      const left = [...this.#possible];
+      while (left.length > 0) yield left.splice(random.below(left.length), 1)[0]!;
+    }
+  }
+
+  async #bringOn(first: FaultKind): Promise<void> {
+    const { random } = this.#world;
+    const kinds = [first];
+    if (random.chance(this.#options.pairs)) {
+      const second = random.pick(this.#possible);
+      if (second !== first) kinds.push(second);
+    }
+    const beganMs = performance.now();
+    const healings: Healing[] = [];
+    for (const kind of kinds) {
+      const fault: Fault = faults[kind];
+      this.#gaps.begin(kind);
+      healings.push(await fault.begin(this.#world));
+      await Bun.sleep(random.between(0, 300));
+    }
+    const holdMs = Math.min(
+      ...kinds.map((kind) => (faults[kind] as Fault).holdMsMax ?? holdMsMaxDefault),
+    );
+    await Bun.sleep(random.between(Math.min(holdMsMin, holdMs), holdMs));
+    for (const { heal } of healings) await heal();
+    for (const { settle } of healings) await settle?.();
+    for (const kind of kinds) this.#gaps.end(kind);
+    const seconds = ((performance.now() - beganMs) / 1_000).toFixed(1);
+    const atSeconds = Math.round((performance.now() - this.#startMs) / 1_000);
+    this.#options.say?.(
+      `${atSeconds} s: ${kinds.join(" and ")} for ${seconds} s; ${this.#summary()}`,
+    );
+    if (random.chance(restChance)) await this.#recovers();
+    else await Bun.sleep(random.between(0, calmMsMax));
+  }
+
+  /** A node ends when it is told to, or is a member no more. */
+  #nobodyFell(): void {
+    for (const node of this.#world.cluster.nodes) this.#nodes.add(node);
+    for (const node of this.#nodes) {
+      if (node.unexpectedEnd === undefined) continue;
+      const wasRemoved = !this.#world.cluster.nodes.includes(node);
+      if (!wasRemoved) this.violation(node.unexpectedEnd);
+      this.#nodes.delete(node);
+    }
+  }
+
+  #summary(): string {
+    const { operations, refused, unknown } = this.#counts;
+    return `${operations} operations, ${refused} refused, ${unknown} unknown, ${this.#checkedCount} epochs checked`;
+  }
+
+  /** With nothing wrong any more, all nodes come to serve, and writes succeed. */
+  async #recovers(): Promise<void> {
+    if (this.#violations.length > 0) return;
+    const { cluster } = this.#world;
+    const beginMs = performance.now();
+    await cluster.start();
+    await until(
+      "a write succeeds after all faults are healed",
+      () => this.#gaps.sinceLastMs < performance.now() - beginMs,
+      recoveryMsMax,
+    );
+  }
+
+  /* ---------------------------------------------------------------- histories */
+
+  /** Ends epochs, and checks those that have ended. */
+  async #checkEpochs(): Promise<void> {
+    let beganMs = performance.now();
+    while (!this.#over || this.#ended.length > 0) {
+      if (!this.#over && performance.now() - beganMs > epochMs) {
+        beganMs = performance.now();
+        const { number, revision } = this.#epoch;
+        this.#ended.push(this.#epoch);
+        this.#epoch = new Epoch(number + 1, this.#options.clients, revision);
+      }
+      const epoch = this.#ended[0];
+      if (epoch === undefined || epoch.inFlight > 0) {
+        await Bun.sleep(pollMs);
+        continue;
+      }
+      this.#ended.shift();
+      await this.#check(epoch);
+    }
+  }
+
+  async #check(epoch: Epoch): Promise<void> {
+    const reader = this.#clients[0]!;
+    if (!(await reader.readAll(epoch, performance.now() + lastReadMsMax))) {
+      this.violation(`epoch ${epoch.number} cannot be read for ${lastReadMsMax} ms`);
+    }
+    await this.#collectChanges(epoch);
+    this.#checkedCount++;
+    this.#options.checked?.(epoch);
+    const wrong = epoch.verdict();
+    if (wrong === undefined) return;
+    const { historyDir } = this.#options;
+    let where = "";
+    if (historyDir !== undefined) {
+      mkdirSync(historyDir, { recursive: true });
+      const path = join(historyDir, `seed-${this.#options.seed}-epoch-${epoch.number}.jsonl`);
+      writeFileSync(path, epoch.operations.map((each) => `${JSON.stringify(each)}\n`).join(""));
+      where = ` (history: ${path})`;
+    }
+    this.violation(`epoch ${epoch.number}: ${wrong}${where}`);
+  }
+
+  /** Waits until the watchers have come as far as the epoch was read. */
+  async #collectChanges(epoch: Epoch): Promise<void> {
+    const { revision, prefix, firstRevision } = epoch;
+    await until(
+      `watches come to revision ${revision}`,
+      () => this.#watchers.every((watcher) => watcher.revision >= revision),
+      lastReadMsMax,
+    ).catch((error: Error) => {
+      const there = this.#watchers.map((watcher) => watcher.revision);
+      this.violation(`${error.message}; they are at ${there.join(", ")}`);
+    });
+    for (const watcher of this.#watchers) {
+      const changes = watcher.changesOf(prefix, firstRevision);
+      if (changes !== undefined) epoch.changes.push(changes);
+      watcher.forget(prefix);
+    }
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    clearInterval(this.#watch);
+    this.#over = true;
+    this.#ended.length = 0;
+    const all = [...this.#clients, ...this.#watchers];
+    await Promise.all(all.map((each) => each[Symbol.asyncDispose]()));
+  }
+}

@@ -1,0 +1,210 @@
+/**
+ * Mixed load for a long time, nothing wrong, and what must not grow is watched: memory, open files, sessions, request ids, watches.
+ *
+ *     bun test/chaos/soak.ts --minutes 30
+ *
+ * Clients that stay write, read, delete, compare, run transactions and ranges over a bounded set of keys; others come, open a session, watch
+ * and leave, half of them without a word, so that their sessions have to expire; others still write over HTTP with request ids. Prints a line
+ * per sample, and ends with 1 where something grew from the second third of the run to the last.
+ */
+import { readdirSync } from "node:fs";
+import { parseArgs } from "node:util";
+import { BargeError } from "../../src/errors.ts";
+import { type Client, connect } from "../../src/client/index.ts";
+import { type TestCluster, type TestNode, withCluster } from "../e2e/cluster.ts";
+import { recordEvidence } from "../evidence.ts";
+import { Random } from "../sim/random.ts";
+import { HttpCalls } from "./http-calls.ts";
+
+const { values } = parseArgs({
+  options: {
+    minutes: { type: "string", default: "30" },
+    seed: { type: "string", default: String(Date.now() % 1_000_000) },
+    /** Append what this run showed to test/evidence.jsonl. */
+    evidence: { type: "boolean", default: false },
+  },
+});
+const minutes = Number(values.minutes);
+const seed = Number(values.seed);
+
+const keyCount = 20_000;
+const valueBytes = 256;
+const residents = 8;
+const visitors = 4;
+const pauseMsMax = 4;
+/** A visitor's session ends so long after it left without a word. */
+const visitorTtlMs = 20_000;
+const visitorCalls = 40;
+const samples = 60;
+/** What the last third may have more than the second: memory is given back late, and not all at once. */
+const growthMax = 0.15;
+const slack: Readonly<Record<string, number>> = {
+  rssMB: 40,
+  files: 12,
+  sessions: 8,
+  requestIds: 500,
+  watches: 4,
+};
+
+type Sample = Readonly<Record<string, number>>;
+
+let calls = 0;
+let failures = 0;
+let stopping = false;
+
+process.stdout.write(`soak: ${minutes} minutes, seed ${seed}\n`);
+const startMs = performance.now();
+const findings: string[] = [];
+await withCluster({ flags: ["--compact-entries=50000"] }, async (cluster) => {
+  const all = [
+    ...Array.from({ length: residents }, (_, at) => resident(cluster, new Random(seed, at))),
+    ...Array.from({ length: visitors }, (_, at) => visit(cluster, new Random(seed, 100 + at))),
+    overHttp(cluster, new Random(seed, 200)),
+  ];
+  // A load that ends before its time has failed.
+  const ended = Promise.all(all);
+  const taken: Sample[] = [];
+  for (let at = 1; at <= samples; at++) {
+    await Promise.race([Bun.sleep((minutes * 60_000) / samples), ended]);
+    const sample = worst(await Promise.all(cluster.nodes.map(sampleOf)));
+    taken.push(sample);
+    const text = Object.entries(sample).map(([name, value]) => `${name} ${value}`);
+    process.stdout.write(
+      `${seconds()} s: ${calls} calls, ${failures} failed; ${text.join(", ")}\n`,
+    );
+  }
+  stopping = true;
+  await ended;
+  await cluster.converged();
+  findings.push(...grown(taken));
+});
+process.stdout.write(
+  `${JSON.stringify({ soak: "mixed", seed, seconds: seconds(), calls, failures, findings })}\n`,
+);
+if (values.evidence) {
+  recordEvidence({ kind: "soak", seconds: seconds(), amounts: { calls }, findings });
+}
+if (findings.length > 0) process.exitCode = 1;
+
+function seconds(): number {
+  return Math.round((performance.now() - startMs) / 1_000);
+}
+
+/* ------------------------------------------------------------------ load */
+
+async function resident(cluster: TestCluster, random: Random): Promise<void> {
+  await using client = connect({ endpoints: cluster.endpoints });
+  while (!stopping) {
+    await call(() => anyCall(client, random));
+    await Bun.sleep(random.between(0, pauseMsMax));
+  }
+}
+
+async function anyCall(client: Client, random: Random): Promise<unknown> {
+  const key = keyOf(random);
+  switch (random.below(8)) {
+    case 0:
+      return client.delete(key);
+    case 1:
+      return client.compareAndSet(key, value(random), (await client.get(key))?.revision ?? 0);
+    case 2:
+      return client.range({ prefix: key.slice(0, -2) });
+    case 3:
+      return client
+        .txn()
+        .compare({ key, exists: true })
+        .onSuccess({ op: "delete", key }, { op: "get", key: keyOf(random) })
+        .onFailure({ op: "put", key, value: value(random) })
+        .commit();
+    case 4:
+    case 5:
+      return client.get(key);
+    default:
+      return client.put(key, value(random));
+  }
+}
+
+/** Comes, watches a little, and leaves: in order, or without a word. */
+async function visit(cluster: TestCluster, random: Random): Promise<void> {
+  while (!stopping) {
+    const client = connect({ endpoints: cluster.endpoints, sessionTtlMs: visitorTtlMs });
+    const watch = client.watch({ prefix: keyOf(random).slice(0, -3) });
+    const watching = (async () => {
+      for await (const change of watch) if (change.revision < 0) throw new Error("no revision");
+    })();
+    for (let i = 0; i < visitorCalls && !stopping; i++) await call(() => anyCall(client, random));
+    watch.close();
+    await watching;
+    if (random.chance(0.5)) await client.drain();
+    else client.close();
+  }
+}
+
+async function overHttp(cluster: TestCluster, random: Random): Promise<void> {
+  const http = new HttpCalls(`soak${seed}`, () => cluster.nodes, random);
+  while (!stopping) {
+    await call(() => http.put(keyOf(random), value(random)));
+    await Bun.sleep(random.between(0, 10 * pauseMsMax));
+  }
+}
+
+async function call(make: () => Promise<unknown>): Promise<void> {
+  calls++;
+  try {
+    await make();
+  } catch (error) {
+    if (!(error instanceof BargeError)) throw error;
+    failures++;
+  }
+}
+
+function keyOf(random: Random): string {
+  return `key/${String(random.below(keyCount)).padStart(6, "0")}`;
+}
+
+function value(random: Random): string {
+  return String(random.u32()).padEnd(valueBytes, ".");
+}
+
+/* ------------------------------------------------------------------ what is watched */
+
+async function sampleOf(node: TestNode): Promise<Sample> {
+  const text = await (await node.fetch("/metrics")).text();
+  const metric = (name: string): number => {
+    const line = text.split("\n").find((each) => each.startsWith(name) && !each.startsWith("#"));
+    if (line === undefined) throw new Error(`no metric ${name}`);
+    return Number(line.slice(line.lastIndexOf(" ") + 1));
+  };
+  return {
+    rssMB: Math.round(metric("barge_resident_memory_bytes") / 1e6),
+    files: readdirSync(`/proc/${node.pid}/fd`).length,
+    sessions: metric("barge_group_sessions{"),
+    requestIds: metric("barge_group_request_ids"),
+    watches: metric("barge_group_watches{"),
+    diskMB: Math.round(metric("barge_disk_bytes") / 1e6),
+  };
+}
+
+/** Of each figure, that of the node with the most. */
+function worst(all: readonly Sample[]): Sample {
+  const names = Object.keys(all[0]!);
+  return Object.fromEntries(
+    names.map((name) => [name, Math.max(...all.map((sample) => sample[name]!))]),
+  );
+}
+
+/** What grew from the second third to the last, in words. */
+function grown(taken: readonly Sample[]): string[] {
+  const third = Math.floor(taken.length / 3);
+  const median = (part: readonly Sample[], name: string): number =>
+    part.map((sample) => sample[name]!).sort((a, b) => a - b)[Math.floor(part.length / 2)]!;
+  const found: string[] = [];
+  for (const [name, allowed] of Object.entries(slack)) {
+    const [before, after] = [
+      median(taken.slice(third, 2 * third), name),
+      median(taken.slice(2 * third), name),
+    ];
+    if (after > before * (1 + growthMax) + allowed) found.push(`${name}: ${before}, then ${after}`);
+  }
+  return found;
+}

@@ -1,0 +1,237 @@
+/**
+ * Attacks real daemons with fuzzed frames, at every stage of a connection, while a neighbour reads and writes. Whatever comes, no process ends, no
+ * group stops (but where the attacker may speak as a leader), each frame that a node sends is one, and in every pause the neighbour goes on.
+ */
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
+import { connect } from "../../src/client/index.ts";
+import { FrameType, type Hello } from "../../src/wire/messages.ts";
+import { type TestCluster, type TestNode, until, withCluster } from "../e2e/cluster.ts";
+import { decodeAny } from "../wire/messages.ts";
+import { type Aim, type Chance, FrameFuzz, type Stage } from "./fuzz-frames.ts";
+import { clientHello, frameOf, RawClient } from "./raw-client.ts";
+import { encodeHello } from "../../src/wire/hello.ts";
+
+export interface FuzzRoundOptions {
+  /** 1, or 3 of which the last one is the attacker's. */
+  readonly nodes: 1 | 3;
+  readonly seed: number;
+  readonly seconds: number;
+  /** The attacker may also speak as the leader of terms to come: then groups may stop, and are started again. */
+  readonly leads?: boolean;
+}
+
+export interface FuzzReport {
+  readonly nodes: number;
+  readonly seed: number;
+  readonly seconds: number;
+  readonly leads: boolean;
+  readonly connections: number;
+  readonly frames: number;
+  /** Of messages, by what they began as. */
+  readonly kinds: Readonly<Record<string, number>>;
+  readonly framesAnswered: number;
+  readonly neighbourWrites: number;
+  /** Longest time that the neighbour waited in a pause of the attack. */
+  readonly neighbourMsMax: number;
+  readonly groupsStopped: number;
+  readonly peakRssMb: number;
+}
+
+const attackMs = 2_000;
+const atOnce = 24;
+const framesMax = 25;
+const linger = 10;
+const calmMsMax = 15_000;
+/** From so far above its own no node takes a term. */
+const termsBelievedMax = 2 ** 31;
+
+interface Identity {
+  readonly clusterId: string;
+  readonly incarnation: string;
+}
+
+/** Throws with the seed where something must not have happened. */
+export async function fuzzRound(options: FuzzRoundOptions): Promise<FuzzReport> {
+  let report: FuzzReport | undefined;
+  await withCluster({ nodes: options.nodes }, async (cluster) => {
+    try {
+      report = await new FuzzRound(cluster, options).run();
+    } catch (error) {
+      const { message } = error as Error;
+      throw new Error(`seed ${options.seed}, ${options.nodes} nodes: ${message}`, { cause: error });
+    }
+  });
+  return report!;
+}
+
+class FuzzRound {
+  readonly #cluster: TestCluster;
+  readonly #options: FuzzRoundOptions;
+  readonly #fuzz: FrameFuzz;
+  readonly #victims: readonly TestNode[];
+  readonly #attacker: TestNode | undefined;
+  #connections = 0;
+  #frames = 0;
+  #answered = 0;
+  #stopped = 0;
+  #writes = 0;
+  #waitMsMax = 0;
+
+  constructor(cluster: TestCluster, options: FuzzRoundOptions) {
+    this.#cluster = cluster;
+    this.#options = options;
+    this.#attacker = options.nodes === 3 ? cluster.nodes[2] : undefined;
+    this.#victims = cluster.nodes.filter((node) => node !== this.#attacker);
+    this.#fuzz = new FrameFuzz({
+      seed: options.seed,
+      attacker: this.#attacker?.id ?? 2,
+      leads: options.leads ?? false,
+    });
+  }
+
+  async run(): Promise<FuzzReport> {
+    const { nodes, seed, seconds, leads = false } = this.#options;
+    // Without a session: its id could be guessed, and until there are identities whoever does so may use it.
+    const endpoints = this.#victims.map(({ binary }) => binary).join(",");
+    const neighbour = connect({ endpoints, session: false });
+    await neighbour.put("neighbour", "before", { timeoutMs: calmMsMax });
+    const identity = identityOf(this.#attacker ?? this.#victims[0]!);
+    await this.#attacker?.kill();
+    await this.#cluster.leader(this.#victims);
+    const endMs = performance.now() + seconds * 1_000;
+    let round = 0;
+    while (performance.now() < endMs) {
+      const aims = await this.#look();
+      const attackEndMs = Math.min(endMs, performance.now() + attackMs);
+      await Promise.all(
+        Array.from({ length: atOnce }, async () => {
+          while (performance.now() < attackEndMs) await this.#attack(aims, identity);
+        }),
+      );
+      await this.#look();
+      const value = `round ${++round}`;
+      const beganMs = performance.now();
+      await neighbour.put("neighbour", value, { timeoutMs: calmMsMax });
+      const found = await neighbour.get("neighbour", { timeoutMs: calmMsMax });
+      if (Buffer.from(found?.value ?? []).toString() !== value) throw new Error("another value");
+      this.#waitMsMax = Math.max(this.#waitMsMax, performance.now() - beganMs);
+      this.#writes++;
+    }
+    await neighbour.close();
+    const statuses = await Promise.all(this.#victims.map((node) => node.status()));
+    if (!leads) await this.#comeTogether();
+    return {
+      nodes,
+      seed,
+      seconds,
+      leads,
+      connections: this.#connections,
+      frames: this.#frames,
+      kinds: Object.fromEntries([...this.#fuzz.counts].sort()),
+      framesAnswered: this.#answered,
+      neighbourWrites: this.#writes,
+      neighbourMsMax: Math.round(this.#waitMsMax),
+      groupsStopped: this.#stopped,
+      peakRssMb: Math.round(Math.max(...statuses.map((each) => each.peakRssBytes)) / 2 ** 20),
+    };
+  }
+
+  /**
+   * What was forged has not parted the nodes. Where terms were driven beyond what is believed at once, the one that was away stays away: the price of
+   * believing no single node that claims such a term.
+   */
+  async #comeTogether(): Promise<void> {
+    const attacker = this.#attacker;
+    const [victim] = this.#victims;
+    const { term } = await victim!.group();
+    if (attacker === undefined || term > termsBelievedMax) {
+      if (attacker !== undefined) this.#cluster.leave(attacker);
+    } else await this.#cluster.start([attacker]);
+    await this.#cluster.converged();
+  }
+
+  /** All run, and what an attacker knows of them. */
+  async #look(): Promise<ReadonlyMap<TestNode, Aim>> {
+    const aims = new Map<TestNode, Aim>();
+    for (const node of this.#victims) {
+      if (!node.running) throw new Error(`node ${node.id} has ended\n${node.logTail()}`);
+      await until(`node ${node.id} answers`, async () => (await node.group()) !== undefined);
+      if ((await node.group()).role !== "stopped") continue;
+      this.#stopped++;
+      const { leads = false } = this.#options;
+      if (!leads) throw new Error(`the group of node ${node.id} stopped\n${node.logTail()}`);
+      await node.kill();
+    }
+    await this.#cluster.start(this.#victims);
+    await this.#cluster.leader(this.#victims);
+    for (const node of this.#victims) {
+      const { term, lastIndex } = await node.group();
+      aims.set(node, { nodeId: node.id, term, lastIndex });
+    }
+    return aims;
+  }
+
+  async #attack(aims: ReadonlyMap<TestNode, Aim>, identity: Identity): Promise<void> {
+    const { chance } = this.#fuzz;
+    const node = chance.pick(this.#victims);
+    const stage = this.#stage(chance);
+    const hello = this.#hello(stage, node, identity);
+    let wrong: string | undefined;
+    using client = await RawClient.connect(node.binary, {
+      onFrame: (type, payload, fieldsBytes) => {
+        this.#answered++;
+        const isWhole = decodeAny({ type, payload, fieldsBytes }) !== undefined;
+        if (!isWhole) wrong = `node ${node.id} sent what is no frame of type ${type}`;
+      },
+    }).catch((error: Error) => {
+      throw new Error(`node ${node.id} takes no connection: ${error.message}\n${node.logTail()}`);
+    });
+    this.#connections++;
+    const whole = stage !== "stranger" && chance.one(2);
+    const parts = hello === undefined ? [] : [frameOf((out) => encodeHello(out, hello))];
+    for (let i = 0; i <= chance.below(framesMax); i++) {
+      this.#frames++;
+      parts.push(this.#fuzz.bytes(stage, aims.get(node)!, whole));
+    }
+    // In pieces that have nothing to do with frames, now and then.
+    const bytes = Buffer.concat(parts);
+    const cut = chance.one(4) ? chance.below(bytes.byteLength) : bytes.byteLength;
+    client.send(bytes.subarray(0, cut));
+    if (cut < bytes.byteLength) {
+      await Bun.sleep(1);
+      client.send(bytes.subarray(cut));
+    }
+    const untilMs = performance.now() + linger;
+    while (!client.closed && performance.now() < untilMs) await Bun.sleep(2);
+    if (wrong !== undefined) throw new Error(wrong);
+  }
+
+  #stage(chance: Chance): Stage {
+    if (this.#attacker === undefined) return chance.pick(["stranger", "client", "client"] as const);
+    return chance.pick(["stranger", "client", "peer-control", "peer-bulk", "peer-bulk"] as const);
+  }
+
+  #hello(stage: Stage, node: TestNode, identity: Identity): Hello | undefined {
+    if (stage === "stranger") return undefined;
+    const versions = { versionMin: 1, versionMax: 2, features: this.#fuzz.chance.below(8) };
+    if (stage === "client") return { ...clientHello, ...versions };
+    return {
+      role: stage,
+      ...versions,
+      software: "fuzz",
+      ...identity,
+      nodeId: this.#attacker!.id,
+      expectNodeId: node.id,
+      applyVersionMax: 2,
+    };
+  }
+}
+
+function identityOf(node: TestNode): Identity {
+  const text = readFileSync(join(node.dataDir, "identity.json"), "utf8");
+  const { clusterId, incarnation } = JSON.parse(text) as Identity;
+  return { clusterId, incarnation };
+}
+
+export const frameKinds: readonly string[] = Object.keys(FrameType);
