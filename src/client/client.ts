@@ -300,6 +300,7 @@ export class BargeClient<C extends CodecName> implements Client<C>, RouterEvents
       attemptTimeoutMs,
       logger,
       endpoints: () => this.#router.endpoints,
+      learn: (members) => this.#router.learn(members),
     });
     return openWatch<C>(this.#watches, this.#codec, options);
   }
