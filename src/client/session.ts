@@ -81,6 +81,7 @@ export class Session {
   /** The node says that there is no such session. */
   #expired = false;
 
+  /** Sections whose fate became known. What is merely refused is no progress: it may be so because an older one has no answer. */
   #answers = 0;
   #answersAtSweep = 0;
   #progressMs = 0;
@@ -235,7 +236,6 @@ export class Session {
 
   /** This copy came to nothing, or has come to something that cannot be told. */
   refused(section: WriteSection, node: NodeLink, error: BargeError, nowMs: number): void {
-    this.#answers++;
     this.#landed(section);
     const { code, outcome } = error;
     if (outcome === "applied") return this.#end(section, error);
@@ -275,6 +275,7 @@ export class Session {
 
   /** Its fate is known, and it is an error. */
   #end(section: WriteSection, error: BargeError): void {
+    this.#answers++;
     this.#window?.resolve(section);
     this.#tell(section, error);
     this.#goOn();

@@ -66,6 +66,24 @@ test("a node that gives no answer is left for another, and both answers to it ar
   expect(other.writes[0]!.section).toEqual(silent.writes[0]!.section);
 });
 
+test("a copy without an answer is given up, though later ones are refused again and again meanwhile", async () => {
+  using node = serving();
+  await using client = connect({ endpoints: node.endpoint, attemptTimeoutMs: 100 });
+  let isOpen = true;
+  node.answer = (_, request) => {
+    if (request.type !== "write") return applyAll(node, request);
+    const isOldest = readSectionHeader(request.section, 0)!.firstSeq === 1;
+    if (isOldest && isOpen) isOpen = false;
+    else if (isOldest) node.answer = applyAll;
+    else return node.refuse(request, new BargeError("sequence_gap", "the first is missing"));
+    if (node.answer === applyAll) node.applied(request);
+  };
+  const first = client.put("a", "1");
+  await node.until(() => node.writes.length === 1);
+  const [one, two] = await Promise.all([first, client.put("b", "2")]);
+  expect(one.revision).toBeLessThan(two.revision);
+});
+
 test("calls of one turn keep their order, whatever they ask for", async () => {
   using node = serving();
   node.answer = applyAll;
