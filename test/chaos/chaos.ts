@@ -73,7 +73,7 @@ export interface ChaosReport {
   readonly violations: readonly string[];
 }
 
-/** In turn. The first can read ranges. */
+/** In turn. The first client also reads the ranges that each epoch ends with. */
 const clientKinds: readonly ClientKind[] = ["session", "plain", "session", "http", "session"];
 const epochMs = 6_000;
 const holdMsMin = 300;
@@ -116,7 +116,7 @@ export async function runChaos(options: ChaosOptions): Promise<ChaosReport> {
   try {
     await cluster.start();
     await knowsSessions(cluster);
-    await Promise.race([run.run(), run.broken]);
+    await run.run();
   } catch (error) {
     run.violation(error instanceof Error ? (error.stack ?? error.message) : String(error));
   }
@@ -160,6 +160,7 @@ class ChaosRun implements AsyncDisposable {
   /** Of the nodes that are or were members. */
   readonly #nodes = new Set<TestNode>();
   #epoch: Epoch;
+  #epochBeganMs = performance.now();
   /** Ended, but not yet checked. */
   readonly #ended: Epoch[] = [];
   #checkedCount = 0;
@@ -168,6 +169,7 @@ class ChaosRun implements AsyncDisposable {
   /** Looks out for daemons that end by themselves. */
   readonly #watch = setInterval(() => this.#nobodyFell(), watchMs);
   readonly #broken = Promise.withResolvers<void>();
+  #running: Promise<void> | undefined;
 
   constructor(options: ChaosOptions, world: World) {
     this.#options = options;
@@ -176,7 +178,7 @@ class ChaosRun implements AsyncDisposable {
     this.#possible = kinds.filter((kind) => isPossible(kind, world));
     this.#epoch = new Epoch(1, clients, 0);
     const shared: Shared = {
-      epoch: () => this.#epoch,
+      epoch: () => this.#currentEpoch(),
       tick: () => ++this.#clock,
       succeeded: () => this.#gaps.succeeded(),
       violation: (what) => this.violation(what),
@@ -208,9 +210,8 @@ class ChaosRun implements AsyncDisposable {
     );
   }
 
-  /** Resolves at the first violation. */
-  get broken(): Promise<void> {
-    return this.#broken.promise;
+  get #isBroken(): boolean {
+    return this.#violations.length > 0;
   }
 
   violation(what: string): void {
@@ -219,13 +220,19 @@ class ChaosRun implements AsyncDisposable {
     this.#options.say?.(`VIOLATION: ${what}`);
   }
 
+  /** Resolves at the end of all, or at the first violation. */
   async run(): Promise<void> {
+    this.#running = this.#run();
+    await Promise.race([this.#running, this.#broken.promise]);
+  }
+
+  async #run(): Promise<void> {
     for (const watcher of this.#watchers) watcher.start();
     for (const client of this.#clients) client.start();
     const checking = this.#checkEpochs();
     const untilMs = this.#startMs + this.#options.seconds * 1_000;
     for (const kind of this.#order()) {
-      if (performance.now() >= untilMs || this.#violations.length > 0) break;
+      if (performance.now() >= untilMs || this.#isBroken) break;
       await this.#bringOn(kind);
     }
     await this.#recovers();
@@ -233,7 +240,7 @@ class ChaosRun implements AsyncDisposable {
     this.#ended.push(this.#epoch);
     this.#over = true;
     await checking;
-    if (this.#violations.length === 0) await this.#world.cluster.converged();
+    if (!this.#isBroken) await this.#world.cluster.converged();
   }
 
   report(): ChaosReport {
@@ -313,7 +320,7 @@ class ChaosRun implements AsyncDisposable {
 
   /** With nothing wrong any more, all nodes come to serve, and writes succeed. */
   async #recovers(): Promise<void> {
-    if (this.#violations.length > 0) return;
+    if (this.#isBroken) return;
     const { cluster } = this.#world;
     const beginMs = performance.now();
     await cluster.start();
@@ -326,16 +333,19 @@ class ChaosRun implements AsyncDisposable {
 
   /* ---------------------------------------------------------------- histories */
 
-  /** Ends epochs, and checks those that have ended. */
+  #currentEpoch(): Epoch {
+    if (performance.now() - this.#epochBeganMs > epochMs) {
+      const { number, revision } = this.#epoch;
+      this.#ended.push(this.#epoch);
+      this.#epoch = new Epoch(number + 1, this.#options.clients, revision);
+      this.#epochBeganMs = performance.now();
+    }
+    return this.#epoch;
+  }
+
+  /** Checks those that have ended. */
   async #checkEpochs(): Promise<void> {
-    let beganMs = performance.now();
     while (!this.#over || this.#ended.length > 0) {
-      if (!this.#over && performance.now() - beganMs > epochMs) {
-        beganMs = performance.now();
-        const { number, revision } = this.#epoch;
-        this.#ended.push(this.#epoch);
-        this.#epoch = new Epoch(number + 1, this.#options.clients, revision);
-      }
       const epoch = this.#ended[0];
       if (epoch === undefined || epoch.inFlight > 0) {
         await Bun.sleep(pollMs);
@@ -372,7 +382,7 @@ class ChaosRun implements AsyncDisposable {
     const { revision, prefix, firstRevision } = epoch;
     await until(
       `watches come to revision ${revision}`,
-      () => this.#watchers.every((watcher) => watcher.revision >= revision),
+      () => this.#isBroken || this.#watchers.every((each) => each.revision >= revision),
       lastReadMsMax,
     ).catch((error: Error) => {
       const there = this.#watchers.map((watcher) => watcher.revision);
@@ -391,5 +401,7 @@ class ChaosRun implements AsyncDisposable {
     this.#ended.length = 0;
     const all = [...this.#clients, ...this.#watchers];
     await Promise.all(all.map((each) => each[Symbol.asyncDispose]()));
+    // Whatever holds the nodes at the moment lets go of them first. What it says now is no news.
+    await this.#running?.catch(() => undefined);
   }
 }
