@@ -322,7 +322,7 @@ export class ChaosClient implements AsyncDisposable {
         await Bun.sleep(refusedPauseMs);
         return record(asked, "refused");
       }
-      if (kind !== "plain" && isWrite && !givenUp.has(code)) {
+      if (kind !== "plain" && isWrite && !givenUp.has(code) && !this.#closed) {
         shared.violation(`client ${number} (${kind}) was told ${code}: ${message}`);
       }
       shared.counts.unknown++;
