@@ -116,7 +116,12 @@ test("no more sections are open than the window has, and more follow as it empti
   node.answer = applyAll;
   for (const request of node.writes) node.applied(request);
   await Promise.all(writes);
-  expect(headersOf(node).map(({ firstSeq }) => firstSeq)).toEqual([1, 2, 3, 4, 5, 6, 7, 8, 9, 10]);
+  // Those that had to wait went together.
+  const headers = headersOf(node);
+  expect(
+    headers.reduce((next, { firstSeq, count }) => (firstSeq === next ? next + count : -1), 1),
+  ).toBe(11);
+  expect(headers.length).toBeLessThan(8);
   await client.drain();
 });
 
