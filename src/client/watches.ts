@@ -52,6 +52,7 @@ export class Watches {
   /** Begins anywhere, so that clients spread over the nodes. */
   #first = Math.random();
   #timer: ReturnType<typeof setInterval> | undefined;
+  #settleDue = false;
 
   constructor(options: WatchesOptions) {
     this.#options = options;
@@ -61,7 +62,13 @@ export class Watches {
     this.#streams.add(stream);
     this.#homeless.set(stream, newlyHomeless(performance.now()));
     this.#timer ??= setInterval(() => this.#sweep(), sweepMs);
-    this.#settle(performance.now());
+    // Once for all that are opened in this turn.
+    if (this.#settleDue) return;
+    this.#settleDue = true;
+    queueMicrotask(() => {
+      this.#settleDue = false;
+      this.#settle(performance.now());
+    });
   }
 
   taken(stream: Stream, bytes: number): void {
