@@ -15,6 +15,7 @@ import {
   until,
 } from "../e2e/cluster.ts";
 import { Random } from "../sim/random.ts";
+import { HttpSource, SdkSource } from "./change-sources.ts";
 import { ChaosClient, type ClientKind, type Counts, type Shared } from "./clients.ts";
 import { FaultProxy } from "./fault-proxy.ts";
 import {
@@ -199,15 +200,15 @@ class ChaosRun implements AsyncDisposable {
         pauseMs,
       });
     });
-    this.#watchers = Array.from(
-      { length: options.watchers },
-      (_, number) =>
-        new Watcher({
-          endpoints: world.cluster.nodes[number % world.cluster.nodes.length]!.binary,
-          violation: (what) => this.violation(what),
-          say: options.watcherSays,
-        }),
-    );
+    const { nodes } = world.cluster;
+    this.#watchers = Array.from({ length: options.watchers }, (_, number) => {
+      // Each knows one node at first; the last follows over HTTP.
+      const speaksHttp = number > 0 && number === options.watchers - 1;
+      const source = speaksHttp
+        ? new HttpSource(() => nodes, new Random(seed, 1_000 + number))
+        : new SdkSource(nodes[number % nodes.length]!.binary, options.watcherSays);
+      return new Watcher({ source, violation: (what) => this.violation(what) });
+    });
   }
 
   get #isBroken(): boolean {

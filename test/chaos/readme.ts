@@ -31,7 +31,7 @@ a promise is kept, with what every daemon said last.
 
 Of ten, six have a session, two have none, two speak HTTP with request ids. All share few keys: put, get, delete, compare-and-set; lists to which elements are
 appended by compare-and-set; pairs of keys that only transactions write; ranges over everything; and bursts of writes in flight together. Each call has a deadline of
-0.5 to 5 s. Watchers follow all keys, from anywhere, over reconnects.
+0.5 to 5 s. Watchers follow all keys, one of them over HTTP, from anywhere, over reconnects.
 
 ## What is checked, every six seconds
 
