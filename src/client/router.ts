@@ -269,14 +269,16 @@ export class Router implements ChannelEvents, SessionRoutes {
     const channel = node?.channel();
     if (channel === undefined) return false;
     const leftMs = Math.max(1, Math.ceil(outgoing.deadlineMs - nowMs));
-    const timeoutMs = outgoing.repeatable
-      ? Math.min(leftMs, this.#settings.attemptTimeoutMs)
-      : leftMs;
+    const timeoutMs = outgoing.repeatable ? Math.min(leftMs, this.#attemptMs(outgoing)) : leftMs;
     if (!channel.send(outgoing, this.#settings.group, timeoutMs)) return false;
     outgoing.phase = "sent";
     outgoing.sentMs = nowMs;
     this.#sentSinceProbe = true;
     return true;
+  }
+
+  #attemptMs({ attemptMs }: Outgoing): number {
+    return attemptMs ?? this.#settings.attemptTimeoutMs;
   }
 
   /** A node to send to now; undefined where none is ready, and then whatever helps is being dialled. */
@@ -390,7 +392,7 @@ export class Router implements ChannelEvents, SessionRoutes {
       this.#fail(outgoing, new BargeError("timeout", text, { outcome }));
       return true;
     }
-    if (!outgoing.repeatable || nowMs - outgoing.sentMs < this.#settings.attemptTimeoutMs) {
+    if (!outgoing.repeatable || nowMs - outgoing.sentMs < this.#attemptMs(outgoing)) {
       return false;
     }
     this.#again(outgoing, node, nowMs);
