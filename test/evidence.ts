@@ -19,6 +19,7 @@ export const evidenceKinds = {
   kills: "kill -9 under load",
   fuzz: "frames bent at random",
   hostile: "a hostile peer",
+  upgrades: "rolling upgrades under load",
   porcupine: "histories judged by Porcupine too",
 } as const;
 

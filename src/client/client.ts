@@ -62,6 +62,8 @@ import { resultCode, type SectionBounds, Want, WriteSection } from "./write-sect
 
 /** Sections kept for their buffers. */
 const pooledSectionsMax = 64;
+/** A section is held open no longer, so that the deadlines of its calls, which are one, are near enough to each other's. */
+const sectionHeldMsMax = 50;
 /** Of one page of a scan: the bound of the nodes. */
 const scanPageItems = 1_000;
 const maxStalenessMsMax = 0xffff_ffff;
@@ -89,6 +91,8 @@ export class BargeClient<C extends CodecName> implements Client<C>, RouterEvents
 
   /** The section and the reads that this turn's calls still go into, and the requests of this turn that are complete. */
   #section: WriteSection | undefined;
+  /** Since when the open section waits for more; undefined while it goes with its turn. */
+  #heldSinceMs: number | undefined;
   #reads: ReadBatch[] = [];
   #turn: Outgoing[] = [];
   #turnEnds = false;
@@ -300,6 +304,7 @@ export class BargeClient<C extends CodecName> implements Client<C>, RouterEvents
       attemptTimeoutMs,
       logger,
       endpoints: () => this.#router.endpoints,
+      learn: (members) => this.#router.learn(members),
     });
     return openWatch<C>(this.#watches, this.#codec, options);
   }
@@ -332,7 +337,7 @@ export class BargeClient<C extends CodecName> implements Client<C>, RouterEvents
     this.#watches?.close();
     this.#sweeper.stop();
     this.#waiting.rejectAll(closedError());
-    for (const outgoing of this.#takeTurn()) {
+    for (const outgoing of this.#takeTurn(false)) {
       if (outgoing.phase === "settled") continue;
       outgoing.fail(closedError());
       this.#uncount(outgoing);
@@ -543,6 +548,7 @@ export class BargeClient<C extends CodecName> implements Client<C>, RouterEvents
     const section = this.#section;
     if (section === undefined) return;
     this.#section = undefined;
+    this.#heldSinceMs = undefined;
     // A command that was refused before it was laid out leaves an empty one.
     if (section.count > 0) this.#turn.push(section);
     else this.#recycle(section);
@@ -618,21 +624,29 @@ export class BargeClient<C extends CodecName> implements Client<C>, RouterEvents
     this.#turnEnds = false;
     if (this.#state === "closed") return;
     const nowMs = performance.now();
-    for (const outgoing of this.#takeTurn()) {
+    this.#router.pump(nowMs);
+    for (const outgoing of this.#takeTurn(this.#holdsSection(nowMs))) {
       if (outgoing.phase === "settled") continue;
       // What is left of an answered batch has its deadline already.
       if (outgoing.deadlineMs === 0) outgoing.deadlineMs = nowMs + outgoing.timeoutMs;
       this.#outstanding++;
       this.#router.submit(outgoing, nowMs);
     }
-    this.#router.pump(nowMs);
     this.#router.flush();
     this.#sweeper.busy();
     if (this.#state === "draining") this.#closeIfDrained();
   };
 
-  #takeTurn(): Outgoing[] {
-    this.#endSection();
+  /** While others wait before it for room in the session, the open section may as well take more: it would only wait behind them. */
+  #holdsSection(nowMs: number): boolean {
+    const waits = this.#section !== undefined && this.#router.session?.isCrowded === true;
+    if (!waits || this.#state !== "open") return false;
+    this.#heldSinceMs ??= nowMs;
+    return nowMs - this.#heldSinceMs < sectionHeldMsMax;
+  }
+
+  #takeTurn(holdsSection: boolean): Outgoing[] {
+    if (!holdsSection) this.#endSection();
     const turn = this.#turn;
     this.#turn = [];
     for (const batch of this.#reads) if (batch.count > 0) turn.push(batch);
@@ -708,6 +722,7 @@ export class BargeClient<C extends CodecName> implements Client<C>, RouterEvents
   #sweep(nowMs: number): boolean {
     this.#waiting.expire(nowMs);
     this.#router.sweep(nowMs);
+    if (this.#section !== undefined) this.#scheduleTurn();
     return this.#outstanding > 0 || this.#waiting.length > 0;
   }
 

@@ -41,6 +41,8 @@ export abstract class Outgoing {
   avoid: string | undefined;
   /** A call that must go to this very node. */
   readonly endpoint: string | undefined = undefined;
+  /** How long one try may take, where that is not what the client's settings say. */
+  attemptMs: number | undefined;
   /** The client's own: no caller waits for it. */
   readonly internal: boolean = false;
   /** Local reads go to the nodes in the order that the user listed them. */

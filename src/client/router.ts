@@ -172,7 +172,7 @@ export class Router implements ChannelEvents, SessionRoutes {
     node.connected(hello.nodeId);
     this.#bounds.frameBytesMax = hello.frameBytesMax;
     this.#bounds.sectionBytesMax = hello.sectionBytesMax;
-    this.#learn(hello.members);
+    this.learn(hello.members);
     // Hello knows the leader of group 0 only.
     if (this.#settings.group === 0 && hello.leader !== 0) {
       const leader = this.#endpointOf(hello.leader, hello.members);
@@ -189,7 +189,7 @@ export class Router implements ChannelEvents, SessionRoutes {
     if (group !== this.#settings.group) return;
     if (configurationIndex >= this.#configurationIndex) {
       this.#configurationIndex = configurationIndex;
-      this.#learn(members);
+      this.learn(members);
       this.#retireAllBut(members);
     }
     if (term < this.#term) return;
@@ -269,14 +269,16 @@ export class Router implements ChannelEvents, SessionRoutes {
     const channel = node?.channel();
     if (channel === undefined) return false;
     const leftMs = Math.max(1, Math.ceil(outgoing.deadlineMs - nowMs));
-    const timeoutMs = outgoing.repeatable
-      ? Math.min(leftMs, this.#settings.attemptTimeoutMs)
-      : leftMs;
+    const timeoutMs = outgoing.repeatable ? Math.min(leftMs, this.#attemptMs(outgoing)) : leftMs;
     if (!channel.send(outgoing, this.#settings.group, timeoutMs)) return false;
     outgoing.phase = "sent";
     outgoing.sentMs = nowMs;
     this.#sentSinceProbe = true;
     return true;
+  }
+
+  #attemptMs({ attemptMs }: Outgoing): number {
+    return attemptMs ?? this.#settings.attemptTimeoutMs;
   }
 
   /** A node to send to now; undefined where none is ready, and then whatever helps is being dialled. */
@@ -390,7 +392,7 @@ export class Router implements ChannelEvents, SessionRoutes {
       this.#fail(outgoing, new BargeError("timeout", text, { outcome }));
       return true;
     }
-    if (!outgoing.repeatable || nowMs - outgoing.sentMs < this.#settings.attemptTimeoutMs) {
+    if (!outgoing.repeatable || nowMs - outgoing.sentMs < this.#attemptMs(outgoing)) {
       return false;
     }
     this.#again(outgoing, node, nowMs);
@@ -480,7 +482,8 @@ export class Router implements ChannelEvents, SessionRoutes {
     this.#settings.logger.debug(`leader is ${endpoint}`);
   }
 
-  #learn(members: Record<string, string>): void {
+  /** `members`: `host:port` by the ids of nodes, as one of them names them. */
+  learn(members: Record<string, string>): void {
     for (const [id, endpoint] of Object.entries(members)) {
       // The same node may be reached by another name already.
       const known = this.#nodes.some(
@@ -523,7 +526,7 @@ export class Router implements ChannelEvents, SessionRoutes {
       const group = (groups as NodeStatus["groups"]).find(({ id }) => id === this.#settings.group);
       if (group === undefined || !(group.leader > 0) || !Array.isArray(group.members)) return;
       // Members may all be replaced while one connection lives.
-      this.#learn(Object.fromEntries(group.members.map(({ id, address }) => [id, address])));
+      this.learn(Object.fromEntries(group.members.map(({ id, address }) => [id, address])));
       const member = group.members.find(({ id }) => id === group.leader);
       const known = this.#nodes.find((each) => each.nodeId === group.leader);
       const endpoint = known?.endpoint ?? member?.address;

@@ -36,8 +36,8 @@ export class SessionCall extends Outgoing {
     this.#failed = failed;
   }
 
-  encode(out: SendBuffer, { request, group }: RequestHead): void {
-    encodeControl(out, request, this.#operation, { ...this.#body, group });
+  encode(out: SendBuffer, { request, group, timeoutMs }: RequestHead): void {
+    encodeControl(out, request, this.#operation, { ...this.#body, group, timeoutMs });
   }
 
   accept(reply: ServerReply): boolean {

@@ -81,6 +81,7 @@ export class Session {
   /** The node says that there is no such session. */
   #expired = false;
 
+  /** Sections whose fate became known. What is merely refused is no progress: it may be so because an older one has no answer. */
   #answers = 0;
   #answersAtSweep = 0;
   #progressMs = 0;
@@ -235,7 +236,6 @@ export class Session {
 
   /** This copy came to nothing, or has come to something that cannot be told. */
   refused(section: WriteSection, node: NodeLink, error: BargeError, nowMs: number): void {
-    this.#answers++;
     this.#landed(section);
     const { code, outcome } = error;
     if (outcome === "applied") return this.#end(section, error);
@@ -275,6 +275,7 @@ export class Session {
 
   /** Its fate is known, and it is an error. */
   #end(section: WriteSection, error: BargeError): void {
+    this.#answers++;
     this.#window?.resolve(section);
     this.#tell(section, error);
     this.#goOn();
@@ -381,7 +382,7 @@ export class Session {
 
   #open(nowMs: number): void {
     if (this.#opening !== undefined || this.#queue.length === 0) return;
-    const { timeoutMs, sessionTtlMs } = this.#settings;
+    const { timeoutMs, attemptTimeoutMs, sessionTtlMs } = this.#settings;
     const call = new SessionCall(
       "sessionOpen",
       sessionTtlMs === undefined ? {} : { ttlMs: sessionTtlMs },
@@ -390,6 +391,8 @@ export class Session {
     );
     call.timeoutMs = timeoutMs;
     call.deadlineMs = nowMs + timeoutMs;
+    // Each copy that arrives opens one, and a cluster that is slow must not be filled with sessions that nobody uses.
+    call.attemptMs = Math.max(attemptTimeoutMs, Math.min(timeoutMs / 2, attemptTimeoutMs * 3));
     this.#opening = call;
     this.#routes.submit(call, nowMs);
   }
@@ -399,6 +402,7 @@ export class Session {
     if (this.#closed) return;
     this.#settings.logger.debug(`session ${session} opened`);
     this.#unservedMs = undefined;
+    this.#plainUntilMs = Number.NEGATIVE_INFINITY;
     this.#window = new SessionWindow(session, ttlMs, windowSections);
     this.#usedMs = performance.now();
     this.#routes.pumpWanted();
@@ -428,7 +432,10 @@ export class Session {
 
   /** There are no sessions, and the user would rather go without. */
   #goPlain(why: string, nowMs: number): void {
-    this.#settings.logger.warn(`writes go without a session: ${why}`);
+    // Once, not each time that it is asked again.
+    if (this.#plainUntilMs === Number.NEGATIVE_INFINITY) {
+      this.#settings.logger.warn(`writes go without a session: ${why}`);
+    }
     this.#plainUntilMs = nowMs + plainMs;
     const queue = this.#queue;
     this.#queue = [];

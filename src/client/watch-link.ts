@@ -23,8 +23,8 @@ export interface WatchLinkOptions {
   readonly group: number;
   /** To connect and be greeted; and how long the node may be silent afterwards, though it is pinged. */
   readonly attemptTimeoutMs: number;
-  /** `members`: `host:port` of the nodes that this one knows. */
-  readonly ready: (link: WatchLink, members: readonly string[]) => void;
+  /** `members`: `host:port` of the nodes that this one knows, by their ids. */
+  readonly ready: (link: WatchLink, members: Record<string, string>) => void;
   readonly ended: (link: WatchLink, stream: Stream, message: WatchEnded) => void;
   /** Once. `streams` were on it. */
   readonly lost: (link: WatchLink, reason: string, streams: readonly Stream[]) => void;
@@ -183,7 +183,7 @@ export class WatchLink implements ConnectionHandler {
     }
     connection.expect("client");
     this.#state = "ready";
-    this.#options.ready(this, Object.values(hello.members));
+    this.#options.ready(this, hello.members);
   }
 
   #flushSoon(): void {

@@ -3,7 +3,6 @@
  * connection to one node, as long as that serves them; another client may well have chosen another node, since any node can.
  */
 import { BargeError, errorCodeOf, errorTable } from "../errors.ts";
-import { parseAddress } from "../net/address.ts";
 import type { Dial } from "../net/socket.ts";
 import type { WatchEnded } from "../wire/watch-messages.ts";
 import type { ClientLogger } from "./api.ts";
@@ -16,13 +15,13 @@ export interface WatchesOptions {
   readonly logger: ClientLogger;
   /** Those that the client knows by now. */
   readonly endpoints: () => readonly string[];
+  /** `host:port` of members by their ids, as a node names them: the client's calls need them as much as its watches. */
+  readonly learn: (members: Record<string, string>) => void;
 }
 
 const sweepMs = 50;
 const backOffMsMin = 25;
 const backOffMsMax = 1_000;
-/** Members that nodes name beyond this are not learned. */
-const learnedMax = 64;
 
 /** What is known of a node besides its connection. */
 interface Node {
@@ -46,7 +45,6 @@ export class Watches {
   readonly #options: WatchesOptions;
   readonly #links = new Map<string, WatchLink>();
   readonly #nodes = new Map<string, Node>();
-  readonly #learned = new Set<string>();
   readonly #streams = new Set<Stream>();
   readonly #homeless = new Map<Stream, Homeless>();
   /** What a stream went through before it came to the node that it is at. */
@@ -54,6 +52,7 @@ export class Watches {
   /** Begins anywhere, so that clients spread over the nodes. */
   #first = Math.random();
   #timer: ReturnType<typeof setInterval> | undefined;
+  #settleDue = false;
 
   constructor(options: WatchesOptions) {
     this.#options = options;
@@ -63,7 +62,13 @@ export class Watches {
     this.#streams.add(stream);
     this.#homeless.set(stream, newlyHomeless(performance.now()));
     this.#timer ??= setInterval(() => this.#sweep(), sweepMs);
-    this.#settle(performance.now());
+    // Once for all that are opened in this turn.
+    if (this.#settleDue) return;
+    this.#settleDue = true;
+    queueMicrotask(() => {
+      this.#settleDue = false;
+      this.#settle(performance.now());
+    });
   }
 
   taken(stream: Stream, bytes: number): void {
@@ -113,13 +118,9 @@ export class Watches {
     }
   }
 
-  #endpoints(): string[] {
-    return [...new Set([...this.#options.endpoints(), ...this.#learned])];
-  }
-
   /** A node that is connected or being dialled; undefined where there is none to try now. */
   #choose({ tried }: Homeless, nowMs: number): WatchLink | undefined {
-    const endpoints = this.#endpoints().filter((endpoint) => !tried.has(endpoint));
+    const endpoints = this.#options.endpoints().filter((endpoint) => !tried.has(endpoint));
     let dialling: WatchLink | undefined;
     for (const endpoint of endpoints) {
       const link = this.#links.get(endpoint);
@@ -153,12 +154,9 @@ export class Watches {
     return link;
   }
 
-  #ready(endpoint: string, members: readonly string[]): void {
+  #ready(endpoint: string, members: Record<string, string>): void {
     this.#nodes.delete(endpoint);
-    for (const member of members) {
-      const isUsable = (parseAddress(member)?.port ?? 0) > 0;
-      if (isUsable && this.#learned.size < learnedMax) this.#learned.add(member);
-    }
+    this.#options.learn(members);
     this.#options.logger.debug(`watching at ${endpoint}`);
     this.#settle(performance.now());
   }
@@ -208,7 +206,7 @@ export class Watches {
   /** There is nobody to ask at the moment: for good, where none reaches back far enough. */
   #triedAll(stream: Stream, homeless: Homeless, nowMs: number): void {
     const { tried, compacted } = homeless;
-    if (!this.#endpoints().every((endpoint) => tried.has(endpoint))) return;
+    if (!this.#options.endpoints().every((endpoint) => tried.has(endpoint))) return;
     if (compacted !== undefined) return stream.fail(compacted);
     // Those that refused for the moment are asked again after a pause.
     tried.clear();

@@ -18,7 +18,9 @@ const kindShift = 30;
 const valueMask = 2 ** kindShift - 1;
 
 const rowBytes = 12;
-const rowsMin = 64;
+/** Rows to begin with; and at least, whatever the bound. */
+const rowsAtFirst = 64;
+const rowsMin = 4;
 
 /** What `codeAt` says of a command that was not applied at all; no machine's code. */
 export const notApplied = -1;
@@ -28,8 +30,8 @@ export class Outcomes {
   #floor = 0;
   readonly #rowsMax: number;
   /** A ring: rows are at #head … #head + #length - 1, modulo the capacity, a power of two. */
-  #index = new Float64Array(rowsMin);
-  #what = new Uint32Array(rowsMin);
+  #index: Float64Array;
+  #what: Uint32Array;
   #head = 0;
   #length = 0;
   /** Reading: the row that is next, and where it begins to matter. */
@@ -38,6 +40,9 @@ export class Outcomes {
 
   constructor(bytesMax: number) {
     this.#rowsMax = Math.max(rowsMin, 2 ** Math.floor(Math.log2(bytesMax / rowBytes)));
+    const rows = Math.min(rowsAtFirst, this.#rowsMax);
+    this.#index = new Float64Array(rows);
+    this.#what = new Uint32Array(rows);
   }
 
   get floor(): number {
@@ -90,12 +95,10 @@ export class Outcomes {
     this.#head = 0;
   }
 
-  /** The oldest quarter goes, and with it whatever else is said of its last command. */
+  /** The oldest quarter goes. What else is said of its last command is below the floor, and never read. */
   #forget(): void {
-    let rows = this.#length / 4;
-    const last = this.#indexAt(rows - 1) + this.#spanAt(rows - 1) - 1;
-    while (rows < this.#length && this.#indexAt(rows) <= last) rows++;
-    this.#floor = last;
+    const rows = this.#length / 4;
+    this.#floor = this.#indexAt(rows - 1) + this.#spanAt(rows - 1) - 1;
     this.#head = (this.#head + rows) & (this.#index.length - 1);
     this.#length -= rows;
   }

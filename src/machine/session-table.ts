@@ -74,6 +74,7 @@ export class SessionTable {
     if (this.#sessions.size >= sessionsMax) this.#dropIdle(timeMs);
     if (this.#sessions.size >= sessionsMax) return false;
     const bounded = Math.min(Math.max(ttlMs, sessionTtlMsMin), sessionTtlMsMax);
+    this.#sweepAtMs = Math.min(this.#sweepAtMs, this.#sweepTime(timeMs, timeMs + bounded + 1));
     this.#sessions.set(id, {
       id,
       ttlMs: bounded,
@@ -155,11 +156,12 @@ export class SessionTable {
       if (isIdle(session, timeMs)) this.#drop(session);
       else nextMs = Math.min(nextMs, session.lastMs + session.ttlMs + 1);
     }
-    // A session that is used lives longer than was seen here, and one that is opened may live shorter: `use` looks at each by itself.
-    this.#sweepAtMs = Math.max(
-      timeMs + this.#limits.sessionSweepMs,
-      nextMs === Infinity ? 0 : nextMs,
-    );
+    this.#sweepAtMs = this.#sweepTime(timeMs, nextMs === Infinity ? 0 : nextMs);
+  }
+
+  /** When the first session can be idle, and not too soon after the last time. One that is used lives longer than was seen then. */
+  #sweepTime(nowMs: number, firstIdleMs: number): number {
+    return Math.max(nowMs + this.#limits.sessionSweepMs, firstIdleMs);
   }
 
   #drop(session: Session): void {

@@ -19,7 +19,7 @@ import { readSessionCommand } from "../wire/session-commands.ts";
 import { ResultCode, type ResultSink } from "./machine.ts";
 import { RequestIds } from "./request-ids.ts";
 import { BytesReader, BytesWriter } from "./saved-bytes.ts";
-import { SessionTable } from "./session-table.ts";
+import { type AppliedSection, SessionTable } from "./session-table.ts";
 
 /** From this apply version on there are sessions; below it, sections of every kind are plain, as they were. */
 export const sessionsVersion = 2;
@@ -50,11 +50,17 @@ export class Sessions implements ResultSink {
   readonly #resultBytesMax: number;
   readonly #table: SessionTable;
   readonly #requestIds: RequestIds;
-  readonly #section = new SectionReader();
   #version: number;
-  /** Of the section that runs: where its results go, and what they are. */
-  #sink: ResultSink | undefined;
+  /** The section at hand: its commands, the log index of the first one, and the cluster's time. */
+  readonly #section = new SectionReader();
+  #bytes: Uint8Array = nothing;
+  #view: DataView = new DataView(nothing.buffer);
+  #at = 0;
+  #end = 0;
   #first = 0;
+  #timeMs = 0;
+  /** While it runs: where its results go, and what they are. */
+  #sink: ResultSink | undefined;
   readonly #results = new SectionResults();
   /** Since the process began. */
   #repeated = 0;
@@ -85,6 +91,9 @@ export class Sessions implements ResultSink {
     // A command takes four bytes and more, so a larger count is a lie, and the work stays bounded by the bytes that came.
     const last = Math.min(lastIndexOf(batch), batch.firstIndex + bytes.byteLength);
     const hasSessions = this.#version >= sessionsVersion;
+    this.#bytes = bytes;
+    this.#view = view;
+    this.#timeMs = timeMs;
     if (hasSessions) this.#sweep(timeMs);
     const section = this.#section;
     const kindMax = hasSessions ? SectionKind.control : SectionKind.keyed;
@@ -104,116 +113,98 @@ export class Sessions implements ResultSink {
       if (section.kind === SectionKind.plain || !hasSessions) {
         this.#runner.run(bytes, view, bodyAt, at, index, sectionLast, from, results);
       } else if (index >= from) {
-        this.#guarded(bytes, view, bodyAt, at, index, sectionLast, timeMs, results);
+        this.#at = bodyAt;
+        this.#end = at;
+        this.#first = index;
+        this.#guarded(results);
       }
       index = sectionLast + 1;
     }
   }
 
-  #guarded(
-    bytes: Uint8Array,
-    view: DataView,
-    at: number,
-    end: number,
-    first: number,
-    last: number,
-    timeMs: number,
-    results: ResultSink,
-  ): void {
+  /** The section lies where the fields say. */
+  #guarded(results: ResultSink): void {
     const { kind } = this.#section;
-    if (kind === SectionKind.session) {
-      this.#ofSession(bytes, view, at, end, first, last, timeMs, results);
-    } else if (kind === SectionKind.keyed) {
-      this.#ofRequest(bytes, view, at, end, first, last, timeMs, results);
-    } else this.#control(view, at, end, first, last, timeMs, results);
+    if (kind === SectionKind.session) this.#ofSession(results);
+    else if (kind === SectionKind.keyed) this.#ofRequest(results);
+    else this.#control(results);
   }
 
-  #ofSession(
-    bytes: Uint8Array,
-    view: DataView,
-    at: number,
-    end: number,
-    first: number,
-    last: number,
-    timeMs: number,
-    results: ResultSink,
-  ): void {
+  #ofSession(results: ResultSink): void {
     const { session: id, firstSeq, count, crc, doneUpTo } = this.#section;
-    const session = this.#table.use(id, timeMs);
-    if (session === undefined) return this.#refuse(first, count, "session_expired", results);
+    const session = this.#table.use(id, this.#timeMs);
+    if (session === undefined) return this.#refuse("session_expired", results);
     this.#table.confirm(session, doneUpTo);
     if (firstSeq === session.nextSeq && Number.isSafeInteger(firstSeq + count)) {
-      const kept = this.#run(bytes, view, at, end, first, last, results);
-      return this.#table.applied(session, {
-        firstSeq,
-        count,
-        crc,
-        firstIndex: first,
-        results: kept,
-      });
+      const kept = this.#run(results);
+      const applied = { firstSeq, count, crc, firstIndex: this.#first, results: kept };
+      return this.#table.applied(session, applied);
     }
-    if (firstSeq > session.nextSeq) return this.#refuse(first, count, "sequence_gap", results);
+    if (firstSeq > session.nextSeq) return this.#refuse("sequence_gap", results);
     const known = this.#table.find(session, firstSeq);
-    if (known === undefined) {
-      const oldest = session.window[0]?.firstSeq ?? session.nextSeq;
-      const trimmed = firstSeq > 0 && firstSeq + count <= oldest;
-      return this.#refuse(first, count, trimmed ? "result_forgotten" : "session_mismatch", results);
+    if (known !== undefined) {
+      return this.#again(known.crc === crc && known.count === count, known, results);
     }
-    this.#again(known.crc === crc && known.count === count, known, first, count, results);
+    const oldest = session.window[0]?.firstSeq ?? session.nextSeq;
+    const isForgotten = firstSeq > 0 && firstSeq + count <= oldest;
+    this.#refuse(isForgotten ? "result_forgotten" : "session_mismatch", results);
   }
 
-  #ofRequest(
-    bytes: Uint8Array,
-    view: DataView,
-    at: number,
-    end: number,
-    first: number,
-    last: number,
-    timeMs: number,
-    results: ResultSink,
-  ): void {
-    const { session, firstSeq, doneUpTo, count, crc } = this.#section;
+  #ofRequest(results: ResultSink): void {
+    const { session, firstSeq, doneUpTo, crc } = this.#section;
     const id = { session, firstSeq, doneUpTo };
     const known = this.#requestIds.find(id);
-    if (known !== undefined) return this.#again(known.crc === crc, known, first, count, results);
-    if (this.#requestIds.full) return this.#refuse(first, count, "request_ids_full", results);
-    const kept = this.#run(bytes, view, at, end, first, last, results);
-    this.#requestIds.add(id, crc, first, timeMs, kept ?? nothing);
+    if (known !== undefined) return this.#again(known.crc === crc, known, results);
+    if (this.#requestIds.full) return this.#refuse("request_ids_full", results);
+    const kept = this.#run(results);
+    this.#requestIds.add(id, crc, this.#first, this.#timeMs, kept ?? nothing);
+  }
+
+  #control(results: ResultSink): void {
+    const view = this.#view;
+    const { count } = this.#section;
+    const length = view.getUint32(this.#at, true);
+    const isWhole = count === 1 && this.#at + 4 + length === this.#end;
+    const command = isWhole ? readSessionCommand(view, this.#at + 4, length) : undefined;
+    if (command === undefined) {
+      for (let at = 0; at < count; at++) {
+        results.result(this.#first + at, ResultCode.malformed, undefined);
+      }
+    } else if (command.op === "open") {
+      const { ttlMs, principal } = command;
+      const isOpen = this.#table.open(this.#first, ttlMs, principal, this.#timeMs);
+      if (!isOpen) this.#refuse("sessions_full", results);
+    } else if (command.op === "close") {
+      this.#table.close(command.session);
+    } else if (this.#table.use(command.session, this.#timeMs) === undefined) {
+      this.#refuse("session_expired", results);
+    }
   }
 
   /** The section was applied before, if it is the same. */
   #again(
-    same: boolean,
-    { firstIndex, results: kept }: { firstIndex: number; results: Uint8Array | undefined },
-    first: number,
-    count: number,
+    isSame: boolean,
+    { firstIndex, results: kept }: Pick<AppliedSection, "firstIndex" | "results">,
     results: ResultSink,
   ): void {
-    if (!same) return this.#refuse(first, count, "session_mismatch", results);
-    if (kept === undefined) return this.#refuse(first, count, "result_forgotten", results);
+    if (!isSame) return this.#refuse("session_mismatch", results);
+    if (kept === undefined) return this.#refuse("result_forgotten", results);
     this.#repeated++;
-    results.repeated(first, count, firstIndex, kept);
+    results.repeated(this.#first, this.#section.count, firstIndex, kept);
   }
 
-  #refuse(first: number, count: number, code: ErrorCode, results: ResultSink): void {
+  #refuse(code: ErrorCode, results: ResultSink): void {
     this.#refused++;
-    results.refused(first, count, code);
+    results.refused(this.#first, this.#section.count, code);
   }
 
-  /** Runs a section; returns a copy of its results, undefined where they are over the bound. */
-  #run(
-    bytes: Uint8Array,
-    view: DataView,
-    at: number,
-    end: number,
-    first: number,
-    last: number,
-    results: ResultSink,
-  ): Uint8Array | undefined {
+  /** Runs the section; returns a copy of its results, undefined where they are over the bound. */
+  #run(results: ResultSink): Uint8Array | undefined {
+    const first = this.#first;
+    const last = first + this.#section.count - 1;
     this.#sink = results;
-    this.#first = first;
     this.#results.reset();
-    this.#runner.run(bytes, view, at, end, first, last, first, this);
+    this.#runner.run(this.#bytes, this.#view, this.#at, this.#end, first, last, first, this);
     this.#sink = undefined;
     const { byteLength } = this.#results;
     if (byteLength === 0) return nothing;
@@ -233,34 +224,6 @@ export class Sessions implements ResultSink {
 
   refused(): void {
     throw new Error("sessions: a section within a section");
-  }
-
-  #control(
-    view: DataView,
-    at: number,
-    end: number,
-    first: number,
-    last: number,
-    timeMs: number,
-    results: ResultSink,
-  ): void {
-    const length = view.getUint32(at, true);
-    const whole = first === last && at + 4 + length === end;
-    const command = whole ? readSessionCommand(view, at + 4, length) : undefined;
-    if (command === undefined) {
-      for (let index = first; index <= last; index++) {
-        results.result(index, ResultCode.malformed, undefined);
-      }
-      return;
-    }
-    if (command.op === "open") {
-      const opened = this.#table.open(first, command.ttlMs, command.principal, timeMs);
-      if (!opened) this.#refuse(first, 1, "sessions_full", results);
-    } else if (command.op === "close") {
-      this.#table.close(command.session);
-    } else if (this.#table.use(command.session, timeMs) === undefined) {
-      this.#refuse(first, 1, "session_expired", results);
-    }
   }
 
   #sweep(timeMs: number): void {

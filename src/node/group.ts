@@ -298,13 +298,15 @@ export class Group {
     this.#early.push(item);
   }
 
-  /** The apply version was raised, or this node does not lead any more. */
+  /** Until the apply version is raised, or will not be, or this node does not lead any more. */
   #endEarly(): void {
     const leads = this.raft.role === "leader";
-    if (leads && this.machine.applyVersion < sessionsVersion) return;
+    const hasSessions = this.machine.applyVersion >= sessionsVersion;
+    if (leads && !hasSessions && this.#applyVersion.mayRiseSoon) return;
     for (const item of this.#early.takeAll()) {
-      if (leads) this.#enqueue(item);
-      else this.#refuse(item, "not_leader");
+      if (!leads) this.#refuse(item, "not_leader");
+      else if (hasSessions) this.#enqueue(item);
+      else this.#refuse(item, "version_mismatch");
     }
   }
 

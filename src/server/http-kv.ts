@@ -2,7 +2,8 @@
  * Keys and values over HTTP: each request becomes one section of one command, plain or under its request id, or one read with one query [12]. What a key or a
  * value may be is checked here, so that a wrong one is refused before it costs a log entry.
  */
-import { BargeError } from "../errors.ts";
+import { setTimeout as sleep } from "node:timers/promises";
+import { BargeError, type ErrorCode } from "../errors.ts";
 import type { Limits } from "../limits.ts";
 import { Consistency } from "../wire/messages.ts";
 import {
@@ -27,6 +28,16 @@ import { encodeEscapes } from "./request-target.ts";
 
 /** Codes that the kv machine answers with; numbers of machine.ResultCode, which the server may not import. */
 const kvCode = { ok: 0, malformed: 1, notFound: 2, compareFailed: 3, tooLarge: 4 } as const;
+
+/** Others may lead in a moment. */
+const lostLeader: ReadonlySet<ErrorCode> = new Set<ErrorCode>([
+  "not_leader",
+  "no_leader",
+  "outcome_unknown",
+]);
+/** Between two attempts under a request id. */
+const retryMsMin = 25;
+const retryMsMax = 200;
 
 export class HttpKv {
   readonly #groups: Groups;
@@ -122,14 +133,33 @@ export class HttpKv {
     return key;
   }
 
-  #write(
+  /**
+   * Under a request id the write is sent again, within its time, where contact with the leader is lost: it is done once all the same. Where that
+   * does not help either, an earlier attempt may have been done.
+   */
+  async #write(
     command: Uint8Array,
     parameters: HttpParameters,
     requestId: string | undefined,
   ): Promise<Written> {
-    const timeoutMs = this.#timeoutMs(parameters);
+    const untilMs = performance.now() + this.#timeoutMs(parameters);
     const group = parameters.integer("group") ?? 0;
     const section = requestSection(command, requestId);
+    let isUnknown = false;
+    for (let waitMs = retryMsMin; ; waitMs = Math.min(2 * waitMs, retryMsMax)) {
+      try {
+        return await this.#send(group, section, Math.max(1, untilMs - performance.now()));
+      } catch (error) {
+        if (!(error instanceof BargeError) || requestId === undefined) throw error;
+        isUnknown ||= error.outcome === "unknown";
+        const goesOn = lostLeader.has(error.code) && performance.now() + waitMs < untilMs;
+        if (!goesOn) throw requestError(error, isUnknown);
+        await sleep(waitMs);
+      }
+    }
+  }
+
+  #send(group: number, section: Uint8Array, timeoutMs: number): Promise<Written> {
     const header = readSectionHeader(section, 0)!;
     return new Promise((resolve, reject) => {
       this.#groups.write(group, section, header, timeoutMs, new HttpWrite(resolve, reject));
@@ -175,7 +205,7 @@ class HttpWrite implements WriteWaiter {
 
   constructor(resolve: (written: Written) => void, reject: (error: BargeError) => void) {
     this.#resolve = resolve;
-    this.failed = (error) => reject(requestError(error));
+    this.failed = reject;
   }
 
   applied(firstIndex: number, results: Uint8Array): void {

@@ -31,10 +31,14 @@ export function requestSection(command: Uint8Array, requestId: string | undefine
   return layOutSection([command], { kind: SectionKind.keyed, ...identity });
 }
 
-/** What went wrong, in words that fit a request with an id. */
-export function requestError(error: BargeError): BargeError {
-  const { code, outcome } = error;
-  if (code !== "session_mismatch") return error;
-  const text = `This ${requestIdHeader} was used with another request; give each request its own.`;
-  return new BargeError(code, text, { outcome });
+/** What went wrong with a request with an id. `isUnknown`: an attempt before may have been done. */
+export function requestError(error: BargeError, isUnknown: boolean): BargeError {
+  const { code, message, leaderHint } = error;
+  if (code === "session_mismatch") {
+    const text = `This ${requestIdHeader} was used with another request; give each request its own.`;
+    return new BargeError(code, text);
+  }
+  if (!isUnknown || error.outcome === "unknown") return error;
+  const hint = leaderHint === undefined ? {} : { leaderHint };
+  return new BargeError(code, message, { outcome: "unknown", ...hint });
 }

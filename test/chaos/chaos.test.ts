@@ -3,7 +3,7 @@ import { expect, test } from "bun:test";
 import { runChaos } from "./chaos.ts";
 import { reportText } from "./report.ts";
 
-const seconds = 45;
+const seconds = 60;
 /** With the recovery after the last fault, and others on the same cores. */
 const testMsMax = (seconds + 150) * 1_000;
 

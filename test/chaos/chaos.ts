@@ -15,6 +15,7 @@ import {
   until,
 } from "../e2e/cluster.ts";
 import { Random } from "../sim/random.ts";
+import { HttpSource, SdkSource } from "./change-sources.ts";
 import { ChaosClient, type ClientKind, type Counts, type Shared } from "./clients.ts";
 import { FaultProxy } from "./fault-proxy.ts";
 import {
@@ -73,7 +74,7 @@ export interface ChaosReport {
   readonly violations: readonly string[];
 }
 
-/** In turn. The first can read ranges. */
+/** In turn. The first client also reads the ranges that each epoch ends with. */
 const clientKinds: readonly ClientKind[] = ["session", "plain", "session", "http", "session"];
 const epochMs = 6_000;
 const holdMsMin = 300;
@@ -81,8 +82,8 @@ const holdMsMaxDefault = 5_000;
 const calmMsMax = 2_500;
 /** Chance that the next fault waits until all nodes serve. */
 const restChance = 0.4;
-/** With all faults healed, a write succeeds within this, and all nodes serve. */
-const recoveryMsMax = 30_000;
+/** With all faults healed, all nodes serve within this, and a write succeeds: generous, as a busy machine takes its time to start a process. */
+const recoveryMsMax = 60_000;
 const lastReadMsMax = 60_000;
 const pollMs = 20;
 const watchMs = 200;
@@ -116,7 +117,7 @@ export async function runChaos(options: ChaosOptions): Promise<ChaosReport> {
   try {
     await cluster.start();
     await knowsSessions(cluster);
-    await Promise.race([run.run(), run.broken]);
+    await run.run();
   } catch (error) {
     run.violation(error instanceof Error ? (error.stack ?? error.message) : String(error));
   }
@@ -160,6 +161,7 @@ class ChaosRun implements AsyncDisposable {
   /** Of the nodes that are or were members. */
   readonly #nodes = new Set<TestNode>();
   #epoch: Epoch;
+  #epochBeganMs = performance.now();
   /** Ended, but not yet checked. */
   readonly #ended: Epoch[] = [];
   #checkedCount = 0;
@@ -168,6 +170,7 @@ class ChaosRun implements AsyncDisposable {
   /** Looks out for daemons that end by themselves. */
   readonly #watch = setInterval(() => this.#nobodyFell(), watchMs);
   readonly #broken = Promise.withResolvers<void>();
+  #running: Promise<void> | undefined;
 
   constructor(options: ChaosOptions, world: World) {
     this.#options = options;
@@ -176,7 +179,7 @@ class ChaosRun implements AsyncDisposable {
     this.#possible = kinds.filter((kind) => isPossible(kind, world));
     this.#epoch = new Epoch(1, clients, 0);
     const shared: Shared = {
-      epoch: () => this.#epoch,
+      epoch: () => this.#currentEpoch(),
       tick: () => ++this.#clock,
       succeeded: () => this.#gaps.succeeded(),
       violation: (what) => this.violation(what),
@@ -197,20 +200,19 @@ class ChaosRun implements AsyncDisposable {
         pauseMs,
       });
     });
-    this.#watchers = Array.from(
-      { length: options.watchers },
-      (_, number) =>
-        new Watcher({
-          endpoints: world.cluster.nodes[number % world.cluster.nodes.length]!.binary,
-          violation: (what) => this.violation(what),
-          say: options.watcherSays,
-        }),
-    );
+    const { nodes } = world.cluster;
+    this.#watchers = Array.from({ length: options.watchers }, (_, number) => {
+      // Each knows one node at first; the last follows over HTTP.
+      const speaksHttp = number > 0 && number === options.watchers - 1;
+      const source = speaksHttp
+        ? new HttpSource(() => nodes, new Random(seed, 1_000 + number))
+        : new SdkSource(nodes[number % nodes.length]!.binary, options.watcherSays);
+      return new Watcher({ source, violation: (what) => this.violation(what) });
+    });
   }
 
-  /** Resolves at the first violation. */
-  get broken(): Promise<void> {
-    return this.#broken.promise;
+  get #isBroken(): boolean {
+    return this.#violations.length > 0;
   }
 
   violation(what: string): void {
@@ -219,13 +221,19 @@ class ChaosRun implements AsyncDisposable {
     this.#options.say?.(`VIOLATION: ${what}`);
   }
 
+  /** Resolves at the end of all, or at the first violation. */
   async run(): Promise<void> {
+    this.#running = this.#run();
+    await Promise.race([this.#running, this.#broken.promise]);
+  }
+
+  async #run(): Promise<void> {
     for (const watcher of this.#watchers) watcher.start();
     for (const client of this.#clients) client.start();
     const checking = this.#checkEpochs();
     const untilMs = this.#startMs + this.#options.seconds * 1_000;
     for (const kind of this.#order()) {
-      if (performance.now() >= untilMs || this.#violations.length > 0) break;
+      if (performance.now() >= untilMs || this.#isBroken) break;
       await this.#bringOn(kind);
     }
     await this.#recovers();
@@ -233,7 +241,7 @@ class ChaosRun implements AsyncDisposable {
     this.#ended.push(this.#epoch);
     this.#over = true;
     await checking;
-    if (this.#violations.length === 0) await this.#world.cluster.converged();
+    if (!this.#isBroken) await this.#world.cluster.converged();
   }
 
   report(): ChaosReport {
@@ -313,29 +321,36 @@ class ChaosRun implements AsyncDisposable {
 
   /** With nothing wrong any more, all nodes come to serve, and writes succeed. */
   async #recovers(): Promise<void> {
-    if (this.#violations.length > 0) return;
+    if (this.#isBroken) return;
     const { cluster } = this.#world;
     const beginMs = performance.now();
-    await cluster.start();
+    for (const node of cluster.nodes) node.start();
     await until(
-      "a write succeeds after all faults are healed",
-      () => this.#gaps.sinceLastMs < performance.now() - beginMs,
+      "all nodes serve and a write succeeds, with all faults healed",
+      async () => {
+        const serving = await Promise.all(cluster.nodes.map((node) => node.fetch("/readyz")));
+        const written = this.#gaps.sinceLastMs < performance.now() - beginMs;
+        return this.#isBroken || (written && serving.every(({ ok }) => ok));
+      },
       recoveryMsMax,
     );
   }
 
   /* ---------------------------------------------------------------- histories */
 
-  /** Ends epochs, and checks those that have ended. */
+  #currentEpoch(): Epoch {
+    if (performance.now() - this.#epochBeganMs > epochMs) {
+      const { number, revision } = this.#epoch;
+      this.#ended.push(this.#epoch);
+      this.#epoch = new Epoch(number + 1, this.#options.clients, revision);
+      this.#epochBeganMs = performance.now();
+    }
+    return this.#epoch;
+  }
+
+  /** Checks those that have ended. */
   async #checkEpochs(): Promise<void> {
-    let beganMs = performance.now();
     while (!this.#over || this.#ended.length > 0) {
-      if (!this.#over && performance.now() - beganMs > epochMs) {
-        beganMs = performance.now();
-        const { number, revision } = this.#epoch;
-        this.#ended.push(this.#epoch);
-        this.#epoch = new Epoch(number + 1, this.#options.clients, revision);
-      }
       const epoch = this.#ended[0];
       if (epoch === undefined || epoch.inFlight > 0) {
         await Bun.sleep(pollMs);
@@ -372,7 +387,7 @@ class ChaosRun implements AsyncDisposable {
     const { revision, prefix, firstRevision } = epoch;
     await until(
       `watches come to revision ${revision}`,
-      () => this.#watchers.every((watcher) => watcher.revision >= revision),
+      () => this.#isBroken || this.#watchers.every((each) => each.revision >= revision),
       lastReadMsMax,
     ).catch((error: Error) => {
       const there = this.#watchers.map((watcher) => watcher.revision);
@@ -391,5 +406,7 @@ class ChaosRun implements AsyncDisposable {
     this.#ended.length = 0;
     const all = [...this.#clients, ...this.#watchers];
     await Promise.all(all.map((each) => each[Symbol.asyncDispose]()));
+    // Whatever holds the nodes at the moment lets go of them first. What it says now is no news.
+    await this.#running?.catch(() => undefined);
   }
 }

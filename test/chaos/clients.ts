@@ -65,6 +65,7 @@ export class ChaosClient implements AsyncDisposable {
   #values = 0;
   #transactions = 0;
   #stopping = false;
+  #closed = false;
   #loop: Promise<void> | undefined;
 
   constructor(options: ChaosClientOptions) {
@@ -88,7 +89,7 @@ export class ChaosClient implements AsyncDisposable {
 
   /** Reads all of an epoch at one moment, and again until that succeeds. */
   async readAll(epoch: Epoch, deadlineMs: number): Promise<boolean> {
-    while (performance.now() < deadlineMs) {
+    while (performance.now() < deadlineMs && !this.#closed) {
       if (await this.#range(epoch)) return true;
       await Bun.sleep(refusedPauseMs);
     }
@@ -321,7 +322,7 @@ export class ChaosClient implements AsyncDisposable {
         await Bun.sleep(refusedPauseMs);
         return record(asked, "refused");
       }
-      if (kind !== "plain" && isWrite && !givenUp.has(code)) {
+      if (kind !== "plain" && isWrite && !givenUp.has(code) && !this.#closed) {
         shared.violation(`client ${number} (${kind}) was told ${code}: ${message}`);
       }
       shared.counts.unknown++;
@@ -334,7 +335,7 @@ export class ChaosClient implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    this.#stopping = true;
+    this.#stopping = this.#closed = true;
     this.#client.close();
     await this.#loop;
   }

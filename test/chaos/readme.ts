@@ -31,7 +31,7 @@ a promise is kept, with what every daemon said last.
 
 Of ten, six have a session, two have none, two speak HTTP with request ids. All share few keys: put, get, delete, compare-and-set; lists to which elements are
 appended by compare-and-set; pairs of keys that only transactions write; ranges over everything; and bursts of writes in flight together. Each call has a deadline of
-0.5 to 5 s. Watchers follow all keys, from anywhere, over reconnects.
+0.5 to 5 s. Watchers follow all keys, one of them over HTTP, from anywhere, over reconnects.
 
 ## What is checked, every six seconds
 
@@ -40,7 +40,7 @@ appended by compare-and-set; pairs of keys that only transactions write; ranges 
 - Of what watchers were told: in order, nothing twice, nothing missing that was acknowledged or read, nothing that nobody did. So also: each command
   applied once, at the index that was acknowledged. A watcher that came too late is told so; such gaps are counted.
 - A client with a session or request ids never hears that an outcome is unknown before its own deadline.
-- Daemons end only when they are told to. Healed of all faults they serve again within 30 s, and at the end all have equal state.
+- Daemons end only when they are told to. Healed of all faults they serve again within a minute, and at the end all have equal state.
 
 \`checker/porcupine/compare.ts\` judges the same histories, and bent ones, with Porcupine too.
 

@@ -4,23 +4,30 @@
  * by this watcher.
  */
 import { BargeError } from "../../src/errors.ts";
-import { type Change, type Client, connect } from "../../src/client/index.ts";
 import type { SeenChange } from "../checker/changes.ts";
 
-const retryMs = 50;
+/** A way to watch. */
+export interface ChangeSource {
+  /** Tells all changes from `from` on, and how far it has come; over any loss. Rejects with `compacted`, or when it is closed. */
+  follow(
+    from: number,
+    told: (changes: readonly SeenChange[], revision: number) => void,
+  ): Promise<void>;
+  /** A revision of now, however long it takes to learn one. */
+  revisionNow(): Promise<number>;
+  close(): void;
+}
+
+export interface WatcherOptions {
+  readonly source: ChangeSource;
+  readonly violation: (what: string) => void;
+}
+
 /** Keys begin with the name of their epoch. */
 const epochCharacters = "e000000/".length;
 
-export interface WatcherOptions {
-  readonly endpoints: string;
-  readonly violation: (what: string) => void;
-  /** Says what the client says. */
-  readonly say: ((line: string) => void) | undefined;
-}
-
 export class Watcher implements AsyncDisposable {
   readonly #options: WatcherOptions;
-  readonly #client: Client;
   readonly #byEpoch = new Map<string, SeenChange[]>();
   /** Nothing was missed after this revision. */
   #wholeFrom = 0;
@@ -32,10 +39,6 @@ export class Watcher implements AsyncDisposable {
 
   constructor(options: WatcherOptions) {
     this.#options = options;
-    const { endpoints, say } = options;
-    const log = (line: string): void => say?.(`watcher at ${endpoints}: ${line}`);
-    const logger = { debug: log, info: log, warn: log, error: log };
-    this.#client = connect({ endpoints, logger });
   }
 
   /** All changes up to here were told. */
@@ -66,59 +69,39 @@ export class Watcher implements AsyncDisposable {
   }
 
   async #run(): Promise<void> {
-    let from = 1;
+    const { source, violation } = this.#options;
     while (!this.#stopping) {
+      const from = this.#revision + 1;
       try {
-        for await (const { changes, revision } of this.#client.watch({ from }).batches()) {
-          for (const change of changes) this.#note(change);
-          this.#revision = revision;
-          from = revision + 1;
-        }
+        await source.follow(from, (changes, revision) => this.#told(changes, revision));
+        if (!this.#stopping) violation(`a watch from ${from} ended by itself`);
       } catch (error) {
         if (this.#stopping) return;
         if (!(error instanceof BargeError) || error.code !== "compacted") {
-          this.#options.violation(`a watch from ${from} failed: ${String(error)}`);
+          violation(`a watch from ${from} failed: ${String(error)}`);
           return;
         }
         this.#gapCount++;
-        from = (await this.#revisionNow()) + 1;
-        this.#wholeFrom = from;
+        this.#revision = await source.revisionNow();
+        this.#wholeFrom = this.#revision + 1;
       }
     }
   }
 
-  #note(change: Change): void {
-    const key = text(change.key);
-    const prefix = key.slice(0, epochCharacters);
-    let changes = this.#byEpoch.get(prefix);
-    if (changes === undefined) this.#byEpoch.set(prefix, (changes = []));
-    changes.push({
-      key,
-      value: change.type === "put" ? text(change.value) : undefined,
-      revision: change.revision,
-    });
-    this.#changeCount++;
-  }
-
-  async #revisionNow(): Promise<number> {
-    for (;;) {
-      try {
-        return (await this.#client.range({ limit: 1 })).revision;
-      } catch (error) {
-        if (this.#stopping) return 0;
-        if (!(error instanceof BargeError)) throw error;
-        await Bun.sleep(retryMs);
-      }
+  #told(changes: readonly SeenChange[], revision: number): void {
+    for (const change of changes) {
+      const prefix = change.key.slice(0, epochCharacters);
+      const there = this.#byEpoch.get(prefix);
+      if (there === undefined) this.#byEpoch.set(prefix, [change]);
+      else there.push(change);
     }
+    this.#changeCount += changes.length;
+    this.#revision = revision;
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
     this.#stopping = true;
-    this.#client.close();
+    this.#options.source.close();
     await this.#loop;
   }
-}
-
-function text(bytes: Uint8Array): string {
-  return Buffer.from(bytes).toString();
 }

@@ -15,7 +15,7 @@ import { freePorts } from "../e2e/cluster.ts";
 const revision = 7;
 
 /** Refuses the first watches for the moment, then says to each that nothing has changed up to `revision`. */
-function watchNode(refusals: number): Listener {
+function watchNode(refusals: number, members: Record<string, string> = {}): Listener {
   let left = refusals;
   return listen({
     host: "127.0.0.1",
@@ -30,7 +30,7 @@ function watchNode(refusals: number): Listener {
       incarnation: "fake",
       frameBytesMax: defaultLimits.frameBytesMax,
       sectionBytesMax: defaultLimits.sectionBytesMax,
-      members: {},
+      members,
       leader: 0,
     }),
     onConnection: (connection) => {
@@ -59,6 +59,18 @@ test("a node that never comes back does not keep a watch from those that refused
     const first = await batches.next();
     expect(first.done).toBe(false);
     expect(first.value?.revision).toBe(revision);
+  } finally {
+    client.close();
+    node.stop();
+  }
+});
+
+test("the members that a watch hears of are there for calls too", async () => {
+  const node = watchNode(0, { "2": "127.0.0.1:20002" });
+  const client = connect({ endpoints: `127.0.0.1:${node.port}` });
+  try {
+    await client.watch({ from: 1 }).batches()[Symbol.asyncIterator]().next();
+    expect(client.endpoints()).toEqual([`127.0.0.1:${node.port}`, "127.0.0.1:20002"]);
   } finally {
     client.close();
     node.stop();

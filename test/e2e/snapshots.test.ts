@@ -3,6 +3,11 @@ import { expect, test } from "bun:test";
 import { readdirSync } from "node:fs";
 import { join } from "node:path";
 import type { GroupStatus } from "../../src/server/groups.ts";
+import type { SessionAnswer } from "../../src/wire/admin.ts";
+import { encodeControl } from "../../src/wire/client-messages.ts";
+import { encodeKvCompareAndPut } from "../../src/wire/kv.ts";
+import { layOutSection, SectionKind } from "../../src/wire/section.ts";
+import { clientHello, frameOf, RawClient, writeFrame } from "../misuse/raw-client.ts";
 import { type TestCluster, type TestNode, until, withCluster } from "./cluster.ts";
 
 const testMsMax = 60_000;
@@ -102,6 +107,51 @@ test(
       await same(cluster);
       const response = await behind.fetch("/v1/kv/key-19?consistency=local");
       expect((await response.arrayBuffer()).byteLength).toBe(1_000 + 179);
+    }),
+  testMsMax,
+);
+
+/** Under a request id; returns the revision. */
+async function putOnce(node: TestNode, id: string): Promise<number> {
+  const headers = { "barge-request-id": id };
+  const response = await node.fetch("/v1/kv/once", { method: "PUT", body: id, headers }, 10_000);
+  const answer = (await response.json()) as { revision?: number };
+  expect({ status: response.status, answer }).toMatchObject({ status: 200 });
+  return answer.revision!;
+}
+
+test(
+  "what is known of sessions and request ids comes with a snapshot: whoever got it leads, and answers as it was answered before",
+  () =>
+    withCluster({ flags }, async (cluster) => {
+      const { leader, lagging: behind, up } = await lagging(cluster);
+      await until("there are sessions", async () => (await behind.group()).applyVersion === 2);
+      const { lastIndex } = await behind.group();
+      await behind.kill();
+      const revision = await putOnce(leader, "one");
+      using raw = await RawClient.connect(leader.binary, { hello: clientHello });
+      raw.send(frameOf((out) => encodeControl(out, 1, "sessionOpen", {})));
+      await raw.waitReplies(1);
+      const { session } = (raw.replies[0] as { body: SessionAnswer }).body;
+      const identity = { kind: SectionKind.session, session, firstSeq: 1, doneUpTo: 0 };
+      const command = encodeKvCompareAndPut(Buffer.from("created"), Buffer.from("once"), 0);
+      const section = layOutSection([command], identity);
+      raw.send(writeFrame(2, section));
+      await raw.waitReplies(2);
+      await fill(leader, 0, 150);
+      await cut(up, lastIndex + 4);
+      behind.start();
+      await behind.ready();
+      await same(cluster);
+      expect(await metric(behind, "barge_group_snapshots_installed")).toBe(1);
+      await post(behind, "/v1/transfer-leader", { to: behind.id });
+      expect(await putOnce(behind, "one")).toBe(revision);
+      using again = await RawClient.connect(behind.binary, { hello: clientHello });
+      again.send(writeFrame(2, section));
+      await again.waitReplies(1);
+      expect(again.replies[0]).toEqual(raw.replies[1]!);
+      expect((await behind.group()).sessions).toMatchObject({ open: 1, requestIds: 1 });
+      await same(cluster);
     }),
   testMsMax,
 );

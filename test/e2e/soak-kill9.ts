@@ -1,11 +1,12 @@
 /**
  * The kills of kill9.test.ts for as long as one likes, with values large enough that the log rotates, is flushed and retired meanwhile:
  *
- *     bun test/e2e/soak-kill9.ts --minutes 60 --seed 7 --value-bytes 1024
+ *     bun test/e2e/soak-kill9.ts --minutes 60 --seed 7 --value-bytes 1024 --evidence 1
  *
  * Prints a line per round, one JSON line at the end, and ends with 1 where anything was lost. With some 300 MB written and more, the log
  * must have been retired: a node then holds less log than was written.
  */
+import { recordEvidence } from "../evidence.ts";
 import { Random } from "../sim/random.ts";
 import { type TestCluster, until, withCluster } from "./cluster.ts";
 import { killRound } from "./kill-round.ts";
@@ -17,11 +18,15 @@ const flags = numberFlags({
   seed: Date.now() % 1_000_000,
   "value-bytes": 1_024,
   writers: 64,
+  /** 1: append what this run showed to test/evidence.jsonl. */
+  evidence: 0,
 });
 const { minutes, seed } = flags;
 /** Above this much written, segments wholly below what is flushed and replicated must be gone. */
 const retireBytes = 700e6;
 
+let rounds = 0;
+let writes = 0;
 const startMs = performance.now();
 const elapsedMs = (): number => performance.now() - startMs;
 
@@ -30,7 +35,14 @@ try {
   await withCluster({}, soak);
 } catch (error) {
   process.stderr.write(`seed ${seed}: ${error instanceof Error ? error.stack : String(error)}\n`);
+  evidence([error instanceof Error ? error.message.split("\n", 1)[0]! : String(error)]);
   process.exitCode = 1;
+}
+
+function evidence(findings: readonly string[]): void {
+  if (flags.evidence === 0) return;
+  const seconds = Math.round(elapsedMs() / 1_000);
+  recordEvidence({ kind: "kills", seconds, amounts: { rounds, writes }, findings });
 }
 
 async function soak(cluster: TestCluster): Promise<void> {
@@ -39,12 +51,12 @@ async function soak(cluster: TestCluster): Promise<void> {
     writersPerClient: Math.ceil(flags.writers / 2),
     valueBytes: flags["value-bytes"],
   });
-  let rounds = 0;
   let servingMsMax = 0;
   while (elapsedMs() < minutes * 60_000) {
     const { what, servingMs } = await killRound(cluster, workload, random);
     servingMsMax = Math.max(servingMsMax, servingMs);
     rounds++;
+    writes = workload.counts.acknowledged;
     const seconds = Math.round(elapsedMs() / 1_000);
     const log = await logMegabytes(cluster);
     process.stdout.write(
@@ -59,6 +71,7 @@ async function soak(cluster: TestCluster): Promise<void> {
   process.stdout.write(
     `${JSON.stringify({ soak: "kill9", seed, minutes, rounds, servingMsMax, ...counts, lost: 0, logMB })}\n`,
   );
+  evidence([]);
 }
 
 async function logMegabytes(cluster: TestCluster): Promise<number[]> {

@@ -1,4 +1,5 @@
 /** A rolling upgrade as an operator does it [Z-98]: one node after the other, each serving again before the next one stops. */
+import { fatalTable } from "../../src/fatal.ts";
 import { type Build, type TestCluster, type TestNode, until } from "./cluster.ts";
 
 /** The node ends by itself, in time, and comes back as another build with its folder. */
@@ -20,4 +21,14 @@ export async function raisedTo(cluster: TestCluster, version: number): Promise<v
   await until(`all nodes apply version ${version}`, async () => {
     return (await applyVersions(cluster)).every((each) => each === version);
   });
+}
+
+/** A start that ends by itself, as the data is beyond the build: what it says. */
+export async function refusedStart(node: TestNode, flags: readonly string[] = []): Promise<string> {
+  node.start(flags);
+  const { status, stderr } = await node.ended();
+  if (status !== fatalTable.build_too_old.status) {
+    throw new Error(`node ${node.id} ended with ${status}\n${stderr}`);
+  }
+  return stderr;
 }

@@ -336,6 +336,7 @@ export class FrameFuzz {
       const at = from + chance.below(Math.max(1, damaged.byteLength - from));
       damaged[at] = chance.pick([0, 1, 2, 0x7f, 0x80, 0xff, chance.below(256)]);
     }
+    if (!this.#options.leads) staysFollower(damaged, frame);
     if (chance.one(12)) return damaged;
     const cut = chance.one(10) ? damaged.subarray(0, chance.below(damaged.byteLength)) : damaged;
     return cut.byteLength < frameHeaderBytes ? cut : reseal(cut);
@@ -372,6 +373,19 @@ export class FrameFuzz {
     ];
     return (this.#pools = { peer, request, client, hello: greeting, any });
   }
+}
+
+const leaderTypes: ReadonlySet<number> = new Set<number>([
+  FrameType.append,
+  FrameType.heartbeat,
+  FrameType.snapshotOffer,
+]);
+const termAt = frameHeaderBytes + 16;
+
+/** Damage makes no leader of a later term. */
+function staysFollower(damaged: Uint8Array, frame: Uint8Array): void {
+  if (leaderTypes.has(damaged[3]!)) damaged[3] = frame[3]!;
+  if (leaderTypes.has(damaged[3]!)) damaged.set(frame.subarray(termAt, termAt + 8), termAt);
 }
 
 /** Makes every crc right: of the frame, of a section, of batches, of what is read, of a part of a snapshot. */

@@ -4,6 +4,7 @@
  * message or a closed connection, and never in the end of a process.
  */
 import { expect, test } from "bun:test";
+import { crc32 } from "node:zlib";
 import { connect } from "../../src/client/index.ts";
 import { encodeKvPut } from "../../src/wire/kv.ts";
 import { FrameType, type Hello, type PeerMessage } from "../../src/wire/messages.ts";
@@ -18,7 +19,9 @@ const huge = Number.MAX_SAFE_INTEGER;
 const section = plainSection([encodeKvPut(Buffer.from("forwarded"), Buffer.from("value"))]);
 
 function helloOf(to: TestNode, clusterId: string, incarnation: string, role: Hello["role"]): Hello {
-  return { ...clientHello, role, clusterId, nodeId: bad, incarnation, expectNodeId: to.id };
+  const expectNodeId = to.id;
+  const versions = { applyVersion: 1, applyVersionMax: 2 };
+  return { ...clientHello, role, clusterId, nodeId: bad, incarnation, expectNodeId, ...versions };
 }
 
 /** In term `term`; none of them hits the end of a batch, nor speaks as the leader of a term to come. */
@@ -68,6 +71,24 @@ function nonsense(to: number, term: number): PeerMessage[] {
     messages.push({ ...forwardReply, request: number, firstIndex: huge, term: huge });
     messages.push({ ...forwardReply, request: 1, firstIndex: number, term });
     messages.push({ ...forwardReply, request: 2, error: 0xffff, firstIndex: 0, term: 0 });
+    const start = { index: number, term, crc: 1, timeMs: number };
+    const configuration = new Uint8Array(number % 50);
+    const stream = { ...head, snapshot: number };
+    messages.push({ ...stream, type: "snapshotOffer", term: 0, start, bytes: huge, configuration });
+    messages.push({ ...stream, type: "snapshotOffer", term: huge, start, bytes: 1, configuration });
+    const body = new Uint8Array(100).fill(number);
+    const chunk = { type: "snapshotChunk" as const, crc: crc32(body), digest: 1, body };
+    messages.push({ ...stream, ...chunk, offset: number });
+    for (const state of ["receiving", "done", "failed"] as const) {
+      messages.push({ ...stream, type: "snapshotReply", state, offset: number });
+    }
+    const admin = { group: 0, from: bad, to, request: number };
+    const asked = { ...admin, type: "adminRequest" as const, timeoutMs: 1 };
+    messages.push({ ...asked, operation: "changeMembers", body: { changes: number } });
+    messages.push({ ...asked, operation: "__proto__", body: null });
+    messages.push({ ...asked, group: 77, operation: "members", body: {} });
+    const done = { ...admin, type: "adminReply" as const, error: 0, message: "", body: {} };
+    messages.push({ ...done, outcome: "applied" });
   }
   return messages;
 }

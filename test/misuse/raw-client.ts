@@ -154,7 +154,8 @@ export class RawClient implements Disposable {
       this.pongs++;
       return;
     }
-    if (this.#options.onFrame !== undefined) return this.#options.onFrame(type, payload, fieldsBytes);
+    if (this.#options.onFrame !== undefined)
+      return this.#options.onFrame(type, payload, fieldsBytes);
     const reply = decodeServerReply(type, payload, fieldsBytes);
     if (reply === undefined) throw new Error(`the node sent a malformed frame of type ${type}`);
     this.replies.push(reply);

@@ -122,3 +122,32 @@ describe("pending", () => {
     expect(waiter.log).toEqual(["result_too_large applied"]);
   });
 });
+
+test("a section that came again is answered with its first index, one that did not run with why; those beside them as ever", () => {
+  const pending = new Pending();
+  const machine = {
+    apply(batches: readonly Batch[], results: ResultSink): number {
+      results.repeated(11, 2, 3, new Uint8Array(20));
+      results.refused(13, 1, "sequence_gap");
+      results.refused(15, 1, "session_expired");
+      return batches.length;
+    },
+  } as unknown as StateMachine;
+  const applier = new Applier(machine, pending, defaultLimits);
+  const recorders = [10, 11, 13, 14, 16].map((index) => {
+    const recorder = new Recorder();
+    pending.add(index, index === 11 ? 2 : 1, 1, Infinity, recorder);
+    return recorder;
+  });
+  applier.apply([batch(10, 7, 1)]);
+  expect(recorders.map(({ log }) => log)).toEqual([
+    ["applied 10"],
+    ["applied 3"],
+    ["sequence_gap not-applied"],
+    ["applied 14"],
+    // Nobody waits for what was refused at 15.
+    ["applied 16"],
+  ]);
+  expect(recorders[1]!.results).toEqual([20]);
+  expect(pending.size).toBe(0);
+});

@@ -314,7 +314,7 @@ function drawLimits(random: Random): Limits {
     watchSliceBytes: random.pick([1, 300, defaultLimits.watchSliceBytes]),
     watchBytesPerTurn: random.pick([1, 500, defaultLimits.watchBytesPerTurn]),
     watchCatchUpBytesPerTurn: random.pick([1, 500, defaultLimits.watchCatchUpBytesPerTurn]),
-    outcomeBytesMax: random.pick([1, 2_000, defaultLimits.outcomeBytesMax]),
+    outcomeBytesMax: random.pick([1, 200, defaultLimits.outcomeBytesMax]),
   });
 }
 

@@ -262,6 +262,50 @@ test("an error of the group comes with its status, outcome and leader", async ()
   expect(metrics.tallies.refused.get("timeout")).toBe(1);
 });
 
+/** Puts under a request id; the group fails first in these ways, one attempt each. */
+async function putAgain(
+  errors: readonly BargeError[],
+  timeoutMs: number,
+): Promise<{ status: number; body: unknown; attempts: number }> {
+  const write = FakeGroups.prototype.write.bind(groups);
+  let attempts = 0;
+  groups.write = (...request) => {
+    groups.fail = errors[attempts++];
+    write(...request);
+  };
+  const response = await fetch(`${base}/v1/kv/k?timeoutMs=${timeoutMs}`, {
+    method: "PUT",
+    body: "v",
+    headers: { "barge-request-id": "one" },
+  });
+  return { status: response.status, body: await response.json(), attempts };
+}
+
+test("under a request id a write is sent again while contact with the leader is lost", async () => {
+  const lost = new BargeError("outcome_unknown", "lost");
+  const none = new BargeError("no_leader", "none");
+  expect(await putAgain([lost, none, none], 5_000)).toMatchObject({ status: 200, attempts: 4 });
+});
+
+test("an attempt that may have been done makes the whole unknown; anything else ends it at once", async () => {
+  const lost = new BargeError("outcome_unknown", "lost");
+  const none = new BargeError("no_leader", "none");
+  const full = new BargeError("overloaded", "full");
+  expect(await putAgain([none, full], 5_000)).toMatchObject({
+    body: error("overloaded"),
+    attempts: 2,
+  });
+  expect(await putAgain([lost, full], 5_000)).toMatchObject({
+    body: error("overloaded", "unknown"),
+    attempts: 2,
+  });
+  const late = await putAgain([lost, ...Array<BargeError>(100).fill(none)], 100);
+  expect(late).toMatchObject({ status: 503, body: error("no_leader", "unknown") });
+  expect((await putAgain([new BargeError("session_mismatch", "")], 5_000)).body).toMatchObject(
+    error("session_mismatch"),
+  );
+});
+
 test("a body over the bound is refused, declared or not", async () => {
   const large = new Uint8Array(1_001);
   expect(await call("PUT", "/v1/kv/a", large)).toMatchObject({

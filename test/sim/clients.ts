@@ -24,6 +24,8 @@ export interface ClientNode {
   readonly clockRate: number;
   /** Undefined while it is down. */
   readonly door: Pick<Groups, "write" | "read" | "admin"> | undefined;
+  /** In force there. */
+  readonly applyVersion: number;
   /** Runs now, or when the node is no longer paused, or never when it crashes before. */
   deliver(request: () => void): void;
 }

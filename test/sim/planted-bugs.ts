@@ -983,16 +983,6 @@ export const plantedBugs = {
       },
     ],
   },
-  watchToldOutOfOrder: {
-    what: "a watch that joins before the place that the log is told from is told from there on",
-    changes: [
-      {
-        file: "node/change-slice.ts",
-        from: "if (this.#revision <= target.position || target.position < this.#afterMin) return;",
-        to: "if (this.#revision <= target.position) return;",
-      },
-    ],
-  },
   watchProgressAhead: {
     what: "a watch hears that nothing has changed up to what is applied, not up to what it was told",
     changes: [

@@ -25,6 +25,8 @@ export interface WatchSwarm {
   /** Frames that it takes until it has no room for a while; Infinity = it always has. */
   readonly framesMax: number;
   readonly slowMs: number;
+  /** All ask the first node that is up, so that they meet there. */
+  readonly together: boolean;
 }
 
 export function drawWatches(random: Random, { limits }: Swarm): WatchSwarm {
@@ -35,6 +37,7 @@ export function drawWatches(random: Random, { limits }: Swarm): WatchSwarm {
     returnMs: electionMs * random.pick([0.02, 0.3, 2]),
     framesMax: random.pick([1, 5, Infinity]),
     slowMs: electionMs * random.pick([0.1, 2]),
+    together: random.chance(0.4),
   };
 }
 
@@ -172,9 +175,10 @@ class SimWatcher {
     this.#after(this.#resting ? returnMs / 20 : returnMs, () => {
       this.#searches = false;
       if (this.#watch !== undefined) return;
-      const { random, nodes } = this.#options;
+      const { random, nodes, together } = this.#options;
       const up = nodes.filter(({ door }) => door !== undefined);
-      if (up.length > 0) this.#ask(random.pick(up));
+      // In peace the first may be no member any more.
+      if (up.length > 0) this.#ask(together && !this.#resting ? up[0]! : random.pick(up));
       if (this.#watch === undefined) this.#findNode();
     });
   }

@@ -113,7 +113,9 @@ describe("a data folder", () => {
     const file = join(path, "identity.json");
     const good = readFileSync(file, "utf8");
     for (const bad of [
-      good.replace('"format": 1', '"format": 2'),
+      good.replace('"format": 1', '"format": 3'),
+      good.replace('"format": 1', '"applyVersion": 0, "format": 2'),
+      good.replace('"format": 1', '"applyVersion": "2", "format": 2'),
       good.replace('"nodeId": 1', '"nodeId": "1"'),
       good.slice(0, good.length / 2),
       "null",
@@ -125,6 +127,20 @@ describe("a data folder", () => {
     }
     writeFileSync(file, good);
     openDataDir(path, owner).close();
+  });
+
+  test("whose group has gone to another apply version says so to every build, in a format that those before refuse", () => {
+    const folder = openDataDir(path, owner);
+    expect(folder.applyVersion).toBe(1);
+    folder.raiseApplyVersion(2);
+    expect(folder.applyVersion).toBe(2);
+    folder.close();
+    const again = openDataDir(path, owner);
+    expect(again.applyVersion).toBe(2);
+    expect(again.incarnation).toBe(folder.incarnation);
+    again.close();
+    const identity = JSON.parse(readFileSync(join(path, "identity.json"), "utf8")) as object;
+    expect(identity).toMatchObject({ format: 2, applyVersion: 2, incarnation: folder.incarnation });
   });
 
   test("whose making was cut short is made whole", () => {
