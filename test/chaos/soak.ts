@@ -185,7 +185,12 @@ async function sampleOf(node: TestNode): Promise<Sample> {
     sessions: metric("barge_group_sessions{"),
     requestIds: metric("barge_group_request_ids"),
     watches: metric("barge_group_watches{"),
+    // For whoever wants to know where memory goes.
     diskMB: Math.round(metric("barge_disk_bytes") / 1e6),
+    memtableMB: Math.round(metric("barge_group_memtable_bytes") / 1e6),
+    tailCacheMB: Math.round(metric("barge_group_tail_cache_bytes") / 1e6),
+    outcomeMB: Math.round(metric("barge_group_outcome_bytes") / 1e6),
+    sessionKB: Math.round(metric("barge_group_session_bytes") / 1e3),
   };
 }
 
