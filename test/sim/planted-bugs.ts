@@ -364,8 +364,8 @@ export const plantedBugs = {
     changes: [
       {
         file: "machine/kv.ts",
-        from: "this.#appliedIndex = meta.appliedIndex;\n    return",
-        to: "this.#appliedIndex = Math.max(0, meta.appliedIndex - 2);\n    return",
+        from: "this.#appliedIndex = meta.appliedIndex;\n",
+        to: "this.#appliedIndex = Math.max(0, meta.appliedIndex - 2);\n",
       },
     ],
   },
