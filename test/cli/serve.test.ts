@@ -2,6 +2,7 @@
 import { afterAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { mkdirSync, readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
+import { until } from "../e2e/cluster.ts";
 import { anyPorts, barge, removeFolder, Running, scratchFolder, Served } from "./program.ts";
 
 setDefaultTimeout(60_000);
@@ -19,8 +20,12 @@ function newFolder(): string {
 describe.concurrent("serve without a flag", () => {
   test("is a one-node cluster in ./barge-data, which keeps its data and its token", async () => {
     const cwd = newFolder();
-    const identity = (): string => readFileSync(join(cwd, "barge-data/identity.json"), "utf8");
-    let first: string;
+    const identity = (): unknown => {
+      const text = readFileSync(join(cwd, "barge-data/identity.json"), "utf8");
+      const { clusterId, nodeId, token, incarnation } = JSON.parse(text) as Record<string, unknown>;
+      return { clusterId, nodeId, token, incarnation };
+    };
+    let first: unknown;
     {
       await using served = await Served.in(cwd);
       expect(readdirSync(cwd)).toEqual(["barge-data"]);
@@ -33,7 +38,7 @@ describe.concurrent("serve without a flag", () => {
     }
     await using served = await Served.in(cwd);
     expect((await barge(["get", "k", "--endpoints", served.endpoints])).out).toBe("v");
-    expect(identity()).toBe(first);
+    expect(identity()).toEqual(first);
   });
 
   test("two of them are two clusters", async () => {
@@ -98,6 +103,11 @@ test("a second signal ends it at once, with the status of that signal", async ()
     body: held.readable,
   }).catch(() => undefined);
   await writer.write(new TextEncoder().encode("the beginning"));
+  await until("the request is there", async () => {
+    const metrics = await (await fetch(`http://${served.http}/metrics`)).text();
+    // The one that asks counts too.
+    return Number(/^barge_http_requests_under_way (\d+)/m.exec(metrics)?.[1]) >= 2;
+  });
   served.signal("SIGTERM");
   await served.says(/"message":"stopping/);
   const beganMs = performance.now();
