@@ -162,7 +162,8 @@ test("sections that lie are refused one by one, and change nothing", () =>
       expect(new DataView(buffer, byteOffset).getUint32(4, true)).toBe(malformed);
     }
     expect(byRequest.slice(3)).toMatchObject([
-      { type: "errorReply", error: 6, outcome: "not-applied" },
+      // There is no session 0, and whether there was one nobody knows.
+      { type: "errorReply", error: 12, outcome: "unknown" },
       { type: "errorReply", error: 7, outcome: "not-applied" },
       { type: "errorReply", error: 5, outcome: "not-applied" },
     ]);

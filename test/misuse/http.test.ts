@@ -125,7 +125,7 @@ test("giant bodies are refused unread, slow ones in time, and nothing of them is
   ));
 
 test("more requests than may be under way are refused; probes are always answered", () =>
-  withNode({ httpRequestsMax: 16 }, async ({ http, neighbour }) => {
+  withNode({ httpRequestsMax: 16, httpWatchesMax: 8 }, async ({ http, neighbour }) => {
     const unfinished: RawHttp[] = [];
     for (let i = 0; i < 17; i++) {
       const raw = await RawHttp.connect(http);
