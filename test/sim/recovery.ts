@@ -171,7 +171,8 @@ export class Recovery {
   #isSettled(): boolean {
     const { nodes, oracle } = this.#options;
     const { voters = [], outgoing = [], promotions } = oracle.configuration ?? {};
-    if (outgoing.length > 0 || promotions !== undefined) return false;
+    // A promotion takes a leader that stays, which late heartbeats may never let be.
+    if (outgoing.length > 0 || (promotions !== undefined && this.#clocksAgree)) return false;
     const [leader, ...others] = nodes.filter(({ group }) => group?.raft.role === "leader");
     if (leader === undefined || others.length > 0 || !voters.includes(leader.id)) return false;
     return this.#everyUp(({ group }) => group?.leader === leader.id);
