@@ -76,9 +76,15 @@ async function startNodes(): Promise<Nodes> {
   const children = ports.map(({ binary, http }, i) =>
     Bun.spawn(
       [
-        ...[process.execPath, main, "serve", `--node-id=${i + 1}`, `--data-dir=${dir}/${i + 1}`],
-        ...[`--listen=127.0.0.1:${binary}`, `--http-listen=127.0.0.1:${http}`],
-        ...[`--initial-members=${members}`, "--cluster-token=watch-cost"],
+        process.execPath,
+        main,
+        "serve",
+        `--node-id=${i + 1}`,
+        `--data-dir=${dir}/${i + 1}`,
+        `--listen=127.0.0.1:${binary}`,
+        `--http-listen=127.0.0.1:${http}`,
+        `--initial-members=${members}`,
+        "--cluster-token=watch-cost",
       ],
       { stdout: "ignore", stderr: "ignore" },
     ),
