@@ -62,6 +62,9 @@ export async function barge(args: readonly string[], options: RunOptions = {}): 
   return { status: child.exitCode, stdout: bytes, out: bytes.toString(), err, ms, cpuMs };
 }
 
+/** What a process has said may be read this long after its end. */
+const lastWordsMs = 2_000;
+
 /** A program that goes on. */
 export class Running implements AsyncDisposable {
   readonly #child: Subprocess;
@@ -115,9 +118,11 @@ export class Running implements AsyncDisposable {
   /** Waits until it says so, and returns what was found. */
   async says(words: RegExp): Promise<RegExpExecArray> {
     let found: RegExpExecArray | null = null;
+    let endedMs = Infinity;
     await until(`it says ${words}`, () => {
       found = words.exec(this.#said);
-      return found !== null || this.#child.exitCode !== null;
+      if (this.#child.exitCode !== null) endedMs = Math.min(endedMs, performance.now());
+      return found !== null || performance.now() - endedMs > lastWordsMs;
     }).catch(() => {});
     if (found === null) throw new Error(`it never said ${words}, but:\n${this.#said}`);
     return found;
