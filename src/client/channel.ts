@@ -4,13 +4,13 @@
  */
 import type { Limits } from "../limits.ts";
 import { parseAddress } from "../net/address.ts";
-import { type CloseReason, Connection, type ConnectionHandler } from "../net/connection.ts";
+import type { CloseReason, Connection, ConnectionHandler } from "../net/connection.ts";
 import type { ByteSocket, Dial } from "../net/socket.ts";
 import { decodeServerReply } from "../wire/client-messages.ts";
-import { decodeHelloReply, encodeHello } from "../wire/hello.ts";
 import { FrameType, type HelloReply, type Notice, type ServerReply } from "../wire/messages.ts";
 import { decodeNotice } from "../wire/notice.ts";
-import { Feature, featuresKnown, versionsSpoken } from "../wire/versions.ts";
+import { Feature, featuresKnown } from "../wire/versions.ts";
+import { greet, readGreeting } from "./greeting.ts";
 import { InFlight } from "./in-flight.ts";
 import type { NodeLink } from "./node-link.ts";
 import type { Outgoing } from "./outgoing.ts";
@@ -160,32 +160,22 @@ export class Channel implements ConnectionHandler {
     // Given up meanwhile.
     if (this.#state === "closed") return undefined;
     const { limits, attemptTimeoutMs } = this.#options;
-    const connection = new Connection(socket, {
-      epoch: 0,
+    const connection = greet(socket, {
       limits,
       handler: this,
-      silenceMsMax: attemptTimeoutMs,
-      pingMs: Math.max(1, Math.floor(attemptTimeoutMs / 4)),
-    });
-    this.#connection = connection;
-    encodeHello(connection.out, {
-      role: "client",
-      ...versionsSpoken,
+      attemptTimeoutMs,
       features: featuresKnown,
       software,
     });
+    this.#connection = connection;
     connection.flush();
     return connection;
   }
 
   #greeted(connection: Connection, type: number, payload: Uint8Array, fieldsBytes: number): void {
-    if (type !== FrameType.helloReply) return connection.close("frame not allowed");
-    const hello = decodeHelloReply(payload, fieldsBytes);
-    if (hello === undefined) return connection.close("malformed message");
-    if (hello.error !== undefined) {
-      this.#refusal = `refused: ${hello.error.code}: ${hello.error.message}`;
-      return connection.close("refused");
-    }
+    const refused = (why: string): void => void (this.#refusal = why);
+    const hello = readGreeting(connection, type, payload, fieldsBytes, refused);
+    if (hello === undefined) return;
     connection.expect("client");
     connection.agreed = { version: hello.version, features: hello.features & featuresKnown };
     this.#state = "ready";

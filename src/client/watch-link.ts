@@ -1,11 +1,9 @@
 /** A connection to one node that carries watches and nothing else, so that they never stand in the way of other calls. */
 import { defaultLimits } from "../limits.ts";
 import { parseAddress } from "../net/address.ts";
-import { type CloseReason, Connection, type ConnectionHandler } from "../net/connection.ts";
+import type { CloseReason, Connection, ConnectionHandler } from "../net/connection.ts";
 import type { ByteSocket, Dial } from "../net/socket.ts";
-import { decodeHelloReply, encodeHello } from "../wire/hello.ts";
-import { FrameType } from "../wire/messages.ts";
-import { Feature, versionsSpoken } from "../wire/versions.ts";
+import { Feature } from "../wire/versions.ts";
 import {
   decodeWatchReply,
   encodeWatch,
@@ -14,6 +12,7 @@ import {
   type WatchEnded,
 } from "../wire/watch-messages.ts";
 import type { CodecName } from "./api.ts";
+import { greet, readGreeting } from "./greeting.ts";
 import type { WatchStream } from "./watch-stream.ts";
 
 export type Stream = WatchStream<CodecName>;
@@ -151,32 +150,22 @@ export class WatchLink implements ConnectionHandler {
   #opened(socket: ByteSocket): Connection | undefined {
     if (this.#state === "closed") return undefined;
     const { attemptTimeoutMs } = this.#options;
-    const connection = new Connection(socket, {
-      epoch: 0,
+    const connection = greet(socket, {
       limits: { ...defaultLimits, helloTimeoutMs: attemptTimeoutMs },
       handler: this,
-      silenceMsMax: attemptTimeoutMs,
-      pingMs: Math.max(1, Math.floor(attemptTimeoutMs / 4)),
-    });
-    this.#connection = connection;
-    encodeHello(connection.out, {
-      role: "client",
-      ...versionsSpoken,
+      attemptTimeoutMs,
       features: Feature.watch,
       software,
     });
+    this.#connection = connection;
     connection.flush();
     return connection;
   }
 
   #greeted(connection: Connection, type: number, payload: Uint8Array, fieldsBytes: number): void {
-    if (type !== FrameType.helloReply) return connection.close("frame not allowed");
-    const hello = decodeHelloReply(payload, fieldsBytes);
-    if (hello === undefined) return connection.close("malformed message");
-    if (hello.error !== undefined) {
-      this.#refusal = `refused: ${hello.error.code}: ${hello.error.message}`;
-      return connection.close("refused");
-    }
+    const refused = (why: string): void => void (this.#refusal = why);
+    const hello = readGreeting(connection, type, payload, fieldsBytes, refused);
+    if (hello === undefined) return;
     if ((hello.features & Feature.watch) === 0) {
       this.#refusal = "it is of a version that knows no watches";
       return connection.close("refused");
