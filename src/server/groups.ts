@@ -3,6 +3,7 @@ import type { BargeError } from "../errors.ts";
 import type { Consistency } from "../wire/messages.ts";
 import type { SectionHeader } from "../wire/section.ts";
 import type { NodeStatus } from "../wire/status.ts";
+import type { ChangeSource } from "../wire/watch-messages.ts";
 
 export type { GroupStatus, MemberStatus, NodeStatus } from "../wire/status.ts";
 
@@ -37,21 +38,10 @@ export interface AdminWaiter {
 }
 
 /** Changes that a watch is to be told, one after the other: valid during the call that hands them over. */
-export interface Changes {
+export interface Changes extends ChangeSource {
   readonly count: number;
   /** Of their keys and values together. */
   readonly byteLength: number;
-  /** Goes to the next one, to the first at first; false after the last. */
-  next(): boolean;
-  /** Log index of the command: one transaction may change several keys. */
-  readonly revision: number;
-  readonly deleted: boolean;
-  /** Holds key and value, and is never written to again. */
-  readonly bytes: Uint8Array;
-  readonly keyAt: number;
-  readonly keyLength: number;
-  readonly valueAt: number;
-  readonly valueLength: number;
 }
 
 /** Who is told the changes of a watch. */

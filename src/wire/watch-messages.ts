@@ -111,11 +111,14 @@ export function encodeWatchStop(out: SendBuffer, watch: number): void {
 
 /* ------------------------------------------------------------------ node to client */
 
-/** Changes one after the other, as server/groups.ts hands them over. */
+/** Changes one after the other. */
 export interface ChangeSource {
+  /** Goes to the next one, to the first at first; false after the last. */
   next(): boolean;
+  /** Log index of the command: one transaction may change several keys. */
   readonly revision: number;
   readonly deleted: boolean;
+  /** Holds key and value, and is never written to again. */
   readonly bytes: Uint8Array;
   readonly keyAt: number;
   readonly keyLength: number;
