@@ -30,9 +30,9 @@ export async function oneNode(limits?: Limits): Promise<OneNode> {
     ...(limits === undefined ? {} : { limits }),
   });
   const endpoint = `127.0.0.1:${node.binaryPort}`;
-  // Answered once it leads.
+  // Answered once it leads and has raised the apply version. From then on the log holds what a test writes, nothing else.
   await using client = connect({ endpoints: endpoint });
-  await client.get("any");
+  await client.delete("any");
   return {
     endpoint,
     url: `http://127.0.0.1:${node.httpPort}`,
