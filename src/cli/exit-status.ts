@@ -2,6 +2,7 @@
 import { CommanderError } from "commander";
 import { UsageError } from "../config.ts";
 import { BargeError, type ErrorCode } from "../errors.ts";
+import { FatalError, fatalTable } from "../fatal.ts";
 
 export const exitStatus = {
   ok: 0,
@@ -55,6 +56,11 @@ export function reportError(error: unknown, { json, writes }: ReportOptions): nu
       process.stdout.write(`${JSON.stringify(body)}\n`);
     }
     return statusOf(error);
+  }
+  // Of a data folder: the statuses are those of a daemon.
+  if (error instanceof FatalError) {
+    process.stderr.write(`barge: ${error.reason}: ${message}\n`);
+    return fatalTable[error.reason].status;
   }
   process.stderr.write(`barge: ${message}\n`);
   return error instanceof UsageError ? exitStatus.usage : exitStatus.unreachable;

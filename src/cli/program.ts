@@ -84,6 +84,11 @@ const entries: readonly Entry[] = [
     load: async () => (await import("./snapshot.ts")).snapshotCommand(),
   },
   {
+    name: "verify",
+    summary: "check the data folder of a node that does not run",
+    load: async () => (await import("./verify.ts")).verifyCommand(),
+  },
+  {
     name: "bench",
     summary: "measure a cluster, or the disk, under load",
     load: async () => (await import("./bench.ts")).benchCommand(),

@@ -7,8 +7,15 @@ import type { Limits } from "../limits.ts";
 import { decodeConfiguration, encodeConfiguration } from "../raft/configuration.ts";
 import { Raft } from "../raft/raft.ts";
 import type { Configuration } from "../raft/ready.ts";
+import { FatalError } from "../fatal.ts";
 import type { LogStore, RecoveredGroup } from "../storage/log-store.ts";
-import { BatchKind, batchHeaderBytes, sealBatch, type Batch } from "../wire/batch.ts";
+import {
+  BatchKind,
+  batchHeaderBytes,
+  sealBatch,
+  type Batch,
+  type LogStart,
+} from "../wire/batch.ts";
 
 /** Term of the first batch, which no leader proposed: every initial member writes the same bytes. */
 const bootstrapTerm = 1;
@@ -79,7 +86,7 @@ export function bootstrapGroup(
   store.append([{ group, hardState, append: [batch] }]);
   return {
     hardState,
-    start: { index: 0, term: 0, crc: seedCrc, timeMs: 0 },
+    start: veryStart(seedCrc),
     startConfiguration: new Uint8Array(0),
     machineGeneration: 0,
     wound: undefined,
@@ -103,7 +110,7 @@ export function joiningGroup(store: LogStore, group: number, seedCrc: number): R
   store.append([{ group, hardState, append: [] }]);
   return {
     hardState,
-    start: { index: 0, term: 0, crc: seedCrc, timeMs: 0 },
+    start: veryStart(seedCrc),
     startConfiguration: new Uint8Array(0),
     machineGeneration: 0,
     wound: undefined,
@@ -128,21 +135,37 @@ function usableReplica({ store, group, recovered, appliedIndex }: CoreOptions): 
   };
 }
 
+/** What to do where the log is whole and the state machine's file is not. */
+export const machineAdvice =
+  "Bring the folder back from a copy; or, where other members run, stop this node, move `segments/` and `machine/` out of its folder and start it: it fetches everything from the leader again, and votes once it has it.";
+
 export interface CoreOptions {
   readonly group: number;
   readonly nodeId: number;
   readonly limits: Limits;
   readonly random: () => number;
-  readonly store: LogStore;
+  readonly store: Pick<LogStore, "empty">;
   readonly recovered: RecoveredGroup;
   readonly appliedIndex: number;
   /** This node should lead rather than one that does not say so. */
   readonly preferred?: boolean;
 }
 
+/** Where the log of a group begins that has none. */
+export function veryStart(seedCrc: number): LogStart {
+  return { index: 0, term: 0, crc: seedCrc, timeMs: 0 };
+}
+
 /** The Raft core of a replica as its log says. Throws InvariantError or FatalError where the log cannot be used. */
 export function createCore(options: CoreOptions): Raft {
   const recovered = usableReplica(options);
+  const { start } = recovered;
+  if (recovered.wound === undefined && options.appliedIndex < start.index) {
+    throw new FatalError(
+      "corrupt_data",
+      `the state machine of group ${options.group} has come to ${options.appliedIndex}, and its log begins only after ${start.index}: the machine's file is gone, or an old one. Nothing was changed. ${machineAdvice}`,
+    );
+  }
   return new Raft({
     group: options.group,
     nodeId: options.nodeId,

@@ -125,6 +125,7 @@ export function storedIdentity(path: string): Identity | undefined {
 }
 
 const joiningName = "joining.json";
+const lockName = "lock.db";
 
 /**
  * The incarnation under which a new node asks to be added, before its folder belongs to any cluster. Kept, so that it is the same when the node asks
@@ -170,7 +171,7 @@ function makeFolder(folder: string): void {
 function takeLock(folder: string): { release(): void } {
   let lock: { release(): void } | undefined;
   try {
-    lock = lockFile(join(folder, "lock.db"));
+    lock = lockFile(join(folder, lockName));
   } catch (error) {
     throw notWritable(folder, error);
   }
@@ -179,6 +180,20 @@ function takeLock(folder: string): { release(): void } {
     "data_dir_locked",
     `${folder} is in use by another process; stop that one first, or give this one a --data-dir of its own`,
   );
+}
+
+/**
+ * Keeps every node out of a folder that is looked at, without changing it: undefined where no node has ever used it, or where nothing in it can be
+ * written anyway. Throws FatalError where one uses it.
+ */
+export function lockForReading(path: string): { release(): void } | undefined {
+  const folder = resolve(path);
+  try {
+    accessSync(join(folder, lockName), constants.R_OK | constants.W_OK);
+  } catch {
+    return undefined;
+  }
+  return takeLock(folder);
 }
 
 function readIdentity(folder: string): Identity | undefined {

@@ -3,8 +3,17 @@
  * which holds all records and is never checkpointed [18]. Used by the event loop and by segment-worker.ts; everything here blocks.
  */
 
-import { closeSync, ftruncateSync, openSync, renameSync, rmSync, writeSync } from "node:fs";
+import {
+  closeSync,
+  ftruncateSync,
+  openSync,
+  renameSync,
+  rmSync,
+  statSync,
+  writeSync,
+} from "node:fs";
 import { join } from "node:path";
+import { FatalError } from "../fatal.ts";
 import { DiskFullError } from "./disk.ts";
 import { databaseImage, isDiskFull, openDatabase } from "./sqlite.ts";
 import type { OwnedDatabase } from "./sqlite.ts";
@@ -149,6 +158,18 @@ export function unlinkSegment(directory: string, number: number): void {
   for (const suffix of ["", "-shm", "-wal"] as const) {
     rmSync(segmentPath(directory, number, suffix), { force: true });
   }
+}
+
+/** Nothing here ever writes to a main file, and no crash does. */
+export function refuseIfCheckpointed(directory: string, number: number): void {
+  const path = segmentPath(directory, number);
+  const bytes = statSync(path, { throwIfNoEntry: false })?.size ?? 0;
+  if (bytes <= segmentImage().byteLength) return;
+  throw new FatalError(
+    "corrupt_data",
+    `${path} was opened by another program, which moved records out of its -wal. Nothing was changed. ` +
+      "Bring the folder back from a copy, or take this node out of the cluster and add it again with an empty folder and a new node id.",
+  );
 }
 
 /** Makes durable what a found WAL holds, before anything that is read from it counts [26]. */

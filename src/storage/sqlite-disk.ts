@@ -18,6 +18,7 @@ import {
   parseSegmentName,
   prepareSegment,
   readStamp,
+  refuseIfCheckpointed,
   segmentImage,
   segmentPath,
   syncFoundWal,
@@ -63,7 +64,8 @@ export class SqliteDisk implements Disk {
   readonly #syncer: FileSyncer;
   readonly #watermarkSyncer = new FileSyncer();
   readonly #watermark: WatermarkFile;
-  readonly #worker: Worker;
+  /** Started with its first job. */
+  #worker: Worker | undefined;
   readonly #progress: Int32Array;
   #postedJobs = 0;
   readonly #live = new Set<SqliteSegment>();
@@ -88,17 +90,6 @@ export class SqliteDisk implements Disk {
     const progress = new SharedArrayBuffer(8);
     kept.push(progress);
     this.#progress = new Int32Array(progress);
-    const workerData: SegmentWorkerData = {
-      directory: segmentsPath,
-      progress,
-      latch: latchMemory(),
-    };
-    this.#worker = new Worker(new URL("./segment-worker.ts", import.meta.url), { workerData });
-    this.#worker.on("message", (done: SegmentJobDone) => this.#jobDone(done));
-    this.#worker.on("error", (error) =>
-      fatal("sync_failed", `the segment Worker died: ${String(error)}`),
-    );
-    this.#worker.unref();
     this.#watermark = orFatal(() => new WatermarkFile(watermarkPath, this.#watermarkSyncer));
     const found = orFatal(() => findSegments(segmentsPath));
     this.segments = found.segments;
@@ -203,7 +194,7 @@ export class SqliteDisk implements Disk {
     this.#watermarkSyncer.close();
     for (const segment of [...this.#live, ...this.#leaving]) segment.leave();
     this.#watermark.close();
-    this.#worker.unref();
+    this.#worker?.unref();
   }
 
   #adopt(segment: SqliteSegment): SqliteSegment {
@@ -222,7 +213,24 @@ export class SqliteDisk implements Disk {
 
   #post(job: SegmentJob): void {
     this.#postedJobs = (this.#postedJobs + 1) | 0;
+    this.#worker ??= this.#startWorker();
     this.#worker.postMessage(job);
+  }
+
+  #startWorker(): Worker {
+    const progress = this.#progress.buffer as SharedArrayBuffer;
+    const workerData: SegmentWorkerData = {
+      directory: this.#directory,
+      progress,
+      latch: latchMemory(),
+    };
+    const worker = new Worker(new URL("./segment-worker.ts", import.meta.url), { workerData });
+    worker.on("message", (done: SegmentJobDone) => this.#jobDone(done));
+    worker.on("error", (error) =>
+      fatal("sync_failed", `the segment Worker died: ${String(error)}`),
+    );
+    worker.unref();
+    return worker;
   }
 
   /** Blocks until the Worker has nothing to do. */
@@ -300,18 +308,6 @@ function openStamped(directory: string, number: number): OwnedDatabase | undefin
   }
   database?.leave();
   return undefined;
-}
-
-/** Nothing here ever writes to a main file, and no crash does. */
-function refuseIfCheckpointed(directory: string, number: number): void {
-  const path = segmentPath(directory, number);
-  const bytes = statSync(path, { throwIfNoEntry: false })?.size ?? 0;
-  if (bytes <= segmentImage().byteLength) return;
-  throw new FatalError(
-    "corrupt_data",
-    `${path} was opened by another program, which moved records out of its -wal. Nothing was changed. ` +
-      "Bring the folder back from a copy, or take this node out of the cluster and add it again with an empty folder and a new node id.",
-  );
 }
 
 /** Runs what cannot be undone half-way: a full disk is the caller's to handle, a refusal to start too, anything else ends the process. */

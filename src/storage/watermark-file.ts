@@ -123,6 +123,20 @@ export class WatermarkFile {
   }
 }
 
+/** What the file says, without changing it; undefined where it says nothing, as on a new folder. Throws where there is no file. */
+export function readWatermarkFile(path: string): Uint8Array | undefined {
+  const descriptor = openSync(path, "r");
+  try {
+    const slots = Array.from({ length: slotCount }, (_, slot) => readSlot(descriptor, slot));
+    const [newest] = slots
+      .filter((slot) => slot !== undefined)
+      .sort((a, b) => b.counter - a.counter);
+    return newest?.bytes;
+  } finally {
+    closeSync(descriptor);
+  }
+}
+
 function readSlot(descriptor: number, slot: number): FoundSlot | undefined {
   const start = slot * slotBytes;
   const header = Buffer.alloc(slotHeaderBytes);

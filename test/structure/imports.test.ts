@@ -22,6 +22,7 @@ const arrows: Record<string, readonly string[]> = {
     "storage/file-syncer.ts",
     "storage/snapshot-files.ts",
     "storage/sqlite.ts",
+    "storage/sqlite-image.ts",
     "storage/sync-latch.ts",
     "storage/syncer.ts",
     "telemetry",

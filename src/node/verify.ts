@@ -1,0 +1,402 @@
+/**
+ * A data folder, looked at while no node uses it: what is whole, what is damaged, and what the next start will do. Changes nothing in it: files are
+ * read without SQLite, and the recovery that runs on them is the one that a start runs [26].
+ */
+import { statSync } from "node:fs";
+import { basename, join, resolve } from "node:path";
+import { type FatalReason, FatalError, fatalTable } from "../fatal.ts";
+import { defaultLimits } from "../limits.ts";
+import { machineFiles, type MachineReading, verifyMachineFile } from "../machine/verify-kv.ts";
+import { decodeConfiguration } from "../raft/configuration.ts";
+import { InvariantError } from "../raft/invariants.ts";
+import type { Configuration } from "../raft/ready.ts";
+import { type Identity, lockForReading, storedIdentity } from "../storage/data-dir.ts";
+import type { Disk } from "../storage/disk.ts";
+import type { RecoveredGroup } from "../storage/log-store.ts";
+import { PeerLedger } from "../storage/peer-ledger.ts";
+import { ReadOnlyDisk, segmentName } from "../storage/read-only-disk.ts";
+import {
+  configurationBatches,
+  type RecoveredBatch,
+  type RecoveredLog,
+  recoverLog,
+  type ReplayedGroup,
+} from "../storage/recovery.ts";
+import { readWatermark } from "../storage/watermark.ts";
+import { batchIntact, bodyOf, readBatch } from "../wire/batch.ts";
+import { applyVersionFirst, applyVersionMax } from "../wire/versions.ts";
+import { createCore, machineAdvice, seedCrcOf, veryStart } from "./bootstrap.ts";
+
+export interface MachineReport extends MachineReading {
+  /** Name of its main file. */
+  readonly file: string;
+  readonly kind: string;
+}
+
+export interface GroupReport {
+  readonly id: number;
+  readonly term: number;
+  /** 0 = nobody. */
+  readonly votedFor: number;
+  readonly firstIndex: number;
+  readonly lastIndex: number;
+  readonly lastTerm: number;
+  /** Known to be committed up to here, at least. */
+  readonly commitIndex: number;
+  readonly batches: number;
+  readonly bytes: number;
+  readonly voters: readonly number[];
+  readonly learners: readonly number[];
+  /** `host:port` by node id. */
+  readonly addresses: Readonly<Record<number, string>>;
+  /** What its log has to come to before it votes again. */
+  readonly wounded?: { readonly term: number; readonly index: number };
+  /** Absent where nothing was flushed yet. */
+  readonly machine?: MachineReport;
+}
+
+export interface NextStart {
+  /** `heals`: it takes part without a vote until a leader has brought what is lost. `refused`: with that exit status. */
+  readonly outcome: "new" | "serves" | "heals" | "refused";
+  readonly status?: number;
+  readonly reason?: FatalReason;
+  /** For people: what happens, and what to do. */
+  readonly text: string;
+}
+
+export interface FolderReport {
+  readonly folder: string;
+  /** Nothing is damaged. */
+  readonly whole: boolean;
+  readonly node?: {
+    readonly nodeId: number;
+    readonly clusterId: string;
+    readonly applyVersion: number;
+  };
+  /** The log's records are numbered over all groups; `durableTo`: known to have been durable. */
+  readonly log: {
+    readonly segments: number;
+    readonly records: number;
+    readonly bytes: number;
+    readonly lastRecord: number;
+    readonly durableTo?: number;
+  };
+  readonly groups: readonly GroupReport[];
+  readonly damage: readonly string[];
+  /** Files that the next start removes: they are no part of the log or of the state. */
+  readonly leftovers: readonly string[];
+  readonly nextStart: NextStart;
+}
+
+/** Throws FatalError where the folder is in use or cannot be read. Keeps nodes out of it meanwhile. */
+export function verifyFolder(path: string): FolderReport {
+  const folder = resolve(path);
+  if (statSync(folder, { throwIfNoEntry: false })?.isDirectory() !== true) {
+    throw new FatalError("data_dir_not_writable", `${folder} is no folder`);
+  }
+  const lock = lockForReading(folder);
+  try {
+    return new FolderReader(folder).report();
+  } finally {
+    lock?.release();
+  }
+}
+
+/** A replica as the log store would hand it to a node, with the place of each batch. */
+interface Replica extends RecoveredGroup {
+  readonly batches: readonly RecoveredBatch[];
+}
+
+interface SeenGroup {
+  readonly report: GroupReport;
+  /** Where the first damaged batch begins. */
+  readonly damagedAt: number | undefined;
+}
+
+class FolderReader {
+  readonly #folder: string;
+  readonly #damage: string[] = [];
+  readonly #leftovers: string[] = [];
+  /** The first thing for which a start would be refused. */
+  #refusal: FatalError | undefined;
+
+  constructor(folder: string) {
+    this.#folder = folder;
+  }
+
+  report(): FolderReport {
+    const identity = this.#try(() => storedIdentity(this.#folder));
+    const ledger = this.#try(() => new PeerLedger(this.#folder));
+    const disk = this.#try(
+      () =>
+        new ReadOnlyDisk({
+          segmentsPath: join(this.#folder, "segments"),
+          watermarkPath: join(this.#folder, "watermark"),
+        }),
+    );
+    try {
+      return this.#report(identity, ledger, disk);
+    } finally {
+      disk?.close();
+    }
+  }
+
+  #report(
+    identity: Identity | undefined,
+    ledger: PeerLedger | undefined,
+    disk: ReadOnlyDisk | undefined,
+  ): FolderReport {
+    const { applyVersion = applyVersionFirst } = identity ?? {};
+    if (applyVersion > applyVersionMax) this.#refuse(tooNew(applyVersion));
+    const isNew = identity === undefined && this.#refusal === undefined;
+    if (isNew && (disk?.found.length ?? 0) > 0) {
+      this.#damage.push(
+        "identity.json is gone: a start would make this the folder of another node",
+      );
+    }
+    const isReadable = identity !== undefined && disk !== undefined;
+    const log = isReadable ? this.#recover(disk, identity, ledger) : undefined;
+    if (disk !== undefined) this.#lookAtSegments(disk, log);
+    const groups: SeenGroup[] = [];
+    for (const [id, found] of log?.groups ?? []) {
+      groups.push(this.#group(id, this.#replica(id, found, log!), log!, identity!));
+    }
+    const watermark = disk?.readWatermark();
+    const durableTo = watermark === undefined ? undefined : readWatermark(watermark)?.seq;
+    const segments = log?.segments ?? [];
+    return {
+      folder: this.#folder,
+      whole: this.#damage.length === 0,
+      ...(identity === undefined
+        ? {}
+        : { node: { nodeId: identity.nodeId, clusterId: identity.clusterId, applyVersion } }),
+      log: {
+        segments: segments.length,
+        records: segments.reduce((sum, each) => sum + each.lastSeq - each.firstSeq + 1, 0),
+        bytes: segments.reduce((sum, { file }) => sum + file.bytes, 0),
+        lastRecord: log?.lastSeq ?? 0,
+        ...(durableTo === undefined ? {} : { durableTo }),
+      },
+      groups: groups.map(({ report }) => report),
+      damage: this.#damage,
+      leftovers: this.#leftovers,
+      nextStart: this.#nextStart(isNew, groups),
+    };
+  }
+
+  /** As the node alone would recover it; where that is refused and others may have what is lost, as it would with them. */
+  #recover(
+    disk: Disk,
+    { clusterId }: Identity,
+    ledger: PeerLedger | undefined,
+  ): RecoveredLog | undefined {
+    const seedCrc = seedCrcOf(clusterId);
+    const recover = (canHeal: boolean): RecoveredLog | FatalError => {
+      try {
+        return recoverLog(disk, seedCrc, canHeal);
+      } catch (error) {
+        if (error instanceof FatalError) return error;
+        throw error;
+      }
+    };
+    const alone = recover(false);
+    if (!(alone instanceof FatalError)) {
+      this.#damage.push(...alone.damage);
+      return alone;
+    }
+    const healing = recover(true);
+    if (healing instanceof FatalError) {
+      this.#refuse(alone);
+      return undefined;
+    }
+    if (ledger?.hasOtherVoters ?? hasOthers(healing)) this.#damage.push(...healing.damage);
+    else this.#refuse(alone);
+    return healing;
+  }
+
+  #replica(id: number, found: ReplayedGroup, log: RecoveredLog): Replica {
+    const read = (seq: number): Uint8Array | undefined => this.#read(log, seq);
+    const { found: configurations, brokenAt } = configurationBatches(found.batches, read, true);
+    if (brokenAt === undefined) return { ...found, configurations };
+    this.#damage.push(`the configuration of group ${id} at index ${brokenAt} fails its check`);
+    const { term, firstIndex, count } = found.batches.at(-1)!;
+    const wound = { term, index: firstIndex + count - 1, hardTerm: found.hardState.term };
+    const batches = found.batches.filter((batch) => batch.firstIndex < brokenAt);
+    return { ...found, configurations, batches, wound: found.wound ?? wound };
+  }
+
+  #read({ segments }: RecoveredLog, seq: number): Uint8Array | undefined {
+    const segment = segments.findLast(({ firstSeq }) => firstSeq <= seq);
+    try {
+      return segment?.file.read(seq);
+    } catch (error) {
+      if (error instanceof FatalError) return undefined;
+      throw error;
+    }
+  }
+
+  #lookAtSegments(disk: ReadOnlyDisk, log: RecoveredLog | undefined): void {
+    const live = new Set(log?.segments.map(({ file }) => file.number));
+    for (const { number, debris, framesBeyond } of disk.found) {
+      const name = `segments/${segmentName(number)}`;
+      if (debris !== undefined) this.#leftovers.push(`${name}: ${debris}`);
+      else if (!live.has(number)) this.#leftovers.push(`${name}: no part of the log`);
+      else if (framesBeyond > 0) {
+        this.#leftovers.push(`${name}-wal: ${framesBeyond} pages behind its end do not count`);
+      }
+    }
+    if (disk.hasWatermark || live.size === 0) return;
+    this.#damage.push(
+      "the file `watermark` is gone: should the log have lost its end, nobody would notice",
+    );
+  }
+
+  #group(id: number, replica: Replica, log: RecoveredLog, identity: Identity): SeenGroup {
+    const damagedAt = this.#readBatches(id, replica, log);
+    const machine = this.#machine(id, replica.machineGeneration);
+    const { hardState, start, batches, wound } = replica;
+    const last = batches.at(-1);
+    const { appliedIndex = 0 } = machine ?? {};
+    const raft = this.#try(() =>
+      createCore({
+        group: id,
+        nodeId: identity.nodeId,
+        limits: defaultLimits,
+        random: () => 0.5,
+        store: { empty: () => veryStart(seedCrcOf(identity.clusterId)) },
+        recovered: replica,
+        appliedIndex,
+      }),
+    );
+    const { voters, learners, addresses } = configurationOf(replica);
+    const report: GroupReport = {
+      id,
+      term: hardState.term,
+      votedFor: hardState.votedFor,
+      firstIndex: start.index + 1,
+      lastIndex: last === undefined ? start.index : last.firstIndex + last.count - 1,
+      lastTerm: last?.term ?? start.term,
+      commitIndex: raft?.commit ?? start.index,
+      batches: batches.length,
+      bytes: batches.reduce((sum, { bytes }) => sum + bytes, 0),
+      voters,
+      learners,
+      addresses,
+      ...(wound === undefined ? {} : { wounded: { term: wound.term, index: wound.index } }),
+      ...(machine === undefined ? {} : { machine }),
+    };
+    return { report, damagedAt };
+  }
+
+  /** Every byte of every live batch. Returns where the first one begins that is damaged. */
+  #readBatches(id: number, { batches }: Replica, log: RecoveredLog): number | undefined {
+    let damagedAt: number | undefined;
+    // As they lie, not as they follow: copied ones lie later.
+    for (const { seq, firstIndex, crc } of batches.toSorted((a, b) => a.seq - b.seq)) {
+      const data = this.#read(log, seq);
+      const batch = data === undefined ? undefined : readBatch(data, 0);
+      if (batch !== undefined && batch.crc === crc && batchIntact(batch)) continue;
+      damagedAt = Math.min(damagedAt ?? Infinity, firstIndex);
+      this.#damage.push(
+        `the batch of group ${id} at index ${firstIndex} (record ${seq}) is not what was written`,
+      );
+    }
+    return damagedAt;
+  }
+
+  #machine(group: number, generation: number): MachineReport | undefined {
+    const folder = `machine/${group}`;
+    const files = machineFiles(join(this.#folder, folder));
+    for (const { path, generation: other } of files) {
+      if (other === generation) continue;
+      this.#leftovers.push(`${folder}/${basename(path)}: a snapshot that is not the state`);
+    }
+    const live = files.find((file) => file.generation === generation);
+    if (live === undefined) return undefined;
+    const file = basename(live.path);
+    const reading = verifyMachineFile(live.path);
+    if (reading.damage !== undefined) {
+      this.#damage.push(`${folder}/${file}: ${reading.damage}. ${machineAdvice}`);
+    }
+    return { file, kind: live.kind, ...reading };
+  }
+
+  #nextStart(isNew: boolean, groups: readonly SeenGroup[]): NextStart {
+    if (this.#refusal !== undefined) {
+      const { reason, message } = this.#refusal;
+      const { status } = fatalTable[reason];
+      const text = `is refused with status ${status} (${reason}): ${message}`;
+      return { outcome: "refused", status, reason, text };
+    }
+    if (isNew) return { outcome: "new", text: "makes this the folder of a new node" };
+    for (const { report } of groups) {
+      const { wounded, lastIndex, id } = report;
+      if (wounded === undefined) continue;
+      const text = `takes part without a vote: the log of group ${id} ends at ${lastIndex} and went to ${wounded.index}; the rest comes back from a leader that the others elect. Where too few of them are whole for that: barge recover`;
+      return { outcome: "heals", text };
+    }
+    const text =
+      groups.length === 0 ? "begins with an empty log" : groups.map(startText).join("; ");
+    return { outcome: "serves", text };
+  }
+
+  /** What goes wrong is damage, and a reason to refuse a start. */
+  #try<T>(run: () => T): T | undefined {
+    try {
+      return run();
+    } catch (error) {
+      if (error instanceof FatalError) this.#refuse(error);
+      else if (error instanceof InvariantError) {
+        this.#refuse(new FatalError("corrupt_data", error.message, { cause: error }));
+      } else throw error;
+      return undefined;
+    }
+  }
+
+  #refuse(error: FatalError): void {
+    this.#refusal ??= error;
+    this.#damage.push(error.message);
+  }
+}
+
+function startText({ report, damagedAt }: SeenGroup): string {
+  const { id, lastIndex, machine, voters } = report;
+  // Alone it commits all of its log; with others it learns from them how much of it is committed.
+  const again = lastIndex - (machine?.appliedIndex ?? 0);
+  const howMany = voters.length > 1 ? `up to ${again}` : `${again}`;
+  const replay = again > 0 ? `, once it has applied ${howMany} commands of its log again` : "";
+  const others = voters.length > 1 ? `, with ${voters.length - 1} other voters` : "";
+  const serves = `serves group ${id}${others}${replay}`;
+  if (damagedAt === undefined) return serves;
+  const then = `the damage at index ${damagedAt} is met when that is read`;
+  return voters.length > 1
+    ? `${serves}; ${then}: from there on the log comes from the leader again`
+    : `${serves}; ${then}: that ends the node, as nobody else has it`;
+}
+
+function configurationOf({
+  configurations,
+  startConfiguration,
+}: Pick<Replica, "configurations" | "startConfiguration">): Configuration {
+  const newest = configurations.at(-1);
+  const body = newest === undefined ? startConfiguration : bodyOf(newest);
+  return decodeConfiguration(body) ?? { voters: [], outgoing: [], learners: [], addresses: {} };
+}
+
+/** Where nobody has noted whether there are other voters: they may have what is lost, unless the log says that there are none. */
+function hasOthers({ groups, segments }: RecoveredLog): boolean {
+  for (const { batches, startConfiguration } of groups.values()) {
+    const read = (seq: number): Uint8Array | undefined =>
+      segments.findLast(({ firstSeq }) => firstSeq <= seq)?.file.read(seq);
+    const { found: configurations } = configurationBatches(batches, read, true);
+    if (configurationOf({ configurations, startConfiguration }).voters.length === 1) return false;
+  }
+  return true;
+}
+
+function tooNew(version: number): FatalError {
+  return new FatalError(
+    "build_too_old",
+    `the folder is at apply version ${version}, and this build can ${applyVersionMax}: use a newer one`,
+  );
+}

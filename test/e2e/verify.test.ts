@@ -1,0 +1,241 @@
+/**
+ * `barge verify` on folders of real nodes: it says what is whole and what is damaged, what it says of the next start is what that start does, and not
+ * a byte or a time of the folder is changed.
+ */
+import { expect, setDefaultTimeout, test } from "bun:test";
+import { createHash } from "node:crypto";
+import {
+  cpSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  statSync,
+  truncateSync,
+  writeFileSync,
+} from "node:fs";
+import { join } from "node:path";
+import { fatalTable } from "../../src/fatal.ts";
+import type { FolderReport } from "../../src/node/verify.ts";
+import { barge } from "../cli/program.ts";
+import { type TestCluster, type TestNode, until, withCluster } from "./cluster.ts";
+import { HttpDoor } from "./doors.ts";
+import { damageWal } from "./wal.ts";
+
+setDefaultTimeout(60_000);
+
+const value = "value".repeat(100);
+const writes = 50;
+
+/** Names, sizes, times and bytes of all files and folders. */
+function fingerprint(folder: string): string[] {
+  return readdirSync(folder, { recursive: true, encoding: "utf8" })
+    .concat("")
+    .sort()
+    .map((name) => {
+      const stat = statSync(join(folder, name), { bigint: true });
+      const bytes = stat.isFile() ? readFileSync(join(folder, name)) : "";
+      const digest = createHash("sha1").update(bytes).digest("hex");
+      return `${name} ${stat.size} ${stat.mtimeNs} ${stat.ctimeNs} ${stat.mode} ${digest}`;
+    });
+}
+
+interface Verified {
+  readonly status: number | null;
+  readonly report: FolderReport;
+  readonly text: string;
+}
+
+async function verified(folder: string): Promise<Verified> {
+  const before = fingerprint(folder);
+  const json = await barge(["verify", folder, "--json"]);
+  const text = await barge(["verify", folder]);
+  expect(json.err).toBe("");
+  expect(fingerprint(folder)).toEqual(before);
+  expect(text.status).toBe(json.status);
+  const report = JSON.parse(json.out) as FolderReport;
+  expect(report.whole).toBe(json.status === 0);
+  return { status: json.status, report, text: text.out };
+}
+
+async function filled(cluster: TestCluster): Promise<TestNode> {
+  const [node] = cluster.nodes;
+  const door = new HttpDoor(node!);
+  for (let i = 0; i < writes; i++) await door.put(`key${i}`, value, 5_000);
+  return node!;
+}
+
+async function stopped(cluster: TestCluster): Promise<TestNode> {
+  const node = await filled(cluster);
+  await cluster.converged();
+  await Promise.all(cluster.nodes.map((each) => each.terminate()));
+  return node;
+}
+
+function newestLog(node: TestNode): string {
+  const folder = join(node.dataDir, "segments");
+  const logs = readdirSync(folder).filter((name) => name.endsWith("-wal"));
+  return join(
+    folder,
+    logs.sort().findLast((name) => statSync(join(folder, name)).size > 20_000)!,
+  );
+}
+
+const halve = (path: string): void => truncateSync(path, Math.floor(statSync(path).size / 2));
+const lines = (text: string): string[] => text.trimEnd().split("\n");
+
+test("a node that runs is left alone; once it has stopped, all is whole, and it starts as it was told", () =>
+  withCluster({ nodes: 1 }, async (cluster) => {
+    const node = await filled(cluster);
+    const running = await barge(["verify", node.dataDir]);
+    expect(running.status).toBe(fatalTable.data_dir_locked.status);
+    expect(running.err).toMatch(/in use by another process/);
+
+    await barge(["snapshot", "--endpoints", node.binary]);
+    await new HttpDoor(node).put("after", value, 5_000);
+    for (const how of ["kill", "terminate"] as const) {
+      await node[how]();
+      const { status, report, text } = await verified(node.dataDir);
+      expect(status).toBe(0);
+      expect(report).toMatchObject({ whole: true, damage: [], nextStart: { outcome: "serves" } });
+      const [group] = report.groups;
+      expect(group!.voters).toEqual([1]);
+      expect(group!.machine).toMatchObject({ keys: writes, kind: "kv" });
+      expect(report.log.durableTo).toBeLessThanOrEqual(report.log.lastRecord);
+      expect(lines(text).at(-1)).toMatch(/^next start {2}serves group 0, once it has applied/);
+      node.start();
+      await node.ready();
+      // Its last life left exactly this; leading adds to it.
+      expect((await node.group()).commitIndex).toBeGreaterThanOrEqual(group!.lastIndex);
+    }
+  }));
+
+test("a folder that is none, or new, or without its identity", () =>
+  withCluster({ nodes: 1 }, async (cluster) => {
+    const node = await stopped(cluster);
+    const missing = await barge(["verify", join(cluster.dir, "nowhere")]);
+    expect(missing.status).toBe(fatalTable.data_dir_not_writable.status);
+    expect(missing.err).toMatch(/is no folder/);
+    expect((await barge(["verify"])).status).toBe(2);
+
+    const log = join(node.dataDir, "identity.json");
+    const text = readFileSync(log, "utf8");
+    rmSync(log);
+    expect((await verified(node.dataDir)).report.damage).toEqual([
+      expect.stringMatching(/identity\.json is gone/),
+    ]);
+    writeFileSync(log, text.slice(0, 40));
+    const refused = await verified(node.dataDir);
+    expect(refused.report.nextStart).toMatchObject({ outcome: "refused", status: 20 });
+  }));
+
+interface Damage {
+  readonly what: string;
+  readonly apply: (node: TestNode) => void;
+  /** For a node alone; and for one of three. */
+  readonly alone: FolderReport["nextStart"]["outcome"];
+  readonly three: FolderReport["nextStart"]["outcome"];
+  readonly says: RegExp;
+}
+
+const damages: readonly Damage[] = [
+  {
+    what: "a log that lost its end",
+    apply: (node) => halve(newestLog(node)),
+    alone: "refused",
+    three: "heals",
+    says: /the log ends at record \d+, but was known durable up to/,
+  },
+  {
+    what: "a bit that SQLite sees",
+    apply: (node) => damageWal(newestLog(node), "key25", { reseal: false }),
+    alone: "refused",
+    three: "heals",
+    says: /known durable up to/,
+  },
+  {
+    what: "a bit that SQLite does not see",
+    apply: (node) => damageWal(newestLog(node), "key25", { reseal: true }),
+    alone: "refused",
+    three: "heals",
+    says: /record \d+ in segment \d+ fails its check/,
+  },
+  {
+    what: "a watermark that is gone",
+    apply: (node) => rmSync(join(node.dataDir, "watermark")),
+    alone: "serves",
+    three: "serves",
+    says: /the file `watermark` is gone/,
+  },
+  {
+    what: "a log that another program has opened",
+    apply: (node) => {
+      const wal = newestLog(node);
+      cpSync(wal, wal.replace(/-wal$/, ""));
+    },
+    alone: "refused",
+    three: "refused",
+    says: /was opened by another program/,
+  },
+];
+
+for (const { what, apply, alone, three, says } of damages) {
+  test(`${what}: what is said of the next start is what it does`, async () => {
+    for (const nodes of [1, 3]) {
+      await withCluster({ nodes }, async (cluster) => {
+        const node = await stopped(cluster);
+        apply(node);
+        const { report } = await verified(node.dataDir);
+        expect(report.damage.join("\n")).toMatch(says);
+        const { outcome, status = 0 } = report.nextStart;
+        expect(outcome).toBe(nodes === 1 ? alone : three);
+        node.start();
+        if (outcome === "refused") {
+          expect((await node.ended()).status).toBe(status);
+          return;
+        }
+        const health = outcome === "heals" ? "wounded" : nodes === 1 ? "ok" : "no_leader";
+        await until("it is as it was said", async () => (await node.status()).health === health);
+      });
+    }
+  });
+}
+
+test("a damaged file of the state machine is told, with what to do; and that does it", () =>
+  withCluster({}, async (cluster) => {
+    const node = await filled(cluster);
+    await barge(["snapshot", "--all", "--tail-bytes", "0", "--endpoints", node.binary]);
+    await cluster.converged();
+    await node.terminate();
+    const file = join(node.dataDir, "machine/0/kv.db");
+    const whole = await verified(node.dataDir);
+    expect(whole.report.groups[0]!.machine).toMatchObject({ file: "kv.db", keys: writes });
+
+    for (const damage of [
+      () => damageWal(`${file}-wal`, "key25", { reseal: true }),
+      () => rmSync(file),
+    ]) {
+      damage();
+      const { status, report } = await verified(node.dataDir);
+      expect(status).toBe(1);
+      expect(report.damage.join("\n")).toMatch(
+        /move `segments\/` and `machine\/` out of its folder/,
+      );
+    }
+    // The file is gone now: the start is refused in the same words.
+    expect((await verified(node.dataDir)).report.nextStart).toMatchObject({ status: 25 });
+    node.start();
+    const ended = await node.ended();
+    expect(ended.status).toBe(fatalTable.corrupt_data.status);
+    expect(ended.stderr).toMatch(/move `segments\/` and `machine\/` out of its folder/);
+
+    for (const name of ["segments", "machine"]) {
+      renameSync(join(node.dataDir, name), join(cluster.dir, name));
+    }
+    expect((await verified(node.dataDir)).report.nextStart.outcome).toBe("heals");
+    node.start();
+    await cluster.converged();
+    await node.ready();
+    expect((await node.status()).health).toBe("ok");
+    expect((await new HttpDoor(node).get("key25", 5_000))?.value).toBe(value);
+  }));
