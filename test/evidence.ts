@@ -17,6 +17,7 @@ export const evidenceKinds = {
   chaos: "chaos on real processes",
   soak: "mixed load, resources watched",
   kills: "kill -9 under load",
+  images: "power cuts, as images rebuilt from a trace",
   fuzz: "frames bent at random",
   hostile: "a hostile peer",
   upgrades: "rolling upgrades under load",

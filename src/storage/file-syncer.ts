@@ -27,7 +27,8 @@ const kept: SharedArrayBuffer[] = [];
 
 export class FileSyncer implements Syncer {
   readonly #words: Int32Array;
-  readonly #worker: Worker;
+  /** Started with the first sync: not every file that could be synced ever is. */
+  #worker: Worker | undefined;
   readonly #synced: (seconds: number) => void;
   readonly #durations = createHistogram();
   #done: (() => void) | undefined;
@@ -39,11 +40,15 @@ export class FileSyncer implements Syncer {
     const control = new SharedArrayBuffer((SyncWord.descriptors + syncDescriptorsMax) * 4);
     kept.push(control);
     this.#words = new Int32Array(control);
+  }
+
+  #start(): Worker {
+    const control = this.#words.buffer as SharedArrayBuffer;
     const workerData: SyncWorkerData = { control, latch: latchMemory() };
-    this.#worker = new Worker(new URL("./sync-worker.ts", import.meta.url), { workerData });
-    this.#worker.on("message", (reply: SyncReply) => this.#replied(reply));
-    this.#worker.on("error", (error) => fatal("sync_failed", `the sync Worker died: ${error}`));
-    this.#worker.unref();
+    const worker = new Worker(new URL("./sync-worker.ts", import.meta.url), { workerData });
+    worker.on("message", (reply: SyncReply) => this.#replied(reply));
+    worker.on("error", (error) => fatal("sync_failed", `the sync Worker died: ${error}`));
+    return worker;
   }
 
   get syncing(): boolean {
@@ -60,6 +65,7 @@ export class FileSyncer implements Syncer {
     this.#words[SyncWord.count] = descriptors.length;
     this.#words.set(descriptors, SyncWord.descriptors);
     // Only a sync in flight keeps the process alive.
+    this.#worker ??= this.#start();
     this.#worker.ref();
     Atomics.add(this.#words, SyncWord.request, 1);
     Atomics.notify(this.#words, SyncWord.request);
@@ -84,7 +90,7 @@ export class FileSyncer implements Syncer {
     this.#closed = true;
     const request = Atomics.load(this.#words, SyncWord.request);
     awaitWord(this.#words, SyncWord.answered, request, "the last sync");
-    this.#worker.unref();
+    this.#worker?.unref();
   }
 
   #replied(reply: SyncReply): void {
@@ -95,7 +101,7 @@ export class FileSyncer implements Syncer {
     const done = this.#done;
     this.#done = undefined;
     if (this.#closed) return;
-    this.#worker.unref();
+    this.#worker?.unref();
     done?.();
   }
 }
