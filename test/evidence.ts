@@ -18,6 +18,7 @@ export const evidenceKinds = {
   soak: "mixed load, resources watched",
   kills: "kill -9 under load",
   images: "power cuts, as images rebuilt from a trace",
+  power: "power cuts on ext4 and xfs, under load",
   fuzz: "frames bent at random",
   hostile: "a hostile peer",
   upgrades: "rolling upgrades under load",

@@ -152,13 +152,19 @@ async function live(
   return trace;
 }
 
-/** Moments of a trace, rising: most just before or after what changes names or makes durable, for there things go wrong. */
+/** Moments of a trace, rising: by chance, around syncs, and around what changes names or lengths, for there things go wrong. */
 function cutsOf({ events }: Trace, count: number, random: Random): number[] {
-  const telling: number[] = [];
-  for (const [at, { kind }] of events.entries()) if (kind !== "write") telling.push(at, at + 1);
-  const cuts = Array.from({ length: count }, () =>
-    random.chance(0.5) ? random.pick(telling) : random.between(0, events.length),
-  );
+  const syncs: number[] = [];
+  const changes: number[] = [];
+  for (const [at, { kind }] of events.entries()) {
+    if (kind === "syncBegins" || kind === "syncEnds") syncs.push(at, at + 1);
+    else if (kind !== "write" && kind !== "mark") changes.push(at + 1, at + 2, at + 3);
+  }
+  const cuts = Array.from({ length: count }, (_, number) => {
+    const among = [syncs, changes][number % 3] ?? [];
+    const cut = among.length === 0 ? random.between(0, events.length) : random.pick(among);
+    return Math.min(cut, events.length);
+  });
   return cuts.sort((a, b) => a - b);
 }
 

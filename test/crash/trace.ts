@@ -59,6 +59,8 @@ if (!hasStrace) {
   process.stderr.write("skipped: crash images are rebuilt from a trace, and strace is missing\n");
 }
 
+/** How long a sync takes besides, so that something happens meanwhile. */
+const syncMicroseconds = 1_000;
 /** Longer than any single write. */
 const stringBytesMax = 4 * 1024 * 1024;
 const calls = [
@@ -78,7 +80,8 @@ export async function record(
     const output = join(folder, "calls");
     const child = Bun.spawn(
       ["/usr/bin/strace", "-f", "-qq", "--seccomp-bpf", "-y", "-xx", "-s", `${stringBytesMax}`]
-        .concat(["-e", `trace=${calls}`, "-e", "signal=none", "-o", output])
+        .concat(["-e", `trace=${calls}`, "-e", "signal=none"])
+        .concat(["-e", `inject=fsync,fdatasync:delay_enter=${syncMicroseconds}`, "-o", output])
         .concat(command),
       { stdout: "ignore", stderr: "pipe", stdin: "ignore" },
     );
