@@ -287,6 +287,14 @@ export const errorTable = {
     "The group remembers as many request ids as it may.",
     "Slow down, or write through a session.",
   ),
+  backup_gone: row(
+    61,
+    410,
+    false,
+    "not-applied",
+    "The backup is not open any more: nobody read it for too long, it kept the state from being written for too long, or the node started anew.",
+    "Begin another one; where that ends so too, read faster, or from a node that has less to do.",
+  ),
 } as const satisfies Record<string, ErrorRow>;
 
 export type ErrorCode = keyof typeof errorTable;

@@ -93,6 +93,12 @@ export interface Limits {
   readonly segmentRecordsMax: number;
   /** Live log of one group; above it the leader refuses writes. */
   readonly groupLogBytesMax: number;
+  /** Less free space than this is little: a leader takes no more writes and hands over. An option of `serve` sets it. */
+  readonly minFreeBytes: number;
+  /** Taken while there is space, given to the log once there is none: room for votes [20]. */
+  readonly ballastBytes: number;
+  /** Between two looks at the free space. */
+  readonly freeSpaceLookMs: number;
   /** The watermark file is made durable at least this often. */
   readonly watermarkSyncMs: number;
 
@@ -105,6 +111,8 @@ export interface Limits {
   readonly snapshotStallMs: number;
   /** Write-ahead log of a kv file from which a snapshot is being sent: above it the streams are given up, so that it can be checkpointed [29]. */
   readonly snapshotWalBytesMax: number;
+  /** Backups of one group that are read at once. */
+  readonly backupsMax: number;
   /** Log kept for live members that lag, and for those that receive a snapshot, beyond what the compaction policy keeps. */
   readonly retainedLogBytesMax: number;
 
@@ -235,6 +243,9 @@ export const defaultLimits: Limits = checkLimits({
   segmentBytes: 64 * MiB,
   segmentRecordsMax: 1_000_000,
   groupLogBytesMax: 8 * 1024 * MiB,
+  minFreeBytes: 256 * MiB,
+  ballastBytes: 16 * MiB,
+  freeSpaceLookMs: 500,
   watermarkSyncMs: 100,
 
   snapshotChunkBytes: 256 * KiB,
@@ -242,6 +253,7 @@ export const defaultLimits: Limits = checkLimits({
   snapshotReceiveBytesMax: 16 * MiB,
   snapshotStallMs: 30_000,
   snapshotWalBytesMax: 1024 * MiB,
+  backupsMax: 4,
   retainedLogBytesMax: 1024 * MiB,
 
   keyBytesMax: 4_096,

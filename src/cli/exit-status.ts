@@ -15,6 +15,11 @@ export const exitStatus = {
   unknown: 4,
 } as const;
 
+/** What was to be checked does not hold: the answer is no. */
+export class CheckFailed extends Error {
+  override readonly name: string = "CheckFailed";
+}
+
 /** Errors that are an answer: no, as things stand. */
 const noCodes: readonly ErrorCode[] = [
   "compacted",
@@ -63,6 +68,7 @@ export function reportError(error: unknown, { json, writes }: ReportOptions): nu
     return fatalTable[error.reason].status;
   }
   process.stderr.write(`barge: ${message}\n`);
+  if (error instanceof CheckFailed) return exitStatus.no;
   return error instanceof UsageError ? exitStatus.usage : exitStatus.unreachable;
 }
 

@@ -84,6 +84,21 @@ const entries: readonly Entry[] = [
     load: async () => (await import("./snapshot.ts")).snapshotCommand(),
   },
   {
+    name: "backup",
+    summary: "write the state of a running cluster into a file",
+    load: async () => (await import("./backup.ts")).backupCommand(),
+  },
+  {
+    name: "restore",
+    summary: "make a new cluster out of a backup",
+    load: async () => (await import("./restore.ts")).restoreCommand(),
+  },
+  {
+    name: "recover",
+    summary: "make a new cluster out of the survivor of one that lost its majority for good",
+    load: async () => (await import("./recover.ts")).recoverCommand(),
+  },
+  {
     name: "verify",
     summary: "check the data folder of a node that does not run",
     load: async () => (await import("./verify.ts")).verifyCommand(),

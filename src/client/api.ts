@@ -20,6 +20,7 @@ import type {
   MemberWish,
   LeaderAnswer,
 } from "../wire/admin.ts";
+import type { Backup, BackupOptions } from "./backup.ts";
 import type { NodeStatus } from "../wire/status.ts";
 import type { Watch, WatchOptions } from "./watch-api.ts";
 
@@ -375,6 +376,11 @@ export interface Client<C extends CodecName = "bytes"> extends AsyncDisposable {
    * Writes wait for a moment meanwhile, and none is lost. Refused for who could not lead; without effect where he does not take over in time.
    */
   transferLeader(to?: number, options?: CallOptions): Promise<LeaderAnswer>;
+  /**
+   * The state of the group at one index, from one node, while the cluster goes on. Iterate over it for the bytes of a file that `barge restore` makes a
+   * new cluster of; a backup that is cut short is noticed there.
+   */
+  backup(options?: BackupOptions): Promise<Backup>;
   /** One operation of administration, by its name in wire/admin.ts; asked of any node, or of `endpoint`. */
   admin<O extends AdminOperation>(
     operation: O,

@@ -33,6 +33,7 @@ import type {
   WriteResult,
 } from "./api.ts";
 import { AdminCall } from "./admin-call.ts";
+import { type AskNode, type Backup, type BackupOptions, openBackup } from "./backup.ts";
 import { Batch } from "./batch.ts";
 import { ControlCall } from "./control-call.ts";
 import { deferred, type Deferred } from "./deferred.ts";
@@ -293,6 +294,14 @@ export class BargeClient<C extends CodecName> implements Client<C>, RouterEvents
       reject(error);
     }
     return promise;
+  }
+
+  backup(options: BackupOptions = {}): Promise<Backup> {
+    // All of it from one node.
+    const { endpoint = this.endpoints()[0]! } = options;
+    const ask: AskNode = (operation, body, timeoutMs) =>
+      this.admin(operation, body, { endpoint, timeoutMs });
+    return openBackup(ask, options);
   }
 
   watch(options?: WatchOptions): Watch<C> {

@@ -39,6 +39,8 @@ export type {
   WriteManyResult,
   WriteResult,
 } from "./api.ts";
+export type { Backup, BackupOptions } from "./backup.ts";
+export type { BackupHeader } from "../wire/backup.ts";
 export type { Change, ChangeBatch, Watch, WatchOptions } from "./watch-api.ts";
 export { connect } from "./connect.ts";
 export type {

@@ -18,6 +18,7 @@ import {
   type SilentMember,
 } from "../wire/admin.ts";
 import { Consistency, type AdminReplyMessage, type AdminRequestMessage } from "../wire/messages.ts";
+import { version } from "../version.ts";
 import { compactionProblem } from "./compaction.ts";
 import type { Examine } from "./examine.ts";
 import type { Group } from "./group.ts";
@@ -79,6 +80,36 @@ const handlers: { readonly [O in AdminOperation]: Handler<O> } = {
     if (problem !== undefined) return call.fail(new BargeError("bad_request", problem));
     group.compaction = wanted;
     call.answer({ group: group.id, node: group.nodeId, ...wanted });
+  },
+  backupOpen: (group, call, identity, limits) => {
+    group.openBackup(call.body.backup, call.body.local, call.deadlineMs, {
+      opened: ({ index, bytes }) => {
+        const { id, nodeId: node, raft, machine, machineKind } = group;
+        call.answer({
+          group: id,
+          node,
+          clusterId: identity?.clusterId ?? "",
+          machine: machineKind,
+          index,
+          term: raft.term,
+          applyVersion: machine.applyVersion,
+          bytes,
+          chunkBytes: limits.snapshotChunkBytes,
+          software: version,
+        });
+      },
+      failed: (error) => call.fail(error),
+    });
+  },
+  backupRead: (group, call) => {
+    group.backups.read(call.body.backup, call.body.offset, {
+      read: (bytes) => call.answer({ bytes }),
+      failed: (error) => call.fail(error),
+    });
+  },
+  backupClose: (group, call) => {
+    group.backups.close(call.body.backup);
+    call.answer({});
   },
   members: (group, call) => {
     group.read(Consistency.linearizable, 0, call.deadlineMs, {

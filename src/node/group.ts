@@ -50,6 +50,7 @@ import { type SectionHeader, SectionKind } from "../wire/section.ts";
 import { applyVersionMax } from "../wire/versions.ts";
 import { Applier } from "./applier.ts";
 import { GroupApplyVersion } from "./apply-version.ts";
+import { Backups, type BackupWaiter } from "./backups.ts";
 import { type CompactionPolicy, cutAt, defaultCompaction, isDue } from "./compaction.ts";
 import { Forwards } from "./forwards.ts";
 import { HandOver, type HandOverWaiter } from "./hand-over.ts";
@@ -76,6 +77,8 @@ export interface GroupOptions {
   readonly transport: Transport;
   readonly machine: StateMachine;
   readonly logger: GroupLogger;
+  /** For who has to tell one state from another; "kv" if nothing is said. */
+  readonly machineKind?: string;
   /** Random, below 2^48: where this life's requests to other nodes begin to be numbered. */
   readonly firstRequest: number;
   /** Asks for a turn soon: a thread of the machine has done something. */
@@ -127,6 +130,8 @@ export class Group {
   readonly id: number;
   readonly raft: Raft;
   readonly machine: StateMachine;
+  readonly machineKind: string;
+  readonly backups: Backups;
   readonly #nodeId: number;
   readonly #limits: Limits;
   readonly #store: LogStore;
@@ -184,6 +189,8 @@ export class Group {
     this.id = options.id;
     this.raft = options.raft;
     this.machine = options.machine;
+    this.machineKind = options.machineKind ?? "kv";
+    this.backups = new Backups(options.limits, options.machine, options.wake);
     this.#nodeId = options.nodeId;
     this.#limits = options.limits;
     this.#store = options.store;
@@ -832,7 +839,9 @@ export class Group {
       this.#guard(() => this.#retireLog(nowMs));
       this.#guard(() => this.#raiseApplyVersion(nowMs));
     }
-    if (!this.#snapshots.sender.idle) this.#guard(() => this.#boundSnapshots());
+    if (this.backups.size > 0) this.backups.work(nowMs);
+    const isHeld = !this.#snapshots.sender.idle || this.backups.size > 0;
+    if (isHeld) this.#guard(() => this.#boundSnapshots());
   }
 
   #expireInbox(nowMs: number): void {
@@ -893,6 +902,7 @@ export class Group {
     const { fileWalBytes = 0 } = this.machine.figures();
     if (fileWalBytes <= this.#limits.snapshotWalBytesMax) return;
     this.#snapshots.sender.giveUp("it keeps the state machine from its checkpoints");
+    this.backups.giveUp();
   }
 
   /** Cuts the log up to what is applied now, but for its end, as soon as the machine has made that durable. */
@@ -903,6 +913,16 @@ export class Group {
     this.machine.flush();
     const kept = tailBytes ?? this.compaction.tailBytes;
     this.#logCuts.push({ index, tailBytes: kept, deadlineMs, waiter });
+  }
+
+  /** A backup that holds what was acknowledged before it was asked for; with `local` what this node has applied. */
+  openBackup(id: number, local: boolean, deadlineMs: number, waiter: BackupWaiter): void {
+    if (this.#stopped !== undefined) return waiter.failed(this.#error("internal"));
+    const consistency = local ? Consistency.local : Consistency.linearizable;
+    this.read(consistency, 0, deadlineMs, {
+      ready: (_, index) => this.backups.open(id, index, deadlineMs, waiter),
+      failed: (error) => waiter.failed(error),
+    });
   }
 
   #cutByHand(nowMs: number): void {
@@ -1003,6 +1023,7 @@ export class Group {
     this.#refuseInbox(code);
     this.#memberChanges.failAll(this.#error(code));
     for (const { waiter } of this.#logCuts.splice(0)) waiter.failed(this.#error(code));
+    this.backups.failAll(this.#error(code));
     const unknown = new BargeError(code, errorTable[code].help, { outcome: "unknown" });
     this.#pending.failAll(unknown);
     for (const waiter of this.#forwards.takeWhere(() => true)) waiter.failed(unknown);

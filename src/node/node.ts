@@ -283,6 +283,7 @@ class Node implements RunningNode, Groups {
       store: this.#store,
       transport: this.#transport,
       machine: this.#machine,
+      machineKind: this.#options.machine,
       logger: this.#logger,
       firstRequest: randomInt(requestsBeginBelow),
       wake: () => this.#wake(),

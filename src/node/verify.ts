@@ -6,6 +6,7 @@ import { statSync } from "node:fs";
 import { basename, join, resolve } from "node:path";
 import { type FatalReason, FatalError, fatalTable } from "../fatal.ts";
 import { defaultLimits } from "../limits.ts";
+import type { MachineKind } from "../machine/machines.ts";
 import { machineFiles, type MachineReading, verifyMachineFile } from "../machine/verify-kv.ts";
 import { decodeConfiguration } from "../raft/configuration.ts";
 import { InvariantError } from "../raft/invariants.ts";
@@ -30,7 +31,7 @@ import { createCore, machineAdvice, seedCrcOf, veryStart } from "./bootstrap.ts"
 export interface MachineReport extends MachineReading {
   /** Name of its main file. */
   readonly file: string;
-  readonly kind: string;
+  readonly kind: MachineKind;
 }
 
 export interface GroupReport {
@@ -51,6 +52,8 @@ export interface GroupReport {
   readonly addresses: Readonly<Record<number, string>>;
   /** What its log has to come to before it votes again. */
   readonly wounded?: { readonly term: number; readonly index: number };
+  /** Where the first batch begins that cannot be read as it was written. */
+  readonly damagedAt?: number;
   /** Absent where nothing was flushed yet. */
   readonly machine?: MachineReport;
 }
@@ -107,12 +110,6 @@ interface Replica extends RecoveredGroup {
   readonly batches: readonly RecoveredBatch[];
 }
 
-interface SeenGroup {
-  readonly report: GroupReport;
-  /** Where the first damaged batch begins. */
-  readonly damagedAt: number | undefined;
-}
-
 class FolderReader {
   readonly #folder: string;
   readonly #damage: string[] = [];
@@ -157,7 +154,7 @@ class FolderReader {
     const isReadable = identity !== undefined && disk !== undefined;
     const log = isReadable ? this.#recover(disk, identity, ledger) : undefined;
     if (disk !== undefined) this.#lookAtSegments(disk, log);
-    const groups: SeenGroup[] = [];
+    const groups: GroupReport[] = [];
     for (const [id, found] of log?.groups ?? []) {
       groups.push(this.#group(id, this.#replica(id, found, log!), log!, identity!));
     }
@@ -177,7 +174,7 @@ class FolderReader {
         lastRecord: log?.lastSeq ?? 0,
         ...(durableTo === undefined ? {} : { durableTo }),
       },
-      groups: groups.map(({ report }) => report),
+      groups,
       damage: this.#damage,
       leftovers: this.#leftovers,
       nextStart: this.#nextStart(isNew, groups),
@@ -251,7 +248,7 @@ class FolderReader {
     );
   }
 
-  #group(id: number, replica: Replica, log: RecoveredLog, identity: Identity): SeenGroup {
+  #group(id: number, replica: Replica, log: RecoveredLog, identity: Identity): GroupReport {
     const damagedAt = this.#readBatches(id, replica, log);
     const machine = this.#machine(id, replica.machineGeneration);
     const { hardState, start, batches, wound } = replica;
@@ -269,7 +266,7 @@ class FolderReader {
       }),
     );
     const { voters, learners, addresses } = configurationOf(replica);
-    const report: GroupReport = {
+    return {
       id,
       term: hardState.term,
       votedFor: hardState.votedFor,
@@ -283,9 +280,9 @@ class FolderReader {
       learners,
       addresses,
       ...(wound === undefined ? {} : { wounded: { term: wound.term, index: wound.index } }),
+      ...(damagedAt === undefined ? {} : { damagedAt }),
       ...(machine === undefined ? {} : { machine }),
     };
-    return { report, damagedAt };
   }
 
   /** Every byte of every live batch. Returns where the first one begins that is damaged. */
@@ -321,7 +318,7 @@ class FolderReader {
     return { file, kind: live.kind, ...reading };
   }
 
-  #nextStart(isNew: boolean, groups: readonly SeenGroup[]): NextStart {
+  #nextStart(isNew: boolean, groups: readonly GroupReport[]): NextStart {
     if (this.#refusal !== undefined) {
       const { reason, message } = this.#refusal;
       const { status } = fatalTable[reason];
@@ -329,8 +326,7 @@ class FolderReader {
       return { outcome: "refused", status, reason, text };
     }
     if (isNew) return { outcome: "new", text: "makes this the folder of a new node" };
-    for (const { report } of groups) {
-      const { wounded, lastIndex, id } = report;
+    for (const { wounded, lastIndex, id } of groups) {
       if (wounded === undefined) continue;
       const text = `takes part without a vote: the log of group ${id} ends at ${lastIndex} and went to ${wounded.index}; the rest comes back from a leader that the others elect. Where too few of them are whole for that: barge recover`;
       return { outcome: "heals", text };
@@ -359,8 +355,7 @@ class FolderReader {
   }
 }
 
-function startText({ report, damagedAt }: SeenGroup): string {
-  const { id, lastIndex, machine, voters } = report;
+function startText({ id, lastIndex, machine, voters, damagedAt }: GroupReport): string {
   // Alone it commits all of its log; with others it learns from them how much of it is committed.
   const again = lastIndex - (machine?.appliedIndex ?? 0);
   const howMany = voters.length > 1 ? `up to ${again}` : `${again}`;

@@ -8,6 +8,7 @@ import { ListenError } from "../net/listener.ts";
 import type { Tallies } from "../telemetry/metrics.ts";
 import type { Groups } from "./groups.ts";
 import { errorAnswer, jsonAnswer, refusal, textAnswer } from "./http-answers.ts";
+import { backupParameters, backupPath, streamBackup } from "./http-backup.ts";
 import { type BodyBounds, ByteBudget, withBody } from "./http-body.ts";
 import { HttpKv } from "./http-kv.ts";
 import { HttpWatches } from "./http-watch.ts";
@@ -215,6 +216,7 @@ class HttpDoor {
       return this.#key(request, escaped, parameters, server);
     }
     if (path === txnPath) return this.#txn(request, parameters, server);
+    if (path === backupPath) return this.#backup(request, parameters, server);
     if (path === watchPath) return this.#watch(request, parameters, server);
     if (adminRoute(path) !== undefined) return this.#admin(request, target, server);
     if (path === "/v1/" || path === "/v1") this.#kv.checkKey(new Uint8Array(0));
@@ -280,6 +282,18 @@ class HttpDoor {
     return answer;
   }
 
+  async #backup(
+    request: Request,
+    parameters: ReadonlyMap<string, string>,
+    server: BunServer,
+  ): Promise<Response> {
+    const refused = wrongMethod(request, "GET");
+    if (refused !== undefined) return refused;
+    // As long as the client reads; where it does not, the node gives the backup up.
+    server.timeout(request, 0);
+    return streamBackup(this.#groups, new HttpParameters(parameters, backupParameters));
+  }
+
   async #admin(
     request: Request,
     { path, parameters }: RequestTarget,
@@ -322,6 +336,6 @@ function noSuchPath(path: string): Response {
   return refusal(
     404,
     "no_such_path",
-    `There is nothing at ${path}; see /v1/kv, /v1/txn, /v1/watch, /v1/members, /v1/transfer-leader, /v1/snapshot, /v1/compaction and /v1/status.`,
+    `There is nothing at ${path}; see /v1/kv, /v1/txn, /v1/watch, /v1/members, /v1/transfer-leader, /v1/snapshot, /v1/compaction, /v1/backup and /v1/status.`,
   );
 }

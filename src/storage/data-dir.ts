@@ -54,6 +54,8 @@ export interface DataDir {
   readonly applyVersion: number;
   /** From now on the folder is only for builds that can apply this version. Durable when it returns; blocks. */
   raiseApplyVersion(applyVersion: number): void;
+  /** The folder is of another cluster from now on, under an incarnation of its own. Durable when it returns; blocks. */
+  refound(owner: DataDirOwner): void;
   /** Where the machine of a group keeps its files; the folder exists. */
   machinePath(group: number): string;
   /** Bytes of all files in it. Looks at names and sizes only: opening them would drop SQLite's locks [17]. */
@@ -96,7 +98,9 @@ export function openDataDir(
     mkdirSync(machines, { recursive: true, mode: 0o700 });
     return {
       path: folder,
-      incarnation: identity.incarnation,
+      get incarnation() {
+        return identity.incarnation;
+      },
       firstBoot: found === undefined,
       token: identity.token,
       peers: new PeerLedger(folder),
@@ -107,6 +111,12 @@ export function openDataDir(
       },
       raiseApplyVersion: (applyVersion) => {
         identity = { ...identity, format: raisedFormat, applyVersion };
+        saveIdentity(folder, identity);
+      },
+      refound: (next) => {
+        const { format, applyVersion } = identity;
+        const raised = applyVersion === undefined ? {} : { applyVersion };
+        identity = { ...newIdentity(next, drawIncarnation()), format, ...raised };
         saveIdentity(folder, identity);
       },
       machinePath: (group) => machineFolder(machines, group),
@@ -266,15 +276,19 @@ function refuseOther(folder: string, found: Identity, owner: DataDirOwner): void
 
 /** Whole or not at all: a folder with half an identity would be refused for ever. */
 function writeIdentity(folder: string, owner: DataDirOwner, incarnation: string): Identity {
-  const identity: Identity = {
+  const identity = newIdentity(owner, incarnation);
+  saveIdentity(folder, identity);
+  fsyncDirectory(dirname(folder));
+  return identity;
+}
+
+function newIdentity(owner: DataDirOwner, incarnation: string): Identity {
+  return {
     format: dataDirFormat,
     ...owner,
     incarnation,
     createdBy: `barge on Bun ${Bun.version}`,
   };
-  saveIdentity(folder, identity);
-  fsyncDirectory(dirname(folder));
-  return identity;
 }
 
 function saveIdentity(folder: string, identity: Identity): void {

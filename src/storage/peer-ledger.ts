@@ -59,6 +59,14 @@ export class PeerLedger {
     this.#write();
   }
 
+  /** The cluster is another one, of this node alone. */
+  forget(): void {
+    this.#incarnations.clear();
+    this.#formed = true;
+    this.#hasOtherVoters = false;
+    this.#write();
+  }
+
   #read(): void {
     let value: unknown;
     try {

@@ -72,6 +72,9 @@ export const adminBodies = {
     bytes: v.optional(whole),
     tailBytes: v.optional(whole),
   }),
+  backupOpen: v.strictObject({ ...common, backup: whole, local: v.optional(v.boolean(), false) }),
+  backupRead: v.strictObject({ ...common, backup: whole, offset: whole }),
+  backupClose: v.strictObject({ ...common, backup: whole }),
   /** The node's own time where none is given; else within its bounds. */
   sessionOpen: v.strictObject({ ...common, ttlMs: v.optional(u32) }),
   sessionKeepAlive: v.strictObject({ ...common, session: whole }),

@@ -29,6 +29,13 @@ export const adminOperations = {
   snapshot: { at: "here", changes: false },
   /** When the node that is asked cuts its log by itself; what is given is changed, until the node starts anew. */
   compaction: { at: "here", changes: false },
+  /**
+   * The state of the node that is asked, at one index: first open, then read part by part, in any order, then close. Answered once the state holds all
+   * that was acknowledged before; `local`: all that this node has applied.
+   */
+  backupOpen: { at: "here", changes: false },
+  backupRead: { at: "here", changes: false },
+  backupClose: { at: "here", changes: false },
   /** The node that is asked puts these into the log as commands, like any write. */
   sessionOpen: { at: "here", changes: true },
   sessionKeepAlive: { at: "here", changes: true },
@@ -73,6 +80,14 @@ export interface AdminBodies {
     bytes?: number | undefined;
     tailBytes?: number | undefined;
   };
+  backupOpen: CommonBody & {
+    /** Drawn by who asks, at random, so that to ask again opens no other. */
+    backup: number;
+    /** Also without a leader. @default false */
+    local?: boolean | undefined;
+  };
+  backupRead: CommonBody & { backup: number; offset: number };
+  backupClose: CommonBody & { backup: number };
   sessionOpen: CommonBody & {
     /** @default the node's own */
     ttlMs?: number | undefined;
@@ -178,6 +193,26 @@ export interface CompactionAnswer {
   readonly tailBytes: number;
 }
 
+export interface BackupOpenedAnswer {
+  readonly group: number;
+  readonly node: number;
+  readonly clusterId: string;
+  /** Kind of the state machine. */
+  readonly machine: string;
+  /** All commands up to here are in the state, and none after. */
+  readonly index: number;
+  readonly term: number;
+  readonly applyVersion: number;
+  /** Of the state, and of each part but the last. */
+  readonly bytes: number;
+  readonly chunkBytes: number;
+  readonly software: string;
+}
+
+export interface BackupPartAnswer {
+  readonly bytes: Uint8Array;
+}
+
 /** A session, and what its client may rely on. */
 export interface SessionAnswer {
   /** Log index of the entry that opened it. */
@@ -196,6 +231,9 @@ export interface AdminAnswers {
   readonly transferLeader: LeaderAnswer;
   readonly snapshot: SnapshotAnswer;
   readonly compaction: CompactionAnswer;
+  readonly backupOpen: BackupOpenedAnswer;
+  readonly backupRead: BackupPartAnswer;
+  readonly backupClose: Record<never, never>;
   readonly sessionOpen: SessionAnswer;
   readonly sessionKeepAlive: Record<never, never>;
   readonly sessionClose: Record<never, never>;
