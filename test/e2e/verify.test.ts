@@ -11,7 +11,6 @@ import {
   renameSync,
   rmSync,
   statSync,
-  truncateSync,
   writeFileSync,
 } from "node:fs";
 import { join } from "node:path";
@@ -19,6 +18,7 @@ import { fatalTable } from "../../src/fatal.ts";
 import type { FolderReport } from "../../src/node/verify.ts";
 import { barge } from "../cli/program.ts";
 import { type TestCluster, type TestNode, until, withCluster } from "./cluster.ts";
+import { halve, newestLog } from "./damage.ts";
 import { HttpDoor } from "./doors.ts";
 import { damageWal } from "./wal.ts";
 
@@ -72,16 +72,6 @@ async function stopped(cluster: TestCluster): Promise<TestNode> {
   return node;
 }
 
-function newestLog(node: TestNode): string {
-  const folder = join(node.dataDir, "segments");
-  const logs = readdirSync(folder).filter((name) => name.endsWith("-wal"));
-  return join(
-    folder,
-    logs.sort().findLast((name) => statSync(join(folder, name)).size > 20_000)!,
-  );
-}
-
-const halve = (path: string): void => truncateSync(path, Math.floor(statSync(path).size / 2));
 const lines = (text: string): string[] => text.trimEnd().split("\n");
 
 test("a node that runs is left alone; once it has stopped, all is whole, and it starts as it was told", () =>
