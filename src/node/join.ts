@@ -92,7 +92,8 @@ async function askUntilAdded(
       logger.info({ clusterId: answer, through: endpoint }, "the cluster has added this node");
       return answer;
     }
-    if (!answer.retryable) {
+    // Members that are down now may come back, as after a power cut of them all.
+    if (!answer.retryable && answer.code !== "no_live_majority") {
       throw new FatalError("join_refused", `${endpoint}: ${answer.message}`);
     }
     const problem = `${endpoint}: ${answer.message}`;

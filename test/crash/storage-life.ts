@@ -176,7 +176,6 @@ function apply(): void {
   const ends = batches.map(lastIndexOf).filter((index) => index > commit && index <= until);
   if (ends.length > 0) commit = random.pick(ends);
   applyOn(machine, batches, commit);
-  machine.allowDurable(Math.min(commit, syncedIndex));
 }
 
 /** Each step is told, so that the hash is known wherever a flush may fall. */
@@ -195,6 +194,7 @@ function applyOn(
 }
 
 function work(on: StateMachine = machine): void {
+  if (on === machine) machine.allowDurable(Math.min(commit, syncedIndex));
   on.work(performance.now());
   if (on !== machine || machine.durableIndex === durableSaid) return;
   durableSaid = machine.durableIndex;

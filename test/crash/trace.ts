@@ -59,6 +59,8 @@ if (!hasStrace) {
   process.stderr.write("skipped: crash images are rebuilt from a trace, and strace is missing\n");
 }
 
+/** No program that is recorded takes so long. */
+const recordMsMax = 60_000;
 /** How long a sync takes besides, so that something happens meanwhile. */
 const syncMicroseconds = 1_000;
 /** Longer than any single write. */
@@ -83,7 +85,7 @@ export async function record(
         .concat(["-e", `trace=${calls}`, "-e", "signal=none"])
         .concat(["-e", `inject=fsync,fdatasync:delay_enter=${syncMicroseconds}`, "-o", output])
         .concat(command),
-      { stdout: "ignore", stderr: "pipe", stdin: "ignore" },
+      { stdout: "ignore", stderr: "pipe", stdin: "ignore", timeout: recordMsMax },
     );
     const [exitCode, stderr] = await Promise.all([child.exited, new Response(child.stderr).text()]);
     const parser = new Parser(root, found);

@@ -86,6 +86,7 @@ export class TestCluster implements AsyncDisposable {
   readonly members: string;
   readonly #flags: readonly string[];
   readonly #place: (id: number) => NodePlace;
+  readonly #dataDir: (id: number) => string;
   /** Nodes that were members once. */
   readonly #former: TestNode[] = [];
 
@@ -101,6 +102,7 @@ export class TestCluster implements AsyncDisposable {
     this.dir = mkdtempSync(join(tmpdir(), "barge-e2e-"));
     this.#flags = flags;
     this.#place = place;
+    this.#dataDir = (id) => dataDir?.(id) ?? join(this.dir, `node${id}`);
     const places = Array.from({ length: count }, (_, at) => ({ id: at + 1, ...place(at + 1) }));
     this.members = places
       .map(({ id, advertise }) => `${id}=${network?.listen(id, advertise) ?? advertise}`)
@@ -109,7 +111,7 @@ export class TestCluster implements AsyncDisposable {
       (each) =>
         new TestNode({
           ...each,
-          dataDir: dataDir?.(each.id) ?? join(this.dir, `node${each.id}`),
+          dataDir: this.#dataDir(each.id),
           logFile: join(this.dir, `node${each.id}.log`),
           flags: [`--initial-members=${this.members}`, ...flags],
         }),
@@ -123,7 +125,7 @@ export class TestCluster implements AsyncDisposable {
     const node = new TestNode({
       ...this.#place(id),
       id,
-      dataDir: join(this.dir, `node${id}`),
+      dataDir: this.#dataDir(id),
       logFile: join(this.dir, `node${id}.log`),
       flags: [`--join=${this.endpoints}`, ...this.#flags, ...more],
     });
