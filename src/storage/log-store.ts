@@ -125,6 +125,8 @@ export class LogStore {
   #forwarding: Forwarding | undefined;
   /** Segments up to this number hold a batch that cannot be read, so they cannot be emptied. */
   #unforwardable = 0;
+  /** Segments up to this number are damaged and are to go; 0 = none. */
+  #evacuating = 0;
 
   readonly #watermark = new WatermarkBuilder();
   #watermarkDirty = false;
@@ -485,6 +487,21 @@ export class LogStore {
   }
 
   /**
+   * The segment of this number is damaged, in whatever part of it: what is live in it, and in those before it, is copied forward by the next ticks, and
+   * they go. A live batch that is damaged itself is met on the way, as always. False where there is no such segment any more.
+   */
+  evacuate(number: number): boolean {
+    if (!this.#segments.list.some(({ file }) => file.number === number)) return false;
+    this.#evacuating = Math.max(this.#evacuating, number);
+    return true;
+  }
+
+  /** A damaged segment is still on its way out. */
+  get evacuating(): boolean {
+    return this.#evacuating > 0;
+  }
+
+  /**
    * Housekeeping, some milliseconds at most; `nowMs` is monotonic. May append, so the caller looks whether there is something to sync
    * afterwards. Throws CorruptBatchError where what it would copy is damaged and can be healed.
    */
@@ -492,6 +509,7 @@ export class LogStore {
     if (!this.#recovered || this.#closed) return;
     try {
       if (this.#movedStarts.size > 0 || this.#movedWounds.size > 0) this.#write([]);
+      if (this.#evacuating > 0) this.#evacuate();
       this.#copyForward();
     } catch (error) {
       // Neither is urgent, and both are tried again: a full disk is for `append` to report.
@@ -564,6 +582,24 @@ export class LogStore {
     if (next === forwarding.groups.length) this.#forwarding = undefined;
   }
 
+  /**
+   * A segment behind the damaged one takes the copies; once nothing in that is live any more, another one begins, which names only what is needed
+   * then, and what is older goes when it is durable.
+   */
+  #evacuate(): void {
+    const { list, current, oldestNeeded } = this.#segments;
+    const leaving = list.filter(({ file }) => file.number <= this.#evacuating);
+    if (leaving.length === 0 || this.#unforwardable >= this.#evacuating) {
+      this.#evacuating = 0;
+      return;
+    }
+    const isEmpty = leaving.every(({ liveBatches }) => liveBatches === 0);
+    const isNamed = oldestNeeded <= this.#evacuating;
+    if (current!.file.number > this.#evacuating && !(isEmpty && isNamed)) return;
+    this.#segments.rotate();
+    this.#write([]);
+  }
+
   #forwardable(group: GroupLog, position: number): Uint8Array | undefined {
     try {
       return this.#readBatch(group, position).bytes;
@@ -582,9 +618,13 @@ export class LogStore {
     for (let at = oldest; at < segments.length; at++) inUse += segments[at]!.file.bytes;
     let live = 0;
     for (const group of this.#groups.values()) live += group.bytes;
-    if (inUse <= 2 * (live + this.#limits.segmentBytes)) return undefined;
     const segment = segments[oldest]!;
-    if (segment.file.number <= this.#unforwardable) return undefined;
+    const { number } = segment.file;
+    const isLeaving = number <= this.#evacuating;
+    // Not into one that is to go as well.
+    if (isLeaving && this.#segments.current!.file.number <= this.#evacuating) return undefined;
+    if (!isLeaving && inUse <= 2 * (live + this.#limits.segmentBytes)) return undefined;
+    if (number <= this.#unforwardable) return undefined;
     const groups: GroupLog[] = [];
     const firstIndexes: number[] = [];
     for (const group of this.#groups.values()) {

@@ -26,6 +26,8 @@ export class SegmentChain {
   #leftovers: SegmentFile[] = [];
   /** The oldest segment that the current one's first record names; 0 until this boot has begun its own. */
   #oldestNeeded = 0;
+  /** The current segment counts as full. */
+  #rotates = false;
   #nextNumber = 1;
   /** Number of the segment that comes next and is being prepared, 0 for none. */
   #preparing = 0;
@@ -63,6 +65,17 @@ export class SegmentChain {
     let bytes = 0;
     for (const segment of this.#segments) bytes += segment.file.bytes;
     return bytes;
+  }
+
+  /** The oldest one that the current segment has named as needed; 0 before this boot has one. */
+  get oldestNeeded(): number {
+    return this.#oldestNeeded;
+  }
+
+  /** The next transaction begins a new segment, as soon as one is prepared. */
+  rotate(): void {
+    this.#rotates = true;
+    this.prepareNext();
   }
 
   get hasDirty(): boolean {
@@ -123,6 +136,7 @@ export class SegmentChain {
 
   /** The file of `nextFile` has its first transaction, which names `oldest`, and is the current segment now. */
   begin(file: SegmentFile, firstSeq: number, oldest: number): void {
+    this.#rotates = false;
     this.#unused = undefined;
     this.#oldestNeeded = oldest;
     this.#segments.push({ file, firstSeq, lastSeq: firstSeq - 1, liveBatches: 0, dirty: false });
@@ -178,6 +192,7 @@ export class SegmentChain {
 
   #isFull(segment: Segment, times: number): boolean {
     return (
+      (this.#rotates && times <= 1) ||
       segment.file.bytes >= this.#limits.segmentBytes * times ||
       segment.lastSeq - segment.firstSeq + 1 >= this.#limits.segmentRecordsMax * times
     );

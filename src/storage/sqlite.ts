@@ -38,6 +38,20 @@ export function openDatabase(path: string, options: DatabaseOptions): OwnedDatab
   return new OwnedDatabase(path, options);
 }
 
+/**
+ * One look at a database that this process has open already. Read-only, and gone when it returns: neither it nor an end of the process meanwhile moves
+ * or syncs anything.
+ */
+export function lookInto<T>(path: string, cacheKiB: number, look: (db: Database) => T): T {
+  const guard = openGuard(path, { cacheKiB });
+  if (guard === undefined) throw new Error(`${path} cannot be opened`);
+  try {
+    return look(guard);
+  } finally {
+    guard.close(true);
+  }
+}
+
 /** The bytes of a database that has this schema and no rows and is in WAL mode. Made in memory: it leaves no file and takes no sync. */
 export function databaseImage(schema: string): Uint8Array {
   const memory = new Database(":memory:", { strict: true });

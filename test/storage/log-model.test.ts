@@ -167,10 +167,13 @@ interface Life {
   readonly rotations: number;
   /** Records that copied a batch forward, as far as they are still on the disk. */
   readonly rewrites: number;
+  readonly evacuations: number;
 }
 
 function live(seed: number): Life {
   const random = new Random(seed, 7);
+  // Of its own: what it draws changes nothing else of a life.
+  const damage = new Random(seed, 8);
   const world = new LogWorld(seed, {
     segmentRecordsMax: random.pick([3, 5, 17, 60, 1_000]),
     segmentBytes: random.pick([400, 1_500, 4_000, 1_000_000]),
@@ -184,6 +187,7 @@ function live(seed: number): Life {
   model.record(0);
   const weights = [40, 15, 25, 6, 4, random.pick([0, 1]), random.pick([0.1, 0.5, 2])];
   let crashes = 0;
+  let evacuations = 0;
   let step = 0;
   try {
     for (; step < steps; step++) {
@@ -209,6 +213,10 @@ function live(seed: number): Life {
           world.scheduler.step();
           break;
         case 3:
+          if (damage.chance(0.05)) {
+            const segments = world.disk.segments.map(({ number }) => number);
+            evacuations += world.store.evacuate(damage.pick(segments)) ? 1 : 0;
+          }
           world.store.tick(world.scheduler.nowMs);
           break;
         case 4: {
@@ -240,6 +248,7 @@ function live(seed: number): Life {
         }
       }
     }
+    leave(world);
     for (let group = 0; group < groups; group++) visible(world, model.groups[group]!, group);
     expect(world.damage).toEqual([]);
   } catch (error) {
@@ -251,23 +260,39 @@ function live(seed: number): Life {
   for (const segment of world.disk.segments) {
     segment.scan(({ kind }) => (rewrites += kind === RecordKind.rewrite ? 1 : 0), 48);
   }
-  return { crashes, rotations: world.disk.segments.at(-1)!.number, rewrites };
+  return { crashes, rotations: world.disk.segments.at(-1)!.number, rewrites, evacuations };
+}
+
+/** All segments that there are now are damaged: soon none of them is there. */
+function leave(world: LogWorld): void {
+  const newest = world.disk.segments.at(-1)!.number;
+  if (!world.store.evacuate(newest)) return;
+  for (let round = 0; world.store.evacuating; round++) {
+    if (round > 10_000) throw new Error(`segment ${newest} does not go`);
+    world.tick();
+    if (world.store.syncedSeq < world.store.appendSeq) world.sync();
+  }
+  const oldest = world.disk.segments[0]!.number;
+  if (oldest <= newest) throw new Error(`segment ${oldest} is still there`);
 }
 
 test(`${seeds} random lives of ${steps} steps`, () => {
   let crashes = 0;
   let rotations = 0;
   let rewrites = 0;
+  let evacuations = 0;
   for (let seed = fromSeed; seed < fromSeed + seeds; seed++) {
     const life = live(seed);
     crashes += life.crashes;
     rotations += life.rotations;
     rewrites += life.rewrites;
+    evacuations += life.evacuations;
   }
   // The dimensions that the test is about were met.
   if (seeds >= 50) {
     expect(crashes).toBeGreaterThan(seeds);
     expect(rotations).toBeGreaterThan(seeds * 10);
     expect(rewrites).toBeGreaterThan(seeds);
+    expect(evacuations).toBeGreaterThan(seeds);
   }
 }, 60_000);
