@@ -40,6 +40,8 @@ export interface NodeConfig {
   readonly clusterToken: string | undefined;
   /** When this node cuts its log; where a bound is undefined, the usual one. */
   readonly compaction: CompactionConfig;
+  /** Undefined: the usual. */
+  readonly minFreeBytes: number | undefined;
   /** This node should lead rather than one without it. */
   readonly preferredLeader: boolean;
   /** Undefined: what the build can. */
@@ -336,6 +338,15 @@ export const optionTable = {
     right: "a whole number below --compact-bytes",
     help: "Keeps so much of the log's end, so that a member that was away for a moment needs no snapshot.",
   },
+  minFreeBytes: {
+    flag: "min-free-bytes",
+    value: "BYTES",
+    environment: ["BARGE_MIN_FREE_BYTES"],
+    fallback: "268435456",
+    schema: wholeSchema,
+    right: "a whole number; 0 = until the disk is full",
+    help: "With less free on the disk of the data folder a leader refuses writes (disk_full, not applied) and hands over to a member that has more. It goes on by itself once there is space.",
+  },
   preferredLeader: {
     flag: "preferred-leader",
     environment: ["BARGE_PREFERRED_LEADER"],
@@ -560,6 +571,7 @@ function complete(options: Options): NodeConfig {
       bytes: options.compactBytes,
       tailBytes: options.compactTailBytes,
     },
+    minFreeBytes: options.minFreeBytes,
     preferredLeader: options.preferredLeader ?? false,
     applyVersionMax: options.applyVersionMax,
     insecure: options.insecure ?? false,

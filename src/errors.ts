@@ -105,7 +105,7 @@ export const errorTable = {
     507,
     true,
     "not-applied",
-    "The disk of a node is full, or the log of the group is at its bound.",
+    "The disk of the leader, or of the node that was asked, is full or nearly so, or the log of the group is at its bound.",
     "Free some space, or start the members that hold the log back; then try again.",
   ),
   wounded: row(

@@ -72,11 +72,25 @@ export function onFatal(hook: LeaveHook): void {
   leaveHook = hook;
 }
 
+/** Notes why the process ends, for its next start. */
+type NoteHook = (reason: FatalReason, message: string) => void;
+let noteHook: NoteHook | undefined;
+
+/** Undefined: no more. */
+export function onFatalNote(hook: NoteHook | undefined): void {
+  noteHook = hook;
+}
+
 /** Prints the reason on stderr, leaves storage without a sync, ends the process. Never returns. */
 export function fatal(reason: FatalReason, message: string): never {
   if (!leaving) {
     leaving = true;
     process.stderr.write(`barge: ${reason}: ${message}\n`);
+    try {
+      noteHook?.(reason, message);
+    } catch {
+      // The disk may be what failed.
+    }
     try {
       leaveHook?.();
     } catch {

@@ -165,6 +165,12 @@ const samples: Readonly<Record<Exclude<OptionKey, "config">, Sample>> = {
     expected: [0, 4_096],
     bad: badWholes,
   },
+  minFreeBytes: {
+    good: ["0", "4096"],
+    read: ({ minFreeBytes }) => minFreeBytes,
+    expected: [0, 4_096],
+    bad: badWholes,
+  },
   preferredLeader: {
     good: ["true", "false"],
     read: ({ preferredLeader }) => preferredLeader,
@@ -334,6 +340,7 @@ test("with nothing given: one node, on loopback", () => {
     machine: "kv",
     clusterToken: undefined,
     compaction: { entries: undefined, bytes: undefined, tailBytes: undefined },
+    minFreeBytes: undefined,
     preferredLeader: false,
     applyVersionMax: undefined,
     insecure: false,

@@ -6,6 +6,7 @@ import type { Limits } from "../limits.ts";
 import { SnapshotFiles } from "../storage/snapshot-files.ts";
 import { latchMemory } from "../storage/sync-latch.ts";
 import type { KvJob, KvJobFailure, KvReply, KvWorkerData } from "./kv-jobs.ts";
+import type { SharedMemtable } from "./memtable.ts";
 import { paceBytes } from "./kv-pace.ts";
 import { SqliteKvFile } from "./sqlite-kv-file.ts";
 
@@ -25,6 +26,7 @@ export class KvFiles {
   /** Reads and writes files of snapshots, in a thread of its own. */
   readonly snapshots = new SnapshotFiles();
   readonly #openFilesMax: number;
+  readonly #hasRoomFor: (bytes: number) => boolean;
   readonly #open = new Set<SqliteKvFile>();
   /** To be removed once they are left. */
   readonly #unwanted = new Set<SqliteKvFile>();
@@ -33,8 +35,16 @@ export class KvFiles {
   readonly #jobs: Queued[] = [];
   #worker: Worker | undefined;
 
-  constructor({ limits }: { readonly limits: Limits }) {
+  /** `hasRoomFor`: whether the disk has so much left that is not for the log. */
+  constructor({
+    limits,
+    hasRoomFor = () => true,
+  }: {
+    readonly limits: Limits;
+    readonly hasRoomFor?: (bytes: number) => boolean;
+  }) {
     this.#openFilesMax = limits.kvOpenFilesMax;
+    this.#hasRoomFor = hasRoomFor;
   }
 
   /** The file at `path`, in a folder that exists; neither created nor opened yet. */
@@ -82,7 +92,16 @@ export class KvFiles {
     else this.snapshots.remove(file.path);
   }
 
+  /** What would take the last of the space is as good as tried: it would only be in the log's way. */
+  hasRoomFor(bytes: number): boolean {
+    return this.#hasRoomFor(bytes);
+  }
+
   run(job: KvJob, events: KvJobEvents): void {
+    if (!this.#hasRoomFor(job.kind === "write" ? bytesOf(job.table) : 0)) {
+      const failure = { diskFull: true, reason: "too little space" };
+      return void setImmediate(() => events.failed(failure));
+    }
     this.#jobs.push({ job, events });
     if (this.#jobs.length === 1) this.#next();
   }
@@ -126,4 +145,8 @@ export class KvFiles {
     else ended?.events.failed(reply.failure);
     this.#next();
   }
+}
+
+function bytesOf({ chunks }: SharedMemtable): number {
+  return chunks.reduce((sum, chunk) => sum + chunk.byteLength, 0);
 }

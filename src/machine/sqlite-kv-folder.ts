@@ -53,7 +53,8 @@ export class SqliteKvFolder implements KvFolder {
     if (removed) fsyncDirectory(this.#directory);
   }
 
-  receive(): IncomingSnapshot {
+  receive(bytes: number): IncomingSnapshot | undefined {
+    if (!this.#files.hasRoomFor(bytes)) return undefined;
     const generation = ++this.#generation;
     const path = this.#path(generation);
     const { snapshots } = this.#files;

@@ -20,6 +20,7 @@ import type {
   Watcher,
   WriteWaiter,
 } from "../server/groups.ts";
+import type { SpaceLevel } from "../storage/disk-space.ts";
 import { CorruptBatchError, type GroupWrite, type LogStore } from "../storage/log-store.ts";
 import type {
   GroupQueues,
@@ -177,6 +178,8 @@ export class Group {
   #draining = false;
   /** Set by the shard while the disk has no space for the log. */
   diskFull = false;
+  /** Set by the shard: what the disk has left. */
+  #space: SpaceLevel = "plenty";
   /** When the log is cut; can be changed at any time. */
   compaction: CompactionPolicy;
   /** When the machine was last asked to flush so that the log could be cut. */
@@ -272,7 +275,7 @@ export class Group {
   /* ---------------------------------------------------------------- requests */
 
   write(section: Uint8Array, header: SectionHeader, deadlineMs: number, waiter: WriteWaiter): void {
-    const refusal = this.#refusal(section.byteLength, header.count);
+    const refusal = this.#writeRefusal(section.byteLength, header.count);
     if (refusal !== undefined) return waiter.failed(this.#error(refusal));
     const { kind, count } = header;
     if (this.raft.role === "leader") {
@@ -403,6 +406,13 @@ export class Group {
     return undefined;
   }
 
+  /** A leader takes no more once it has little space; a follower passes writes on as long as it can follow. */
+  #writeRefusal(bytes: number, count: number): ErrorCode | undefined {
+    const lacksSpace =
+      this.#space === "out" || (this.#space === "low" && this.raft.role === "leader");
+    return this.#refusal(bytes, count) ?? (lacksSpace ? "disk_full" : undefined);
+  }
+
   #enqueue(section: InboxSection): void {
     const bytes = section.section.byteLength;
     let refusal: ErrorCode | undefined;
@@ -449,6 +459,12 @@ export class Group {
     if (this.#stopped === undefined) this.#guard(() => this.raft.step(message));
   }
 
+  set space(level: SpaceLevel) {
+    this.#space = level;
+    this.raft.isReluctant = level !== "plenty";
+    this.raft.takesCommands = level !== "out";
+  }
+
   forwarded(message: ForwardMessage, header: SectionHeader, nowMs: number): void {
     const item: InboxSection = {
       section: message.section,
@@ -458,7 +474,7 @@ export class Group {
       origin: message.from,
       request: message.request,
     };
-    const refusal = this.#refusal(message.section.byteLength, header.count);
+    const refusal = this.#writeRefusal(message.section.byteLength, header.count);
     if (refusal !== undefined) this.#refuse(item, refusal);
     else if (this.raft.role !== "leader") this.#refuse(item, "not_leader");
     else this.#take(item, header.kind);
@@ -834,6 +850,7 @@ export class Group {
     }
     this.#expireInbox(nowMs);
     this.#handOver.tick(nowMs);
+    if (this.#space !== "plenty") this.#handOver.lacksSpace(nowMs);
     if (nowMs >= this.#heldUntilMs) this.#endHold();
     if (this.#stopped === undefined) {
       this.#guard(() => this.#retireLog(nowMs));

@@ -57,6 +57,8 @@ export class HandOver {
   #stallsMs: number[] = [];
   /** Before that, nothing is handed over for the node's own reasons. */
   #restUntilMs = -Infinity;
+  /** Members that were asked to lead in place of this one, as it lacks space, and did not. */
+  readonly #declined = new Set<number>();
   /** Since then a preferred member could lead. */
   #preferredSinceMs = Infinity;
 
@@ -92,9 +94,9 @@ export class HandOver {
   }
 
   /** With `above`, only to a member that has the log durably beyond that index. */
-  begin(target: number, reason: string, above = -1): TransferAnswer {
+  begin(target: number, reason: string, above = -1, avoid?: ReadonlySet<number>): TransferAnswer {
     const before = this.#raft.transferTarget;
-    const answer = this.#raft.transferLeadership(target, above);
+    const answer = this.#raft.transferLeadership(target, above, avoid);
     const { transferTarget } = this.#raft;
     if (transferTarget !== 0 && transferTarget !== before) {
       // Whatever comes of it, who is preferred waits anew.
@@ -107,7 +109,10 @@ export class HandOver {
 
   /** Role or leader changed. */
   led(leader: number): void {
-    if (this.#raft.role !== "leader") this.#preferredSinceMs = Infinity;
+    if (this.#raft.role !== "leader") {
+      this.#preferredSinceMs = Infinity;
+      this.#declined.clear();
+    }
     if (leader === 0) return;
     this.#settle(leader);
     const waiting = this.#waiting;
@@ -175,6 +180,19 @@ export class HandOver {
     if (this.#stallsMs.length < loopStallsMax || nowMs < this.#restUntilMs) return;
     this.#stallsMs = [];
     this.#flee(`the event loop stood still ${loopStallsMax} times`, nowMs, -1);
+  }
+
+  /**
+   * This node's disk has little space. The members are asked in turn, as one that lacks space too does not take over; then all of them again, after
+   * a while.
+   */
+  lacksSpace(nowMs: number): void {
+    if (this.#raft.role !== "leader" || this.#raft.transferTarget !== 0) return;
+    if (nowMs < this.#restUntilMs) return;
+    const { target, refusal } = this.begin(0, "its disk has little space", -1, this.#declined);
+    if (refusal === undefined) return void this.#declined.add(target);
+    this.#declined.clear();
+    this.#restUntilMs = nowMs + this.#limits.stallWindowMs;
   }
 
   #flee(reason: string, nowMs: number, above: number): void {

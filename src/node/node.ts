@@ -3,7 +3,7 @@
  * timers, sockets and files.
  */
 import { randomBytes, randomInt } from "node:crypto";
-import { fatal, FatalError } from "../fatal.ts";
+import { fatal, FatalError, onFatalNote } from "../fatal.ts";
 import { defaultLimits, type Limits } from "../limits.ts";
 import { createMachine, KvFiles, staggered, type MachineKind } from "../machine/machines.ts";
 import type { StateMachine } from "../machine/machine.ts";
@@ -30,6 +30,8 @@ import {
   storedIdentity,
 } from "../storage/data-dir.ts";
 import { DiskFullError } from "../storage/disk.ts";
+import { DiskSpace, type SpaceLevel } from "../storage/disk-space.ts";
+import { FailureNote } from "../storage/failure-note.ts";
 import { CorruptBatchError, LogStore, type RecoveredGroup } from "../storage/log-store.ts";
 import { isDiskFull } from "../storage/sqlite.ts";
 import { openSqliteDisk, type SqliteDisk } from "../storage/sqlite-disk.ts";
@@ -82,6 +84,8 @@ export interface NodeOptions {
   readonly applyVersionMax?: number | undefined;
   /** When the log is cut; where a bound is undefined, the usual one. */
   readonly compaction?: { readonly [Bound in keyof CompactionPolicy]: number | undefined };
+  /** Less free space than this is little; 0 = never. */
+  readonly minFreeBytes?: number | undefined;
   readonly logLevel: string;
   readonly limits?: Limits;
 }
@@ -137,6 +141,11 @@ class Node implements RunningNode, Groups {
   readonly #metrics = new Metrics();
   readonly #clusterId: string;
   readonly #dataDir: DataDir;
+  readonly #failureNote: FailureNote;
+  readonly #space: DiskSpace;
+  readonly #minFreeBytes: number;
+  #toldSpace: SpaceLevel = "plenty";
+  #spaceLookMs = performance.now();
   readonly #disk: SqliteDisk;
   readonly #store: LogStore;
   #machine!: StateMachine;
@@ -204,11 +213,17 @@ class Node implements RunningNode, Groups {
     this.#dataDir = openDataDir(dataDir, owner, free, joined?.incarnation);
     try {
       this.#checkApplyVersion(this.#dataDir.applyVersion);
+      const { ballastBytes } = this.#limits;
+      const minFreeBytes = options.minFreeBytes ?? this.#limits.minFreeBytes;
+      this.#minFreeBytes = minFreeBytes;
+      this.#failureNote = new FailureNote(this.#dataDir.path);
+      this.#space = new DiskSpace({ folder: this.#dataDir.path, minFreeBytes, ballastBytes });
       this.#disk = openSqliteDisk({
         segmentsPath: this.#dataDir.segmentsPath,
         watermarkPath: this.#dataDir.watermarkPath,
         segmentBytes: this.#limits.segmentBytes,
         synced: (seconds) => this.#metrics.syncTook(seconds),
+        hasRoomFor: (bytes) => this.#space.hasRoomFor(bytes + minFreeBytes),
       });
       this.#store = new LogStore(this.#disk, {
         limits: this.#limits,
@@ -217,7 +232,10 @@ class Node implements RunningNode, Groups {
         canHeal: hasOtherVoters(this.#dataDir.peers, this.#initialMembers),
         onCorrupt: (what) => this.#logger.error(what),
       });
-      this.#files = new KvFiles({ limits: this.#limits });
+      this.#files = new KvFiles({
+        limits: this.#limits,
+        hasRoomFor: (bytes) => this.#space.hasRoomFor(bytes),
+      });
     } catch (error) {
       this.#dataDir.close();
       throw error;
@@ -227,6 +245,8 @@ class Node implements RunningNode, Groups {
   /* ---------------------------------------------------------------- start */
 
   async start(): Promise<void> {
+    this.#tellFailure();
+    onFatalNote((reason, message) => this.#failureNote.write(reason, message));
     const { nodeId, advertise } = this.#options;
     const initialMembers = this.#initialMembers;
     const recovered = this.#store.recover();
@@ -323,6 +343,7 @@ class Node implements RunningNode, Groups {
           examine: examiner(this.#clusterId, this.#limits),
         },
         wake: () => this.#wake(),
+        space: this.#space,
       },
       nowMs,
     );
@@ -335,6 +356,7 @@ class Node implements RunningNode, Groups {
     this.#metrics.observe(() => this.#figures());
     this.#checkMembers(nowMs);
     await this.#open();
+    this.#failureNote.clear();
     this.#timer = setInterval(() => this.#tick(), this.#limits.tickMs);
     this.#wake();
   }
@@ -537,9 +559,36 @@ class Node implements RunningNode, Groups {
       this.#markApplyVersion();
       this.#transport.checkTimeouts(nowMs);
       this.#listener.checkTimeouts(nowMs);
+      this.#lookAtSpace(nowMs);
       this.#tellUnheard(nowMs);
     }
     this.#wake();
+  }
+
+  /** Why the life before this one ended, for whoever did not see it. */
+  #tellFailure(): void {
+    const { previous } = this.#failureNote;
+    if (previous === undefined) return;
+    const { at, reason, message } = previous;
+    this.#logger.warn({ at, reason }, `the last run ended by itself: ${message}`);
+  }
+
+  #lookAtSpace(nowMs: number): void {
+    if (nowMs - this.#spaceLookMs >= this.#limits.freeSpaceLookMs) {
+      this.#spaceLookMs = nowMs;
+      this.#space.look();
+    }
+    const { level, freeBytes } = this.#space;
+    if (level === this.#toldSpace) return;
+    this.#toldSpace = level;
+    if (level === "plenty") this.#logger.info({ freeBytes }, "there is space on the disk again");
+    else this.#logger.error({ freeBytes }, this.#spaceText(level));
+  }
+
+  #spaceText(level: Exclude<SpaceLevel, "plenty">): string {
+    return level === "low"
+      ? `the disk has less than ${this.#minFreeBytes} bytes free: this node takes no writes as the leader, and hands over; free some space, or set --min-free-bytes`
+      : "the disk is full: this node takes no writes from anybody, but votes; free some space";
   }
 
   #tellUnheard(nowMs: number): void {
@@ -591,6 +640,7 @@ class Node implements RunningNode, Groups {
       ...(incompatible.length === 0 ? {} : { incompatible }),
       uptimeSeconds: (performance.now() - this.#startedMs) / 1_000,
       diskBytes: this.#dataDir.bytes(),
+      freeBytes: this.#space.freeBytes,
       health: this.#health(groups),
       groups,
       syncs: this.#disk.syncDurations(),
@@ -631,9 +681,10 @@ class Node implements RunningNode, Groups {
   #health(groups: NodeStatus["groups"]): NodeStatus["health"] {
     if (this.#stopping) return "stopping";
     if (this.#isRemoved) return "removed";
-    if (this.#shard.diskFull) return "read_only";
+    if (this.#shard.diskFull || this.#space.level === "out") return "read_only";
     if (groups.some(({ wounded }) => wounded !== undefined)) return "wounded";
-    return groups.some(({ leader }) => leader === 0) ? "no_leader" : "ok";
+    if (groups.some(({ leader }) => leader === 0)) return "no_leader";
+    return this.#space.level === "low" ? "low_space" : "ok";
   }
 
   /** It has joined, and no member has told it anything yet. */
@@ -648,7 +699,7 @@ class Node implements RunningNode, Groups {
 
   notReady(): string[] {
     if (this.#stopping) return ["stopping"];
-    if (this.#shard.diskFull) return ["the disk is full: free some space"];
+    if (this.#shard.diskFull || this.#space.level === "out") return [this.#spaceText("out")];
     const missing: string[] = [];
     if (this.#isRemoved) return ["removed from the cluster"];
     if (!this.#dataDir.peers.formed && this.#initialMembers.size > 1) {
@@ -735,6 +786,8 @@ class Node implements RunningNode, Groups {
     this.#machine.close();
     this.#files.close();
     this.#store.close();
+    onFatalNote(undefined);
+    this.#failureNote.close();
     this.#dataDir.close();
   }
 }

@@ -19,6 +19,7 @@ import type {
   WriteWaiter,
 } from "../server/groups.ts";
 import { DiskFullError } from "../storage/disk.ts";
+import type { SpaceLevel } from "../storage/disk-space.ts";
 import { CorruptBatchError, type GroupWrite, type LogStore } from "../storage/log-store.ts";
 import type { Consistency, PeerMessage } from "../wire/messages.ts";
 import { readSectionHeader, type SectionHeader } from "../wire/section.ts";
@@ -32,10 +33,19 @@ export interface ShardOptions {
   readonly groups: readonly Group[];
   /** Random, below 2^48: where this life's requests to other nodes begin to be numbered. */
   readonly firstRequest: number;
+  /** What the disk has left; where nothing is said, always enough. */
+  readonly space?: Space;
   /** Whom this node takes for members of its cluster; without it no node can join. */
   readonly identity?: ClusterIdentity;
   /** Asks for a turn soon; may be called any number of times. */
   readonly wake: () => void;
+}
+
+/** storage/disk-space.ts; a simulated one in test/sim. */
+export interface Space {
+  readonly level: SpaceLevel;
+  /** The log met the end of the disk. True where that freed some space. */
+  release(): boolean;
 }
 
 interface Effect {
@@ -60,6 +70,7 @@ export class Shard {
   readonly #groups: ReadonlyMap<number, Group>;
   readonly #wake: () => void;
   readonly #admin: Admin;
+  readonly #space: Space | undefined;
 
   #arrived: PeerMessage[] = [];
   /** Effects whose transaction found no space: nothing of them, and nothing after them, leaves until it succeeds [20]. */
@@ -79,8 +90,10 @@ export class Shard {
     this.#transport = options.transport;
     this.#groups = new Map(options.groups.map((group) => [group.id, group]));
     this.#wake = options.wake;
+    this.#space = options.space;
     this.#nowMs = nowMs;
     this.#tickedMs = nowMs;
+    this.#lookAtSpace();
     this.#admin = new Admin({
       identity: options.identity,
       firstRequest: options.firstRequest,
@@ -223,6 +236,7 @@ export class Shard {
     let due = Math.floor((nowMs - this.#tickedMs) / tickMs);
     if (due <= 0) return;
     this.#tickedMs += due * tickMs;
+    this.#lookAtSpace();
     if (this.#store.syncing) {
       const forMs = nowMs - this.#syncSinceMs;
       for (const group of this.#groups.values()) group.slowSync(forMs, nowMs);
@@ -240,6 +254,11 @@ export class Shard {
     }
     this.#tickStore(nowMs);
     this.#retryDue = true;
+  }
+
+  #lookAtSpace(): void {
+    if (this.#space === undefined) return;
+    for (const group of this.#groups.values()) group.space = this.#space.level;
   }
 
   #tickStore(nowMs: number): void {
@@ -274,19 +293,33 @@ export class Shard {
   }
 
   /**
-   * Undefined when the disk is full: the store is unchanged, and the very same transaction is tried again at the next tick. Until then this
-   * node is silent, so that its groups get other leaders, and answers local reads only.
+   * Undefined when the disk is full, and without a ballast: the store is unchanged, and the very same transaction is tried again at the next tick.
+   * Until then this node is silent, so that its groups get other leaders, and answers local reads only.
    */
   #append(writes: readonly GroupWrite[], effects: readonly Effect[]): number | undefined {
+    const appendSeq = this.#tryAppend(writes) ?? this.#appendAsBallast(writes);
+    if (appendSeq === undefined) {
+      if (this.#blocked === undefined) this.#setBlocked({ writes, effects });
+    } else if (this.#blocked !== undefined) this.#setBlocked(undefined);
+    return appendSeq;
+  }
+
+  /** Undefined where there is no space. */
+  #tryAppend(writes: readonly GroupWrite[]): number | undefined {
+    if (writes.length === 0) return 0;
     try {
-      const appendSeq = writes.length === 0 ? 0 : this.#store.append(writes);
-      if (this.#blocked !== undefined) this.#setBlocked(undefined);
-      return appendSeq;
+      return this.#store.append(writes);
     } catch (error) {
       if (!(error instanceof DiskFullError)) throw error;
-      if (this.#blocked === undefined) this.#setBlocked({ writes, effects });
       return undefined;
     }
+  }
+
+  /** In the place of the ballast: what was taken is kept, votes can still be given, and no more is taken. */
+  #appendAsBallast(writes: readonly GroupWrite[]): number | undefined {
+    if (this.#space?.release() !== true) return undefined;
+    this.#lookAtSpace();
+    return this.#tryAppend(writes);
   }
 
   #setBlocked(blocked: Blocked | undefined): void {

@@ -61,7 +61,7 @@ import type {
   SnapshotRequest,
   SoftState,
 } from "./ready.ts";
-import { bestTarget, Transfer, transferRefusal } from "./transfer.ts";
+import { bestTarget, nobody, Transfer, transferRefusal } from "./transfer.ts";
 import type { TransferAnswer, TransferRefusal, TransferView } from "./transfer.ts";
 
 export interface RaftOptions {
@@ -138,6 +138,10 @@ export class Raft implements CoreState {
   readonly #limits: Limits;
   readonly #random: () => number;
   readonly #preferred: boolean;
+  /** Set by the shell: this node would rather not lead. It does not take over when asked, and is no preferred member meanwhile. */
+  isReluctant = false;
+  /** Set by the shell: false where there is room for no more commands. What makes an election is taken all the same. */
+  takesCommands = true;
 
   // Persistent (§5.1), and what of it is durable.
   #term: number;
@@ -412,15 +416,18 @@ export class Raft implements CoreState {
   get transferTarget(): number {
     return this.#transfer?.target ?? 0;
   }
+  get #isPreferred(): boolean {
+    return this.#preferred && !this.isReluctant;
+  }
   /** Leadership was last lost to a member that had been told to take it: who leads next is known soon. */
   get handedOver(): boolean {
     return this.#handedOver;
   }
   /** The preferred member that could lead in place of this leader; 0 = none, or this one is preferred itself. */
   get preferredTarget(): number {
-    return this.#role !== "leader" || this.#preferred
+    return this.#role !== "leader" || this.#isPreferred
       ? 0
-      : bestTarget(this.#transferView, -1, true);
+      : bestTarget(this.#transferView, -1, { onlyPreferred: true });
   }
   /** The other members as this leader sees them; empty on other roles. */
   progress(): MemberProgress[] {
@@ -644,11 +651,16 @@ export class Raft implements CoreState {
   }
 
   /**
-   * Hands leadership over to `target`, or to the member that fits best (0); with `above`, to one that has the log durably beyond that index.
+   * Hands leadership over to `target`, or to the member that fits best (0); with `above`, to one that has the log durably beyond that index, and to
+   * none of `avoid`.
    * Until it is over nothing is proposed. It ends when another leads, or after the shortest election time-out, and then this leader goes on.
    * Asking again for what is, or is under way, changes nothing.
    */
-  transferLeadership(target: number, above = -1): TransferAnswer {
+  transferLeadership(
+    target: number,
+    above = -1,
+    avoid: ReadonlySet<number> = nobody,
+  ): TransferAnswer {
     const refused = (refusal: TransferRefusal, about = target): TransferAnswer => ({
       target: about,
       refusal,
@@ -661,7 +673,7 @@ export class Raft implements CoreState {
       return same ? { target: running, refusal: undefined } : refused("under_way", running);
     }
     const view = this.#transferView;
-    const chosen = target === 0 ? bestTarget(view, above) : target;
+    const chosen = target === 0 ? bestTarget(view, above, { avoid }) : target;
     if (chosen === 0) return refused("nobody");
     const refusal = transferRefusal(view, chosen);
     if (refusal !== undefined) return refused(refusal);
@@ -1245,6 +1257,7 @@ export class Raft implements CoreState {
   #stepAppend(message: AppendMessage): void {
     if (!this.#isChained(message) || !this.#hearLeader(message.from)) return;
     if (!this.#matchesAtPrev(message)) return;
+    if (!this.takesCommands && this.#bringsCommands(message)) return this.#declineAppend(message);
     if (!this.#takeBatches(message)) return;
     this.#ackDue ||= message.batches.length > 0 || this.#verified > this.#acked;
     this.#commitTo(Math.min(message.commit, this.#verified));
@@ -1323,6 +1336,20 @@ export class Raft implements CoreState {
     }
     this.#verified = Math.max(this.#verified, last, start.index);
     return true;
+  }
+
+  /** New ones: a batch that is here already takes no room. */
+  #bringsCommands({ batches }: AppendMessage): boolean {
+    return batches.some((batch) => {
+      const last = lastIndexOf(batch);
+      const isHeld = last <= this.#log.start.index || this.#log.termOfEnd(last) === batch.term;
+      return batch.kind === BatchKind.commands && !isHeld;
+    });
+  }
+
+  /** As if it did not fit the log: the leader tries again a little later, and sends no more than that meanwhile. */
+  #declineAppend({ from, prevIndex, toIndex }: AppendMessage): void {
+    this.#sendAppendReply(from, false, toIndex, prevIndex, this.#log.termOfEnd(prevIndex));
   }
 
   /** Follower's commit, bounded by what is verified (C2); a hostile index is rounded down to a batch end. */
@@ -1405,7 +1432,7 @@ export class Raft implements CoreState {
       term: this.#term,
       readSeq,
       stamp: this.#firstStamp + this.#nowTick,
-      preferred: this.#preferred,
+      preferred: this.#isPreferred,
     });
   }
 
@@ -1843,7 +1870,7 @@ export class Raft implements CoreState {
     const { lastIndex, lastTerm } = this.#log;
     // Late: the leader gave up the transfer and went on. Or from another life of this node.
     if (message.lastIndex !== lastIndex || message.lastTerm !== lastTerm) return;
-    if (this.#durableIndex < lastIndex || !this.#mayCampaign) return;
+    if (this.#durableIndex < lastIndex || !this.#mayCampaign || this.isReluctant) return;
     this.#campaign(true);
   }
 

@@ -58,6 +58,14 @@ export interface TransferView {
   bytesAbove(index: number): number;
 }
 
+export interface TargetChoice {
+  readonly onlyPreferred?: boolean;
+  /** Members that were asked already, and did not take over. */
+  readonly avoid?: ReadonlySet<number>;
+}
+
+export const nobody: ReadonlySet<number> = new Set();
+
 /** Why the leader cannot hand over to this member; undefined where it can. */
 export function transferRefusal(view: TransferView, target: number): TransferRefusal | undefined {
   const peer = view.peers.find(({ id }) => id === target);
@@ -78,10 +86,14 @@ export function transferRefusal(view: TransferView, target: number): TransferRef
  * The member that is best to hand over to: a preferred one before others, then the one that has most of the log. 0 = none fits. With `above`,
  * only one that has the log durably beyond that index.
  */
-export function bestTarget(view: TransferView, above = -1, onlyPreferred = false): number {
+export function bestTarget(
+  view: TransferView,
+  above = -1,
+  { onlyPreferred = false, avoid = nobody }: TargetChoice = {},
+): number {
   let best: Progress | undefined;
   for (const peer of view.peers) {
-    if (peer.match <= above || (onlyPreferred && !peer.preferred)) continue;
+    if (peer.match <= above || (onlyPreferred && !peer.preferred) || avoid.has(peer.id)) continue;
     if (transferRefusal(view, peer.id) !== undefined) continue;
     if (best === undefined || isBetter(peer, best)) best = peer;
   }

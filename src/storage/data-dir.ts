@@ -2,7 +2,7 @@
  * The folder of one node: made, locked, and known to belong to this node of this cluster before anything in it is touched. A folder is
  * never used by two processes, nor under another name: either could vote twice [36].
  *
- *     barge-data/   lock.db  identity.json  peers.json  watermark  segments/  machine/
+ *     barge-data/   lock.db  identity.json  peers.json  watermark  ballast  failure.json  segments/  machine/
  */
 
 import { randomBytes } from "node:crypto";

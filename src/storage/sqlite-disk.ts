@@ -40,6 +40,8 @@ export interface SqliteDiskOptions {
   readonly segmentBytes: number;
   /** Told how long each sync of the log took on the disk. */
   readonly synced?: (seconds: number) => void;
+  /** Whether there is space for so much that is only meant to be overwritten. */
+  readonly hasRoomFor?: (bytes: number) => boolean;
 }
 
 /** Retired segments kept to be recycled; they take the disk space of as many full WALs. */
@@ -61,6 +63,7 @@ export class SqliteDisk implements Disk {
 
   readonly #directory: string;
   readonly #segmentBytes: number;
+  readonly #hasRoomFor: (bytes: number) => boolean;
   readonly #syncer: FileSyncer;
   readonly #watermarkSyncer = new FileSyncer();
   readonly #watermark: WatermarkFile;
@@ -83,10 +86,17 @@ export class SqliteDisk implements Disk {
   #closed = false;
 
   /** Use `openSqliteDisk`. */
-  constructor({ segmentsPath, watermarkPath, segmentBytes, synced }: SqliteDiskOptions) {
+  constructor({
+    segmentsPath,
+    watermarkPath,
+    segmentBytes,
+    synced,
+    hasRoomFor,
+  }: SqliteDiskOptions) {
     this.#syncer = new FileSyncer(synced);
     this.#directory = segmentsPath;
     this.#segmentBytes = segmentBytes;
+    this.#hasRoomFor = hasRoomFor ?? (() => true);
     const progress = new SharedArrayBuffer(8);
     kept.push(progress);
     this.#progress = new Int32Array(progress);
@@ -125,7 +135,13 @@ export class SqliteDisk implements Disk {
     orFatal(() => this.#removeDebris());
     this.#preparing = number;
     const recycled = this.#spares.shift();
-    this.#post({ kind: "prepare", number, recycled, filledBytes: this.#segmentBytes });
+    const mayFill = recycled === undefined && this.#hasRoomFor(this.#segmentBytes);
+    this.#post({
+      kind: "prepare",
+      number,
+      recycled,
+      filledBytes: mayFill ? this.#segmentBytes : 0,
+    });
   }
 
   takePrepared(number: number): SqliteSegment | undefined {

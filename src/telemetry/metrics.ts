@@ -101,6 +101,7 @@ export interface NodeFigures {
   readonly version: string;
   readonly uptimeSeconds: number;
   readonly diskBytes: number;
+  readonly freeBytes?: number;
   readonly health: string;
   /** connectionsMax. */
   readonly connections: number;
@@ -180,8 +181,13 @@ const nodeRows: readonly NodeRow[] = [
     value: (node) => node.diskBytes,
   },
   {
+    name: "barge_disk_free_bytes",
+    help: "Left on the disk of the data folder; below --min-free-bytes this node does not lead, if another can.",
+    value: (node) => node.freeBytes ?? NaN,
+  },
+  {
     name: "barge_healthy",
-    help: "1 while the node is well, 0 while it has no leader, is read-only, wounded or stops.",
+    help: "1 while the node is well, 0 while it has no leader, little space or none, is wounded or stops.",
     value: (node) => (node.health === "ok" ? 1 : 0),
   },
   {

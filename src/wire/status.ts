@@ -96,7 +96,11 @@ export interface NodeStatus {
   readonly incompatible?: readonly { readonly nodeId: number; readonly message: string }[];
   readonly uptimeSeconds: number;
   readonly diskBytes: number;
-  readonly health: "ok" | "no_leader" | "stopping" | "read_only" | "wounded" | "removed";
+  /** Left on the disk of the data folder. Absent in the answer of an older build. */
+  readonly freeBytes?: number;
+  /** `low_space`: too little to lead; `read_only`: none. */
+  readonly health:
+    "ok" | "low_space" | "no_leader" | "stopping" | "read_only" | "wounded" | "removed";
   readonly groups: readonly GroupStatus[];
   /** Log syncs since the start, for benchmarks: count, and milliseconds at percentiles. */
   readonly syncs: { readonly count: number; readonly p50Ms: number; readonly p99Ms: number };

@@ -1,5 +1,5 @@
 /** A small file system of its own for a test, where this process may mount one; else the reason is printed and the caller skips. */
-import { appendFileSync, mkdirSync } from "node:fs";
+import { appendFileSync, mkdirSync, rmSync, statfsSync, writeFileSync } from "node:fs";
 
 export interface Mount extends Disposable {
   readonly path: string;
@@ -25,6 +25,18 @@ export function mounted(path: string, options: string): Mount | undefined {
       mountCommand("umount", "-l", path);
     },
   };
+}
+
+/** Bytes that are left of the file system. */
+export function freeBytesOf(path: string): number {
+  const { bavail, bsize } = statfsSync(path);
+  return bavail * bsize;
+}
+
+/** Makes one file as large as leaves so much. */
+export function leaveFree(mount: string, file: string, bytes: number): void {
+  rmSync(file, { force: true });
+  writeFileSync(file, new Uint8Array(Math.max(0, freeBytesOf(mount) - bytes)));
 }
 
 /** Takes all that is left of the file system into one file. */
