@@ -60,7 +60,7 @@ if (!hasStrace) {
 }
 
 /** No program that is recorded takes so long. */
-const recordMsMax = 60_000;
+const recordSecondsMax = 60;
 /** How long a sync takes besides, so that something happens meanwhile. */
 const syncMicroseconds = 1_000;
 /** Longer than any single write. */
@@ -84,8 +84,8 @@ export async function record(
       ["/usr/bin/strace", "-f", "-qq", "--seccomp-bpf", "-y", "-xx", "-s", `${stringBytesMax}`]
         .concat(["-e", `trace=${calls}`, "-e", "signal=none"])
         .concat(["-e", `inject=fsync,fdatasync:delay_enter=${syncMicroseconds}`, "-o", output])
-        .concat(command),
-      { stdout: "ignore", stderr: "pipe", stdin: "ignore", timeout: recordMsMax },
+        .concat(["/usr/bin/timeout", "--signal=KILL", `${recordSecondsMax}`, ...command]),
+      { stdout: "ignore", stderr: "pipe", stdin: "ignore" },
     );
     const [exitCode, stderr] = await Promise.all([child.exited, new Response(child.stderr).text()]);
     const parser = new Parser(root, found);
