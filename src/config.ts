@@ -42,6 +42,8 @@ export interface NodeConfig {
   readonly compaction: CompactionConfig;
   /** Undefined: the usual. */
   readonly minFreeBytes: number | undefined;
+  /** The pace at which the disk is read through; undefined = the usual one. */
+  readonly scrubBytesPerSecond: number | undefined;
   /** This node should lead rather than one without it. */
   readonly preferredLeader: boolean;
   /** Undefined: what the build can. */
@@ -347,6 +349,15 @@ export const optionTable = {
     right: "a whole number; 0 = until the disk is full",
     help: "With less free on the disk of the data folder a leader refuses writes (disk_full, not applied) and hands over to a member that has more. It goes on by itself once there is space.",
   },
+  scrubBytesPerSecond: {
+    flag: "scrub-bytes-per-second",
+    value: "BYTES",
+    environment: ["BARGE_SCRUB_BYTES_PER_SECOND"],
+    fallback: "4194304",
+    schema: wholeSchema,
+    right: "a whole number; 0 = not at all",
+    help: "Once a day all that lies on the disk is read in the background, at this pace, so that damage is found while other members have what it hit. Can be changed while the node runs: barge scrub.",
+  },
   preferredLeader: {
     flag: "preferred-leader",
     environment: ["BARGE_PREFERRED_LEADER"],
@@ -572,6 +583,7 @@ function complete(options: Options): NodeConfig {
       tailBytes: options.compactTailBytes,
     },
     minFreeBytes: options.minFreeBytes,
+    scrubBytesPerSecond: options.scrubBytesPerSecond,
     preferredLeader: options.preferredLeader ?? false,
     applyVersionMax: options.applyVersionMax,
     insecure: options.insecure ?? false,

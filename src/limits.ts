@@ -99,6 +99,11 @@ export interface Limits {
   readonly ballastBytes: number;
   /** Between two looks at the free space. */
   readonly freeSpaceLookMs: number;
+  /** The disk is read through once in so long, for the first time so long after a start, or up to twice that. */
+  readonly scrubEveryMs: number;
+  readonly scrubDelayMs: number;
+  /** Read per second while it is. */
+  readonly scrubBytesPerSecond: number;
   /** The watermark file is made durable at least this often. */
   readonly watermarkSyncMs: number;
 
@@ -247,6 +252,9 @@ export const defaultLimits: Limits = checkLimits({
   ballastBytes: 16 * MiB,
   freeSpaceLookMs: 500,
   watermarkSyncMs: 100,
+  scrubEveryMs: 86_400_000,
+  scrubDelayMs: 600_000,
+  scrubBytesPerSecond: 4 * MiB,
 
   snapshotChunkBytes: 256 * KiB,
   snapshotWindowBytes: 1 * MiB,

@@ -171,6 +171,12 @@ const samples: Readonly<Record<Exclude<OptionKey, "config">, Sample>> = {
     expected: [0, 4_096],
     bad: badWholes,
   },
+  scrubBytesPerSecond: {
+    good: ["0", "4096"],
+    read: ({ scrubBytesPerSecond }) => scrubBytesPerSecond,
+    expected: [0, 4_096],
+    bad: badWholes,
+  },
   preferredLeader: {
     good: ["true", "false"],
     read: ({ preferredLeader }) => preferredLeader,
@@ -341,6 +347,7 @@ test("with nothing given: one node, on loopback", () => {
     clusterToken: undefined,
     compaction: { entries: undefined, bytes: undefined, tailBytes: undefined },
     minFreeBytes: undefined,
+    scrubBytesPerSecond: undefined,
     preferredLeader: false,
     applyVersionMax: undefined,
     insecure: false,

@@ -84,6 +84,11 @@ const entries: readonly Entry[] = [
     load: async () => (await import("./snapshot.ts")).snapshotCommand(),
   },
   {
+    name: "scrub",
+    summary: "say what nodes found that read their disks through; change how they do",
+    load: async () => (await import("./scrub.ts")).scrubCommand(),
+  },
+  {
     name: "backup",
     summary: "write the state of a running cluster into a file",
     load: async () => (await import("./backup.ts")).backupCommand(),

@@ -4,18 +4,11 @@
  */
 import type { Command } from "commander";
 import type { Client, CompactionAnswer, SnapshotAnswer } from "../client/index.ts";
-import {
-  clientCommand,
-  type ClientFlags,
-  printJson,
-  printLine,
-  wholeNumber,
-  withClient,
-} from "./client-options.ts";
+import { clientCommand, printJson, printLine, wholeNumber } from "./client-options.ts";
+import { eachNode, type EachNodeFlags } from "./each-node.ts";
 import { sizeText } from "./status.ts";
 
-interface SnapshotFlags extends ClientFlags {
-  readonly all?: boolean;
+interface SnapshotFlags extends EachNodeFlags {
   readonly show?: boolean;
   readonly entries?: number;
   readonly bytes?: number;
@@ -47,36 +40,9 @@ export function snapshotCommand(): Command {
 }
 
 async function snapshot(flags: SnapshotFlags): Promise<void> {
-  await withClient(flags, async (client, answered) => {
-    let failed = 0;
-    const targets = await targetsOf(client, flags);
-    for (const { name, endpoint } of targets) {
-      try {
-        await print(flags, endpoint, await ask(client, flags, endpoint));
-      } catch (error) {
-        // One that does not answer keeps nobody from the others.
-        if (flags.all !== true) throw error;
-        failed++;
-        const words = error instanceof Error ? error.message : String(error);
-        process.stderr.write(`barge: ${name} at ${endpoint}: ${words}\n`);
-      }
-      answered();
-    }
-    if (failed > 0) throw new Error(`${failed} of ${targets.length} members did not do it`);
-  });
-}
-
-interface Target {
-  readonly name: string;
-  readonly endpoint: string;
-}
-
-async function targetsOf(client: Client, { all, endpoints }: SnapshotFlags): Promise<Target[]> {
-  if (all !== true) {
-    return endpoints.split(",").map((endpoint) => ({ name: "node", endpoint: endpoint.trim() }));
-  }
-  const { members } = await client.members();
-  return members.map(({ id, address }) => ({ name: `node ${id}`, endpoint: address }));
+  await eachNode(flags, async (client, endpoint) =>
+    print(flags, endpoint, await ask(client, flags, endpoint)),
+  );
 }
 
 function ask(

@@ -49,6 +49,7 @@ export type {
   MemberEntry,
   MembersAnswer,
   MemberWish,
+  ScrubAnswer,
   SnapshotAnswer,
 } from "../wire/admin.ts";
 export type { GroupStatus, MemberStatus, NodeStatus } from "../wire/status.ts";

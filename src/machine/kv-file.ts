@@ -76,6 +76,9 @@ export interface KvFile {
   readMain(offset: number, length: number, done: (bytes: Uint8Array) => void): void;
   letGo(): void;
 
+  /** Of a file that others may read as well; see `StateMachine.holdFile`. Undefined where it is not there yet. */
+  readonly rows?: { readonly path: string; readonly query: string } | undefined;
+
   /** Leaves everything as it is: no sync, no checkpoint. A write that is not committed may be lost; no event comes any more. */
   close(): void;
 }

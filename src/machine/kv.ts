@@ -21,6 +21,7 @@ import { KvRead } from "./kv-read.ts";
 import { KvTxn } from "./kv-txn.ts";
 import type {
   AnswerSink,
+  HeldFile,
   IncomingSnapshot,
   MachineSnapshot,
   ResultSink,
@@ -189,6 +190,14 @@ export class KvMachine implements StateMachine {
 
   snapshotDurable(): void {
     this.#live.settle();
+  }
+
+  holdFile(): HeldFile | undefined {
+    const { file } = this.#live;
+    const { rows } = file;
+    if (rows === undefined) return undefined;
+    file.hold();
+    return { ...rows, release: () => file.letGo() };
   }
 
   figures(): Record<string, number> {

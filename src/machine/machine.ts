@@ -107,6 +107,14 @@ export interface IncomingSnapshot {
   discard(): void;
 }
 
+/** See `holdFile`. */
+export interface HeldFile {
+  readonly path: string;
+  /** Selects all rows above the key ?1 in order, with `key` among the columns. */
+  readonly query: string;
+  release(): void;
+}
+
 export interface StateMachine {
   /** Opens what is on disk and returns the index up to which it is applied and durable (0 for none). */
   open(): number;
@@ -149,6 +157,11 @@ export interface StateMachine {
    */
   recoverFromSnapshot(incoming: IncomingSnapshot): void;
   snapshotDurable(): void;
+  /**
+   * The file that keeps the state, to be read through beside all else: it stays where it is until `release`. Undefined where there is none yet, or where
+   * the machine keeps no rows.
+   */
+  holdFile?(): HeldFile | undefined;
   /** Figures for status and metrics, by name. */
   figures(): Record<string, number>;
   /** Leaves files without a sync, a checkpoint or a flush; everything since `durableIndex` is replayed from the log. */

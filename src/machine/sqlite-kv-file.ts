@@ -104,6 +104,12 @@ export class SqliteKvFile implements KvFile {
     );
   }
 
+  get rows(): { path: string; query: string } | undefined {
+    if (!this.#exists) return undefined;
+    const query = "SELECT key, revision, value FROM kv WHERE key > ?1 ORDER BY key";
+    return { path: this.path, query };
+  }
+
   hold(): number {
     const { database } = this.#open();
     this.#holds += 1;

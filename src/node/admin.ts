@@ -17,11 +17,13 @@ import {
   isAdminOperation,
   type SilentMember,
 } from "../wire/admin.ts";
+import type { ScrubStatus } from "../wire/status.ts";
 import { Consistency, type AdminReplyMessage, type AdminRequestMessage } from "../wire/messages.ts";
 import { version } from "../version.ts";
 import { compactionProblem } from "./compaction.ts";
 import type { Examine } from "./examine.ts";
 import type { Group } from "./group.ts";
+import type { ScrubPolicy } from "./scrubber.ts";
 import { openSession, useSession } from "./session-calls.ts";
 
 /** One checked request on the node that answers it. */
@@ -48,7 +50,14 @@ type Handler<O extends AdminOperation> = (
   call: AdminCall<O>,
   identity: ClusterIdentity | undefined,
   limits: Limits,
+  scrubber: ScrubControl | undefined,
 ) => void;
+
+/** Reads the disk of this node through. */
+export interface ScrubControl {
+  set(policy: ScrubPolicy): void;
+  status(): ScrubStatus;
+}
 
 const handlers: { readonly [O in AdminOperation]: Handler<O> } = {
   transferLeader: (group, call) => {
@@ -80,6 +89,13 @@ const handlers: { readonly [O in AdminOperation]: Handler<O> } = {
     if (problem !== undefined) return call.fail(new BargeError("bad_request", problem));
     group.compaction = wanted;
     call.answer({ group: group.id, node: group.nodeId, ...wanted });
+  },
+  scrub: (group, call, _, _limits, scrubber) => {
+    if (scrubber === undefined) {
+      return call.fail(new BargeError("bad_request", "This node has no disk to read."));
+    }
+    scrubber.set(call.body);
+    call.answer({ node: group.nodeId, ...scrubber.status() });
   },
   backupOpen: (group, call, identity, limits) => {
     group.openBackup(call.body.backup, call.body.local, call.deadlineMs, {
@@ -233,6 +249,7 @@ function refuseJoin(
 
 export interface AdminOptions {
   readonly identity: ClusterIdentity | undefined;
+  readonly scrubber: ScrubControl | undefined;
   /** Random, so that an answer to a life before a crash is not taken for one to this. */
   readonly firstRequest: number;
   readonly limits: Limits;
@@ -367,7 +384,8 @@ export class Admin {
       answer: (answer) => waiter.answered(answer),
       fail: (error) => waiter.failed(error),
     };
-    handlers[name](group, call, this.#options.identity, this.#options.limits);
+    const { identity, limits, scrubber } = this.#options;
+    handlers[name](group, call, identity, limits, scrubber);
   }
 
   #failWhere(

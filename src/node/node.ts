@@ -3,6 +3,7 @@
  * timers, sockets and files.
  */
 import { randomBytes, randomInt } from "node:crypto";
+import { basename } from "node:path";
 import { fatal, FatalError, onFatalNote } from "../fatal.ts";
 import { defaultLimits, type Limits } from "../limits.ts";
 import { createMachine, KvFiles, staggered, type MachineKind } from "../machine/machines.ts";
@@ -48,6 +49,7 @@ import {
   createCore,
   initialConfiguration,
   joiningGroup,
+  machineAdvice,
   seedCrcOf,
   tokenHashOf,
 } from "./bootstrap.ts";
@@ -56,6 +58,7 @@ import { examiner } from "./examine.ts";
 import { Group } from "./group.ts";
 import { joinCluster, type JoinedCluster, type JoinTarget } from "./join.ts";
 import { hasOtherVoters, Peers, removed } from "./peers.ts";
+import { Scrubber } from "./scrubber.ts";
 import { Shard } from "./shard.ts";
 import { type Incompatibility, tooOld, Versions } from "./versions.ts";
 
@@ -86,6 +89,8 @@ export interface NodeOptions {
   readonly compaction?: { readonly [Bound in keyof CompactionPolicy]: number | undefined };
   /** Less free space than this is little; 0 = never. */
   readonly minFreeBytes?: number | undefined;
+  /** The pace at which the disk is read through; 0 = not at all, undefined = the usual one. */
+  readonly scrubBytesPerSecond?: number | undefined;
   readonly logLevel: string;
   readonly limits?: Limits;
 }
@@ -155,6 +160,8 @@ class Node implements RunningNode, Groups {
   #listener!: Listener;
   #clients!: ClientServer;
   #http!: HttpServer;
+
+  #scrubber!: Scrubber;
 
   readonly #loopGaps = new LoopGapCounts();
   #timer: Timer | undefined;
@@ -329,6 +336,7 @@ class Node implements RunningNode, Groups {
     });
     const nowMs = performance.now();
     this.#tickedMs = nowMs;
+    this.#scrubber = this.#makeScrubber(nowMs);
     this.#shard = new Shard(
       {
         limits: this.#limits,
@@ -341,6 +349,10 @@ class Node implements RunningNode, Groups {
           tokenHash: this.#tokenHash,
           incarnationOf: (id) => this.#peers.incarnationOf(id),
           examine: examiner(this.#clusterId, this.#limits),
+        },
+        scrubber: {
+          set: (policy) => this.#scrubber.set(policy),
+          status: () => this.#scrubber.status(performance.now()),
         },
         wake: () => this.#wake(),
         space: this.#space,
@@ -380,6 +392,39 @@ class Node implements RunningNode, Groups {
       if (!(error instanceof InvariantError)) throw error;
       throw new FatalError("corrupt_data", error.message, { cause: error });
     }
+  }
+
+  #makeScrubber(nowMs: number): Scrubber {
+    const { scrubBytesPerSecond = this.#limits.scrubBytesPerSecond } = this.#options;
+    return new Scrubber(
+      {
+        limits: this.#limits,
+        bytesPerSecond: scrubBytesPerSecond,
+        next: (after) => {
+          const found = this.#disk.segmentAfter(after);
+          if (found === undefined) return undefined;
+          const { number, path, frames } = found;
+          const target = { kind: "log", path, frames } as const;
+          return { name: basename(path), segment: number, target, release: () => {} };
+        },
+        machine: () => {
+          const held = this.#machine.holdFile?.();
+          if (held === undefined) return undefined;
+          const { path, query, release } = held;
+          const target = { kind: "table", path, query } as const;
+          return { name: basename(path), segment: undefined, target, release };
+        },
+        damaged: ({ segment }) => {
+          if (segment === undefined) return machineAdvice;
+          return this.#store.evacuate(segment)
+            ? "what is live in it is copied out of it; what cannot be read there comes from the leader again, where there is one"
+            : "";
+        },
+        logger: this.#logger,
+        random: Math.random,
+      },
+      nowMs,
+    );
   }
 
   #firstReplica(): RecoveredGroup {
@@ -557,6 +602,7 @@ class Node implements RunningNode, Groups {
     this.#loopGaps.ticked(lateMs);
     if (++this.#ticks % connectionTicks === 0) {
       this.#markApplyVersion();
+      this.#scrubber.tick(nowMs);
       this.#transport.checkTimeouts(nowMs);
       this.#listener.checkTimeouts(nowMs);
       this.#lookAtSpace(nowMs);
@@ -643,6 +689,7 @@ class Node implements RunningNode, Groups {
       freeBytes: this.#space.freeBytes,
       health: this.#health(groups),
       groups,
+      scrub: this.#scrubber.status(performance.now()),
       syncs: this.#disk.syncDurations(),
       loopGaps: this.#loopGaps.reading(),
       cpuSeconds: (user + system) / 1e6,
@@ -664,6 +711,7 @@ class Node implements RunningNode, Groups {
     const status = this.status();
     return {
       ...status,
+      scrub: this.#scrubber.status(performance.now()),
       connections: this.#listener.counts.all,
       clientBytes: this.#listener.clientBytes,
       kvOpenFiles: this.#files.openFiles,
@@ -783,6 +831,7 @@ class Node implements RunningNode, Groups {
     this.#clients.close();
     this.#listener?.close();
     this.#transport.close();
+    this.#scrubber.close();
     this.#machine.close();
     this.#files.close();
     this.#store.close();

@@ -23,7 +23,7 @@ import type { SpaceLevel } from "../storage/disk-space.ts";
 import { CorruptBatchError, type GroupWrite, type LogStore } from "../storage/log-store.ts";
 import type { Consistency, PeerMessage } from "../wire/messages.ts";
 import { readSectionHeader, type SectionHeader } from "../wire/section.ts";
-import { Admin, type ClusterIdentity } from "./admin.ts";
+import { Admin, type ClusterIdentity, type ScrubControl } from "./admin.ts";
 import type { Group } from "./group.ts";
 
 export interface ShardOptions {
@@ -37,6 +37,8 @@ export interface ShardOptions {
   readonly space?: Space;
   /** Whom this node takes for members of its cluster; without it no node can join. */
   readonly identity?: ClusterIdentity;
+  /** Without it there is no disk to read through. */
+  readonly scrubber?: ScrubControl;
   /** Asks for a turn soon; may be called any number of times. */
   readonly wake: () => void;
 }
@@ -96,6 +98,7 @@ export class Shard {
     this.#lookAtSpace();
     this.#admin = new Admin({
       identity: options.identity,
+      scrubber: options.scrubber,
       firstRequest: options.firstRequest,
       limits: options.limits,
       transport: options.transport,

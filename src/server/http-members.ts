@@ -13,6 +13,9 @@
  *     POST   /v1/snapshot         {"tailBytes"?}                   this node makes its state durable and cuts its log
  *     GET    /v1/compaction                                        when this node cuts its log
  *     PATCH  /v1/compaction       {"entries"?,"bytes"?,"tailBytes"?}   changes that, until this node starts anew
+ *     GET    /v1/scrub                                     how far this node has read its disk through, and what it found
+ *     POST   /v1/scrub                                     it begins to, at once
+ *     PATCH  /v1/scrub            {"bytesPerSecond"?,"paused"?,"now"?}   changes how, until this node starts anew
  */
 import { BargeError } from "../errors.ts";
 import type { AdminOperation } from "../wire/admin.ts";
@@ -24,6 +27,7 @@ export const membersPath = "/v1/members";
 export const leaderPath = "/v1/transfer-leader";
 export const snapshotPath = "/v1/snapshot";
 export const compactionPath = "/v1/compaction";
+export const scrubPath = "/v1/scrub";
 export const membersBodyBytesMax: number = 64 * 1024;
 
 export interface AdminRoute {
@@ -70,6 +74,17 @@ export function adminRoute(path: string): AdminRoute | undefined {
         operation: "compaction",
         body: method === "PATCH" ? objectOf(body) : {},
       }),
+    };
+  }
+  if (path === scrubPath) {
+    return {
+      methods: "GET, HEAD, PATCH, POST",
+      parameters: [],
+      request: (method, body) => {
+        const given = body === undefined ? {} : objectOf(body);
+        if (method === "PATCH") return { operation: "scrub", body: given };
+        return { operation: "scrub", body: { now: method === "POST" } };
+      },
     };
   }
   if (path === membersPath) {

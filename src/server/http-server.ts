@@ -336,6 +336,6 @@ function noSuchPath(path: string): Response {
   return refusal(
     404,
     "no_such_path",
-    `There is nothing at ${path}; see /v1/kv, /v1/txn, /v1/watch, /v1/members, /v1/transfer-leader, /v1/snapshot, /v1/compaction, /v1/backup and /v1/status.`,
+    `There is nothing at ${path}; see /v1/kv, /v1/txn, /v1/watch, /v1/members, /v1/transfer-leader, /v1/snapshot, /v1/compaction, /v1/scrub, /v1/backup and /v1/status.`,
   );
 }

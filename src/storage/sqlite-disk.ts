@@ -185,6 +185,16 @@ export class SqliteDisk implements Disk {
     this.#inSync = dirty;
   }
 
+  /** For who reads all of them, oldest first: the next one after that number. */
+  segmentAfter(number: number): { number: number; path: string; frames: number } | undefined {
+    const [next] = [...this.#live]
+      .filter((segment) => segment.number > number)
+      .sort((a, b) => a.number - b.number);
+    if (next === undefined) return undefined;
+    const path = segmentPath(this.#directory, next.number, "-wal");
+    return { number: next.number, path, frames: next.frames };
+  }
+
   /** How long the disk took, for the status. */
   syncDurations(): SyncDurations {
     return this.#syncer.durations();

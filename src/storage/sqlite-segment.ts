@@ -21,6 +21,7 @@ export class SqliteSegment implements SegmentFile {
   readonly #meter: WalMeter;
   readonly #insert: Statement<unknown, [number, number, number, Uint8Array]>;
   readonly #one: Statement<{ readonly data: Uint8Array }, [number]>;
+  #count: Statement<{ readonly log: number }, []> | undefined;
   readonly #whole: Statement<RecordRow, []>;
   readonly #heads: Statement<RecordRow, [number]>;
 
@@ -44,6 +45,12 @@ export class SqliteSegment implements SegmentFile {
 
   get bytes(): number {
     return this.#meter.bytes;
+  }
+
+  /** Pages in its write-ahead log that count. */
+  get frames(): number {
+    this.#count ??= this.#database.prepare("PRAGMA wal_checkpoint(NOOP)");
+    return Math.max(0, this.#count.get()?.log ?? 0);
   }
 
   /** What to sync after an append. */

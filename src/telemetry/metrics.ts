@@ -96,6 +96,14 @@ export interface PeerFigures {
   readonly framesDropped: number;
 }
 
+/** Of reading the disk through in the background, since the start of the process. */
+export interface ScrubFigures {
+  readonly passes: number;
+  readonly bytes: number;
+  readonly damages: number;
+  readonly passedSecondsAgo?: number;
+}
+
 /** What a scrape needs of the node; `NodeStatus` of server/groups.ts has most of it. */
 export interface NodeFigures {
   readonly version: string;
@@ -110,6 +118,7 @@ export interface NodeFigures {
   /** kvOpenFilesMax. */
   readonly kvOpenFiles: number;
   readonly loopGaps: LoopGapReading;
+  readonly scrub: ScrubFigures;
   readonly groups: readonly GroupFigures[];
   readonly peers: readonly PeerFigures[];
 }
@@ -204,6 +213,26 @@ const nodeRows: readonly NodeRow[] = [
     name: "barge_kv_open_files",
     help: "Open files of key-value machines.",
     value: (node) => node.kvOpenFiles,
+  },
+  {
+    name: "barge_scrub_bytes",
+    help: "Bytes of the disk that were read in the background to find damage, since the start.",
+    value: (node) => node.scrub.bytes,
+  },
+  {
+    name: "barge_scrub_passes",
+    help: "How often all of it was read, since the start.",
+    value: (node) => node.scrub.passes,
+  },
+  {
+    name: "barge_scrub_damages",
+    help: "Damage that was found so, since the start; the log and the status say where.",
+    value: (node) => node.scrub.damages,
+  },
+  {
+    name: "barge_scrub_age_seconds",
+    help: "Time since all of it was read for the last time; -1 = not since the start.",
+    value: (node) => node.scrub.passedSecondsAgo ?? -1,
   },
   {
     name: "barge_resident_memory_bytes",

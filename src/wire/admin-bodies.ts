@@ -72,6 +72,12 @@ export const adminBodies = {
     bytes: v.optional(whole),
     tailBytes: v.optional(whole),
   }),
+  scrub: v.strictObject({
+    ...common,
+    bytesPerSecond: v.optional(whole),
+    paused: v.optional(v.boolean()),
+    now: v.optional(v.boolean(), false),
+  }),
   backupOpen: v.strictObject({ ...common, backup: whole, local: v.optional(v.boolean(), false) }),
   backupRead: v.strictObject({ ...common, backup: whole, offset: whole }),
   backupClose: v.strictObject({ ...common, backup: whole }),

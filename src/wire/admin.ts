@@ -5,6 +5,7 @@
  * To add one: a row in `adminOperations`; its body in `AdminBodies`, and how that is checked in admin-bodies.ts; its answer in `AdminAnswers`; a
  * handler of the same name in node/admin.ts. Command, HTTP path and SDK then call it by its name, `client.admin(name, body)`.
  */
+import type { ScrubStatus } from "./status.ts";
 
 export interface AdminRow {
   /** Who answers: the leader of the group, or the node that was asked. */
@@ -29,6 +30,8 @@ export const adminOperations = {
   snapshot: { at: "here", changes: false },
   /** When the node that is asked cuts its log by itself; what is given is changed, until the node starts anew. */
   compaction: { at: "here", changes: false },
+  /** How the node that is asked reads its disk through; what is given is changed, until the node starts anew. */
+  scrub: { at: "here", changes: false },
   /**
    * The state of the node that is asked, at one index: first open, then read part by part, in any order, then close. Answered once the state holds all
    * that was acknowledged before; `local`: all that this node has applied.
@@ -79,6 +82,13 @@ export interface AdminBodies {
     entries?: number | undefined;
     bytes?: number | undefined;
     tailBytes?: number | undefined;
+  };
+  scrub: CommonBody & {
+    /** 0 = not at all. */
+    bytesPerSecond?: number | undefined;
+    paused?: boolean | undefined;
+    /** Begin at once; what is under way begins anew. @default false */
+    now?: boolean | undefined;
   };
   backupOpen: CommonBody & {
     /** Drawn by who asks, at random, so that to ask again opens no other. */
@@ -193,6 +203,10 @@ export interface CompactionAnswer {
   readonly tailBytes: number;
 }
 
+export interface ScrubAnswer extends ScrubStatus {
+  readonly node: number;
+}
+
 export interface BackupOpenedAnswer {
   readonly group: number;
   readonly node: number;
@@ -231,6 +245,7 @@ export interface AdminAnswers {
   readonly transferLeader: LeaderAnswer;
   readonly snapshot: SnapshotAnswer;
   readonly compaction: CompactionAnswer;
+  readonly scrub: ScrubAnswer;
   readonly backupOpen: BackupOpenedAnswer;
   readonly backupRead: BackupPartAnswer;
   readonly backupClose: Record<never, never>;

@@ -77,6 +77,23 @@ export interface GroupStatus {
   readonly wounded?: { readonly term: number; readonly index: number };
 }
 
+/** How far the disk of a node was read through in the background, and what was found. */
+export interface ScrubStatus {
+  readonly state: "off" | "paused" | "waiting" | "running";
+  readonly bytesPerSecond: number;
+  /** Since the start of the process. */
+  readonly passes: number;
+  readonly bytes: number;
+  readonly damages: number;
+  /** Of the pass that is under way. */
+  readonly at?: string;
+  readonly passBytes?: number;
+  /** Since the last pass ended. */
+  readonly passedSecondsAgo?: number;
+  /** What the last pass has found, and what to do. */
+  readonly findings: readonly string[];
+}
+
 /** How often the event loop was held for how long: a count of ticks per bound, and one for all that is above the last. */
 export interface LoopGaps {
   readonly boundsMs: readonly number[];
@@ -102,6 +119,8 @@ export interface NodeStatus {
   readonly health:
     "ok" | "low_space" | "no_leader" | "stopping" | "read_only" | "wounded" | "removed";
   readonly groups: readonly GroupStatus[];
+  /** Absent in the answer of an older build. */
+  readonly scrub?: ScrubStatus;
   /** Log syncs since the start, for benchmarks: count, and milliseconds at percentiles. */
   readonly syncs: { readonly count: number; readonly p50Ms: number; readonly p99Ms: number };
   /** Since the start. */

@@ -44,7 +44,8 @@ beforeEach(() => {
   metrics = new Metrics();
   metrics.observe(() => {
     const status = groups.status();
-    const node = { connections: 1, clientBytes: 2, kvOpenFiles: 3, peers: [] };
+    const scrub = { passes: 0, bytes: 0, damages: 0 };
+    const node = { connections: 1, clientBytes: 2, kvOpenFiles: 3, scrub, peers: [] };
     return {
       ...status,
       ...node,

@@ -49,6 +49,7 @@ const node: NodeFigures = {
   clientBytes: 4,
   kvOpenFiles: 5,
   loopGaps: { boundsMs: [5, 20], counts: [90, 8, 2], sumMs: 500 },
+  scrub: { passes: 1, bytes: 2, damages: 3, passedSecondsAgo: 4 },
   groups: [group],
   peers: [{ id: 2, connected: true, sendQueueBytes: 6, framesDropped: 7 }],
 };
