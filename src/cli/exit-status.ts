@@ -62,14 +62,22 @@ export function reportError(error: unknown, { json, writes }: ReportOptions): nu
     }
     return statusOf(error);
   }
-  // Of a data folder: the statuses are those of a daemon.
+  const reason = error instanceof FatalError ? `${error.reason}: ` : "";
+  process.stderr.write(`barge: ${reason}${message}\n`);
+  // Of a data folder or a backup: the statuses are those of a daemon, and 1 where what was checked does not hold.
   if (error instanceof FatalError) {
-    process.stderr.write(`barge: ${error.reason}: ${message}\n`);
+    if (json) printError(error.reason, message);
     return fatalTable[error.reason].status;
   }
-  process.stderr.write(`barge: ${message}\n`);
-  if (error instanceof CheckFailed) return exitStatus.no;
+  if (error instanceof CheckFailed) {
+    if (json) printError("check_failed", message);
+    return exitStatus.no;
+  }
   return error instanceof UsageError ? exitStatus.usage : exitStatus.unreachable;
+}
+
+function printError(code: string, message: string): void {
+  process.stdout.write(`${JSON.stringify({ error: { code, message } })}\n`);
 }
 
 const outcomeWords = {

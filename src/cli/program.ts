@@ -105,7 +105,7 @@ const entries: readonly Entry[] = [
   },
   {
     name: "verify",
-    summary: "check the data folder of a node that does not run",
+    summary: "check the data folder of a node that does not run, or a backup",
     load: async () => (await import("./verify.ts")).verifyCommand(),
   },
   {

@@ -136,7 +136,8 @@ function notes(node: Found, groupId: number): readonly string[] {
   const notes = group === undefined || nodeId === undefined ? [] : notesOn(nodeId, group, sizeText);
   const strangers =
     node.status?.incompatible?.map((each) => `node ${nodeId}: ${each.message}`) ?? [];
-  return [...notes, ...strangers];
+  const findings = node.status?.scrub?.findings.map((found) => `node ${nodeId}: ${found}`) ?? [];
+  return [...notes, ...strangers, ...findings];
 }
 
 /** A learner follows too, but that is not what one wants to know of it. */

@@ -13,6 +13,7 @@ import { InvariantError } from "../raft/invariants.ts";
 import type { Configuration } from "../raft/ready.ts";
 import { type Identity, lockForReading, storedIdentity } from "../storage/data-dir.ts";
 import type { Disk } from "../storage/disk.ts";
+import { type Failure, readFailure } from "../storage/failure-note.ts";
 import type { RecoveredGroup } from "../storage/log-store.ts";
 import { PeerLedger } from "../storage/peer-ledger.ts";
 import { ReadOnlyDisk, segmentName } from "../storage/read-only-disk.ts";
@@ -85,6 +86,8 @@ export interface FolderReport {
     readonly durableTo?: number;
   };
   readonly groups: readonly GroupReport[];
+  /** Why the node ended by itself in its last life, where it did. */
+  readonly lastEnd?: Failure;
   readonly damage: readonly string[];
   /** Files that the next start removes: they are no part of the log or of the state. */
   readonly leftovers: readonly string[];
@@ -161,6 +164,7 @@ class FolderReader {
     const watermark = disk?.readWatermark();
     const durableTo = watermark === undefined ? undefined : readWatermark(watermark)?.seq;
     const segments = log?.segments ?? [];
+    const lastEnd = readFailure(this.#folder);
     return {
       folder: this.#folder,
       whole: this.#damage.length === 0,
@@ -175,6 +179,7 @@ class FolderReader {
         ...(durableTo === undefined ? {} : { durableTo }),
       },
       groups,
+      ...(lastEnd === undefined ? {} : { lastEnd }),
       damage: this.#damage,
       leftovers: this.#leftovers,
       nextStart: this.#nextStart(isNew, groups),

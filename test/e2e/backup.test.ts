@@ -85,10 +85,8 @@ test("a backup of a follower under load starts a new cluster, which grows, and w
     const [gone, ...rest] = old;
     await gone!.terminate();
     const place = { listen: gone!.binary, advertise: gone!.binary, http: gone!.http };
-    const restored = await barge([
-      ...["restore", header.file, "--data-dir", dataDir, "--node-id", "1"],
-      ...["--advertise", place.listen, "--json"],
-    ]);
+    const own = `--node-id=1 --advertise=${place.listen} --json`.split(" ");
+    const restored = await barge(["restore", header.file, "--data-dir", dataDir, ...own]);
     expect(restored).toMatchObject({ status: 0, err: "" });
     const made = JSON.parse(restored.out) as Restored;
     expect(made).toMatchObject({
@@ -146,6 +144,7 @@ test("over HTTP it is the same file; cut off or damaged anywhere it is refused b
 
     const bad = join(cluster.dir, "bad.barge");
     const refused = async (what: RegExp): Promise<void> => {
+      expect((await barge(["verify", bad])).status).not.toBe(0);
       const { status, err } = await restore(bad);
       expect(err).toMatch(what);
       expect(err).toMatch(/Nothing was changed/);
@@ -169,6 +168,10 @@ test("over HTTP it is the same file; cut off or damaged anywhere it is refused b
     writeFileSync(bad, Buffer.concat([bytes, Buffer.from("more")]));
     await refused(/goes on behind its end/);
 
+    expect(await barge(["verify", file])).toMatchObject({
+      status: 0,
+      out: expect.stringMatching(/a backup of cluster [0-9a-f]{32} as of \d+, .* whole\n$/),
+    });
     expect((await restore(file)).status).toBe(0);
     // Never over a folder that has something in it.
     const second = await restore(file);
