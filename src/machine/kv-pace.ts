@@ -3,6 +3,7 @@
  * all that a flush wrote: a commit computes the checksums of all its frames anew once one of them was overwritten, and a checkpoint writes
  * hundreds of megabytes. Synced in one go, they would stand before the log's own syncs in the disk's queue for a tenth of a second.
  */
+import { refuseSyncs } from "../storage/sqlite.ts";
 import { isLatched, SyncError } from "../storage/sync-latch.ts";
 
 export const PaceWord = {
@@ -28,6 +29,10 @@ export class Pace {
     Atomics.notify(words, PaceWord.descriptor);
     try {
       work();
+    } catch (error) {
+      // Or the file would be synced once more, as if that had not failed.
+      refuseSyncs(error);
+      throw error;
     } finally {
       Atomics.store(words, PaceWord.descriptor, 0);
       Atomics.notify(words, PaceWord.descriptor);

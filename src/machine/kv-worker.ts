@@ -6,8 +6,8 @@
 import { parentPort, workerData } from "node:worker_threads";
 import { existsSync } from "node:fs";
 import { setPriority } from "node:os";
-import { isDiskFull, type OwnedDatabase } from "../storage/sqlite.ts";
-import { adoptLatch, fdatasyncFile, isLatched, tripLatch } from "../storage/sync-latch.ts";
+import { isDiskFull, type OwnedDatabase, refuseSyncs } from "../storage/sqlite.ts";
+import { adoptLatch, fdatasyncFile, isLatched } from "../storage/sync-latch.ts";
 import { openKvDatabase, syncNames, walUse } from "./kv-database.ts";
 import type { KvMeta } from "./kv-file.ts";
 import type { KvJob, KvReply, KvWorkerData } from "./kv-jobs.ts";
@@ -50,15 +50,16 @@ function run(job: KvJob): KvReply {
         fdatasyncFile(database.walDescriptor);
       }
       return { kind: "done", walBytes: walBytes() };
+    } catch (error) {
+      refuseSyncs(error);
+      throw error;
     } finally {
       // Rolls back what was not committed.
       database.leave();
     }
   } catch (error) {
-    const diskFull = isDiskFull(error);
-    // A sync failed, or it cannot be told that none did [D9].
-    if (!diskFull) tripLatch();
-    return failed(diskFull, String(error));
+    refuseSyncs(error);
+    return failed(isDiskFull(error), String(error));
   }
 }
 

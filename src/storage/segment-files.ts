@@ -15,7 +15,7 @@ import {
 import { join } from "node:path";
 import { FatalError } from "../fatal.ts";
 import { DiskFullError } from "./disk.ts";
-import { databaseImage, isDiskFull, openDatabase } from "./sqlite.ts";
+import { databaseImage, isDiskFull, openDatabase, refuseSyncs } from "./sqlite.ts";
 import type { OwnedDatabase } from "./sqlite.ts";
 import { fdatasyncFile, fsyncDirectory, fsyncFile } from "./sync-latch.ts";
 
@@ -81,6 +81,7 @@ export function prepareSegment(
     stampSegment(database, number);
     return database;
   } catch (error) {
+    refuseSyncs(error);
     database?.leave();
     if (!isDiskFull(error)) throw error;
     unlinkSegment(directory, number);

@@ -220,6 +220,11 @@ export function readFailed(database: OwnedDatabase, error: unknown): never {
   fatal(isIo ? "sync_failed" : "corrupt_data", `${database.path}: ${describe(error)}`);
 }
 
+/** The first thing to do once SQLite has thrown: a sync may have failed in it, and other threads sync on meanwhile [D9]. */
+export function refuseSyncs(error: unknown): void {
+  if (!isDiskFull(error)) tripLatch();
+}
+
 /** No space for a file, a WAL, or the `-shm` beside it. */
 export function isDiskFull(error: unknown): boolean {
   const code = sqliteCode(error);

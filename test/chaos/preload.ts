@@ -1,9 +1,19 @@
 /** The clocks and disks of daemons under chaos, through preload.c. Needs a C compiler; without one these faults are left out. */
-import { closeSync, openSync, writeSync } from "node:fs";
+import { closeSync, ftruncateSync, openSync, readSync, writeSync } from "node:fs";
 import { join } from "node:path";
 
 const source = join(import.meta.dir, "preload.c");
-const controlBytes = 16;
+const controlBytes = 128;
+/** The two delays; what follows is the library's to change too. */
+const delaysBytes = 16;
+const patternAt = 40;
+const patternBytesMax = 88;
+
+/** What fails next: the call, and the files, as of fnmatch(3). */
+export interface DiskFault {
+  readonly call: "sync" | "write";
+  readonly pattern: string;
+}
 
 /** Compiles the library into `dir`; undefined where that cannot be done here. */
 export function buildPreload(dir: string): string | undefined {
@@ -20,11 +30,12 @@ export function buildPreload(dir: string): string | undefined {
 /** What one daemon takes for the time, and how quick its disk is. */
 export class Surroundings implements Disposable {
   readonly environment: Readonly<Record<string, string>>;
-  readonly #view = new DataView(new ArrayBuffer(controlBytes));
+  readonly #view = new DataView(new ArrayBuffer(delaysBytes));
   readonly #file: number;
 
   constructor(library: string, path: string) {
     this.#file = openSync(path, "w+");
+    ftruncateSync(this.#file, controlBytes);
     this.environment = { LD_PRELOAD: library, CHAOS_CONTROL: path };
     this.#write();
   }
@@ -41,8 +52,35 @@ export class Surroundings implements Disposable {
     this.#write();
   }
 
+  /** The next such call fails with EIO, once. */
+  failNext({ call, pattern }: DiskFault): void {
+    const bytes = Buffer.alloc(controlBytes - delaysBytes);
+    bytes.writeBigInt64LE(call === "sync" ? 1n : 2n, 0);
+    if (bytes.write(pattern, patternAt - delaysBytes) >= patternBytesMax)
+      throw new Error(`the pattern ${pattern} is too long`);
+    // The pattern first: from the number on it is in force.
+    writeSync(this.#file, bytes, 8, bytes.byteLength - 8, delaysBytes + 8);
+    writeSync(this.#file, bytes, 0, 8, delaysBytes);
+  }
+
+  /** Nothing fails any more that has not failed yet. */
+  failNothing(): void {
+    writeSync(this.#file, new Uint8Array(8), 0, 8, delaysBytes);
+  }
+
+  /** How many calls failed, and how many syncs came too late after one that did. */
+  get failures(): { readonly failed: number; readonly after: number } {
+    const bytes = Buffer.alloc(16);
+    readSync(this.#file, bytes, 0, 16, delaysBytes + 8);
+    return { failed: Number(bytes.readBigInt64LE(0)), after: Number(bytes.readBigInt64LE(8)) };
+  }
+
+  forgetFailures(): void {
+    writeSync(this.#file, new Uint8Array(16), 0, 16, delaysBytes + 8);
+  }
+
   #write(): void {
-    writeSync(this.#file, new Uint8Array(this.#view.buffer), 0, controlBytes, 0);
+    writeSync(this.#file, new Uint8Array(this.#view.buffer), 0, delaysBytes, 0);
   }
 
   [Symbol.dispose](): void {
