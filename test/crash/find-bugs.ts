@@ -1,32 +1,52 @@
-/** Which planted bugs crash images find, and how soon: `bun test/crash/find-bugs.ts [NAME…]`. */
-import { crashImages } from "./images.ts";
-import { BuggyTree, storageBugs, type StorageBugName } from "./storage-bugs.ts";
+/**
+ * Searches afresh for the seeds with which crash images find each planted bug, and records them: `bun test/crash/find-bugs.ts [NAME…]`. Of a few seeds
+ * the quickest is taken. Fails where a bug survives.
+ */
+import { join } from "node:path";
+import { findBug } from "./buggy-tree.ts";
+import { isStorageBugName, storageBugs } from "./storage-bugs.ts";
 
-const asked = process.argv.slice(2) as StorageBugName[];
+const seedsMax = 5;
+/** Quick enough: no other seed is tried. */
+const secondsEnough = 3;
+const recordPath = join(import.meta.dir, "storage-bugs.json");
+
+interface BugRecord {
+  readonly seed: number;
+  readonly found: string;
+}
+
+const asked = process.argv.slice(2);
+for (const name of asked) if (!isStorageBugName(name)) throw new Error(`no planted bug ${name}`);
+const file = Bun.file(recordPath);
+const known: Record<string, BugRecord> = (await file.exists()) ? await file.json() : {};
+const records: Record<string, BugRecord> = {};
 let survivors = 0;
-for (const name of asked.length > 0 ? asked : (Object.keys(storageBugs) as StorageBugName[])) {
-  using tree = new BuggyTree(storageBugs[name]);
-  const beganMs = performance.now();
-  let found = "";
-  let seed = 1;
-  for (; seed <= 4 && found === ""; seed++) {
-    try {
-      const report = await crashImages({
-        seed,
-        images: 300,
-        rotEach: 12,
-        source: tree.path,
-        first: true,
-      });
-      found = report.findings[0] ?? "";
-    } catch (error) {
-      found = String(error);
-    }
+for (const name of Object.keys(storageBugs)) {
+  if (!isStorageBugName(name)) continue;
+  const before = known[name];
+  if (asked.length > 0 && !asked.includes(name)) {
+    if (before !== undefined) records[name] = before;
+    continue;
   }
-  if (found === "") survivors++;
-  const seconds = ((performance.now() - beganMs) / 1_000).toFixed(1);
+  let best = Infinity;
+  for (let seed = 1; seed <= seedsMax && best > secondsEnough; seed++) {
+    const beganMs = performance.now();
+    const found = await findBug(name, seed);
+    const seconds = (performance.now() - beganMs) / 1_000;
+    if (found === undefined || seconds >= best) continue;
+    best = seconds;
+    // One line, without the names of folders that are gone.
+    const line = found.replaceAll(/\s+/g, " ").replaceAll(/\/(?:dev\/shm|tmp)\/\S*/g, "…");
+    records[name] = { seed, found: line.slice(0, 160) };
+  }
+  if (best === Infinity) survivors++;
+  const record = records[name];
   console.log(
-    `${name}: ${found === "" ? "SURVIVES" : `seed ${seed - 1}`} in ${seconds} s: ${found.slice(0, 250)}`,
+    record === undefined
+      ? `${name} survives ${seedsMax} seeds`
+      : `${name}: seed ${record.seed}, ${best.toFixed(1)} s: ${record.found}`,
   );
 }
+await Bun.write(recordPath, `${JSON.stringify(records, undefined, 2)}\n`);
 process.exit(survivors === 0 ? 0 : 1);

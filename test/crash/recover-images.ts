@@ -87,6 +87,10 @@ function differs(node: StorageNode, state: string, expected: Expectation): strin
   if (appliedIndex < start.index) {
     return `the log begins after ${start.index}, the machine ends at ${appliedIndex}`;
   }
+  const end = recovered?.batches.at(-1);
+  if (appliedIndex > (end === undefined ? start.index : end.firstIndex + end.count - 1)) {
+    return `the machine is at ${appliedIndex}, ahead of its log`;
+  }
   const hashes = new Map(expected.hashes);
   const results = new Results();
   const expectHash = (): string | undefined => {

@@ -2,21 +2,11 @@
  * Bugs that crash images must find: each leaves out, or does too early, one thing that keeps data over a power cut. Planted in a copy of src/, since
  * most lie in the Workers' files too. The text to change must be there exactly once.
  */
-import {
-  cpSync,
-  mkdirSync,
-  mkdtempSync,
-  readFileSync,
-  rmSync,
-  symlinkSync,
-  writeFileSync,
-} from "node:fs";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
-
 export interface StorageBug {
   readonly what: string;
   readonly changes: readonly Change[];
+  /** The test that finds it, where crash images do not. */
+  readonly foundBy?: string;
 }
 
 interface Change {
@@ -245,51 +235,80 @@ export const storageBugs = {
     ],
   },
   snapshotOverLiveFile: {
-    what: "a received snapshot is renamed over the machine's live file, beside whose old write-ahead log it comes to lie",
+    what: "a snapshot is received under the name of the file that is live",
     changes: [
       {
         file: "machine/sqlite-kv-folder.ts",
-        from: '    const number = generation === 0 ? "" : `-${generation}`;',
-        to: '    const [live, next] = [join(this.#directory, `${this.#name}.db`), join(this.#directory, `${this.#name}-${generation}.db`)];\n    if (generation > 0 && this.#opened.has(generation)) renameSync(next, live);\n    const number = generation === 0 || this.#opened.has(generation) ? "" : `-${generation}`;',
+        from: "    const generation = ++this.#generation;\n",
+        to: "    const generation = 1;\n",
+      },
+      { file: snapshotWorker, from: '"wx+"', to: '"w+"' },
+      {
+        file: logStore,
+        from: "      restore.machineGeneration > log.machineGeneration,\n",
+        to: "      restore.machineGeneration >= log.machineGeneration,\n",
       },
     ],
+  },
+  newSegmentNotListed: {
+    what: "the directory is not synced after a segment was made; SQLite does so as well, at the first write",
+    changes: [
+      {
+        file: segmentFiles,
+        from: "    closeSync(descriptor);\n  }\n  fsyncDirectory(directory);\n}\n\n/**\n * Overwriting",
+        to: "    closeSync(descriptor);\n  }\n}\n\n/**\n * Overwriting",
+      },
+    ],
+    foundBy: "test/storage/segments.test.ts",
+  },
+  recycledSegmentNotListed: {
+    what: "the directory is not synced after a write-ahead log was renamed for its new segment; SQLite does so as well",
+    changes: [
+      {
+        file: segmentFiles,
+        from: '  renameSync(retiredWal, segmentPath(directory, number, "-wal"));\n  fsyncDirectory(directory);',
+        to: '  renameSync(retiredWal, segmentPath(directory, number, "-wal"));',
+      },
+    ],
+    foundBy: "test/storage/segments.test.ts",
+  },
+  zeroedHeaderNotSynced: {
+    what: "a write-ahead log is renamed before its zeroed header is durable; the stamp tells the old from the new",
+    changes: [
+      {
+        file: segmentFiles,
+        from: "walHeaderBytes, 0);\n    fdatasyncFile(descriptor);",
+        to: "walHeaderBytes, 0);",
+      },
+    ],
+    foundBy: "test/storage/segments.test.ts",
+  },
+  failedSyncRetried: {
+    what: "a sync that failed is tried once more, and its success believed",
+    changes: [
+      {
+        file: "storage/sync-latch.ts",
+        from: "    fdatasyncSync(descriptor);\n  } catch (error) {\n",
+        to: "    fdatasyncSync(descriptor);\n  } catch (error) {\n    try {\n      return fdatasyncSync(descriptor);\n    } catch {}\n",
+      },
+    ],
+    foundBy: "test/storage/file-syncer.test.ts",
+  },
+  exitSyncs: {
+    what: "the process ends without leaving its databases first, so that the exit checkpoints and syncs them",
+    changes: [
+      {
+        file: "storage/sqlite.ts",
+        from: "      closeAll();\n    } catch {",
+        to: "    } catch {",
+      },
+    ],
+    foundBy: "test/storage/sqlite.test.ts",
   },
 } as const satisfies Record<string, StorageBug>;
 
 export type StorageBugName = keyof typeof storageBugs;
 
-const root = join(import.meta.dir, "../..");
-
-/** A copy of the code in which the bug is; removed when disposed of. */
-export class BuggyTree implements Disposable {
-  readonly path: string;
-
-  constructor(bug: StorageBug) {
-    this.path = mkdtempSync(join(tmpdir(), "barge-bug-"));
-    cpSync(join(root, "src"), join(this.path, "src"), { recursive: true });
-    for (const folder of ["crash", "sim", "machine"]) {
-      mkdirSync(join(this.path, "test"), { recursive: true });
-      cpSync(join(root, "test", folder), join(this.path, "test", folder), { recursive: true });
-    }
-    for (const file of ["package.json", "tsconfig.json"]) {
-      cpSync(join(root, file), join(this.path, file));
-    }
-    symlinkSync(join(root, "node_modules"), join(this.path, "node_modules"));
-    for (const { file, from, to } of bug.changes) {
-      const path = join(this.path, "src", file);
-      const text = readFileSync(path, "utf8");
-      const times = text.split(from).length - 1;
-      if (times !== 1) {
-        throw new Error(`the text to change is ${times} times in src/${file}: ${from}`);
-      }
-      writeFileSync(
-        path,
-        text.replace(from, () => to),
-      );
-    }
-  }
-
-  [Symbol.dispose](): void {
-    rmSync(this.path, { recursive: true, force: true });
-  }
+export function isStorageBugName(name: string): name is StorageBugName {
+  return Object.hasOwn(storageBugs, name);
 }

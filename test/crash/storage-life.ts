@@ -35,6 +35,9 @@ import {
 } from "./storage-node.ts";
 
 const chunkBytes = 16_384;
+const flushMsMax = 10;
+/** How long the log's pointer to a snapshot may be without a sync. */
+const pointerMsMax = 5;
 const configuration = encodeConfiguration({
   voters: [nodeId],
   outgoing: [],
@@ -170,9 +173,8 @@ async function synced(): Promise<void> {
   }
 }
 
-function apply(): void {
-  // A leader can commit by what the others have, ahead of its own disk.
-  const until = random.chance(0.3) ? Infinity : syncedIndex;
+/** A leader can commit by what the others have, ahead of its own disk. */
+function apply(until = random.chance(0.3) ? Infinity : syncedIndex): void {
   const ends = batches.map(lastIndexOf).filter((index) => index > commit && index <= until);
   if (ends.length > 0) commit = random.pick(ends);
   applyOn(machine, batches, commit);
@@ -305,6 +307,8 @@ async function install(): Promise<void> {
     number: stateNumber,
   });
   machine.recoverFromSnapshot(incoming);
+  const syncAtMs = performance.now() + random.pick([0, pointerMsMax]);
+  await workUntil(machine, () => performance.now() > syncAtMs);
   await synced();
   syncedIndex = start.index;
   machine.snapshotDurable();
@@ -341,12 +345,16 @@ for (let step = 0; step < Number(stepsText); step++) {
       apply();
       break;
     case 3:
+      if (random.chance(0.4)) {
+        append();
+        apply(Infinity);
+      }
       machine.flush();
       if (random.chance(0.5)) {
-        await workUntil(
-          machine,
-          () => machine.durableIndex >= machine.appliedIndex || machine.appliedIndex > syncedIndex,
-        );
+        // Where the log is not as far yet, it gets no further.
+        const giveUpMs = performance.now() + flushMsMax;
+        const isOver = (): boolean => machine.durableIndex >= machine.appliedIndex;
+        await workUntil(machine, () => isOver() || performance.now() > giveUpMs);
       }
       break;
     case 4:

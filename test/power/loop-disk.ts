@@ -59,7 +59,8 @@ export class LoopDisks implements Disposable {
 export class LoopDisk {
   /** Where it is mounted. */
   readonly path: string;
-  readonly #image: string;
+  #image: string;
+  #copies = 0;
 
   constructor(kind: FileSystemKind, path: string) {
     this.path = path;
@@ -89,6 +90,26 @@ export class LoopDisk {
   bringBack(): void {
     run("umount", this.path);
     this.#mount();
+    if (this.#isAlive()) return;
+    // Another mount namespace has it still, as it was when the power went: then what the disk holds goes on as another disk.
+    run("umount", this.path);
+    const copy = `${this.path}-${++this.#copies}.img`;
+    run("cp", "--sparse=always", this.#image, copy);
+    rmSync(this.#image);
+    this.#image = copy;
+    this.#mount();
+    if (!this.#isAlive()) throw new Error(`${this.path} does not come back`);
+  }
+
+  #isAlive(): boolean {
+    const probe = join(this.path, "probe");
+    try {
+      writeFileSync(probe, "");
+      rmSync(probe);
+      return true;
+    } catch {
+      return false;
+    }
   }
 
   end(): void {
