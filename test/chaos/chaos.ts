@@ -14,6 +14,7 @@ import {
   thisBuild,
   until,
 } from "../e2e/cluster.ts";
+import { NodeDisk } from "../e2e/mount.ts";
 import { Random } from "../sim/random.ts";
 import { HttpSource, SdkSource } from "./change-sources.ts";
 import { ChaosClient, type ClientKind, type Counts, type Shared } from "./clients.ts";
@@ -25,6 +26,7 @@ import {
   faults,
   type Healing,
   isPossible,
+  minFreeBytes,
   type World,
 } from "./faults.ts";
 import { type FaultFigures, Gaps } from "./gaps.ts";
@@ -46,6 +48,8 @@ export interface ChaosOptions {
   /** Mean time between two calls of a client. */
   readonly pauseMs: number;
   readonly network?: (random: Random) => Network;
+  /** Each node has a small disk of its own, in memory, where such can be mounted: it can run full. */
+  readonly smallDisks?: boolean;
   /** What the nodes run. */
   readonly build?: Build;
   /** For people, as it goes. */
@@ -89,7 +93,13 @@ const pollMs = 20;
 const watchMs = 200;
 
 /** Cuts the log often, so that who was away needs a snapshot. */
-const flags = ["--compact-entries=3000", "--compact-tail-bytes=65536", "--log-level=info"];
+const flags = [
+  "--compact-entries=3000",
+  "--compact-tail-bytes=65536",
+  "--log-level=info",
+  `--min-free-bytes=${minFreeBytes}`,
+];
+const smallDiskSize = "384m";
 
 export async function runChaos(options: ChaosOptions): Promise<ChaosReport> {
   const { seed, nodes, say } = options;
@@ -99,6 +109,14 @@ export async function runChaos(options: ChaosOptions): Promise<ChaosReport> {
   );
   const library = buildPreload(folder.path);
   const surroundings = new Map<number, Surroundings>();
+  const disks = new Map<number, NodeDisk>();
+  using mounts = new DisposableStack();
+  const dataDir = (id: number): string | undefined => {
+    if (options.smallDisks !== true) return undefined;
+    const disk = NodeDisk.make(join(folder.path, `disk${id}`), smallDiskSize);
+    if (disk !== undefined) disks.set(id, mounts.use(disk));
+    return disk?.folder;
+  };
   const place = (id: number): NodePlace => {
     const here = network.place(id);
     if (library === undefined) return here;
@@ -109,10 +127,11 @@ export async function runChaos(options: ChaosOptions): Promise<ChaosReport> {
   await using cluster = new TestCluster({
     nodes,
     flags,
+    dataDir,
     place,
     build: options.build ?? thisBuild,
   });
-  const world: World = { cluster, network, random: new Random(seed, 1), surroundings };
+  const world: World = { cluster, network, random: new Random(seed, 1), surroundings, disks };
   await using run = new ChaosRun(options, world);
   try {
     await cluster.start();

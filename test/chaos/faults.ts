@@ -14,7 +14,12 @@ import {
   type LinkFault,
   type Network,
 } from "./network.ts";
-import type { Surroundings } from "./preload.ts";
+import { fatalTable } from "../../src/fatal.ts";
+import type { NodeDisk } from "../e2e/mount.ts";
+import type { DiskFault, Surroundings } from "./preload.ts";
+
+/** Of all nodes: what is little space. */
+export const minFreeBytes = 33_554_432;
 
 /** What faults are done to. */
 export interface World {
@@ -23,6 +28,8 @@ export interface World {
   readonly random: Random;
   /** Clocks and disks of the nodes, where they can be reached. */
   readonly surroundings: ReadonlyMap<number, Surroundings>;
+  /** Small ones, where the run has them. */
+  readonly disks: ReadonlyMap<number, NodeDisk>;
 }
 
 export interface Healing {
@@ -33,7 +40,7 @@ export interface Healing {
 export interface Fault {
   readonly what: string;
   /** What must be there to bring it on. */
-  readonly needs?: "delay" | "reset" | "surroundings";
+  readonly needs?: "delay" | "reset" | "surroundings" | "disks";
   /** Until it is healed; by default some seconds. */
   readonly holdMsMax?: number;
   begin(world: World): Promise<Healing> | Healing;
@@ -43,6 +50,8 @@ const flapMsMax = 700;
 const adminTimeoutMs = 3_000;
 const membersMsMax = 40_000;
 const slowSyncMsMax = 120;
+const stalledSyncMsMin = 500;
+const stalledSyncMsMax = 5_000;
 const clockJumpMsMax = 7 * 24 * 3_600_000;
 
 export const faults = {
@@ -174,6 +183,26 @@ export const faults = {
         (each) => (each.syncDelayMs = 0),
       ),
   },
+  "stalled disk": {
+    what: "each sync of one node, or of all, takes 0.5 to 5 s longer",
+    needs: "surroundings",
+    begin: (world) =>
+      surround(
+        world,
+        (each) => (each.syncDelayMs = world.random.between(stalledSyncMsMin, stalledSyncMsMax)),
+        (each) => (each.syncDelayMs = 0),
+      ),
+  },
+  "failing disk": {
+    what: "a sync or a write of one node fails: it ends by itself, and is started again",
+    needs: "surroundings",
+    begin: failDisk,
+  },
+  "full disk": {
+    what: "the disk of one node, or of all, has little space or none",
+    needs: "disks",
+    begin: fillDisks,
+  },
   "clock jumps": {
     what: "the wall clock of one node, or of all, jumps by up to a week, again and again",
     needs: "surroundings",
@@ -225,9 +254,10 @@ export type FaultKind = keyof typeof faults;
 export const faultKinds = Object.keys(faults) as FaultKind[];
 
 /** Whether it can be brought on here. */
-export function isPossible(kind: FaultKind, { network, surroundings }: World): boolean {
+export function isPossible(kind: FaultKind, { network, surroundings, disks }: World): boolean {
   const { needs }: Fault = faults[kind];
   if (needs === undefined) return true;
+  if (needs === "disks") return disks.size > 0;
   return needs === "surroundings" ? surroundings.size > 0 : network.can[needs];
 }
 
@@ -347,6 +377,59 @@ function surround(
   return {
     heal: () => {
       for (const each of some) mend(each);
+    },
+  };
+}
+
+const diskFaults: readonly DiskFault[] = [
+  { call: "sync", pattern: "*/segments/*-wal" },
+  { call: "write", pattern: "*/segments/*-wal" },
+  { call: "sync", pattern: "*/segments" },
+  { call: "sync", pattern: "*/watermark" },
+  { call: "sync", pattern: "*/machine/0/kv*.db*" },
+  { call: "write", pattern: "*/machine/0/kv*.db*" },
+];
+
+/** What does not come to be used fails nothing. */
+async function failDisk(world: World): Promise<Healing> {
+  const { random, surroundings, cluster } = world;
+  const node = random.chance(0.5) ? await leaderOf(world) : anyNode(world);
+  const own = surroundings.get(node.id);
+  if (own === undefined || !node.running) return { heal: () => undefined };
+  node.mayEnd = true;
+  const ended = node.ended();
+  own.failNext(random.pick(diskFaults));
+  return {
+    heal: async () => {
+      own.failNothing();
+      const { failed, after } = own.failures;
+      if (failed === 0) {
+        if (node.running) node.mayEnd = false;
+        return;
+      }
+      own.forgetFailures();
+      if (after > 0) throw new Error(`node ${node.id} syncs after its disk has failed`);
+      // Another fault may have killed or stopped it first.
+      if (!node.paused) {
+        const { status, signal } = await ended;
+        if (status !== fatalTable.sync_failed.status && signal === null)
+          throw new Error(`node ${node.id} ended with ${status} as its disk failed`);
+      }
+      if (cluster.nodes.includes(node)) node.start();
+    },
+  };
+}
+
+function fillDisks({ disks, random, cluster }: World): Healing {
+  const all = cluster.nodes.map(({ id }) => disks.get(id)).filter((disk) => disk !== undefined);
+  const some = random.chance(0.3) ? all : [random.pick(all)];
+  for (const disk of some) {
+    disk.leave(minFreeBytes / random.between(2, 8));
+    if (random.chance(0.5)) disk.fill();
+  }
+  return {
+    heal: () => {
+      for (const disk of some) disk.free();
     },
   };
 }

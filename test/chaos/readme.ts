@@ -4,7 +4,12 @@ import { type Fault, faults } from "./faults.ts";
 
 export const readmePath: string = join(import.meta.dir, "README.md");
 
-const where = { delay: "proxy", reset: "proxy", surroundings: "with a C compiler" } as const;
+const where = {
+  delay: "proxy",
+  reset: "proxy",
+  surroundings: "with a C compiler",
+  disks: "with small disks",
+} as const;
 
 export function renderReadme(): string {
   const rows = Object.entries<Fault>(faults).map(
@@ -21,10 +26,11 @@ while the run goes on: nothing may contradict what Barge promises.
     bun test/chaos/run.ts --minutes 40 --nodes 5          a line per fault, a report at the end; 1 where a promise was broken
     bun test/chaos/run.ts --network namespaces            the kernel's network, as root: packets are really lost
     bun test/chaos/run.ts --kinds "kill all,loss" --pairs 0
+    bun test/chaos/run.ts --small-disks                   as root: each node has a small disk, in memory, which can run full
     bun test/chaos/run.ts --minutes 40 --evidence         append what it showed to test/evidence.jsonl
     bun test/chaos/soak.ts --minutes 30                   no faults: memory, open files, sessions stay flat
 
-CI runs a sample (\`chaos.test.ts\`). A seed fixes which faults come, to whom and for how long, not what threads and disks make of it: the history of an epoch that breaks
+CI runs a sample (\`chaos.test.ts\`, \`disk-faults.test.ts\`). A seed fixes which faults come, to whom and for how long, not what threads and disks make of it: the history of an epoch that breaks
 a promise is kept, with what every daemon said last.
 
 ## Clients
@@ -40,7 +46,7 @@ appended by compare-and-set; pairs of keys that only transactions write; ranges 
 - Of what watchers were told: in order, nothing twice, nothing missing that was acknowledged or read, nothing that nobody did. So also: each command
   applied once, at the index that was acknowledged. A watcher that came too late is told so; such gaps are counted.
 - A client with a session or request ids never hears that an outcome is unknown before its own deadline.
-- Daemons end only when they are told to. Healed of all faults they serve again within a minute, and at the end all have equal state.
+- Daemons end only when they are told to, or their disk fails, and then have synced nothing since. Healed of all faults they serve again within a minute, and at the end all have equal state.
 
 \`checker/porcupine/compare.ts\` judges the same histories, and bent ones, with Porcupine too.
 
@@ -52,7 +58,7 @@ ${rows.join("\n")}
 
 The proxy keeps the bytes of one connection in order, as TCP does: what a cut held back arrives after it, what is lost comes late, and connections overtake
 each other. In namespaces a cut link is a wrong hardware address: nobody is told, and the kernel sends again. Clocks and disks are bent by a small library
-that is loaded first into each daemon (\`preload.c\`); the monotonic clock stays true.
+that is loaded first into each daemon (\`preload.c\`): syncs are slow or fail, as do writes of SQLite; the monotonic clock stays true.
 `;
 }
 

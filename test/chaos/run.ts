@@ -30,6 +30,8 @@ const { values } = parseArgs({
     network: { type: "string", default: "proxy" },
     kinds: { type: "string", default: "" },
     pairs: { type: "string", default: "0.35" },
+    /** Small disks in memory, which can run full. */
+    "small-disks": { type: "boolean", default: false },
     "pause-ms": { type: "string", default: "10" },
     /** What the clients that watch have to say. */
     verbose: { type: "boolean", default: false },
@@ -58,6 +60,7 @@ const options: ChaosOptions = {
   pairs: Number(values.pairs),
   pauseMs: Number(values["pause-ms"]),
   historyDir: values.histories,
+  smallDisks: values["small-disks"],
   network: (random) => (isProxy ? new FaultProxy(random) : new Namespaces()),
   say,
   ...(values.bug === undefined ? {} : { build: await buggyBuild(values.bug) }),

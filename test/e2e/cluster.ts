@@ -327,6 +327,11 @@ export class TestNode {
     return this.#ended(child);
   }
 
+  /** Whether an end of this life is no news. */
+  set mayEnd(may: boolean) {
+    this.#endAsked = may;
+  }
+
   /** Waits for it to end by itself. */
   async ended(): Promise<Ended> {
     const child = this.#child;

@@ -10,44 +10,15 @@ import { BargeError } from "../../src/errors.ts";
 import { fatalTable } from "../../src/fatal.ts";
 import { type TestCluster, type TestNode, until, withCluster } from "./cluster.ts";
 import { HttpDoor } from "./doors.ts";
-import { fillWith, leaveFree, type Mount, mounted } from "./mount.ts";
+import { NodeDisk } from "./mount.ts";
 import { Workload } from "./workload.ts";
 
 const testMsMax = 90_000;
 const valueBytes = 8_192;
 const MiB = 1_048_576;
-const diskSize = "size=192m";
+const diskSize = "192m";
 const minFreeBytes = 32 * MiB;
 const flags = [`--min-free-bytes=${minFreeBytes}`];
-
-/** A file system of its own for one node. */
-class NodeDisk {
-  readonly folder: string;
-  readonly #mount: Mount;
-
-  constructor(mount: Mount) {
-    this.#mount = mount;
-    this.folder = join(mount.path, "node");
-  }
-
-  /** Somebody else uses it, up to so much. */
-  leave(bytes: number): void {
-    this.free();
-    leaveFree(this.#mount.path, this.#other("most"), bytes);
-  }
-
-  fill(): void {
-    fillWith(this.#other("rest"));
-  }
-
-  free(): void {
-    for (const name of ["most", "rest"]) rmSync(this.#other(name), { force: true });
-  }
-
-  #other(name: string): string {
-    return join(this.#mount.path, name);
-  }
-}
 
 /** Runs `body` on a cluster whose first nodes have such disks. */
 async function onSmallDisks(
@@ -59,9 +30,9 @@ async function onSmallDisks(
   mounts.defer(() => rmSync(dir, { recursive: true, force: true }));
   const disks: NodeDisk[] = [];
   for (let id = 1; id <= count; id++) {
-    const mount = mounted(join(dir, `disk${id}`), diskSize);
-    if (mount === undefined) return;
-    disks.push(new NodeDisk(mounts.use(mount)));
+    const disk = NodeDisk.make(join(dir, `disk${id}`), diskSize);
+    if (disk === undefined) return;
+    disks.push(mounts.use(disk));
   }
   await withCluster({ flags, dataDir: (id) => disks[id - 1]?.folder }, (cluster) =>
     body(cluster, disks),

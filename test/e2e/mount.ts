@@ -1,5 +1,6 @@
 /** A small file system of its own for a test, where this process may mount one; else the reason is printed and the caller skips. */
 import { appendFileSync, mkdirSync, rmSync, statfsSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
 
 export interface Mount extends Disposable {
   readonly path: string;
@@ -28,15 +29,54 @@ export function mounted(path: string, options: string): Mount | undefined {
 }
 
 /** Bytes that are left of the file system. */
-export function freeBytesOf(path: string): number {
+function freeBytesOf(path: string): number {
   const { bavail, bsize } = statfsSync(path);
   return bavail * bsize;
 }
 
 /** Makes one file as large as leaves so much. */
-export function leaveFree(mount: string, file: string, bytes: number): void {
+function leaveFree(mount: string, file: string, bytes: number): void {
   rmSync(file, { force: true });
   writeFileSync(file, new Uint8Array(Math.max(0, freeBytesOf(mount) - bytes)));
+}
+
+/** A small file system of its own for one node, which somebody else uses too. */
+export class NodeDisk implements Disposable {
+  readonly folder: string;
+  readonly #mount: Mount;
+
+  private constructor(mount: Mount) {
+    this.#mount = mount;
+    this.folder = join(mount.path, "node");
+  }
+
+  /** `size`: like `192m`. Undefined where none can be had. */
+  static make(path: string, size: string): NodeDisk | undefined {
+    const mount = mounted(path, `size=${size}`);
+    return mount === undefined ? undefined : new NodeDisk(mount);
+  }
+
+  /** Somebody else uses it, up to so much. */
+  leave(bytes: number): void {
+    this.free();
+    leaveFree(this.#mount.path, this.#other("most"), bytes);
+  }
+
+  fill(): void {
+    fillWith(this.#other("rest"));
+  }
+
+  free(): void {
+    for (const name of ["most", "rest"]) rmSync(this.#other(name), { force: true });
+  }
+
+  #other(name: string): string {
+    return join(this.#mount.path, name);
+  }
+
+  [Symbol.dispose](): void {
+    this.#mount[Symbol.dispose]();
+  }
 }
 
 /** Takes all that is left of the file system into one file. */
