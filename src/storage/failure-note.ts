@@ -14,7 +14,6 @@ export interface Failure {
 }
 
 const noteBytes = 4_096;
-const messageMax = 2_048;
 const name = "failure.json";
 
 export class FailureNote {
@@ -36,12 +35,12 @@ export class FailureNote {
   }
 
   write(reason: string, message: string): void {
-    const failure: Failure = {
-      at: new Date().toISOString(),
-      reason,
-      message: message.slice(0, messageMax),
-    };
-    this.#fill(JSON.stringify(failure));
+    const at = new Date().toISOString();
+    const textOf = (length: number): string =>
+      JSON.stringify({ at, reason, message: message.slice(0, length) } satisfies Failure);
+    let length = message.length;
+    while (Buffer.byteLength(textOf(length)) > noteBytes) length >>>= 1;
+    this.#fill(textOf(length));
   }
 
   /** It has been told. */

@@ -205,4 +205,30 @@ describe("on its own", () => {
     for (const nowMs of [1, 2, 3]) scene.handOver.loopStalled(500, nowMs);
     expect(scene.begun).toEqual([]);
   });
+
+  test("with little space the members are asked in turn, then nobody for a while", () => {
+    const scene = new Scene();
+    for (const id of [2, 3]) scene.cluster.node(id).raft.isReluctant = true;
+    const reason = "its disk has little space";
+    let nowMs = 0;
+    const until = (count: number): void => {
+      while (scene.begun.length < count && nowMs < 60_000) {
+        nowMs += 100;
+        scene.handOver.lacksSpace(nowMs);
+        scene.cluster.settle();
+        scene.cluster.tick(limits.electionTicksMin);
+        scene.handOver.tick(nowMs);
+      }
+    };
+    until(2);
+    expect(scene.begun.toSorted()).toEqual([`2: ${reason}`, `3: ${reason}`]);
+    const asked = nowMs;
+    until(3);
+    expect(nowMs - asked).toBeGreaterThanOrEqual(limits.stallWindowMs);
+    // Now there is one that has more space.
+    scene.cluster.node(3).raft.isReluctant = false;
+    until(4);
+    scene.settle(nowMs);
+    expect(scene.cluster.leader?.id).toBe(3);
+  });
 });
