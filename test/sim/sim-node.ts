@@ -79,6 +79,7 @@ export class SimNode implements NetworkNode, ClientNode {
   door: Shard | undefined;
   readonly #options: SimNodeOptions;
   #group: Group | undefined;
+  #store: LogStore | undefined;
   /** Its log is read, and the sync that makes it count is under way. */
   #booting = false;
   #turnDue = false;
@@ -108,6 +109,14 @@ export class SimNode implements NetworkNode, ClientNode {
 
   get group(): Group | undefined {
     return this.#group;
+  }
+
+  /** One of the segments of its log is damaged; false where it does not run. */
+  evacuate(which: number): boolean {
+    if (this.#group === undefined || this.paused) return false;
+    const { segments } = this.#options.storage.disk;
+    const segment = segments[Math.floor(which * segments.length)];
+    return segment !== undefined && this.#store!.evacuate(segment.number);
   }
 
   get clockRate(): number {
@@ -213,6 +222,7 @@ export class SimNode implements NetworkNode, ClientNode {
     const { id, life } = this;
     const { limits, random, invariants } = this.#options;
     const network = this.#options.network();
+    this.#store = store;
     const machine = new ObservedMachine(kv, id, invariants, this.#options.tally);
     const appliedIndex = machine.open();
     if (machine.applyVersion > this.applyVersionMax) throw new BuildTooOld();

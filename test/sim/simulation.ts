@@ -19,6 +19,7 @@ import { drawSessions, sessionLimits } from "./session-clients.ts";
 import { SimNetwork } from "./sim-network.ts";
 import { SimNode } from "./sim-node.ts";
 import { Storage } from "./storage.ts";
+import { Evacuations } from "./evacuations.ts";
 import { Upgrades } from "./upgrades.ts";
 import { drawSwarm, type Kind, type Swarm } from "./swarm.ts";
 import { emptyTally, type Tally } from "./tally.ts";
@@ -65,6 +66,8 @@ const limitStream = 1_002;
 const sessionStream = 1_003;
 const versionStream = 1_005;
 const sessionLimitStream = 1_004;
+/** No seed that is recorded as finding a planted bug has them by it. */
+const evacuationStream = 1_009;
 /** Events of the recovery that no cluster needs: it would go on for ever. */
 const recoveryEventsMax = 200_000;
 /** Share of runs that go on in peace, to see that the leader stays. */
@@ -88,6 +91,7 @@ class Simulation {
   readonly #nemesis: Nemesis;
   readonly #memberChanges: MemberChanges;
   readonly #upgrades: Upgrades;
+  readonly #evacuations: Evacuations;
   #events = 0;
   /** Elections that were won so far. */
   #leaders = 0;
@@ -197,6 +201,13 @@ class Simulation {
       without: without.includes("versions"),
       restart: (node) => this.#nemesis.restart(node),
     });
+    this.#evacuations = new Evacuations({
+      random: new Random(seed, evacuationStream),
+      scheduler,
+      nodes: this.#nodes,
+      without: without.includes("evacuations"),
+      tally,
+    });
     this.#memberChanges = new MemberChanges({
       scheduler,
       random: random.fork(5),
@@ -233,6 +244,7 @@ class Simulation {
     this.#nemesis.start();
     this.#memberChanges.start();
     this.#upgrades.start();
+    this.#evacuations.start();
     while (this.#events < this.#eventsMax) this.#step();
 
     const { oracle } = this.#invariants;
@@ -242,6 +254,7 @@ class Simulation {
     this.#watchers.stop();
     this.#memberChanges.stop();
     this.#upgrades.end();
+    this.#evacuations.end();
     this.#nemesis.end();
     const recovery = new Recovery({
       scheduler: this.#scheduler,

@@ -59,6 +59,8 @@ export const traits = [
   "watches",
   /** Nodes are of different builds, and change them. */
   "versions",
+  /** Segments of logs turn out to be damaged. */
+  "evacuations",
   /** Clients have sessions, or put ids on their requests. */
   "sessions",
 ] as const;
@@ -179,8 +181,9 @@ function withoutKind(swarm: Swarm, kind: Kind): Swarm {
       return { ...swarm, transferEveryMs: 0 };
     case "watches":
     case "versions":
+    case "evacuations":
     case "sessions":
-      // Drawn apart: see watchers.ts and session-clients.ts.
+      // Drawn apart: see watchers.ts, upgrades.ts, evacuations.ts and session-clients.ts.
       return swarm;
     default: {
       const without = faults.indexOf(kind);

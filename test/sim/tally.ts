@@ -14,6 +14,8 @@ export const happenings = [
   "rottenStarts",
   "wounds",
   "heals",
+  /** Segments of logs that were said to be damaged. */
+  "evacuations",
   /** Taken over in place of the log. */
   "snapshots",
   /** Answers to who asked for other members: done, and not done or not known. */
