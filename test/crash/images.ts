@@ -20,7 +20,7 @@ import { FileSystem, keptKinds } from "./file-system.ts";
 import { type Mark, Promises } from "./promises.ts";
 import type { ImageTask, ImageVerdict } from "./recover-images.ts";
 import { noStart, stateKey } from "./storage-node.ts";
-import { record, type Trace, type TraceEvent } from "./trace.ts";
+import { record, type Trace, TraceCutError, type TraceEvent } from "./trace.ts";
 
 export interface ImageOptions {
   readonly seed: number;
@@ -49,6 +49,7 @@ export interface ImageReport {
 const here = join(import.meta.dir, "../..");
 /** After so many its threads are too many. */
 const imagesPerProcess = 100;
+const triesMax = 3;
 /** Memory where there is: a sync costs nothing there. */
 const place = existsSync("/dev/shm") ? "/dev/shm" : tmpdir();
 
@@ -128,7 +129,18 @@ function fileChanges({ events }: Trace): Map<string, number> {
   return counts;
 }
 
-async function live(
+/** The trace of a life; of another one like it, where strace did not see all of the first. */
+async function live(...life: Parameters<typeof liveOnce>): Promise<Trace> {
+  for (let tries = 1; ; tries++) {
+    try {
+      return await liveOnce(...life);
+    } catch (error) {
+      if (!(error instanceof TraceCutError) || tries === triesMax) throw error;
+    }
+  }
+}
+
+async function liveOnce(
   source: string,
   root: string,
   found: ReadonlyMap<string, Uint8Array | undefined>,
@@ -146,8 +158,9 @@ async function live(
     [process.execPath, program, join(root, "node"), `${seed * 2 + part}`, `${steps / 2}`].join(" "),
   );
   const command = ["/bin/sh", "-c", `${first} kill; exec ${second}`];
-  const { trace, exitCode, stderr } = await record(command, root, found);
-  rmSync(root, { recursive: true, force: true });
+  const { trace, exitCode, stderr } = await record(command, root, found).finally(() =>
+    rmSync(join(root, ".."), { recursive: true, force: true }),
+  );
   if (exitCode !== 0) throw new Error(`a life of seed ${seed} ended with ${exitCode}: ${stderr}`);
   return trace;
 }

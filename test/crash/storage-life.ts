@@ -35,7 +35,7 @@ import {
 } from "./storage-node.ts";
 
 const chunkBytes = 16_384;
-const flushMsMax = 10;
+const flushMsMax = 40;
 /** How long the log's pointer to a snapshot may be without a sync. */
 const pointerMsMax = 5;
 const configuration = encodeConfiguration({
@@ -344,19 +344,21 @@ for (let step = 0; step < Number(stepsText); step++) {
     case 2:
       apply();
       break;
-    case 3:
-      if (random.chance(0.4)) {
+    case 3: {
+      const isAhead = random.chance(0.4);
+      if (isAhead) {
         append();
         apply(Infinity);
       }
       machine.flush();
-      if (random.chance(0.5)) {
+      if (isAhead || random.chance(0.5)) {
         // Where the log is not as far yet, it gets no further.
         const giveUpMs = performance.now() + flushMsMax;
         const isOver = (): boolean => machine.durableIndex >= machine.appliedIndex;
         await workUntil(machine, () => isOver() || performance.now() > giveUpMs);
       }
       break;
+    }
     case 4:
       compact();
       break;

@@ -63,6 +63,11 @@ if (!hasStrace) {
 const recordSecondsMax = 60;
 /** How long a sync takes besides, so that something happens meanwhile. */
 const syncMicroseconds = 1_000;
+/** Now and then strace cannot read all that a call wrote: such a trace is of no use. */
+export class TraceCutError extends Error {
+  override readonly name: string = "TraceCutError";
+}
+
 /** Longer than any single write. */
 const stringBytesMax = 4 * 1024 * 1024;
 const calls = [
@@ -353,7 +358,7 @@ function stringsOf(args: string): string[] {
 
 function bytesOf(text: string, bytes: number): Uint8Array {
   const data = Buffer.from(text.replaceAll("\\x", ""), "hex");
-  if (data.byteLength < bytes) throw new Error(`trace: ${bytes} bytes were cut to ${text.length}`);
+  if (data.byteLength < bytes) throw new TraceCutError();
   return data.subarray(0, bytes);
 }
 
