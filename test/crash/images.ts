@@ -27,7 +27,9 @@ export interface ImageOptions {
   readonly images: number;
   /** Lives, one after the other, among which the images are shared out. */
   readonly lives?: number;
-  /** Things that a life does. */
+  /** Whose lives: the storage alone, which does everything that there is; or a whole daemon, alone in its cluster. */
+  readonly of?: Subject;
+  /** Things that a life does: writes, where it is a daemon. */
   readonly steps?: number;
   /** Each image in so many has a bit turned in its log besides. */
   readonly rotEach?: number;
@@ -35,6 +37,8 @@ export interface ImageOptions {
   /** Ends with the first finding. */
   readonly first?: boolean;
 }
+
+export type Subject = "storage" | "node";
 
 export interface ImageReport {
   readonly images: number;
@@ -55,13 +59,16 @@ const place = existsSync("/dev/shm") ? "/dev/shm" : tmpdir();
 
 export async function crashImages(options: ImageOptions): Promise<ImageReport> {
   const { seed, images, lives = 3, steps = 400, rotEach = 0, source = here } = options;
+  const subject = options.of ?? "storage";
   const random = new Random(seed);
   const folder = mkdtempSync(join(place, "barge-images-"));
   const recoverer = new Recoverer(source);
   const kept = new Map<string, number>();
   const did = new Map<string, number>();
   const findings: string[] = [];
-  let promises = new Promises(stateKey({ term: 0, votedFor: 0, commit: 0 }, noStart, 0));
+  const noHardState = { term: 0, votedFor: 0, commit: 0 };
+  let promises =
+    subject === "node" ? new Promises() : new Promises(stateKey(noHardState, noStart, 0));
   /** What the next life begins on. */
   let found = new Map<string, Uint8Array | undefined>();
   let events = 0;
@@ -69,7 +76,7 @@ export async function crashImages(options: ImageOptions): Promise<ImageReport> {
   try {
     lives: for (let life = 1; life <= lives; life++) {
       const root = join(folder, `life-${life}`, "root");
-      const trace = await live(source, root, found, seed * 100 + life, steps);
+      const trace = await live(source, subject, root, found, seed * 100 + life, steps);
       events += trace.events.length;
       found = new Map();
       const due = Math.round((images * life) / lives) - made;
@@ -142,6 +149,7 @@ async function live(...life: Parameters<typeof liveOnce>): Promise<Trace> {
 
 async function liveOnce(
   source: string,
+  subject: Subject,
   root: string,
   found: ReadonlyMap<string, Uint8Array | undefined>,
   seed: number,
@@ -152,7 +160,7 @@ async function liveOnce(
     if (bytes === undefined) mkdirSync(join(root, path), { mode: 0o700 });
     else writeFileSync(join(root, path), bytes, { mode: 0o600 });
   }
-  const program = join(source, "test/crash/storage-life.ts");
+  const program = join(source, `test/crash/${subject}-life.ts`);
   // Killed half-way and started again: then the disk has all, yet not all of it durably.
   const [first, second] = [0, 1].map((part) =>
     [process.execPath, program, join(root, "node"), `${seed * 2 + part}`, `${steps / 2}`].join(" "),

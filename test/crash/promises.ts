@@ -14,12 +14,21 @@ export type Mark =
   | { readonly kind: "met"; readonly peer: number; readonly incarnation: string }
   | { readonly kind: "formed" }
   | { readonly kind: "applyVersion"; readonly version: number }
+  /** Of a daemon: a write was acknowledged. */
+  | {
+      readonly kind: "written";
+      readonly key: string;
+      readonly value: string;
+      readonly revision: number;
+    }
+  /** Of a daemon: it has acknowledged something as the leader of that term. */
+  | { readonly kind: "led"; readonly term: number }
   /** The life has come to this, for the report. */
   | { readonly kind: "did"; readonly what: string };
 
 /** What holds at one moment. */
 export interface Expectation {
-  /** The log is in one of these states, the newest last. */
+  /** The log is in one of these states, the newest last. None are told of a daemon, whose log is all committed. */
   readonly states: readonly string[];
   /** By index, as pairs. */
   readonly hashes: readonly (readonly [number, number])[];
@@ -29,6 +38,9 @@ export interface Expectation {
   readonly met: readonly (readonly [number, string])[];
   readonly formed: boolean;
   readonly applyVersion: number;
+  /** The newest value of each key, with its revision. */
+  readonly written: readonly (readonly [key: string, value: string, revision: number])[];
+  readonly term: number;
   /** A bit was turned: to refuse the start is right. */
   readonly rotten: boolean;
 }
@@ -51,12 +63,14 @@ export class Promises {
   #incarnation: string | undefined;
   #formed = false;
   #applyVersion = 1;
+  readonly #written = new Map<string, { value: string; revision: number }>();
+  #term = 0;
   /** What the life has done, and how often. */
   readonly counts = new Map<string, number>();
 
-  /** `state`: of a folder that has not been used yet. */
-  constructor(state: string) {
-    this.#states = [{ number: 0, key: state }];
+  /** `state`: of a folder that has not been used yet; none where states are not told. */
+  constructor(state?: string) {
+    this.#states = state === undefined ? [] : [{ number: 0, key: state }];
   }
 
   take(mark: Mark): void {
@@ -86,6 +100,14 @@ export class Promises {
       case "applyVersion":
         this.#applyVersion = mark.version;
         break;
+      case "written":
+        if (mark.revision > (this.#written.get(mark.key)?.revision ?? 0)) {
+          this.#written.set(mark.key, mark);
+        }
+        break;
+      case "led":
+        this.#term = Math.max(this.#term, mark.term);
+        break;
       case "did":
         this.counts.set(mark.what, (this.counts.get(mark.what) ?? 0) + 1);
         break;
@@ -97,7 +119,9 @@ export class Promises {
    * place.
    */
   endedAt({ state, commit, generation }: FoundState): Promises {
-    const next = new Promises(state);
+    const next = this.#states.length === 0 ? new Promises() : new Promises(state);
+    for (const [key, newest] of this.#written) next.#written.set(key, newest);
+    next.#term = this.#term;
     for (const [index, hash] of this.#hashes) if (index <= commit) next.#hashes.set(index, hash);
     for (const [file, index] of this.#durable) {
       if (file <= generation) next.#durable.set(file, index);
@@ -123,6 +147,8 @@ export class Promises {
       met: [...this.#met],
       formed: this.#formed,
       applyVersion: this.#applyVersion,
+      written: [...this.#written].map(([key, { value, revision }]) => [key, value, revision]),
+      term: this.#term,
       rotten,
     };
   }

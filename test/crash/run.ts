@@ -1,5 +1,5 @@
 /**
- * Crash images by the thousand: `bun test/crash/run.ts [--images N] [--seeds N] [--from SEED] [--evidence]`. Each seed is a chain of lives of its
+ * Crash images by the thousand: `bun test/crash/run.ts [--of storage|node] [--images N] [--seeds N] [--from SEED] [--evidence]`. Each seed is a chain of lives of its
  * own; a finding prints its seed, which repeats the life. Fails where anything was found.
  */
 import { parseArgs } from "node:util";
@@ -8,6 +8,7 @@ import { crashImages } from "./images.ts";
 
 const { values } = parseArgs({
   options: {
+    of: { type: "string", default: "storage" },
     images: { type: "string", default: "500" },
     seeds: { type: "string", default: "1" },
     from: { type: "string", default: "1" },
@@ -19,7 +20,12 @@ const beganMs = performance.now();
 const findings: string[] = [];
 let images = 0;
 for (let seed = Number(values.from); seed < Number(values.from) + Number(values.seeds); seed++) {
-  const report = await crashImages({ seed, images: Number(values.images), rotEach: 12 });
+  const report = await crashImages({
+    seed,
+    images: Number(values.images),
+    rotEach: 12,
+    of: values.of === "node" ? "node" : "storage",
+  });
   images += report.images;
   const did = [...report.did].map(([what, count]) => `${count} ${what}`).join(", ");
   console.log(`seed ${seed}: ${report.images} images of ${report.events} events (${did})`);

@@ -6,7 +6,7 @@ import { defaultLimits, type Limits } from "../../src/limits.ts";
 import type { StateMachine } from "../../src/machine/machine.ts";
 import { createMachine, KvFiles } from "../../src/machine/machines.ts";
 import { createCore, seedCrcOf } from "../../src/node/bootstrap.ts";
-import { type DataDir, openDataDir } from "../../src/storage/data-dir.ts";
+import { type DataDir, openDataDir, storedIdentity } from "../../src/storage/data-dir.ts";
 import { LogStore, type RecoveredGroup } from "../../src/storage/log-store.ts";
 import { openSqliteDisk } from "../../src/storage/sqlite-disk.ts";
 import type { LogStart } from "../../src/wire/batch.ts";
@@ -15,8 +15,7 @@ export const clusterId = "5eed";
 export const nodeId = 1;
 /** The one group there is. */
 export const group = 0;
-export const seedCrc: number = seedCrcOf(clusterId);
-export const noStart: LogStart = { index: 0, term: 0, crc: seedCrc, timeMs: 0 };
+export const noStart: LogStart = { index: 0, term: 0, crc: seedCrcOf(clusterId), timeMs: 0 };
 
 export const limits: Limits = {
   ...defaultLimits,
@@ -49,16 +48,18 @@ export interface StorageNode {
   readonly damage: readonly string[];
 }
 
-/** Throws where a daemon would not start. */
+/** Of whichever cluster the folder is. Throws where a daemon would not start. */
 export async function openStorageNode(folder: string, bootId: number): Promise<StorageNode> {
   const damage: string[] = [];
-  const dataDir = openDataDir(folder, { clusterId, nodeId });
+  const owner = storedIdentity(folder) ?? { clusterId, nodeId };
+  const dataDir = openDataDir(folder, owner);
   const disk = openSqliteDisk({
     segmentsPath: dataDir.segmentsPath,
     watermarkPath: dataDir.watermarkPath,
     segmentBytes: limits.segmentBytes,
   });
   const onCorrupt = (what: string): void => void damage.push(what);
+  const seedCrc = seedCrcOf(owner.clusterId);
   const store = new LogStore(disk, { limits, bootId, seedCrc, onCorrupt });
   const recovered = store.recover().get(group);
   // As a daemon does: there is always something to sync, the first record of this boot.
