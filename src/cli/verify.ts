@@ -95,6 +95,6 @@ function groupLines(group: GroupReport): readonly string[] {
     `group ${id}     term ${term}, log ${holds} in ${batches} batches, ${sizeText(bytes)}; committed ${commitIndex} at least; voters ${voters.join(", ")}`,
     machine === undefined
       ? `machine     nothing flushed yet`
-      : `machine     ${machine.file}: the state as of ${machine.appliedIndex}, ${machine.keys} keys, ${sizeText(machine.bytes)}`,
+      : `machine     ${machine.file}: the state as of ${machine.appliedIndex}, ${machine.keys} keys, ${sizeText(machine.bytes)}, content ${machine.contentHash}`,
   ];
 }

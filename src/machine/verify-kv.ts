@@ -22,6 +22,8 @@ export interface MachineReading {
   readonly applyVersion: number;
   readonly timeMs: number;
   readonly keys: number;
+  /** Of keys, revisions and values, eight hex digits: equal on all nodes at equal `appliedIndex`. */
+  readonly contentHash: string;
   /** Main file and write-ahead log. */
   readonly bytes: number;
   /** Why it is not whole. */
@@ -52,6 +54,7 @@ export function verifyMachineFile(path: string): MachineReading {
     applyVersion: applyVersionFirst,
     timeMs: 0,
     keys: 0,
+    contentHash: hashText(0),
     bytes: sizeOf(path) + sizeOf(`${path}-wal`),
   };
   try {
@@ -60,7 +63,7 @@ export function verifyMachineFile(path: string): MachineReading {
     if (!image.has("meta")) return reading;
     reading = { ...reading, ...readMeta(image) };
     image.checkPages((left) => {
-      reading = { ...reading, keys: checkKeys(image, reading.appliedIndex) };
+      reading = { ...reading, ...checkKeys(image, reading.appliedIndex) };
       left(table);
       left(index);
     });
@@ -82,13 +85,23 @@ function readMeta(
   return { appliedIndex, applyVersion, timeMs };
 }
 
-/** Keys in order, each in both trees, none newer than the state is. Returns how many there are. */
-function checkKeys(image: SqliteImage, appliedIndex: number): number {
+/** Keys in order, each in both trees, none newer than the state is. */
+function checkKeys(
+  image: SqliteImage,
+  appliedIndex: number,
+): Pick<MachineReading, "keys" | "contentHash"> {
   const rows = new Tally();
-  image.rows(table, (rowId, [key, revision]) => {
-    const isRow = key instanceof Uint8Array && isCount(revision) && revision <= appliedIndex;
+  // As nodes have them in different places, the order must not count.
+  let content = 0;
+  image.rows(table, (rowId, [key, revision, value]) => {
+    const isRow =
+      key instanceof Uint8Array &&
+      value instanceof Uint8Array &&
+      isCount(revision) &&
+      revision <= appliedIndex;
     if (!isRow) throw new ImageError(`row ${rowId} is none of the state as of ${appliedIndex}`);
     rows.add(key, rowId);
+    content = (content + crc32(value, crc32(key, revision >>> 0))) >>> 0;
   });
   const entries = new Tally();
   let last: Uint8Array | undefined;
@@ -103,7 +116,11 @@ function checkKeys(image: SqliteImage, appliedIndex: number): number {
     entries.add(key, rowId);
   });
   if (!rows.equals(entries)) throw new ImageError("its index has other keys than its rows");
-  return rows.count;
+  return { keys: rows.count, contentHash: hashText(content) };
+}
+
+function hashText(hash: number): string {
+  return hash.toString(16).padStart(8, "0");
 }
 
 /** What was seen, in whatever order. */

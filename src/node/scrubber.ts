@@ -93,10 +93,13 @@ export class Scrubber {
   tick(nowMs: number): void {
     const sinceMs = nowMs - this.#tickedMs;
     this.#tickedMs = nowMs;
-    if (this.#closed || this.#paused || this.#bytesPerSecond === 0) return;
     const most = this.#bytesPerSecond * budgetSeconds;
     this.#budget = Math.min(most, this.#budget + (this.#bytesPerSecond * sinceMs) / 1_000);
-    if (!this.#thread.idle || this.#budget <= 0) return;
+    this.#goOn(nowMs);
+  }
+
+  #goOn(nowMs: number): void {
+    if (this.#closed || this.#paused || this.#budget <= 0 || !this.#thread.idle) return;
     if (!this.#running) {
       if (nowMs < this.#nextPassMs) return;
       this.#beginPass(nowMs);
@@ -172,16 +175,21 @@ export class Scrubber {
     // Another pass has begun meanwhile, or the node stops.
     if (this.#part !== part) return;
     if (damage !== undefined) this.#found(part, damage);
-    if (!done) return;
-    if (part.segment !== undefined) this.#segment = part.segment;
-    this.#letGo();
+    if (done) {
+      if (part.segment !== undefined) this.#segment = part.segment;
+      this.#letGo();
+    }
+    this.#goOn(this.#tickedMs);
   }
 
   #letGo(): void {
     const part = this.#part;
     if (part === undefined) return;
     this.#part = undefined;
-    this.#thread.end(() => part.release());
+    this.#thread.end(() => {
+      part.release();
+      this.#goOn(this.#tickedMs);
+    });
   }
 
   #found(part: ScrubPart, damage: string): void {

@@ -100,6 +100,24 @@ test("a node that runs is left alone; once it has stopped, all is whole, and it 
     }
   }));
 
+test("the content of nodes that stand at the same index is told as the same; a value that is another, as another", () =>
+  withCluster({}, async (cluster) => {
+    const node = await filled(cluster);
+    await cluster.converged();
+    await barge(["snapshot", "--all", "--endpoints", node.binary]);
+    await Promise.all(cluster.nodes.map((each) => each.kill()));
+    const machines = await Promise.all(
+      cluster.nodes.map(
+        async ({ dataDir }) => (await verified(dataDir)).report.groups[0]!.machine!,
+      ),
+    );
+    expect(new Set(machines.map(({ appliedIndex }) => appliedIndex)).size).toBe(1);
+    expect(new Set(machines.map(({ contentHash }) => contentHash)).size).toBe(1);
+    damageWal(join(node.dataDir, "machine/0/kv.db-wal"), "valuevaluevalue", { reseal: true });
+    const other = await verified(node.dataDir);
+    expect(other.report.groups[0]!.machine!.contentHash).not.toBe(machines[0]!.contentHash);
+  }));
+
 test("a folder that is none, or new, or without its identity", () =>
   withCluster({ nodes: 1 }, async (cluster) => {
     const node = await stopped(cluster);
