@@ -15,6 +15,7 @@ import { BargeError } from "../../src/errors.ts";
 import { type Client, connect } from "../../src/client/index.ts";
 import { defaultLimits } from "../../src/limits.ts";
 import { type TestCluster, type TestNode, withCluster } from "../e2e/cluster.ts";
+import { grown, type Sample, worst } from "../e2e/growth.ts";
 import { recordEvidence } from "../evidence.ts";
 import { Random } from "../sim/random.ts";
 import { HttpCalls } from "./http-calls.ts";
@@ -39,8 +40,6 @@ const pauseMsMax = 4;
 const visitorTtlMs = 20_000;
 const visitorCalls = 40;
 const samples = 60;
-/** What the last third may have more than the second: memory is given back late, and not all at once. */
-const growthMax = 0.15;
 const slack: Readonly<Record<string, number>> = {
   rssMB: 40,
   files: 12,
@@ -49,8 +48,6 @@ const slack: Readonly<Record<string, number>> = {
   // They are kept for so long, and only then as many go as come.
   ...(minutes * 60_000 < 3 * defaultLimits.requestIdTtlMs ? {} : { requestIds: 500 }),
 };
-
-type Sample = Readonly<Record<string, number>>;
 
 let calls = 0;
 let failures = 0;
@@ -80,7 +77,7 @@ await withCluster({ flags: ["--compact-entries=50000"] }, async (cluster) => {
   stopping = true;
   await ended;
   await cluster.converged();
-  findings.push(...grown(taken));
+  findings.push(...grown(taken, slack));
 });
 process.stdout.write(
   `${JSON.stringify({ soak: "mixed", seed, seconds: seconds(), calls, failures, findings })}\n`,
@@ -192,28 +189,4 @@ async function sampleOf(node: TestNode): Promise<Sample> {
     outcomeMB: Math.round(metric("barge_group_outcome_bytes") / 1e6),
     sessionKB: Math.round(metric("barge_group_session_bytes") / 1e3),
   };
-}
-
-/** Of each figure, that of the node with the most. */
-function worst(all: readonly Sample[]): Sample {
-  const names = Object.keys(all[0]!);
-  return Object.fromEntries(
-    names.map((name) => [name, Math.max(...all.map((sample) => sample[name]!))]),
-  );
-}
-
-/** What grew from the second third to the last, in words. */
-function grown(taken: readonly Sample[]): string[] {
-  const third = Math.floor(taken.length / 3);
-  const median = (part: readonly Sample[], name: string): number =>
-    part.map((sample) => sample[name]!).sort((a, b) => a - b)[Math.floor(part.length / 2)]!;
-  const found: string[] = [];
-  for (const [name, allowed] of Object.entries(slack)) {
-    const [before, after] = [
-      median(taken.slice(third, 2 * third), name),
-      median(taken.slice(2 * third), name),
-    ];
-    if (after > before * (1 + growthMax) + allowed) found.push(`${name}: ${before}, then ${after}`);
-  }
-  return found;
 }
