@@ -1,7 +1,6 @@
 /** `barge backup FILE`: the state of a running cluster at one index, as a file that `barge restore` takes. */
 import type { Command } from "commander";
 import { existsSync } from "node:fs";
-import type { Client } from "../client/index.ts";
 import type { BackupHeader } from "../node/backup-files.ts";
 import {
   clientCommand,
@@ -41,7 +40,7 @@ export function backupCommand(): Command {
 async function backup(template: string, flags: BackupFlags): Promise<void> {
   const { saveBackup } = await import("../node/backup-files.ts");
   await withClient(flags, async (client, answered) => {
-    const taken = await open(client, flags);
+    const taken = await client.backup({ local: flags.local });
     answered();
     const file = fileName(template, taken.header);
     if (existsSync(file) && flags.force !== true) {
@@ -55,19 +54,6 @@ async function backup(template: string, flags: BackupFlags): Promise<void> {
       `${file}: the state of cluster ${clusterId} as of ${index}, ${sizeText(bytes)}, from node ${nodeId}; read back and whole`,
     );
   });
-}
-
-/** The first node that answers. */
-async function open(client: Client, { local }: BackupFlags): ReturnType<Client["backup"]> {
-  let first: unknown;
-  for (const endpoint of client.endpoints()) {
-    try {
-      return await client.backup({ endpoint, local });
-    } catch (error) {
-      first ??= error;
-    }
-  }
-  throw first;
 }
 
 function fileName(template: string, { index, nodeId, clusterId, created }: BackupHeader): string {

@@ -14,7 +14,7 @@ export interface Backup extends AsyncIterable<Uint8Array> {
 }
 
 export interface BackupOptions {
-  /** The node to read it from. @default any */
+  /** The node to read it from. @default the first one that gives it */
   readonly endpoint?: string | undefined;
   /** What that node has applied, also while there is no leader; else all that was acknowledged before is in it. @default false */
   readonly local?: boolean | undefined;

@@ -296,12 +296,20 @@ export class BargeClient<C extends CodecName> implements Client<C>, RouterEvents
     return promise;
   }
 
-  backup(options: BackupOptions = {}): Promise<Backup> {
-    // All of it from one node.
-    const { endpoint = this.endpoints()[0]! } = options;
-    const ask: AskNode = (operation, body, timeoutMs) =>
-      this.admin(operation, body, { endpoint, timeoutMs });
-    return openBackup(ask, options);
+  async backup(options: BackupOptions = {}): Promise<Backup> {
+    const endpoints = options.endpoint === undefined ? this.endpoints() : [options.endpoint];
+    let failure: unknown;
+    for (const endpoint of endpoints) {
+      // All of it from one node.
+      const ask: AskNode = (operation, body, timeoutMs) =>
+        this.admin(operation, body, { endpoint, timeoutMs });
+      try {
+        return await openBackup(ask, options);
+      } catch (error) {
+        failure ??= error;
+      }
+    }
+    throw failure;
   }
 
   watch(options?: WatchOptions): Watch<C> {

@@ -1100,6 +1100,7 @@ export class Group {
       tailCacheBytes: this.#tail.bytes,
       memtableBytes,
       kvWalBytes: fileWalBytes,
+      backups: this.backups.size,
     };
   }
 

@@ -253,7 +253,11 @@ class Node implements RunningNode, Groups {
 
   async start(): Promise<void> {
     this.#tellFailure();
-    onFatalNote((reason, message) => this.#failureNote.write(reason, message));
+    // A start that is refused changes nothing, and says why itself.
+    onFatalNote((reason, message) => {
+      const isRefusal = this.#timer === undefined && reason !== "sync_failed";
+      if (!isRefusal) this.#failureNote.write(reason, message);
+    });
     const { nodeId, advertise } = this.#options;
     const initialMembers = this.#initialMembers;
     const recovered = this.#store.recover();
@@ -847,7 +851,7 @@ function woundText({ id, leader, lastIndex, wounded }: NodeStatus["groups"][numb
     "it does not vote until that has come back";
   return leader > 0
     ? `${lost} from the leader, node ${leader}`
-    : `${lost} from a leader, and there is none: start the members that are whole. Should a majority be wounded, none can be elected`;
+    : `${lost} from a leader, and there is none: start the members that are whole. Should a majority be wounded, none can be elected: barge recover`;
 }
 
 function compactionOf(given: NodeOptions["compaction"]): CompactionPolicy {

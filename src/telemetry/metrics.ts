@@ -26,6 +26,8 @@ export interface GroupQueues {
   readonly memtableBytes: number;
   /** kvWalBytesMax. */
   readonly kvWalBytes: number;
+  /** backupsMax. */
+  readonly backups: number;
 }
 
 /** Sessions and request ids of one group; their bounds are sessionsMax, requestIdsMax, sessionResultBytesMax and requestIdBytesMax. */
@@ -412,6 +414,11 @@ const groupRows: readonly GroupRow[] = [
     name: "barge_group_kv_wal_bytes",
     help: "Write-ahead log of the kv file.",
     value: (group) => group.queues.kvWalBytes,
+  },
+  {
+    name: "barge_group_backups",
+    help: "Backups that are being read from this node.",
+    value: (group) => group.queues.backups,
   },
   {
     name: "barge_group_watches",

@@ -176,6 +176,8 @@ test("over HTTP it is the same file; cut off or damaged anywhere it is refused b
     // Never over a folder that has something in it.
     const second = await restore(file);
     expect(second.status).toBe(fatalTable.wrong_data_dir.status);
+    const said = await barge(["restore", bad, "--data-dir", `${dataDir}2`, "--json"]);
+    expect(JSON.parse(said.out)).toMatchObject({ error: { code: "check_failed" } });
     const restored = nodeOn(cluster, dataDir, 1);
     restored.start();
     await restored.ready();

@@ -32,6 +32,7 @@ const queues = {
   tailCacheBytes: 7,
   memtableBytes: 8,
   kvWalBytes: 9,
+  backups: 0,
 };
 
 let groups: FakeGroups;

@@ -37,6 +37,7 @@ const group: GroupFigures = {
     tailCacheBytes: 7,
     memtableBytes: 8,
     kvWalBytes: 9,
+    backups: 10,
   },
 };
 
