@@ -2,7 +2,7 @@
 import { cpSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { crashImages } from "./images.ts";
+import { crashImages, type Subject } from "./images.ts";
 import { TraceCutError } from "./trace.ts";
 import { type StorageBug, storageBugs, type StorageBugName } from "./storage-bugs.ts";
 
@@ -16,7 +16,8 @@ export async function findBug(name: StorageBugName, seed: number): Promise<strin
   using tree = new BuggyTree(bug);
   if (bug.foundBy !== undefined) return await failingTest(tree.path, bug.foundBy);
   try {
-    const options = { seed, images: imagesMax, rotEach: 12, source: tree.path, first: true };
+    const of: Subject = bug.of ?? "storage";
+    const options = { of, seed, images: imagesMax, rotEach: 12, source: tree.path, first: true };
     const { findings } = await crashImages(options);
     return findings[0];
   } catch (error) {

@@ -8,6 +8,8 @@ import { crashImages } from "./images.ts";
 import { hasStrace } from "./trace.ts";
 
 const images = 1_000;
+const nodeImages = 200;
+const testMsMax = 180_000;
 const seed = Number(process.env["BARGE_CRASH_SEED"] ?? Date.now() % 1_000_000);
 
 test.skipIf(!hasStrace)(
@@ -24,5 +26,16 @@ test.skipIf(!hasStrace)(
     }
     expect(report.did.get("snapshot taken over")).toBeGreaterThan(0);
   },
-  180_000,
+  testMsMax,
+);
+
+test.skipIf(!hasStrace)(
+  `${nodeImages} crash images of a whole daemon lose nothing (BARGE_CRASH_SEED=${seed})`,
+  async () => {
+    const report = await crashImages({ of: "node", seed, images: nodeImages });
+    expect(report.findings).toEqual([]);
+    expect(report.images).toBe(nodeImages);
+    expect(report.did.get("recycling")).toBeGreaterThan(0);
+  },
+  testMsMax,
 );

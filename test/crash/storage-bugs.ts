@@ -5,6 +5,8 @@
 export interface StorageBug {
   readonly what: string;
   readonly changes: readonly Change[];
+  /** Whose images find it, where that is not the storage alone. */
+  readonly of?: "node";
   /** The test that finds it, where crash images do not. */
   readonly foundBy?: string;
 }
@@ -249,6 +251,22 @@ export const storageBugs = {
         to: "      restore.machineGeneration >= log.machineGeneration,\n",
       },
     ],
+  },
+  logCutAboveMachine: {
+    what: "the log goes before what it holds is durable in the machine",
+    changes: [
+      {
+        file: "node/group.ts",
+        from: "    const index = Math.min(this.machine.durableIndex, this.#pinnedIndex());",
+        to: "    const index = Math.min(this.machine.appliedIndex, this.#pinnedIndex());",
+      },
+      {
+        file: "node/group.ts",
+        from: "        Math.min(this.machine.durableIndex, this.raft.minMatch()),",
+        to: "        Math.min(this.machine.appliedIndex, this.raft.minMatch()),",
+      },
+    ],
+    of: "node",
   },
   newSegmentNotListed: {
     what: "the directory is not synced after a segment was made; SQLite does so as well, at the first write",
