@@ -3,7 +3,7 @@
  * had, writes, grows, and is not spoken to by nodes of the old one.
  */
 import { expect, setDefaultTimeout, test } from "bun:test";
-import { cpSync, rmSync } from "node:fs";
+import { cpSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { connect } from "../../src/client/index.ts";
 import { fatalTable } from "../../src/fatal.ts";
@@ -12,6 +12,7 @@ import { barge, Running } from "../cli/program.ts";
 import { newestLog, halve } from "./damage.ts";
 import { loopbackPlace, type TestCluster, TestNode, until, withCluster } from "./cluster.ts";
 import { HttpDoor } from "./doors.ts";
+import { damageWal } from "./wal.ts";
 
 setDefaultTimeout(60_000);
 
@@ -159,4 +160,43 @@ test("of a survivor that lost its own log's end it says what is lost, and keeps 
     await node.ready();
     await expectAll(node);
     expect((await node.status()).health).toBe("ok");
+  }));
+
+test("damage in the middle of an old part of the log: verify says where, the node ends on it, recover keeps what is before", () =>
+  withCluster({ nodes: 1 }, async (cluster) => {
+    const [node] = cluster.nodes as [TestNode];
+    const door = new HttpDoor(node);
+    // Each life begins a segment of its own; only of the two newest every byte is read by a start.
+    for (let life = 0; life < 4; life++) {
+      node.start();
+      await node.ready();
+      for (let i = 0; i < 5; i++) await door.put(`life${life}-key${i}`, valueOf(i), 5_000);
+      await node.kill();
+    }
+    const folder = join(node.dataDir, "segments");
+    const damaged = readdirSync(folder).find((name) =>
+      readFileSync(join(folder, name)).includes("life0-key3"),
+    );
+    damageWal(join(folder, damaged!), "life0-key3", { reseal: true });
+    const { damage, groups, nextStart } = await reportOf(node);
+    const { damagedAt, lastIndex } = groups[0]!;
+    expect(damage[0]).toContain(`the batch of group 0 at index ${damagedAt} `);
+    expect(damage).toHaveLength(1);
+    expect(damagedAt).toBeLessThan(lastIndex);
+    expect(nextStart).toMatchObject({ outcome: "serves" });
+    expect(nextStart.text).toMatch(/that ends the node, as nobody else has it/);
+    node.start();
+    expect((await node.ended()).status).toBe(fatalTable.corrupt_data.status);
+
+    const done = await barge(["recover", node.dataDir, "--yes"]);
+    expect(done.status).toBe(0);
+    expect(done.err).toContain(`is lost     index ${damagedAt} to `);
+    node.start();
+    await node.ready();
+    expect((await door.get("life0-key2", 5_000))?.value).toBe(valueOf(2));
+    for (const lost of ["life0-key3", "life3-key0"])
+      expect(await door.get(lost, 5_000)).toBeUndefined();
+    await door.put("life4", "new", 5_000);
+    await node.terminate();
+    expect((await reportOf(node)).whole).toBe(true);
   }));
