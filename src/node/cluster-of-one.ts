@@ -55,7 +55,7 @@ interface LogPaths {
   readonly watermarkPath: string;
 }
 
-/** The log of a folder that no node uses: open, recovered, and closed again when `use` is done. */
+/** The log of a folder that no node uses: open, recovered, and closed again when what `use` has appended is durable. */
 export async function withLog<T>(
   { segmentsPath, watermarkPath }: LogPaths,
   clusterId: string,
@@ -83,8 +83,7 @@ export async function withLog<T>(
   }
 }
 
-/** All that was appended is durable. */
-export async function synced(store: LogStore): Promise<void> {
+async function synced(store: LogStore): Promise<void> {
   while (store.syncedSeq < store.appendSeq) {
     await new Promise<void>((resolve) => store.sync(() => resolve()));
   }

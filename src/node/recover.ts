@@ -13,14 +13,7 @@ import { createMachine, KvFiles, type MachineKind } from "../machine/machines.ts
 import type { ResultSink, StateMachine } from "../machine/machine.ts";
 import { type DataDir, openDataDir, storedIdentity } from "../storage/data-dir.ts";
 import { CorruptBatchError, type LogStore, type RecoveredGroup } from "../storage/log-store.ts";
-import {
-  defaultGroup,
-  drawOwner,
-  loneConfiguration,
-  startAt,
-  synced,
-  withLog,
-} from "./cluster-of-one.ts";
+import { defaultGroup, drawOwner, loneConfiguration, startAt, withLog } from "./cluster-of-one.ts";
 import { type GroupReport, verifyFolder } from "./verify.ts";
 
 /** What is known before anything is changed. */
@@ -119,7 +112,6 @@ export async function recoverFolder(options: RecoverOptions): Promise<Recovered>
       const term = Math.max(replica.hardState.term, replica.wound?.hardTerm ?? 0, start.term) + 1;
       const hardState = { term, votedFor: 0, commit: start.index };
       store.append([{ group: defaultGroup, hardState, append: [] }]);
-      await synced(store);
       return start.index;
     });
     return { folder, clusterId: owner.clusterId, nodeId, index };

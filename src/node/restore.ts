@@ -20,14 +20,7 @@ import { fsyncDirectory, fsyncFile } from "../storage/sync-latch.ts";
 import { verifyMachineFile } from "../machine/verify-kv.ts";
 import { BackupError, type BackupHeader } from "../wire/backup.ts";
 import { applyVersionFirst, applyVersionMax } from "../wire/versions.ts";
-import {
-  defaultGroup,
-  drawOwner,
-  loneConfiguration,
-  startAt,
-  synced,
-  withLog,
-} from "./cluster-of-one.ts";
+import { defaultGroup, drawOwner, loneConfiguration, startAt, withLog } from "./cluster-of-one.ts";
 import { verifyFolder } from "./verify.ts";
 
 export interface RestoreOptions {
@@ -156,7 +149,6 @@ function writeLog(
     const restore = { start, configuration, machineGeneration: generation };
     const hardState = { term: start.term, votedFor: 0, commit: start.index };
     store.append([{ group: defaultGroup, hardState, restore, append: [] }]);
-    await synced(store);
   });
 }
 
