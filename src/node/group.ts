@@ -460,7 +460,10 @@ export class Group {
   }
 
   set space(level: SpaceLevel) {
+    if (level === this.#space) return;
     this.#space = level;
+    // What has no place in the log yet gets none: the ballast is for what was taken.
+    if (level === "out") this.#refuseInbox("disk_full");
     this.raft.isReluctant = level !== "plenty";
     this.raft.takesCommands = level !== "out";
   }

@@ -266,6 +266,7 @@ export class SimNode implements NetworkNode, ClientNode {
         groups: [this.#group],
         firstRequest: coreRandom.u32(),
         wake: () => this.#wake(),
+        space: this.#options.storage.space,
       },
       this.#nowMs,
     );

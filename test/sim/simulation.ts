@@ -68,6 +68,9 @@ const versionStream = 1_005;
 const sessionLimitStream = 1_004;
 /** No seed that is recorded as finding a planted bug has them by it. */
 const evacuationStream = 1_009;
+const ballastStream = 1_011;
+/** Share of runs whose nodes have a ballast, where their disks run full. */
+const ballastShare = 0.3;
 /** Events of the recovery that no cluster needs: it would go on for ever. */
 const recoveryEventsMax = 200_000;
 /** Share of runs that go on in peace, to see that the leader stays. */
@@ -122,12 +125,16 @@ class Simulation {
       nowMs: () => scheduler.nowMs,
     }));
     const seedCrc = seedCrcOf(clusterIdOf(`sim ${seed}`, members));
+    const ballastRandom = new Random(seed, ballastStream);
+    const ballastBytes = ballastRandom.chance(ballastShare) ? ballastRandom.between(500, 5_000) : 0;
     const victims = ids.map((id): Victim => {
       const endPoint = new EndPoint();
       const storage = new Storage({
         scheduler,
         random: random.fork(100 + id),
         syncMsMax: swarm.syncMs,
+        ballastBytes: without.includes("ballasts") ? 0 : ballastBytes,
+        ballastReleased: () => tally.ballasts++,
         syncFailed: () => node.syncFailed(),
       });
       const node = new SimNode({

@@ -1,5 +1,7 @@
 /** What a simulated node has on disk: its log's segments and its key-value files. Outlives the node's boots; a crash decides what is left. */
+import type { Space } from "../../src/node/shard.ts";
 import type { Disk } from "../../src/storage/disk.ts";
+import type { SpaceLevel } from "../../src/storage/disk-space.ts";
 import { readWatermark } from "../../src/storage/watermark.ts";
 import type { Random } from "./random.ts";
 import type { Scheduler } from "./scheduler.ts";
@@ -10,6 +12,10 @@ export interface StorageOptions {
   readonly scheduler: Scheduler;
   readonly random: Random;
   readonly syncMsMax: number;
+  /** Room that the log gets once it has none; 0 = the node knows nothing of space. */
+  readonly ballastBytes: number;
+  /** The log got it. */
+  readonly ballastReleased: () => void;
   /** A sync has failed: the process will notice soon, and end. */
   readonly syncFailed: () => void;
 }
@@ -26,10 +32,37 @@ export class Storage {
   #failing = false;
   /** No sync of this life succeeds any more, whatever it covers [D9]. */
   #latched = false;
+  readonly #ballastBytes: number;
+  #level: SpaceLevel = "plenty";
+  /** What the node is told of it, and asks for. */
+  readonly space: Space;
 
-  constructor({ scheduler, random, syncMsMax, syncFailed }: StorageOptions) {
+  constructor({
+    scheduler,
+    random,
+    syncMsMax,
+    ballastBytes,
+    ballastReleased,
+    syncFailed,
+  }: StorageOptions) {
     this.#random = random;
     this.#syncFailed = syncFailed;
+    this.#ballastBytes = ballastBytes;
+    const level = (): SpaceLevel => this.#level;
+    this.space = {
+      get level() {
+        return level();
+      },
+      release: () => {
+        const isThere = this.#level === "low";
+        if (isThere) {
+          this.#level = "out";
+          this.#disk.bytesMax += ballastBytes;
+          ballastReleased();
+        }
+        return isThere;
+      },
+    };
     const options = {
       random: (): number => random.float(),
       schedule: (delayMs: number, run: () => void): void => scheduler.after(delayMs, run),
@@ -61,6 +94,7 @@ export class Storage {
     for (const segment of this.#disk.segments) taken += segment.bytes;
     this.#disk.bytesMax = taken + bytes;
     this.#folder.bytesMax = bytes === Infinity ? Infinity : 0;
+    this.#level = bytes === Infinity || this.#ballastBytes === 0 ? "plenty" : "low";
   }
 
   get disk(): Disk {

@@ -61,6 +61,8 @@ export const traits = [
   "versions",
   /** Segments of logs turn out to be damaged. */
   "evacuations",
+  /** Nodes know how much space their disks have, and give up a ballast. */
+  "ballasts",
   /** Clients have sessions, or put ids on their requests. */
   "sessions",
 ] as const;
@@ -182,8 +184,9 @@ function withoutKind(swarm: Swarm, kind: Kind): Swarm {
     case "watches":
     case "versions":
     case "evacuations":
+    case "ballasts":
     case "sessions":
-      // Drawn apart: see watchers.ts, upgrades.ts, evacuations.ts and session-clients.ts.
+      // Drawn apart: see watchers.ts, upgrades.ts, evacuations.ts, session-clients.ts and simulation.ts.
       return swarm;
     default: {
       const without = faults.indexOf(kind);

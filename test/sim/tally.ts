@@ -16,6 +16,8 @@ export const happenings = [
   "heals",
   /** Segments of logs that were said to be damaged. */
   "evacuations",
+  /** Given up for the log, on a disk that ran full. */
+  "ballasts",
   /** Taken over in place of the log. */
   "snapshots",
   /** Answers to who asked for other members: done, and not done or not known. */
