@@ -14,13 +14,13 @@ import {
   writeFileSync,
 } from "node:fs";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { basename, join } from "node:path";
 import { Random } from "../sim/random.ts";
 import { FileSystem, keptKinds } from "./file-system.ts";
 import { type Mark, Promises } from "./promises.ts";
 import type { ImageTask, ImageVerdict } from "./recover-images.ts";
 import { noStart, stateKey } from "./storage-node.ts";
-import { record, type Trace, TraceCutError, type TraceEvent } from "./trace.ts";
+import { type FileId, record, type Trace, TraceCutError, type TraceEvent } from "./trace.ts";
 
 export interface ImageOptions {
   readonly seed: number;
@@ -173,20 +173,35 @@ async function liveOnce(
   return trace;
 }
 
-/** Moments of a trace, rising: by chance, around syncs, and around what changes names or lengths, for there things go wrong. */
-function cutsOf({ events }: Trace, count: number, random: Random): number[] {
-  const syncs: number[] = [];
-  const changes: number[] = [];
-  for (const [at, { kind }] of events.entries()) {
-    if (kind === "syncBegins" || kind === "syncEnds") syncs.push(at, at + 1);
-    else if (kind !== "write" && kind !== "mark") changes.push(at + 1, at + 2, at + 3);
-  }
+/** Moments of a trace, rising: half of them by chance, half around what happens to each kind of file, however seldom that is. */
+function cutsOf(trace: Trace, count: number, random: Random): number[] {
+  const byKind = [...momentsByKind(trace).values()];
+  const { length } = trace.events;
   const cuts = Array.from({ length: count }, (_, number) => {
-    const among = [syncs, changes][number % 3] ?? [];
-    const cut = among.length === 0 ? random.between(0, events.length) : random.pick(among);
-    return Math.min(cut, events.length);
+    if (number % 2 === 0 || byKind.length === 0) return random.between(0, length);
+    return Math.min(length, random.pick(random.pick(byKind)) + random.between(0, 3));
   });
   return cuts.sort((a, b) => a - b);
+}
+
+/** When names, lengths or what is durable changed, by the name of the file without its number. */
+function momentsByKind({ found, events }: Trace): Map<string, number[]> {
+  const kinds = new Map<FileId, string>();
+  const kindOf = (name: string): string => name.replaceAll(/\d+/g, "N");
+  for (const [path, { id }] of found) kinds.set(id, kindOf(basename(path)));
+  const moments = new Map<string, number[]>();
+  for (const [at, event] of events.entries()) {
+    if (event.kind === "write" || event.kind === "mark") continue;
+    if (event.kind === "create") kinds.set(event.id, kindOf(event.name));
+    if (event.kind === "rename") kinds.set(event.id, kindOf(event.toName));
+    const kind = event.kind === "unlink" ? kindOf(event.name) : (kinds.get(event.id) ?? "");
+    // It does not outlive the machine.
+    if (kind.endsWith("-shm")) continue;
+    const known = moments.get(kind);
+    if (known === undefined) moments.set(kind, [at]);
+    else known.push(at);
+  }
+  return moments;
 }
 
 function take(fileSystem: FileSystem, promises: Promises, event: TraceEvent): void {
