@@ -217,7 +217,7 @@ class FolderReader {
   }
 
   #replica(id: number, found: ReplayedGroup, log: RecoveredLog): Replica {
-    const read = (seq: number): Uint8Array | undefined => this.#read(log, seq);
+    const read = (seq: number): Uint8Array | undefined => readRecord(log, seq);
     const { found: configurations, brokenAt } = configurationBatches(found.batches, read, true);
     if (brokenAt === undefined) return { ...found, configurations };
     this.#damage.push(`the configuration of group ${id} at index ${brokenAt} fails its check`);
@@ -225,16 +225,6 @@ class FolderReader {
     const wound = { term, index: firstIndex + count - 1, hardTerm: found.hardState.term };
     const batches = found.batches.filter((batch) => batch.firstIndex < brokenAt);
     return { ...found, configurations, batches, wound: found.wound ?? wound };
-  }
-
-  #read({ segments }: RecoveredLog, seq: number): Uint8Array | undefined {
-    const segment = segments.findLast(({ firstSeq }) => firstSeq <= seq);
-    try {
-      return segment?.file.read(seq);
-    } catch (error) {
-      if (error instanceof FatalError) return undefined;
-      throw error;
-    }
   }
 
   #lookAtSegments(disk: ReadOnlyDisk, log: RecoveredLog | undefined): void {
@@ -257,6 +247,10 @@ class FolderReader {
     const damagedAt = this.#readBatches(id, replica, log);
     const machine = this.#machine(id, replica.machineGeneration);
     const { hardState, start, batches, wound } = replica;
+    // What was lost in an earlier life, and has not come back.
+    if (wound !== undefined && this.#damage.length === 0) {
+      this.#damage.push(`group ${id} lost a part of its log, up to index ${wound.index}`);
+    }
     const last = batches.at(-1);
     const { appliedIndex = 0 } = machine ?? {};
     const raft = this.#try(() =>
@@ -295,7 +289,7 @@ class FolderReader {
     let damagedAt: number | undefined;
     // As they lie, not as they follow: copied ones lie later.
     for (const { seq, firstIndex, crc } of batches.toSorted((a, b) => a.seq - b.seq)) {
-      const data = this.#read(log, seq);
+      const data = readRecord(log, seq);
       const batch = data === undefined ? undefined : readBatch(data, 0);
       if (batch !== undefined && batch.crc === crc && batchIntact(batch)) continue;
       damagedAt = Math.min(damagedAt ?? Infinity, firstIndex);
@@ -383,11 +377,21 @@ function configurationOf({
   return decodeConfiguration(body) ?? { voters: [], outgoing: [], learners: [], addresses: {} };
 }
 
+/** Undefined where it is not there, or cannot be read. */
+function readRecord({ segments }: RecoveredLog, seq: number): Uint8Array | undefined {
+  const segment = segments.findLast(({ firstSeq }) => firstSeq <= seq);
+  try {
+    return segment?.file.read(seq);
+  } catch (error) {
+    if (error instanceof FatalError) return undefined;
+    throw error;
+  }
+}
+
 /** Where nobody has noted whether there are other voters: they may have what is lost, unless the log says that there are none. */
-function hasOthers({ groups, segments }: RecoveredLog): boolean {
-  for (const { batches, startConfiguration } of groups.values()) {
-    const read = (seq: number): Uint8Array | undefined =>
-      segments.findLast(({ firstSeq }) => firstSeq <= seq)?.file.read(seq);
+function hasOthers(log: RecoveredLog): boolean {
+  for (const { batches, startConfiguration } of log.groups.values()) {
+    const read = (seq: number): Uint8Array | undefined => readRecord(log, seq);
     const { found: configurations } = configurationBatches(batches, read, true);
     if (configurationOf({ configurations, startConfiguration }).voters.length === 1) return false;
   }

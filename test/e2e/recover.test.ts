@@ -131,7 +131,9 @@ test("the survivor has all, writes, and grows; a node that comes back from the d
       return members.filter(({ voter }) => voter).length === 3;
     });
     await node.kill();
-    await expectAll(cluster.nodes.at(-1)!);
+    const last = cluster.nodes.at(-1)!;
+    await until("another leads", async () => ![0, node.id].includes((await last.group()).leader));
+    await expectAll(last);
   }));
 
 test("of a survivor that lost its own log's end it says what is lost, and keeps the rest", () =>

@@ -204,6 +204,11 @@ for (const { what, apply, alone, three, says } of damages) {
         }
         const health = outcome === "heals" ? "wounded" : nodes === 1 ? "ok" : "no_leader";
         await until("it is as it was said", async () => (await node.status()).health === health);
+        if (outcome !== "heals") return;
+        // It remembers, and so does the folder.
+        await node.kill();
+        const later = (await verified(node.dataDir)).report;
+        expect(later).toMatchObject({ whole: false, nextStart: { outcome: "heals" } });
       });
     }
   });
