@@ -126,9 +126,15 @@ test("the survivor has all, writes, and grows; a node that comes back from the d
       await joining.ready();
       await expectAll(joining);
     }
-    await until("all are voters", async () => {
-      const { members } = await node.group();
-      return members.filter(({ voter }) => voter).length === 3;
+    // Until the change is committed, and left behind, the one voter of before is needed for everything.
+    await until("all are voters, and know it", async () => {
+      const groups = await Promise.all(
+        [node, ...cluster.nodes.slice(-2)].map((each) => each.group()),
+      );
+      return groups.every(({ members, joint, configurationIndex, commitIndex }) => {
+        const isSettled = !joint && commitIndex >= configurationIndex;
+        return isSettled && members.filter(({ voter }) => voter).length === 3;
+      });
     });
     await node.kill();
     const last = cluster.nodes.at(-1)!;
