@@ -83,6 +83,8 @@ export interface GroupOptions {
   readonly compaction?: CompactionPolicy;
   /** The highest apply version that this node takes part in; what the build can, if nothing is said [16]. */
   readonly applyVersionMax?: number;
+  /** What a member could when this node formed the cluster with it, in this very life; 0 where it did not. */
+  readonly founderMax?: (id: number) => number;
   /** This very node's log goes beyond that: a newer build has used it. Does not return. */
   readonly unsupported?: (applyVersion: number) => never;
 }
@@ -208,6 +210,7 @@ export class Group {
       machine,
       transport,
       max,
+      founderMax: options.founderMax ?? (() => 0),
       refused: (version, leader) =>
         this.#logger.error(
           { group, leader },

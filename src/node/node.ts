@@ -165,6 +165,8 @@ class Node implements RunningNode, Groups {
   readonly #removal = Promise.withResolvers<string>();
   /** Empty where this node joined a cluster. */
   readonly #initialMembers: ReadonlyMap<number, string>;
+  /** In this life the cluster formed: every first member was heard. */
+  #hasFormed = false;
   readonly #tokenHash: string;
   #peers!: Peers;
   readonly #versions: Versions;
@@ -288,6 +290,7 @@ class Node implements RunningNode, Groups {
       wake: () => this.#wake(),
       compaction: compactionOf(this.#options.compaction),
       applyVersionMax: this.#applyVersionMax,
+      founderMax: (id) => (this.#hasFormed ? this.#versions.saidMax(id) : 0),
       unsupported: (needed) => fatal("build_too_old", this.#tooOld(needed)),
     });
     group.mayElect = this.#dataDir.peers.formed || initialMembers.size <= 1;
@@ -302,6 +305,7 @@ class Node implements RunningNode, Groups {
       setMembers: (addresses) => this.#transport.setMembers(addresses),
       formed: () => {
         group.mayElect = true;
+        this.#hasFormed = true;
         this.#logger.info("all initial members are there: the cluster forms");
       },
       elsewhere: (id, message) => this.#logger.warn({ peer: id }, message),
