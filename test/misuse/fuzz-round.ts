@@ -43,8 +43,6 @@ const atOnce = 24;
 const framesMax = 25;
 const linger = 10;
 const calmMsMax = 15_000;
-/** From so far above its own no node takes a term. */
-const termsBelievedMax = 2 ** 31;
 
 interface Identity {
   readonly clusterId: string;
@@ -137,17 +135,9 @@ class FuzzRound {
     };
   }
 
-  /**
-   * What was forged has not parted the nodes. Where terms were driven beyond what is believed at once, the one that was away stays away: the price of
-   * believing no single node that claims such a term.
-   */
+  /** What was forged has not parted the nodes, and the one that was away finds back, however far terms were led on meanwhile. */
   async #comeTogether(): Promise<void> {
-    const attacker = this.#attacker;
-    const [victim] = this.#victims;
-    const { term } = await victim!.group();
-    if (attacker === undefined || term > termsBelievedMax) {
-      if (attacker !== undefined) this.#cluster.leave(attacker);
-    } else await this.#cluster.start([attacker]);
+    if (this.#attacker !== undefined) await this.#cluster.start([this.#attacker]);
     await this.#cluster.converged();
   }
 
