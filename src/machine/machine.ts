@@ -44,16 +44,17 @@ export interface AnswerSink {
 
 /** Where a history tells its changes: one call each, by rising index. */
 export interface ChangeSink {
-  /** `bytes` holds key and value; it is never written to again. A deletion has no value. */
+  /** `bytes` holds the key and, right behind it, the value; it is never written to again. A deletion has no value. */
   change(
     index: number,
     deleted: boolean,
     bytes: Uint8Array,
     keyAt: number,
     keyLength: number,
-    valueAt: number,
     valueLength: number,
   ): void;
+  /** Better no more now: what follows may be told later, from the next index on. Asked between two indexes. */
+  readonly isFull: boolean;
 }
 
 /** What commands changed, told again from the batches that they came in: for whoever watches keys. */
@@ -62,8 +63,8 @@ export interface ChangeHistory {
   readonly floor: number;
   /** Memory that it takes. */
   readonly bytes: number;
-  /** The changes of the commands of an applied batch above the floor, from index `from` on. */
-  tell(batch: Batch, from: number, sink: ChangeSink): void;
+  /** The changes of the commands of an applied batch above the floor, from index `from` on; returns the index up to which the sink took them. */
+  tell(batch: Batch, from: number, sink: ChangeSink): number;
 }
 
 /**
@@ -136,6 +137,8 @@ export interface StateMachine {
   work(nowMs: number): boolean;
   /** Flushes what is applied as soon as it can: what is durable the log can drop. */
   flush(): void;
+  /** The same at the end of the batch at which it has applied this index, instead of any index given before; Infinity = at none. Costs nothing to say again. */
+  flushAt(index: number): void;
   /**
    * Opens a handle on the durable state, later, never within the call: once what is being flushed is. Undefined where the disk is too full for
    * it, or nothing is durable yet. Many may be open; while one is, the write-ahead log of the file grows.

@@ -77,7 +77,7 @@ const handlers: { readonly [O in AdminOperation]: Handler<O> } = {
     };
     const problem = compactionProblem(wanted);
     if (problem !== undefined) return call.fail(new BargeError("bad_request", problem));
-    group.compaction = wanted;
+    group.changeCompaction(wanted);
     call.answer({ group: group.id, node: group.nodeId, ...wanted });
   },
   members: (group, call) => {

@@ -819,7 +819,7 @@ export class Group {
   work(nowMs: number): boolean {
     if (this.#stopped !== undefined) return false;
     const more = this.machine.work(nowMs);
-    this.#guard(() => this.#cutByPolicy());
+    this.#cutByPolicy();
     return more;
   }
 
@@ -868,10 +868,12 @@ export class Group {
   #cutByPolicy(): void {
     const { durableIndex } = this.machine;
     this.#compaction.step(durableIndex);
-    this.machine.flushAt(this.#compaction.flushAt);
+    this.machine.flushAt(this.#compaction.flushAt(durableIndex));
     if (!this.#compaction.isDue(durableIndex)) return;
-    const target = this.#compaction.cut(durableIndex, this.#pinnedIndex());
-    if (target !== undefined) this.#cutLog(target);
+    this.#guard(() => {
+      const target = this.#compaction.cut(durableIndex, this.#pinnedIndex());
+      if (target !== undefined) this.#cutLog(target);
+    });
   }
 
   /** When the log is cut; can be changed at any time. */
@@ -1092,7 +1094,7 @@ export class Group {
         ...(promotions?.[id] === undefined ? {} : { promotion: true }),
         leader: id === this.#leader,
         connected: isOwn || this.#transport.connected(id),
-        ...(this.#transport.dialsIn(id) ? { dialsIn: true } : {}),
+        ...(this.#transport.dialsIn(id) ? { dialsIn: true as const } : {}),
         ...(matchIndex === undefined ? {} : { matchIndex }),
         ...(stream === undefined
           ? {}
@@ -1127,7 +1129,7 @@ export class Group {
         address: configuration.addresses[id] ?? "",
         voter: voters.has(id),
         connected: id === this.#nodeId || this.#transport.connected(id),
-        ...(this.#transport.dialsIn(id) ? { dialsIn: true } : {}),
+        ...(this.#transport.dialsIn(id) ? { dialsIn: true as const } : {}),
         ...(matchIndex === undefined ? {} : { matchIndex }),
       };
     });
