@@ -1095,6 +1095,7 @@ export class Group {
         leader: id === this.#leader,
         connected: isOwn || this.#transport.connected(id),
         ...(this.#transport.dialsIn(id) ? { dialsIn: true as const } : {}),
+        ...(this.#transport.dialsIn(id) ? { dialsIn: true as const } : {}),
         ...(matchIndex === undefined ? {} : { matchIndex }),
         ...(stream === undefined
           ? {}
@@ -1129,6 +1130,7 @@ export class Group {
         address: configuration.addresses[id] ?? "",
         voter: voters.has(id),
         connected: id === this.#nodeId || this.#transport.connected(id),
+        ...(this.#transport.dialsIn(id) ? { dialsIn: true as const } : {}),
         ...(this.#transport.dialsIn(id) ? { dialsIn: true as const } : {}),
         ...(matchIndex === undefined ? {} : { matchIndex }),
       };

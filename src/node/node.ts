@@ -96,6 +96,9 @@ export interface RunningNode {
   stop(): Promise<void>;
 }
 
+/** How a peer that cannot be dialled is up. */
+const overItsOwn = "over its own connections: this node cannot dial it";
+
 /** The one group there is. */
 const defaultGroup = 0;
 /** Ticks between two rounds of connection time-outs. */
@@ -165,6 +168,8 @@ class Node implements RunningNode, Groups {
   readonly #removal = Promise.withResolvers<string>();
   /** Empty where this node joined a cluster. */
   readonly #initialMembers: ReadonlyMap<number, string>;
+  /** Where members were when this node became one. */
+  readonly #contacts: ReadonlyMap<number, string>;
   /** In this life the cluster formed: every first member was heard. */
   #hasFormed = false;
   readonly #tokenHash: string;
@@ -192,14 +197,16 @@ class Node implements RunningNode, Groups {
       const stored = storedIdentity(dataDir)?.token;
       const token = clusterToken ?? stored ?? randomBytes(16).toString("hex");
       this.#initialMembers = initialMembers;
+      this.#contacts = initialMembers;
       this.#tokenHash = tokenHashOf(clusterToken ?? "");
       const clusterId = clusterIdOf(token, drawn ? new Map([[nodeId, ""]]) : initialMembers);
       owner = { clusterId, nodeId, ...(drawn ? { token } : {}) };
     } else {
-      const { clusterId, tokenHash } = joined;
+      const { clusterId, tokenHash, contacts } = joined;
       this.#initialMembers = new Map();
+      this.#contacts = new Map(Object.entries(contacts).map(([id, at]) => [Number(id), at]));
       this.#tokenHash = tokenHash;
-      owner = { clusterId, nodeId, tokenHash };
+      owner = { clusterId, nodeId, tokenHash, contacts };
     }
     this.#clusterId = owner.clusterId;
     const free = (): void => checkPorts(options);
@@ -263,7 +270,8 @@ class Node implements RunningNode, Groups {
         message: (message) => this.#shard.deliver(message),
         peerUp: (id) => {
           this.#versions.met(id);
-          this.#logger.info({ peer: id }, "peer up");
+          const dialsIn = this.#transport.dialsIn(id);
+          this.#logger.info({ peer: id }, dialsIn ? `peer up, ${overItsOwn}` : "peer up");
           this.#shard.peerUp(id);
         },
         peerDown: (id) => {
@@ -274,8 +282,8 @@ class Node implements RunningNode, Groups {
       onProblem: (id, problem) => this.#logger.warn({ peer: id }, problem),
       onRefused: (id, code, message) => this.#refused(id, code, message),
       onMismatch: (id, message) => this.#versions.note(id, message),
-      refusePeer: (reply) =>
-        this.#peers.meet(reply.nodeId, reply.incarnation) ?? this.#versions.refuse(reply),
+      refusePeer: (peer) =>
+        this.#peers.meet(peer.nodeId, peer.incarnation) ?? this.#versions.refuse(peer),
     });
     const group = new Group({
       id: defaultGroup,
@@ -301,6 +309,7 @@ class Node implements RunningNode, Groups {
       raft: group.raft,
       ledger: this.#dataDir.peers,
       initialMembers,
+      contacts: this.#contacts,
       isLost: () => group.leader === 0 || !this.#transport.connected(group.leader),
       setMembers: (addresses) => this.#transport.setMembers(addresses),
       formed: () => {
@@ -646,7 +655,8 @@ class Node implements RunningNode, Groups {
   }
 
   #unheardText(): string {
-    return `this node was added, but no member has reached it at ${this.#options.advertise} yet: can they dial that? If not: --advertise, and barge member move`;
+    const contacts = [...this.#contacts].map(([id, address]) => `${id}=${address}`).join(", ");
+    return `this node was added, but no member has reached it at ${this.#options.advertise}, nor has it reached one of them (${contacts}): one side must be able to dial. Give the right --advertise, and tell the members by barge member move`;
   }
 
   notReady(): string[] {

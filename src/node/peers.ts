@@ -19,6 +19,8 @@ export interface PeersOptions {
   readonly ledger: PeerLedger;
   /** With which this node formed the cluster; empty where it joined one. */
   readonly initialMembers: ReadonlyMap<number, string>;
+  /** Who is looked for while the log does not say who is a member: a new node may have no address at which it can be found itself. */
+  readonly contacts: ReadonlyMap<number, string>;
   /** This node hears of no leader. */
   readonly isLost: () => boolean;
   readonly setMembers: (addresses: ReadonlyMap<number, string>) => void;
@@ -90,6 +92,9 @@ export class Peers {
     const before = configurationCommitted ? configuration : this.#raft.configurationAt(commit);
     for (const { addresses } of [before, configuration]) {
       for (const [id, address] of Object.entries(addresses)) members.set(Number(id), address);
+    }
+    if (configuration.voters.length === 0) {
+      for (const [id, address] of this.#options.contacts) members.set(id, address);
     }
     for (const [id, { address, configurationIndex: theirs }] of this.#guests) {
       if (members.has(id) || theirs <= configurationIndex) this.#guests.delete(id);

@@ -17,6 +17,7 @@ import {
 } from "node:fs";
 import { dirname, join, resolve } from "node:path";
 import { FatalError } from "../fatal.ts";
+import { readMembers } from "../wire/hello.ts";
 import { applyVersionFirst } from "../wire/versions.ts";
 import { lockFile } from "./sqlite.ts";
 import { writeFileDurably } from "./durable-file.ts";
@@ -38,6 +39,8 @@ export interface DataDirOwner {
   readonly token?: string;
   /** Of a node that joined a cluster: the hash of the token that it joined with. */
   readonly tokenHash?: string;
+  /** Of a node that joined a cluster: the members then, as `host:port` by node id. Until its log says who they are, it finds them there. */
+  readonly contacts?: Readonly<Record<string, string>>;
 }
 
 export interface DataDir {
@@ -206,6 +209,8 @@ function parseIdentity(text: string): Identity | string {
   if (typeof value !== "object" || value === null) return "it holds no identity";
   const { format, clusterId, nodeId, incarnation, createdBy, token, tokenHash, applyVersion } =
     value as Record<keyof Identity, unknown>;
+  const { contacts: listed } = value as Record<keyof Identity, unknown>;
+  const contacts = listed === undefined ? undefined : readMembers(listed);
   if (format !== dataDirFormat && format !== raisedFormat) {
     return `the folder has format ${String(format)}, this version knows ${dataDirFormat} and ${raisedFormat}; start the version that made it (${String(createdBy)})`;
   }
@@ -216,6 +221,7 @@ function parseIdentity(text: string): Identity | string {
     typeof createdBy !== "string" ||
     (token !== undefined && typeof token !== "string") ||
     (tokenHash !== undefined && typeof tokenHash !== "string") ||
+    (listed !== undefined && contacts === undefined) ||
     (applyVersion !== undefined &&
       !(Number.isSafeInteger(applyVersion) && Number(applyVersion) > 0))
   ) {
@@ -229,6 +235,7 @@ function parseIdentity(text: string): Identity | string {
     createdBy,
     ...(token === undefined ? {} : { token }),
     ...(tokenHash === undefined ? {} : { tokenHash }),
+    ...(contacts === undefined ? {} : { contacts }),
     ...(applyVersion === undefined ? {} : { applyVersion: Number(applyVersion) }),
   };
 }

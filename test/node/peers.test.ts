@@ -24,6 +24,7 @@ class World {
   commit = 0;
   dialled: Record<number, string> = {};
   formed = 0;
+  readonly contacts = new Map<number, string>();
   readonly elsewhere: [number, string][] = [];
   isLost = true;
   readonly peers: Peers;
@@ -61,6 +62,7 @@ class World {
       raft,
       ledger: this.ledger,
       initialMembers,
+      contacts: this.contacts,
       isLost: () => this.isLost,
       setMembers: (addresses) => (this.dialled = Object.fromEntries(addresses)),
       formed: () => this.formed++,

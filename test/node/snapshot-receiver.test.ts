@@ -59,6 +59,7 @@ class World {
       transport: {
         send: (message) => void this.sent.push(message),
         connected: () => true,
+        dialsIn: () => false,
         applyVersionMax: () => 1,
         flush: () => {},
       },

@@ -50,7 +50,7 @@ const node: NodeFigures = {
   kvOpenFiles: 5,
   loopGaps: { boundsMs: [5, 20], counts: [90, 8, 2], sumMs: 500 },
   groups: [group],
-  peers: [{ id: 2, connected: true, sendQueueBytes: 6, framesDropped: 7 }],
+  peers: [{ id: 2, connected: true, dialsIn: false, sendQueueBytes: 6, framesDropped: 7 }],
 };
 
 const sample = (text: string, name: string): string[] =>

@@ -1,0 +1,118 @@
+/** On real processes: a member that nobody can dial, as its port is closed to all. It dials the others, and what goes to it comes back on that way. */
+import { describe, expect, test } from "bun:test";
+import { existsSync } from "node:fs";
+import { join } from "node:path";
+import { connect } from "../../src/client/index.ts";
+import { barge } from "../cli/program.ts";
+import { Random } from "../sim/random.ts";
+import { loopbackPlace, type NodePlace, type TestCluster, until, withCluster } from "./cluster.ts";
+import { votes } from "./membership-walk.ts";
+
+const testMsMax = 60_000;
+
+/** It listens, yet where others look for it nobody does. */
+function closedPlace(): NodePlace {
+  return { ...loopbackPlace(), advertise: loopbackPlace().listen };
+}
+
+const closedIs =
+  (closed: number) =>
+  (id: number): NodePlace =>
+    id === closed ? closedPlace() : loopbackPlace();
+
+/** Who is reached how, as the leader sees it. */
+async function reached(cluster: TestCluster): Promise<Record<number, string>> {
+  await using client = connect({ endpoints: cluster.endpoints, timeoutMs: 10_000 });
+  const { members } = await client.members();
+  return Object.fromEntries(
+    members.map(({ id, connected, dialsIn }) => {
+      return [id, dialsIn === true ? "dials in" : connected ? "is dialled" : "away"];
+    }),
+  );
+}
+
+describe.concurrent("a member that cannot be dialled", () => {
+  test(
+    "joins, votes, replicates, and stays through a change of leader and a restart",
+    () =>
+      withCluster({ place: closedIs(4) }, async (cluster) => {
+        await using client = connect({ endpoints: cluster.endpoints, timeoutMs: 15_000 });
+        await client.put("before", "it came");
+        const leader = await cluster.leader();
+        const joiner = cluster.join();
+        joiner.start();
+        await votes(cluster, [joiner]);
+        await joiner.ready();
+        expect((await reached(cluster))[4]).toBe("dials in");
+        const { out } = await barge(["member", "list", "--endpoints", leader.binary]);
+        expect(out.split("\n").find((line) => line.includes(joiner.binary))).toContain(
+          "reached over its own connection",
+        );
+        await until("it has the data", async () => {
+          return (await joiner.fetch("/v1/kv/before?consistency=local")).ok;
+        });
+
+        // Without it three of four would not be left.
+        await leader.kill();
+        await client.put("after", "the leader went");
+        const others = cluster.nodes.filter((node) => node !== leader);
+        await cluster.leader(others);
+        expect((await reached(cluster))[4]).toBe("dials in");
+        await joiner.kill();
+        joiner.start();
+        await client.put("after", "it was restarted");
+        await joiner.ready();
+
+        leader.start();
+        await cluster.converged();
+        expect(await reached(cluster)).toMatchObject({ 4: "dials in" });
+      }),
+    testMsMax,
+  );
+
+  test(
+    "leads, too, and serves through the others",
+    () =>
+      withCluster({ place: closedIs(3) }, async (cluster) => {
+        await using client = connect({ endpoints: cluster.endpoints, timeoutMs: 15_000 });
+        await client.put("first", "1");
+        await client.transferLeader(3);
+        expect((await cluster.leader()).id).toBe(3);
+        for (const node of cluster.nodes.slice(0, 2)) {
+          await using through = connect({ endpoints: node.binary, timeoutMs: 15_000 });
+          const { revision } = await through.put("through", String(node.id));
+          const read = await through.get("through");
+          expect(read?.revision).toBe(revision);
+        }
+        // Seen from there all others are dialled.
+        expect(await reached(cluster)).toMatchObject({ 1: "is dialled", 2: "is dialled" });
+        await cluster.converged();
+      }),
+    testMsMax,
+  );
+
+  test(
+    "may be killed at any moment of its joining",
+    () =>
+      withCluster({ nodes: 1, place: closedIs(2) }, async (cluster) => {
+        const random = new Random(7);
+        const joiner = cluster.join();
+        for (let kill = 0; kill < 5; kill++) {
+          joiner.start();
+          await Bun.sleep(random.between(20, 250));
+          await joiner.kill();
+        }
+        // As soon as the folder is the cluster's: all that it has is where the members were.
+        joiner.start();
+        await until("it belongs to the cluster", () =>
+          existsSync(join(joiner.dataDir, "identity.json")),
+        );
+        await joiner.kill();
+        joiner.start();
+        await votes(cluster, [joiner]);
+        await joiner.ready();
+        await cluster.converged();
+      }),
+    testMsMax,
+  );
+});
