@@ -51,6 +51,7 @@ import {
 } from "./bootstrap.ts";
 import { type CompactionPolicy, defaultCompaction } from "./compaction.ts";
 import { examiner } from "./examine.ts";
+import { Expulsion, type ExpulsionCode } from "./expulsion.ts";
 import { Group } from "./group.ts";
 import { joinCluster, type JoinedCluster, type JoinTarget } from "./join.ts";
 import { hasOtherVoters, Peers, removed } from "./peers.ts";
@@ -174,6 +175,7 @@ class Node implements RunningNode, Groups {
   #hasFormed = false;
   readonly #tokenHash: string;
   #peers!: Peers;
+  #expulsion!: Expulsion;
   readonly #versions: Versions;
   readonly #applyVersionMax: number;
 
@@ -252,6 +254,7 @@ class Node implements RunningNode, Groups {
     });
     const appliedIndex = this.#machine.open();
     this.#checkApplyVersion(this.#machine.applyVersion);
+    this.#tellReplay(replica, appliedIndex);
 
     this.#transport = new TcpTransport({
       nodeId,
@@ -270,6 +273,7 @@ class Node implements RunningNode, Groups {
         message: (message) => this.#shard.deliver(message),
         peerUp: (id) => {
           this.#versions.met(id);
+          this.#expulsion.withdrawn(id);
           const dialsIn = this.#transport.dialsIn(id);
           this.#logger.info({ peer: id }, dialsIn ? `peer up, ${overItsOwn}` : "peer up");
           this.#shard.peerUp(id);
@@ -302,6 +306,12 @@ class Node implements RunningNode, Groups {
       unsupported: (needed) => fatal("build_too_old", this.#tooOld(needed)),
     });
     group.mayElect = this.#dataDir.peers.formed || initialMembers.size <= 1;
+    this.#expulsion = new Expulsion({
+      nodeId,
+      configuration: () => group.raft.configuration,
+      contacts: [...this.#contacts.keys()].filter((id) => id !== nodeId),
+      tell: (message) => this.#logger.warn(message),
+    });
     this.#peers = new Peers({
       nodeId,
       incarnation: this.#dataDir.incarnation,
@@ -396,8 +406,11 @@ class Node implements RunningNode, Groups {
   /** A peer does not take this node for the one that it should be. */
   #refused(id: number, code: string, message: string): void {
     if (code === "version_mismatch") this.#versions.note(id, message);
-    if (code === "member_removed") this.#leaveCluster();
-    if (code === "wrong_incarnation" && !this.#dataDir.peers.formed) {
+    const isExpelled = (said: ExpulsionCode): boolean =>
+      code === said && this.#expulsion.said(id, said, performance.now());
+    if (isExpelled("member_removed")) this.#leaveCluster();
+    // Once the cluster has formed with this folder, whoever knows another one is mistaken.
+    if (!this.#dataDir.peers.formed && isExpelled("wrong_incarnation")) {
       fatal("replaced_data_dir", message);
     }
   }
@@ -424,6 +437,15 @@ class Node implements RunningNode, Groups {
       fatal("sync_failed", String(error));
     }
     this.#logger.info({ group: defaultGroup, applyVersion }, "the apply version is raised");
+  }
+
+  /** How far the log goes beyond the state machine: what was not durable there is applied again as soon as it is known to be committed. */
+  #tellReplay({ batches, start }: RecoveredGroup, appliedIndex: number): void {
+    const last = batches.at(-1);
+    const lastIndex = last === undefined ? start.index : last.firstIndex + last.count - 1;
+    const commands = Math.max(0, lastIndex - appliedIndex);
+    const fields = { group: defaultGroup, appliedIndex, lastIndex };
+    this.#logger.info(fields, `${commands} commands of the log are to be replayed`);
   }
 
   #tooOld(needed: number): string {
@@ -683,7 +705,11 @@ class Node implements RunningNode, Groups {
     // From then on it lags only as far as the load makes it.
     if (missing.length === 0) this.#caughtUp = true;
     // Why, it may be; by itself, that others are strange is their trouble.
-    else for (const { message } of this.#incompatible()) missing.push(message);
+    else {
+      for (const { message } of this.#incompatible()) missing.push(message);
+      const { doubt } = this.#expulsion;
+      if (doubt !== undefined) missing.push(doubt);
+    }
     return missing;
   }
 
