@@ -82,7 +82,7 @@ export interface ClientOptions<C extends CodecName = CodecName> {
    * @default true
    */
   readonly session?: boolean | "required" | "request-ids" | undefined;
-  /** The session ends once the client was not used for so long; a new one is opened when it is needed. @default what the cluster says, 10 minutes */
+  /** The session ends once the client was not used for so long; a new one is opened when it is needed. At most 3,600,000. @default what the cluster says, 10 minutes */
   readonly sessionTtlMs?: number | undefined;
   /** @default "bytes" */
   readonly codec?: C | undefined;

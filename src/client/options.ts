@@ -21,7 +21,7 @@ export interface Settings {
 }
 
 export const timeoutMsMax = 60_000;
-const sessionTtlMsMax = 24 * 60 * 60 * 1_000;
+const sessionTtlMsMax = 60 * 60 * 1_000;
 /** 0xFFFFFFFF is reserved. */
 const groupMax = 0xffff_fffe;
 
