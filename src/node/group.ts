@@ -784,11 +784,11 @@ export class Group {
   }
 
   /** Tells watches what was applied; true when there is more of it at once. */
-  tellWatches(nowMs: number): boolean {
+  tellWatches(nowMs: number, busy: boolean): boolean {
     const watches = this.#watches;
     if (watches === undefined || watches.size === 0 || this.#stopped !== undefined) return false;
     let more = false;
-    const whole = this.#healable(() => (more = watches.serve(nowMs)));
+    const whole = this.#healable(() => (more = watches.serve(nowMs, busy)));
     if (this.#isStale) watches.endAll("no_leader");
     return whole && more;
   }
@@ -1095,7 +1095,6 @@ export class Group {
         leader: id === this.#leader,
         connected: isOwn || this.#transport.connected(id),
         ...(this.#transport.dialsIn(id) ? { dialsIn: true as const } : {}),
-        ...(this.#transport.dialsIn(id) ? { dialsIn: true as const } : {}),
         ...(matchIndex === undefined ? {} : { matchIndex }),
         ...(stream === undefined
           ? {}
@@ -1130,7 +1129,6 @@ export class Group {
         address: configuration.addresses[id] ?? "",
         voter: voters.has(id),
         connected: id === this.#nodeId || this.#transport.connected(id),
-        ...(this.#transport.dialsIn(id) ? { dialsIn: true as const } : {}),
         ...(this.#transport.dialsIn(id) ? { dialsIn: true as const } : {}),
         ...(matchIndex === undefined ? {} : { matchIndex }),
       };

@@ -170,6 +170,7 @@ export class Shard {
     this.#tick(nowMs);
 
     let more = false;
+    let busy = false;
     for (let round = 0; round < roundsPerTurnMax; round++) {
       for (const group of this.#groups.values()) {
         if (!this.diskFull) group.propose(nowMs, this.#store.syncing);
@@ -177,10 +178,11 @@ export class Shard {
       const performed = this.#perform(nowMs);
       more = this.#apply();
       if (!performed) break;
+      busy = true;
     }
     for (const group of this.#groups.values()) {
       group.answerReads();
-      if (group.tellWatches(nowMs)) more = true;
+      if (group.tellWatches(nowMs, busy)) more = true;
       if (group.work(nowMs)) more = true;
       if (!this.diskFull && group.stopped === undefined && group.raft.hasReady()) more = true;
     }

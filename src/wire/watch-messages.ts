@@ -118,11 +118,10 @@ export interface ChangeSource {
   /** Log index of the command: one transaction may change several keys. */
   readonly revision: number;
   readonly deleted: boolean;
-  /** Holds key and value, and is never written to again. */
+  /** Holds the key and, right behind it, the value; never written to again. */
   readonly bytes: Uint8Array;
   readonly keyAt: number;
   readonly keyLength: number;
-  readonly valueAt: number;
   readonly valueLength: number;
 }
 
@@ -150,7 +149,7 @@ export function encodeWatchChanges(
 }
 
 function writeChange(out: SendBuffer, revision: number, change: ChangeSource): void {
-  const { bytes, keyAt, keyLength, valueAt, valueLength } = change;
+  const { bytes, keyAt, keyLength, valueLength } = change;
   const at = out.reserve(changeHeadBytes);
   const { view } = out;
   view.setUint32(at, revision - change.revision, true);
@@ -158,8 +157,7 @@ function writeChange(out: SendBuffer, revision: number, change: ChangeSource): v
   view.setUint8(at + 5, 0);
   view.setUint16(at + 6, keyLength, true);
   view.setUint32(at + 8, valueLength, true);
-  out.append(bytes.subarray(keyAt, keyAt + keyLength));
-  if (valueLength > 0) out.append(bytes.subarray(valueAt, valueAt + valueLength));
+  out.appendFrom(bytes, keyAt, keyLength + valueLength);
 }
 
 /** A message over its bound is cut. */

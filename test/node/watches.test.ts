@@ -70,7 +70,8 @@ class Recorder implements Watcher {
     expect(changes.count).toBeGreaterThan(0);
     let size = 0;
     while (changes.next()) {
-      const { keyAt, keyLength, valueAt, valueLength, deleted } = changes;
+      const { keyAt, keyLength, valueLength, deleted } = changes;
+      const valueAt = keyAt + keyLength;
       size += keyLength + valueLength;
       this.told.push({
         revision: changes.revision,
@@ -273,7 +274,7 @@ class World {
   }
 
   serve(): boolean {
-    return this.watches.serve((this.nowMs += 30));
+    return this.watches.serve((this.nowMs += 30), this.random.chance(0.5));
   }
 
   settle(): void {
@@ -311,6 +312,7 @@ class World {
 function drawLimits(random: Random): Limits {
   return checkLimits({
     ...defaultLimits,
+    watchSliceChanges: random.pick([1, 2, defaultLimits.watchSliceChanges]),
     watchSliceBytes: random.pick([1, 300, defaultLimits.watchSliceBytes]),
     watchBytesPerTurn: random.pick([1, 500, defaultLimits.watchBytesPerTurn]),
     watchCatchUpBytesPerTurn: random.pick([1, 500, defaultLimits.watchCatchUpBytesPerTurn]),
