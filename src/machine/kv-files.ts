@@ -24,7 +24,7 @@ interface Queued {
 export class KvFiles {
   /** Reads and writes files of snapshots, in a thread of its own. */
   readonly snapshots = new SnapshotFiles();
-  readonly #openFilesMax: number;
+  readonly limits: Limits;
   readonly #open = new Set<SqliteKvFile>();
   /** To be removed once they are left. */
   readonly #unwanted = new Set<SqliteKvFile>();
@@ -34,7 +34,7 @@ export class KvFiles {
   #worker: Worker | undefined;
 
   constructor({ limits }: { readonly limits: Limits }) {
-    this.#openFilesMax = limits.kvOpenFilesMax;
+    this.limits = limits;
   }
 
   /** The file at `path`, in a folder that exists; neither created nor opened yet. */
@@ -60,7 +60,7 @@ export class KvFiles {
 
   /** A file is about to be opened: the ones used longest ago make room for it, unless all are busy. */
   opening(file: SqliteKvFile): void {
-    while (this.#open.size >= this.#openFilesMax) {
+    while (this.#open.size >= this.limits.kvOpenFilesMax) {
       let oldest: SqliteKvFile | undefined;
       for (const other of this.#open) {
         if (other.idle && other.lastUse < (oldest?.lastUse ?? Infinity)) oldest = other;

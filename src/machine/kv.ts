@@ -187,7 +187,7 @@ export class KvMachine implements StateMachine {
   }
 
   receiveSnapshot(bytes: number): IncomingSnapshot | undefined {
-    return this.#live.receive(bytes);
+    return this.#live.receive(bytes, this.#limits);
   }
 
   recoverFromSnapshot(incoming: IncomingSnapshot): void {

@@ -91,6 +91,9 @@ export interface SnapshotProof {
   readonly applyVersionMax: number;
 }
 
+/** How it went to open a received snapshot. noSpace: it may be asked again. unusable: what it says of itself makes no sense, and it has to go. */
+export type SnapshotOpening = "opened" | "noSpace" | "unusable";
+
 /** A snapshot that is being received, beside the live state and under a name of its own [25]. All of it off the event loop. */
 export interface IncomingSnapshot {
   /** Its name; it is live once the log's pointer says so. Rising, never used again. */
@@ -100,10 +103,10 @@ export interface IncomingSnapshot {
   /** Reads all of it back, compares it with the proof, and makes it durable. Once, after the last write is done. */
   finish(proof: SnapshotProof, done: (ok: boolean) => void): void;
   /**
-   * Once finished, and before anything depends on it: opens it, so that going over to it needs no space on the disk any more. False where there is
-   * none for that; then it may be asked again.
+   * Once finished, and before anything depends on it: opens it and looks whether the machine can go over to it, so that doing so neither fails nor needs space
+   * on the disk any more.
    */
-  open(): boolean;
+  open(): SnapshotOpening;
   /** It is not wanted: no callback runs any more. */
   discard(): void;
 }

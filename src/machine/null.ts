@@ -148,7 +148,7 @@ export class NullMachine implements StateMachine {
   }
 
   receiveSnapshot(bytes: number): IncomingSnapshot | undefined {
-    return this.#live.receive(bytes);
+    return this.#live.receive(bytes, this.#limits);
   }
 
   recoverFromSnapshot(incoming: IncomingSnapshot): void {
