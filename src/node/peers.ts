@@ -213,10 +213,12 @@ export class Peers {
   #wrongFolder(id: number, known: string, given: string): PeerRefusal {
     const { addresses, removed: former = [] } = this.#raft.configuration;
     const by = Math.max(id, ...Object.keys(addresses).map(Number), ...former) + 1;
+    // The machine may keep its name.
+    const address = this.#members.get(id) ?? "HOST:PORT";
     const message =
       `Node ${id} is known here with another data folder (incarnation ${known}, this one is ${given}): ` +
       "its folder was wiped, lost or swapped, and with it its votes. Bring the old folder back, or replace the member: " +
-      `\`barge member replace ${id} --by ${by}=HOST:PORT\`, then start the new node with --node-id ${by} --join and an empty folder.`;
+      `\`barge member replace ${id} --by ${by}=${address}\`, then start the new node with --node-id ${by} --join and an empty folder.`;
     return { code: "wrong_incarnation", message };
   }
 

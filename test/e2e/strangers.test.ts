@@ -61,7 +61,7 @@ describe.concurrent("nodes that have no place", () => {
       wiped!.start();
       const { status, stderr } = await wiped!.ended();
       expect(status).toBe(fatalTable.replaced_data_dir.status);
-      expect(stderr).toContain(`barge member replace ${wiped!.id} --by 4=HOST:PORT`);
+      expect(stderr).toContain(`barge member replace ${wiped!.id} --by 4=${wiped!.binary}`);
 
       const by = cluster.join();
       await using client = connect({ endpoints: cluster.endpoints, timeoutMs: 8_000 });

@@ -125,6 +125,22 @@ test("who moves is at the new address alone, in whatever role", () => {
   expect(freed.addresses[4]).toBe(three.addresses[2]!);
 });
 
+test("who replaces a member may have its address: the machine is new, its name is not", () => {
+  const sameName: MemberChange = { op: "replace", id: 3, by: 4, address: three.addresses[3]! };
+  const promised = next(three, sameName);
+  expect(shown(promised)).toBe("1 2 3 | 4>3 | ");
+  expect(promised.addresses[4]).toBe(three.addresses[3]!);
+  for (const again of [sameName, { ...sameName, op: "add" as const, id: 4, learner: false }])
+    expect(shown(planChange(promised, [again]))).toBe("unchanged");
+  const done = leaveJoint(promoteLearners(promised, [4]));
+  expect([shown(done), done.addresses[4]]).toEqual(["1 2 4 |  | -3", three.addresses[3]!]);
+  const learner = next(configurationOf([1, 2], [3]), sameName);
+  expect([shown(learner), learner.addresses[4]]).toEqual(["1 2 | 4 | -3", three.addresses[3]!]);
+  // The name of yet another member it may not have.
+  const other: MemberChange = { ...sameName, address: three.addresses[2]! };
+  expect(shown(planChange(three, [other]))).toBe("member_exists");
+});
+
 describe("what follows by itself", () => {
   test("a joint state is left for its incoming voters; who is in no role any more is remembered, without address", () => {
     const joint = next(three, { op: "remove", id: 1 }, { op: "demote", id: 2 });

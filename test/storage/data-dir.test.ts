@@ -86,7 +86,8 @@ describe("a data folder", () => {
     // Another id is another node.
     expect(joiningIncarnation(path, 5)).not.toBe(incarnation);
     const agreed = joiningIncarnation(path, 5);
-    const joined = { clusterId: "cluster", nodeId: 5, tokenHash: "hash" };
+    const contacts = { 1: "one:1", 2: "two:1" };
+    const joined = { clusterId: "cluster", nodeId: 5, tokenHash: "hash", contacts };
     const dir = openDataDir(path, joined, () => {}, agreed);
     expect(dir.incarnation).toBe(agreed);
     expect(existsSync(join(path, "joining.json"))).toBe(false);
@@ -117,6 +118,7 @@ describe("a data folder", () => {
       good.replace('"format": 1', '"applyVersion": 0, "format": 2'),
       good.replace('"format": 1', '"applyVersion": "2", "format": 2'),
       good.replace('"nodeId": 1', '"nodeId": "1"'),
+      good.replace('"nodeId": 1', '"contacts": { "one": "host:1" }, "nodeId": 1'),
       good.slice(0, good.length / 2),
       "null",
       "",
