@@ -7,7 +7,7 @@ import { membersOf } from "./membership-walk.ts";
 import { Workload } from "./workload.ts";
 
 const testMsMax = 120_000;
-const rounds = 5;
+const rounds = 2;
 
 test(
   "promoted and demoted in place, the leader too, while clients write: no write fails",
