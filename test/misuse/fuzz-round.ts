@@ -10,7 +10,8 @@ import { type TestCluster, type TestNode, until, withCluster } from "../e2e/clus
 import { decodeAny } from "../wire/messages.ts";
 import { type Aim, type Chance, FrameFuzz, type Stage } from "./fuzz-frames.ts";
 import { clientHello, frameOf, RawClient } from "./raw-client.ts";
-import { encodeHello } from "../../src/wire/hello.ts";
+import { encodeAccepted, encodeHello } from "../../src/wire/hello.ts";
+import { Feature } from "../../src/wire/versions.ts";
 
 export interface FuzzRoundOptions {
   /** 1, or 3 of which the last one is the attacker's. */
@@ -180,6 +181,10 @@ class FuzzRound {
     this.#connections++;
     const whole = stage !== "stranger" && chance.one(2);
     const parts = hello === undefined ? [] : [frameOf((out) => encodeHello(out, hello))];
+    // It is answered there, as it cannot be dialled.
+    const isAnswered =
+      stage.startsWith("peer") && ((hello?.features ?? 0) & Feature.bothWays) !== 0;
+    if (isAnswered) parts.push(frameOf(encodeAccepted));
     for (let i = 0; i <= chance.below(framesMax); i++) {
       this.#frames++;
       parts.push(this.#fuzz.bytes(stage, aims.get(node)!, whole));
@@ -204,7 +209,7 @@ class FuzzRound {
 
   #hello(stage: Stage, node: TestNode, identity: Identity): Hello | undefined {
     if (stage === "stranger") return undefined;
-    const versions = { versionMin: 1, versionMax: 2, features: this.#fuzz.chance.below(8) };
+    const versions = { versionMin: 1, versionMax: 2, features: this.#fuzz.chance.below(16) };
     if (stage === "client") return { ...clientHello, ...versions };
     return {
       role: stage,
