@@ -109,10 +109,12 @@ export function planChange(current: Configuration, changes: readonly MemberChang
     return refuse("bad_request", `A group has at most ${votersMax} voters; add learners instead.`);
   if (draft.learners.size > learnersMax)
     return refuse("bad_request", `A group has at most ${learnersMax} learners.`);
-  if (draft.removed.size > removedMax) {
+  // Each member may have to be remembered as a removed one some day, and then there must be room.
+  const { removed, before, voters, learners } = draft;
+  if (new Set([...removed, ...before, ...voters, ...learners]).size > removedMax) {
     return refuse(
       "bad_request",
-      `This group has removed ${removedMax} members and can remember no more; move its data to a new cluster.`,
+      `This group has had ${removedMax} members and can remember no more; move its data to a new cluster.`,
     );
   }
   const next = finish(draft);

@@ -1,7 +1,11 @@
 /** What changes of the members come to (src/raft/membership.ts): from one configuration to the next, without any node. */
 import { describe, expect, test } from "bun:test";
 import fc from "fast-check";
-import { decodeConfiguration, encodeConfiguration } from "../../src/raft/configuration.ts";
+import {
+  decodeConfiguration,
+  encodeConfiguration,
+  removedMax,
+} from "../../src/raft/configuration.ts";
 import {
   follows,
   leaveJoint,
@@ -204,6 +208,23 @@ describe("asked again", () => {
   ];
   for (const [name, current, changes] of cases)
     test(name, () => expect(shown(planChange(current, changes))).toBe("unchanged"));
+});
+
+test("with as many former members as can be remembered nobody is added any more; who is there can still go, and the log stays readable", () => {
+  const removed = Array.from({ length: removedMax - 3 }, (_, i) => 10 + i);
+  const full: Configuration = { ...three, removed };
+  for (const change of [add(4), add(4, true), replace(3, 4)])
+    expect(shown(planChange(full, [change]))).toBe("bad_request");
+  const gone: MemberChange[] = [
+    { op: "remove", id: 2 },
+    { op: "remove", id: 3 },
+  ];
+  const last = leaveJoint(next(full, ...gone));
+  expect(last.removed).toHaveLength(removedMax - 1);
+  expect(decodeConfiguration(encodeConfiguration(last))?.voters).toEqual([1]);
+  const before: Configuration = { ...three, removed: removed.slice(1) };
+  const replaced = leaveJoint(promoteLearners(next(before, replace(3, 4)), [4]));
+  expect(decodeConfiguration(encodeConfiguration(replaced))?.voters).toEqual([1, 2, 4]);
 });
 
 describe("refused", () => {
