@@ -22,7 +22,7 @@ export const fatalTable = {
   port_in_use: row(23, "An address to listen on is taken or cannot be bound."),
   below_watermark: row(
     24,
-    "The log ends before what was known to be durable, and there is no other member to fetch it from. Bring the folder back from a copy.",
+    "The log, or the state that it goes on from, ends before what was known to be durable, and there is no other member to fetch it from. Bring the folder back from a copy.",
   ),
   corrupt_data: row(
     25,

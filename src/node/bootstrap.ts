@@ -3,6 +3,7 @@
  */
 import { createHash } from "node:crypto";
 import { crc32 } from "node:zlib";
+import { FatalError } from "../fatal.ts";
 import type { Limits } from "../limits.ts";
 import { decodeConfiguration, encodeConfiguration } from "../raft/configuration.ts";
 import { Raft } from "../raft/raft.ts";
@@ -126,6 +127,28 @@ function usableReplica({ store, group, recovered, appliedIndex }: CoreOptions): 
     batches: [],
     configurations: [],
   };
+}
+
+/**
+ * The machine's file is gone, or an old one is in its place, and what it lacks the log has dropped: the replica is wounded, and the leader sends the
+ * state again [22]. Throws FatalError where there is no other member to send it.
+ */
+export function withoutState(
+  store: LogStore,
+  group: number,
+  recovered: RecoveredGroup,
+  appliedIndex: number,
+  canHeal: boolean,
+): RecoveredGroup {
+  const { start, wound } = recovered;
+  if (wound !== undefined || appliedIndex >= start.index) return recovered;
+  if (!canHeal) {
+    throw new FatalError(
+      "below_watermark",
+      `The state of group ${group} ends at index ${appliedIndex}, and its log begins behind ${start.index}: files are missing in machine/${group} of the data folder. There is no other member to fetch them from. Bring the folder's files back whole, or restore a backup into a new cluster.`,
+    );
+  }
+  return { ...recovered, wound: store.woundState(group) };
 }
 
 export interface CoreOptions {

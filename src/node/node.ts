@@ -48,6 +48,7 @@ import {
   joiningGroup,
   seedCrcOf,
   tokenHashOf,
+  withoutState,
 } from "./bootstrap.ts";
 import { type CompactionPolicy, defaultCompaction } from "./compaction.ts";
 import { examiner } from "./examine.ts";
@@ -225,7 +226,7 @@ class Node implements RunningNode, Groups {
         limits: this.#limits,
         bootId: randomInt(2 ** 32),
         seedCrc: seedCrcOf(this.#clusterId),
-        canHeal: hasOtherVoters(this.#dataDir.peers, this.#initialMembers),
+        canHeal: this.#hasOtherVoters,
         onCorrupt: (what) => this.#logger.error(what),
       });
       this.#files = new KvFiles({ limits: this.#limits });
@@ -241,18 +242,31 @@ class Node implements RunningNode, Groups {
     const { nodeId, advertise } = this.#options;
     const initialMembers = this.#initialMembers;
     const recovered = this.#store.recover();
-    const replica = recovered.get(defaultGroup) ?? this.#firstReplica();
+    const found = recovered.get(defaultGroup) ?? this.#firstReplica();
     // What was read, and the first batch, count from here on.
     await new Promise<void>((resolve) => this.#store.sync(() => resolve()));
     // Not before: what the log says of the machine's file could be lost yet, and that file is all that is kept.
     this.#machine = createMachine(this.#options.machine, {
       directory: this.#dataDir.machinePath(defaultGroup),
-      generation: replica.machineGeneration,
+      generation: found.machineGeneration,
       files: this.#files,
       limits: staggered(this.#limits, this.#options.nodeId),
       nowMs: () => performance.now(),
     });
     const appliedIndex = this.#machine.open();
+    const replica = withoutState(
+      this.#store,
+      defaultGroup,
+      found,
+      appliedIndex,
+      this.#hasOtherVoters,
+    );
+    if (replica !== found) {
+      this.#logger.error(
+        { group: defaultGroup, appliedIndex, firstIndex: found.start.index + 1 },
+        "the state that the log goes on from is lost; it is fetched from the leader again",
+      );
+    }
     this.#checkApplyVersion(this.#machine.applyVersion);
     this.#tellReplay(replica, appliedIndex);
 
@@ -359,6 +373,11 @@ class Node implements RunningNode, Groups {
     await this.#open();
     this.#timer = setInterval(() => this.#tick(), this.#limits.tickMs);
     this.#wake();
+  }
+
+  /** Members that may have what this node has lost. */
+  get #hasOtherVoters(): boolean {
+    return hasOtherVoters(this.#dataDir.peers, this.#initialMembers);
   }
 
   #core(
@@ -780,7 +799,7 @@ class Node implements RunningNode, Groups {
 
 function woundText({ id, leader, lastIndex, wounded }: NodeStatus["groups"][number]): string {
   const lost =
-    `group ${id} is wounded: this disk lost a part of its log, which ends at ${lastIndex} and went to ${wounded!.index}; ` +
+    `group ${id} is wounded: this disk lost a part of its log, or the state below it; the log ends at ${lastIndex} and went to ${wounded!.index}; ` +
     "it does not vote until that has come back";
   return leader > 0
     ? `${lost} from the leader, node ${leader}`
