@@ -5,6 +5,7 @@ import { join } from "node:path";
 import { connect } from "../../src/client/index.ts";
 import { barge } from "../cli/program.ts";
 import { Random } from "../sim/random.ts";
+import { BlackHole } from "./black-hole.ts";
 import { loopbackPlace, type NodePlace, type TestCluster, until, withCluster } from "./cluster.ts";
 import { votes } from "./membership-walk.ts";
 
@@ -32,6 +33,29 @@ async function reached(cluster: TestCluster): Promise<Record<number, string>> {
 }
 
 describe.concurrent("a member that cannot be dialled", () => {
+  test(
+    "since what is sent to its address is swallowed: the same, a second later",
+    async () => {
+      using hole = BlackHole.open();
+      if (hole === undefined) return;
+      const place = (id: number): NodePlace => {
+        const at = loopbackPlace();
+        return id === 2 ? { ...at, advertise: `${hole.host}:9091` } : at;
+      };
+      await withCluster({ nodes: 1, place }, async (cluster) => {
+        const [first] = cluster.nodes;
+        const joiner = cluster.join();
+        joiner.start();
+        await votes(cluster, [joiner]);
+        await joiner.ready();
+        expect(await reached(cluster)).toMatchObject({ 2: "dials in" });
+        expect(first!.log()).toContain(`${hole.host}:9091: no answer within 1000 ms`);
+        await cluster.converged();
+      });
+    },
+    testMsMax,
+  );
+
   test(
     "joins, votes, replicates, and stays through a change of leader and a restart",
     () =>
