@@ -611,7 +611,9 @@ export class Group {
 
   #clusterTimeMs(place: Seal, nowMs: number): number {
     const elapsedMs = Math.max(0, Math.floor(nowMs - this.#leaderSinceMs));
-    return Math.max(place.prevTimeMs, this.#leaderTimeBaseMs + elapsedMs);
+    const timeMs = Math.max(place.prevTimeMs, this.#leaderTimeBaseMs + elapsedMs);
+    // Where an earlier leader has led it to the end of numbers it stands still, and writes go on.
+    return Math.min(timeMs, Number.MAX_SAFE_INTEGER);
   }
 
   /** What the changes come to; a new configuration is proposed at once, and in force. */

@@ -119,6 +119,9 @@ interface Write {
 /** Questions and stamps of a life begin at random below this, so that answers to an earlier life's do not count. */
 const firstOfLifeMax = 2 ** 48;
 
+/** A log that began beyond could not go on to the end of all machines: a position from where numbers end is a lie. */
+const startIndexMax = 2 ** 52;
+
 const noBatches: readonly Batch[] = Object.freeze([]);
 const noMessages: readonly RaftMessage[] = Object.freeze([]);
 const noReads: readonly ReadState[] = Object.freeze([]);
@@ -578,7 +581,7 @@ export class Raft implements CoreState {
   /** The leader of `term` offers its state as of `start` (InstallSnapshot, §7). For "needed", `restored` follows once it is all here. */
   snapshotOffered(from: number, term: number, start: LogStart): SnapshotVerdict {
     if (from === this.nodeId || from === 0 || !isIndex(term)) return "refused";
-    if (term === 0 || !isIndex(start.index)) return "refused";
+    if (term === 0 || !isIndex(start.index) || start.index > startIndexMax) return "refused";
     if (!isIndex(start.term) || start.term > term || !isIndex(start.timeMs)) return "refused";
     if (term < this.#term) {
       this.#sendAppendReply(from, false, 0, 0, 0);

@@ -165,6 +165,14 @@ describe("nonsense is dropped", () => {
     }
   });
 
+  test("a snapshot from where numbers end, whose log could not go on", () => {
+    const offered = (index: number): string =>
+      follower([]).raft.snapshotOffered(2, 4, { index, term: 3, crc: 0, timeMs: 0 });
+    expect(offered(1_000_000)).toBe("needed");
+    for (const index of [2 ** 52 + 1, Number.MAX_SAFE_INTEGER, Number.NaN, -1, 0.5])
+      expect(offered(index)).toBe("refused");
+  });
+
   test("a second leader in one term is not followed, nor one that this node is", () => {
     const node = follower([]);
     node.raft.step(append(3, logOf([3]), 0));

@@ -301,12 +301,18 @@ export function chain(
   return batches;
 }
 
-const batchBody = fc.record({
-  body: fc.uint8Array({ maxLength: 60 }),
-  count: fc.integer({ min: 1, max: 100 }),
-  kind: fc.constantFrom(...Object.values(BatchKind)),
-  termStep: fc.integer({ min: 0, max: 2 }),
-});
+/** A command takes four bytes and more. */
+const batchBody = fc
+  .record({
+    body: fc.uint8Array({ minLength: 4, maxLength: 60 }),
+    count: fc.integer({ min: 1, max: 100 }),
+    kind: fc.constantFrom(...Object.values(BatchKind)),
+    termStep: fc.integer({ min: 0, max: 2 }),
+  })
+  .map(({ count, ...rest }) => ({
+    ...rest,
+    count: Math.min(count, Math.floor(rest.body.byteLength / 4)),
+  }));
 
 export const append: fc.Arbitrary<AppendMessage> = fc
   .record({
