@@ -253,7 +253,7 @@ class Node implements RunningNode, Groups {
       limits: staggered(this.#limits, this.#options.nodeId),
       nowMs: () => performance.now(),
     });
-    const appliedIndex = this.#machine.open();
+    const appliedIndex = this.#openMachine();
     const replica = withoutState(
       this.#store,
       defaultGroup,
@@ -373,6 +373,19 @@ class Node implements RunningNode, Groups {
     await this.#open();
     this.#timer = setInterval(() => this.#tick(), this.#limits.tickMs);
     this.#wake();
+  }
+
+  #openMachine(): number {
+    try {
+      return this.#machine.open();
+    } catch (error) {
+      if (error instanceof FatalError || isDiskFull(error)) throw error;
+      const path = this.#dataDir.machinePath(defaultGroup);
+      throw new FatalError(
+        "corrupt_data",
+        `The state of group ${defaultGroup} cannot be read: ${String(error)}. Bring the files in ${path} back whole; or, where there are other members, move that folder away and start again: the state is made anew from the log, or fetched from the leader.`,
+      );
+    }
   }
 
   /** Members that may have what this node has lost. */
