@@ -276,21 +276,49 @@ export interface KvChange {
   readonly value: Uint8Array | undefined;
 }
 
-export function readWatchChanges({ revision, count, changes }: WatchChanges): KvChange[] {
-  const view = viewOf(changes);
+/** The changes of a frame, one after the other, as offsets into them. */
+export class WatchChangeReader {
+  readonly #view: DataView;
+  readonly #revision: number;
+  #left: number;
+  revision = 0;
+  deleted = false;
+  keyAt = 0;
+  /** Where the key ends too. */
+  valueAt = 0;
+  /** Where the value ends, and the next change begins. */
+  end = 0;
+
+  constructor({ revision, count, changes }: WatchChanges) {
+    this.#view = viewOf(changes);
+    this.#revision = revision;
+    this.#left = count;
+  }
+
+  /** Goes to the next one, to the first at first; false after the last. */
+  next(): boolean {
+    if (this.#left === 0) return false;
+    this.#left--;
+    const at = this.end;
+    const view = this.#view;
+    this.revision = this.#revision - view.getUint32(at, true);
+    this.deleted = view.getUint8(at + 4) === changeKind.delete;
+    this.keyAt = at + changeHeadBytes;
+    this.valueAt = this.keyAt + view.getUint16(at + 6, true);
+    this.end = this.valueAt + view.getUint32(at + 8, true);
+    return true;
+  }
+}
+
+/** All changes of a frame at once, as views. */
+export function readWatchChanges(frame: WatchChanges): KvChange[] {
+  const { changes } = frame;
   const found: KvChange[] = [];
-  let at = 0;
-  for (let i = 0; i < count; i++) {
-    const keyAt = at + changeHeadBytes;
-    const valueAt = keyAt + view.getUint16(at + 6, true);
-    const end = valueAt + view.getUint32(at + 8, true);
-    const isPut = view.getUint8(at + 4) === changeKind.put;
-    found.push({
-      revision: revision - view.getUint32(at, true),
-      key: changes.subarray(keyAt, valueAt),
-      value: isPut ? changes.subarray(valueAt, end) : undefined,
-    });
-    at = end;
+  const reader = new WatchChangeReader(frame);
+  while (reader.next()) {
+    const { revision, keyAt, valueAt, end } = reader;
+    const value = reader.deleted ? undefined : changes.subarray(valueAt, end);
+    found.push({ revision, key: changes.subarray(keyAt, valueAt), value });
   }
   return found;
 }
