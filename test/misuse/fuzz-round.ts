@@ -1,5 +1,5 @@
 /**
- * Attacks real daemons with fuzzed frames, at every stage of a connection, while a neighbour reads and writes. Whatever comes, no process ends, no
+ * Attacks real daemons with fuzzed frames, at every stage of a connection, whoever dialled it, while a neighbour reads and writes. Whatever comes, no process ends, no
  * group stops (but where the attacker may speak as a leader), each frame that a node sends is one, and in every pause the neighbour goes on.
  */
 import { readFileSync } from "node:fs";
@@ -9,6 +9,7 @@ import { FrameType, type Hello } from "../../src/wire/messages.ts";
 import { type TestCluster, type TestNode, until, withCluster } from "../e2e/cluster.ts";
 import { decodeAny } from "../wire/messages.ts";
 import { type Aim, type Chance, FrameFuzz, type Stage } from "./fuzz-frames.ts";
+import { HostileListener } from "./hostile-listener.ts";
 import { clientHello, frameOf, RawClient } from "./raw-client.ts";
 import { encodeAccepted, encodeHello } from "../../src/wire/hello.ts";
 import { Feature } from "../../src/wire/versions.ts";
@@ -28,6 +29,8 @@ export interface FuzzReport {
   readonly seconds: number;
   readonly leads: boolean;
   readonly connections: number;
+  /** Those that the nodes dialled. */
+  readonly dialled: number;
   readonly frames: number;
   /** Of messages, by what they began as. */
   readonly kinds: Readonly<Record<string, number>>;
@@ -71,6 +74,7 @@ class FuzzRound {
   readonly #victims: readonly TestNode[];
   readonly #attacker: TestNode | undefined;
   #connections = 0;
+  #dialled = 0;
   #frames = 0;
   #answered = 0;
   #stopped = 0;
@@ -103,11 +107,20 @@ class FuzzRound {
     while (performance.now() < endMs) {
       const aims = await this.#look();
       const attackEndMs = Math.min(endMs, performance.now() + attackMs);
-      await Promise.all(
-        Array.from({ length: atOnce }, async () => {
-          while (performance.now() < attackEndMs) await this.#attack(aims, identity);
-        }),
-      );
+      const listener = this.#listenerFor(aims, identity);
+      listener?.open();
+      try {
+        await Promise.all(
+          Array.from({ length: atOnce }, async () => {
+            while (performance.now() < attackEndMs) await this.#attack(aims, identity);
+          }),
+        );
+      } finally {
+        listener?.close();
+      }
+      this.#dialled += listener?.connections ?? 0;
+      this.#frames += listener?.frames ?? 0;
+      if (listener?.wrong !== undefined) throw new Error(listener.wrong);
       await this.#look();
       const value = `round ${++round}`;
       const beganMs = performance.now();
@@ -126,6 +139,7 @@ class FuzzRound {
       seconds,
       leads,
       connections: this.#connections,
+      dialled: this.#dialled,
       frames: this.#frames,
       kinds: Object.fromEntries([...this.#fuzz.counts].sort()),
       framesAnswered: this.#answered,
@@ -161,6 +175,14 @@ class FuzzRound {
       aims.set(node, { nodeId: node.id, term, lastIndex });
     }
     return aims;
+  }
+
+  /** The nodes dial the attacker too. */
+  #listenerFor(aims: ReadonlyMap<TestNode, Aim>, identity: Identity): HostileListener | undefined {
+    if (this.#attacker === undefined) return undefined;
+    const { id: nodeId, binary: address } = this.#attacker;
+    const aim = (id: number): Aim | undefined => [...aims.values()].find((at) => at.nodeId === id);
+    return new HostileListener({ address, nodeId, identity, fuzz: this.#fuzz, aim, framesMax });
   }
 
   async #attack(aims: ReadonlyMap<TestNode, Aim>, identity: Identity): Promise<void> {
