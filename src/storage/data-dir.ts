@@ -9,6 +9,7 @@ import { randomBytes } from "node:crypto";
 import {
   accessSync,
   constants,
+  existsSync,
   mkdirSync,
   readdirSync,
   readFileSync,
@@ -92,6 +93,7 @@ export function openDataDir(
   try {
     const found = readIdentity(folder);
     if (found !== undefined) refuseOther(folder, found, owner);
+    else refuseOrphan(folder);
     beforeChange();
     let identity = found ?? writeIdentity(folder, owner, incarnation);
     rmSync(join(folder, joiningName), { force: true });
@@ -182,6 +184,15 @@ function takeLock(folder: string): { release(): void } {
     "data_dir_locked",
     `${folder} is in use by another process; stop that one first, or give this one a --data-dir of its own`,
   );
+}
+
+/** It is written before anything else: where there is a log, it was there, and under a new one this node could vote twice. */
+function refuseOrphan(folder: string): void {
+  const segments = join(folder, "segments");
+  if (!existsSync(segments) || readdirSync(segments).length === 0) return;
+  const words =
+    "identity.json is gone, and the log is there. Bring it back from a copy; or replace the member, with an empty folder";
+  throw new FatalError("wrong_data_dir", `${folder}: ${words}`);
 }
 
 function readIdentity(folder: string): Identity | undefined {

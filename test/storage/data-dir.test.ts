@@ -1,6 +1,7 @@
 import { afterEach, beforeEach, describe, expect, test } from "bun:test";
 import {
   existsSync,
+  mkdirSync,
   mkdtempSync,
   readdirSync,
   readFileSync,
@@ -143,6 +144,16 @@ describe("a data folder", () => {
     again.close();
     const identity = JSON.parse(readFileSync(join(path, "identity.json"), "utf8")) as object;
     expect(identity).toMatchObject({ format: 2, applyVersion: 2, incarnation: folder.incarnation });
+  });
+
+  test("that has a log and no identity any more is refused: under a new one the node could vote twice", () => {
+    openDataDir(path, owner).close();
+    rmSync(join(path, "identity.json"));
+    mkdirSync(join(path, "segments"));
+    writeFileSync(join(path, "segments", "00000001.db"), "");
+    const words = refused("wrong_data_dir", () => openDataDir(path, owner));
+    expect(words).toContain("identity.json is gone, and the log is there");
+    expect(existsSync(join(path, "identity.json"))).toBe(false);
   });
 
   test("whose making was cut short is made whole", () => {
