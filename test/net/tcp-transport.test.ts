@@ -483,7 +483,8 @@ test("who never answers the hello cannot be dialled either", async () => {
 
 test("only who has accepted us is answered over what it dialled", async () => {
   const node = { id: 1, received: [], changes: [], problems: [] } as unknown as TestNode;
-  node.listener = listenerOf(node);
+  // Who dialled and is silent for long is not cut off for that.
+  node.listener = listenerOf(node, 0, { ...defaultLimits, idleTimeoutMs: 3_600_000 });
   let refusal: string | undefined;
   const met: string[] = [];
   node.transport = transportOf(node, new Map([[2, `127.0.0.1:${await closedPort()}`]]), {
