@@ -269,7 +269,7 @@ export const defaultLimits: Limits = checkLimits({
   connectionWatchesMax: 4_096,
   httpWatchesMax: 256,
   watchBytesPerTurn: 1 * MiB,
-  watchCatchUpBytesPerTurn: 128 * KiB,
+  watchCatchUpBytesPerTurn: 512 * KiB,
   watchSliceBytes: 256 * KiB,
   watchSliceChanges: 4_096,
   watchQueueBytesMax: 1 * MiB,

@@ -50,6 +50,8 @@ interface Blocked {
 
 /** Effects cause effects (an answer to a read, an own acknowledgement); they settle within a few rounds. */
 const roundsPerTurnMax = 4;
+/** A shard that had effects a moment ago is likely to have more. */
+const busyMs = 5;
 /** Ticks between two rounds of time-outs and log retirement. */
 const housekeepTicks = 4;
 
@@ -70,6 +72,8 @@ export class Shard {
   /** When the sync under way began. */
   #syncSinceMs = 0;
   #nowMs: number;
+  /** The last turn that had effects. */
+  #workedMs = -Infinity;
   #tickedMs: number;
   #ticks = 0;
 
@@ -170,7 +174,6 @@ export class Shard {
     this.#tick(nowMs);
 
     let more = false;
-    let busy = false;
     for (let round = 0; round < roundsPerTurnMax; round++) {
       for (const group of this.#groups.values()) {
         if (!this.diskFull) group.propose(nowMs, this.#store.syncing);
@@ -178,8 +181,9 @@ export class Shard {
       const performed = this.#perform(nowMs);
       more = this.#apply();
       if (!performed) break;
-      busy = true;
+      this.#workedMs = nowMs;
     }
+    const busy = nowMs - this.#workedMs < busyMs;
     for (const group of this.#groups.values()) {
       group.answerReads();
       if (group.tellWatches(nowMs, busy)) more = true;

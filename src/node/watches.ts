@@ -69,10 +69,13 @@ class Watch implements Target, WatchHandle {
   }
 }
 
-/** What telling takes of the time, while there is other work: for each watch that is told something, up to a bound, and for each change. */
-const frameMs = 0.03;
-const framesMsMax = 10;
-const changeMs = 0.003;
+/**
+ * Until the next time, while there is other work: for each watch that was told something, up to a bound, since it wakes up somebody; and for each
+ * change about three times what it costs here.
+ */
+const frameMs = 0.06;
+const framesMsMax = 20;
+const changeMs = 0.001;
 /** What a change costs besides its bytes, as bytes of what a turn has room for. */
 const changeCostBytes = 64;
 /** Between two looks at those that wait for room. */
@@ -161,7 +164,7 @@ export class Watches {
 
   /* ---------------------------------------------------------------- once a turn */
 
-  /** Tells what was applied, as much as the turn has room for; true when there is more at once. `busy`: the turn had other work too. */
+  /** Tells what was applied, as much as the turn has room for; true when there is more at once. `busy`: this loop has other work. */
   serve(nowMs: number, busy: boolean): boolean {
     if (this.#all.size === 0 || (busy && nowMs < this.#nextMs)) return false;
     const toldBefore = this.#frames;
@@ -173,7 +176,8 @@ export class Watches {
     this.#serveLive(applied);
     this.#progress(nowMs);
     const framesMs = Math.min(framesMsMax, (this.#frames - toldBefore) * frameMs);
-    this.#nextMs = nowMs + framesMs + (this.#changes - changesBefore) * changeMs;
+    const changesMs = (this.#changes - changesBefore) * changeMs;
+    this.#nextMs = nowMs + Math.max(framesMs, changesMs);
     return behind || (this.#live.size > 0 && this.livePosition < applied);
   }
 
