@@ -39,7 +39,8 @@ everything is healed and the cluster must recover. A run is a pure function of i
   records, an inbox of 400 bytes, two waiters.
 - Ends of processes: between two events, and between any two effects of a turn or a boot (a transaction, a sync asked for, the bytes to one peer).
 - Disk: after a power cut each segment keeps some prefix of its transactions that covers what was synced. A sync that fails lets reads see what was
-  written until the process ends, and leaves any part of it. Rot at rest flips bits, misplaces, cuts and loses records of a minority of nodes.
+  written until the process ends, and leaves any part of it. Rot at rest flips bits, misplaces, cuts and loses records of a minority of nodes;
+  in some runs again where a wounded node has noted that it is, with the leader falling when it takes itself for whole.
 - Members: in half of the seeds somebody asks again and again for random changes, several at once, forced, or nonsense, of any node; nodes with empty
   disks join as learners, before or after they are started, and are promoted, demoted, replaced and removed, leaders too.
 - Followers take writes and reads as the leader does. Bursts of requests meet small queues.

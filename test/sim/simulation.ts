@@ -14,6 +14,7 @@ import { Nemesis, type Victim } from "./nemesis.ts";
 import { EndPoint } from "./process-end.ts";
 import { Random } from "./random.ts";
 import { Recovery } from "./recovery.ts";
+import { drawRelapses, Relapses } from "./relapses.ts";
 import { Scheduler } from "./scheduler.ts";
 import { drawSessions, sessionLimits } from "./session-clients.ts";
 import { SimNetwork } from "./sim-network.ts";
@@ -65,6 +66,8 @@ const limitStream = 1_002;
 const sessionStream = 1_003;
 const versionStream = 1_005;
 const sessionLimitStream = 1_004;
+const relapseStream = 1_006;
+const relapseMomentStream = 1_007;
 /** Events of the recovery that no cluster needs: it would go on for ever. */
 const recoveryEventsMax = 200_000;
 /** Share of runs that go on in peace, to see that the leader stays. */
@@ -88,6 +91,7 @@ class Simulation {
   readonly #nemesis: Nemesis;
   readonly #memberChanges: MemberChanges;
   readonly #upgrades: Upgrades;
+  readonly #relapses: Relapses;
   #events = 0;
   /** Elections that were won so far. */
   #leaders = 0;
@@ -143,6 +147,7 @@ class Simulation {
         endPoint,
         tally,
         ended: (ending, why) => this.#nemesis.ended(ending, why),
+        healed: (whole) => this.#relapses.healed(whole),
       });
       return { node, storage, endPoint };
     });
@@ -197,6 +202,14 @@ class Simulation {
       without: without.includes("versions"),
       restart: (node) => this.#nemesis.restart(node),
     });
+    this.#relapses = new Relapses({
+      random: new Random(seed, relapseMomentStream),
+      scheduler,
+      swarm,
+      nodes: this.#nodes,
+      strike: (node) => this.#nemesis.relapse(node),
+      leaderFalls: () => this.#nemesis.leaderFalls(),
+    });
     this.#memberChanges = new MemberChanges({
       scheduler,
       random: random.fork(5),
@@ -208,7 +221,9 @@ class Simulation {
 
   /** What was added later draws from streams of its own, so that what old seeds do changes as little as possible. */
   #draw(random: Random, without: readonly Kind[]): Swarm {
-    const swarm = drawSwarm(random, without);
+    const drawn = drawSwarm(random, without);
+    const relapseRandom = new Random(this.#seed, relapseStream);
+    const swarm = without.includes("relapses") ? drawn : drawRelapses(relapseRandom, drawn);
     if (without.includes("strangeBounds")) return swarm;
     const limits = watchLimits(new Random(this.#seed, limitStream), swarm.limits);
     return { ...swarm, limits: sessionLimits(new Random(this.#seed, sessionLimitStream), limits) };
@@ -233,6 +248,7 @@ class Simulation {
     this.#nemesis.start();
     this.#memberChanges.start();
     this.#upgrades.start();
+    this.#relapses.start();
     while (this.#events < this.#eventsMax) this.#step();
 
     const { oracle } = this.#invariants;
@@ -242,6 +258,7 @@ class Simulation {
     this.#watchers.stop();
     this.#memberChanges.stop();
     this.#upgrades.end();
+    this.#relapses.end();
     this.#nemesis.end();
     const recovery = new Recovery({
       scheduler: this.#scheduler,
