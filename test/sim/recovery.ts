@@ -97,6 +97,11 @@ export class Recovery {
     this.#until(what, this.#patienceMs, done);
   }
 
+  /** The same, of what takes a leader that stays: where clocks make heartbeats late there may never be one. */
+  untilLed(what: string, done: () => boolean): void {
+    if (this.#clocksAgree) this.until(what, done);
+  }
+
   /** Nobody deposes a leader while nothing goes wrong, as long as no clock makes its heartbeats late. To be called after `run`. */
   staysLed(): void {
     if (!this.#clocksAgree || !this.#prefers()) return;
