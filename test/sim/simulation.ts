@@ -277,7 +277,7 @@ class Simulation {
     }
     recovery.until("the newest apply version", () => this.#upgrades.raised(recovery.up));
     recovery.settles();
-    recovery.until("watchers to be told everything", () => this.#watchers.upToDate);
+    recovery.untilLed("watchers to be told everything", () => this.#watchers.upToDate);
     checkStates(recovery.up, clients, oracle);
     checkHistory(clients, oracle);
   }
