@@ -4,7 +4,7 @@
  */
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
-import { connect } from "../../src/client/index.ts";
+import { BargeError, type Client, connect } from "../../src/client/index.ts";
 import { FrameType, type Hello } from "../../src/wire/messages.ts";
 import { type TestCluster, type TestNode, until, withCluster } from "../e2e/cluster.ts";
 import { decodeAny } from "../wire/messages.ts";
@@ -36,6 +36,8 @@ export interface FuzzReport {
   readonly kinds: Readonly<Record<string, number>>;
   readonly framesAnswered: number;
   readonly neighbourWrites: number;
+  /** Of these, those whose connection was lost: then they were sent again. */
+  readonly neighbourWritesAgain: number;
   /** Longest time that the neighbour waited in a pause of the attack. */
   readonly neighbourMsMax: number;
   readonly groupsStopped: number;
@@ -79,6 +81,7 @@ class FuzzRound {
   #answered = 0;
   #stopped = 0;
   #writes = 0;
+  #writesAgain = 0;
   #waitMsMax = 0;
 
   constructor(cluster: TestCluster, options: FuzzRoundOptions) {
@@ -124,7 +127,7 @@ class FuzzRound {
       await this.#look();
       const value = `round ${++round}`;
       const beganMs = performance.now();
-      await neighbour.put("neighbour", value, { timeoutMs: calmMsMax });
+      await this.#write(neighbour, value, beganMs + calmMsMax);
       const found = await neighbour.get("neighbour", { timeoutMs: calmMsMax });
       if (Buffer.from(found?.value ?? []).toString() !== value) throw new Error("another value");
       this.#waitMsMax = Math.max(this.#waitMsMax, performance.now() - beganMs);
@@ -144,10 +147,26 @@ class FuzzRound {
       kinds: Object.fromEntries([...this.#fuzz.counts].sort()),
       framesAnswered: this.#answered,
       neighbourWrites: this.#writes,
+      neighbourWritesAgain: this.#writesAgain,
       neighbourMsMax: Math.round(this.#waitMsMax),
       groupsStopped: this.#stopped,
       peakRssMb: Math.round(Math.max(...statuses.map((each) => each.peakRssBytes)) / 2 ** 20),
     };
+  }
+
+  /** Again where it is not known whether it was written: its connection may have been silent for too long under the attack. */
+  async #write(neighbour: Client, value: string, untilMs: number): Promise<void> {
+    for (;;) {
+      try {
+        const timeoutMs = Math.max(1, Math.ceil(untilMs - performance.now()));
+        await neighbour.put("neighbour", value, { timeoutMs });
+        return;
+      } catch (error) {
+        const isLost = error instanceof BargeError && error.code === "outcome_unknown";
+        if (!isLost || performance.now() >= untilMs) throw error;
+        this.#writesAgain++;
+      }
+    }
   }
 
   /** What was forged has not parted the nodes, and the one that was away finds back, however far terms were led on meanwhile. */
