@@ -167,7 +167,7 @@ export class Watches {
   /** Tells what was applied, as much as the turn has room for; true when there is more at once. `busy`: this loop has other work. */
   serve(nowMs: number, busy: boolean): boolean {
     if (this.#all.size === 0 || (busy && nowMs < this.#nextMs)) return false;
-    const toldBefore = this.#frames;
+    const framesBefore = this.#frames;
     const changesBefore = this.#changes;
     const applied = this.#options.appliedIndex();
     if (this.#live.size === 0) this.livePosition = applied;
@@ -175,10 +175,15 @@ export class Watches {
     const behind = this.#serveBehind();
     this.#serveLive(applied);
     this.#progress(nowMs);
-    const framesMs = Math.min(framesMsMax, (this.#frames - toldBefore) * frameMs);
-    const changesMs = (this.#changes - changesBefore) * changeMs;
-    this.#nextMs = nowMs + Math.max(framesMs, changesMs);
-    return behind || (this.#live.size > 0 && this.livePosition < applied);
+    const more = behind || (this.#live.size > 0 && this.livePosition < applied);
+    this.#pace(nowMs, this.#frames - framesBefore, this.#changes - changesBefore, more);
+    return more;
+  }
+
+  /** More that is due already waits for the sake of this loop alone: who lags must be able to catch up. */
+  #pace(nowMs: number, frames: number, changes: number, more: boolean): void {
+    const framesMs = more ? 0 : Math.min(framesMsMax, frames * frameMs);
+    this.#nextMs = nowMs + Math.max(framesMs, changes * changeMs);
   }
 
   /** Up to here at least the past is gone. */

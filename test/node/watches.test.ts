@@ -415,7 +415,7 @@ test(`watches of ${seeds} random lives are told everything, in order, once`, () 
       throw new Error(`seed ${seed}: ${String(error)}`, { cause: error });
     }
   }
-});
+}, 20_000);
 
 test("where nobody watches, serving does nothing", () => {
   const world = new World(new Random(1), defaultLimits);
