@@ -39,11 +39,16 @@ class Writer implements Disposable {
   async write(commands: number, valueBytes = 10, key = "key", sections = 1): Promise<number> {
     const put = encodeKvPut(Buffer.from(key), new Uint8Array(valueBytes));
     const section = plainSection(Array.from({ length: commands }, () => put));
-    for (let at = 0; at < sections; at++) this.#raw.send(writeFrame(++this.#written, section));
-    await this.#raw.waitReplies(this.#written);
-    const reply = this.#raw.replies[this.#written - 1]!;
-    if (reply.type !== "writeReply") throw new Error(JSON.stringify(reply));
-    return reply.firstIndex + commands - 1;
+    for (let left = sections; ;) {
+      for (let at = 0; at < left; at++) this.#raw.send(writeFrame(++this.#written, section));
+      await this.#raw.waitReplies(this.#written);
+      const replies = this.#raw.replies.slice(-left);
+      const last = replies.at(-1)!;
+      left = replies.filter(({ type }) => type !== "writeReply").length;
+      if (left === 0 && last.type === "writeReply") return last.firstIndex + commands - 1;
+      // On a crowded machine a leader may be voted out: once more, whatever became of it.
+      await Bun.sleep(20);
+    }
   }
 
   [Symbol.dispose](): void {
@@ -55,7 +60,7 @@ async function writerOf(node: TestNode): Promise<Writer> {
   return new Writer(await RawClient.connect(node.binary, { hello: clientHello }));
 }
 
-describe.concurrent("the log is cut", () => {
+describe("the log is cut", () => {
   test(
     "at the end of the batch that completes an interval, and not before",
     () =>
@@ -151,7 +156,7 @@ describe.concurrent("the log is cut", () => {
 
 const interval = 1_000;
 /** Commands. Usual are some hundreds; on a crowded machine it is more. */
-const whileWrittenMax = 9_000;
+const whileWrittenMax = 15_000;
 
 /** What its log says of the last start. */
 function replayed(node: TestNode): number {
