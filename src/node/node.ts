@@ -99,7 +99,7 @@ export interface RunningNode {
 }
 
 /** How a peer that cannot be dialled is up. */
-const overItsOwn = "over its own connections: this node cannot dial it";
+const overItsOwn = "over its own connections, as this node could not dial it";
 
 /** The one group there is. */
 const defaultGroup = 0;
