@@ -475,9 +475,10 @@ class Node implements RunningNode, Groups {
   #tellReplay({ batches, start }: RecoveredGroup, appliedIndex: number): void {
     const last = batches.at(-1);
     const lastIndex = last === undefined ? start.index : last.firstIndex + last.count - 1;
+    // There is nothing but its founding.
+    if (lastIndex <= 1) return;
     const commands = Math.max(0, lastIndex - appliedIndex);
-    const fields = { group: defaultGroup, appliedIndex, lastIndex };
-    this.#logger.info(fields, `${commands} commands of the log are to be replayed`);
+    this.#logger.info({ group: defaultGroup, commands, appliedIndex }, "replaying the log");
   }
 
   #tooOld(needed: number): string {

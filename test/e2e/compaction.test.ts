@@ -160,7 +160,7 @@ const whileWrittenMax = 15_000;
 
 /** What its log says of the last start. */
 function replayed(node: TestNode): number {
-  const said = [...node.log().matchAll(/"(\d+) commands of the log are to be replayed"/g)];
+  const said = [...node.log().matchAll(/"commands":(\d+),.*"replaying the log"/g)];
   return Number(said.at(-1)![1]);
 }
 

@@ -167,7 +167,7 @@ test(
       node.start();
       await until("it has replayed its log", async () => {
         const { lastIndex } = await node.group();
-        return node.log().includes(`"${lastIndex} commands of the log are to be replayed"`);
+        return node.log().includes(`"commands":${lastIndex},"appliedIndex":0`);
       });
       expect((await node.group()).wounded).toBeUndefined();
       await cluster.start();
