@@ -1,8 +1,9 @@
 /**
  * What watches cost writes: the same load without watchers, with watchers of keys that nobody writes, and with watchers that are told of each write (one of
- * them each), in turn, on the same three nodes. `bun bench/watch-cost.ts [--watchers 1000] [--runs 3] [--seconds 5] [--load "put"]`.
+ * them each), in turn, on the same three nodes. `bun bench/watch-cost.ts [--watchers 1000] [--runs 3] [--seconds 5] [--load "put"] [--modes none,each]`.
  *
- * The watchers are a process of their own, which shares the cores with nodes and load: what it takes is part of the cost.
+ * The watchers are a process of their own, which shares the cores with nodes and load, as theirs would not: so beside the operations per second stands
+ * the processor time that the nodes spent on each, and what the watchers took. Each mode is compared with the run without watchers of its own round.
  */
 import { rmSync } from "node:fs";
 import { join } from "node:path";
@@ -27,6 +28,7 @@ const { values } = parseArgs({
     runs: { type: "string", default: "3" },
     seconds: { type: "string", default: "5" },
     load: { type: "string", default: "put" },
+    modes: { type: "string", default: modes.join(",") },
     /** Used by itself: be the watchers. */
     mode: { type: "string" },
     endpoints: { type: "string" },
@@ -56,8 +58,7 @@ async function watch(mode: Mode, endpoints: string): Promise<void> {
   };
   process.on("SIGTERM", () => {
     const { user, system } = process.cpuUsage();
-    process.stderr.write(`watchers: ${((user + system) / 1e6).toFixed(1)} s of CPU\n`);
-    process.stdout.write(`${changes}\n`);
+    process.stdout.write(`${JSON.stringify({ changes, cpuSeconds: (user + system) / 1e6 })}\n`);
     for (const client of clients) client.close();
   });
   await Promise.all(
@@ -95,7 +96,7 @@ async function startNodes(): Promise<Nodes> {
   return {
     endpoints,
     async [Symbol.asyncDispose]() {
-      for (const child of children) child.kill("SIGKILL");
+      for (const child of children) child.kill();
       await Promise.all(children.map(({ exited }) => exited));
       rmSync(dir, { recursive: true, force: true });
     },
@@ -111,8 +112,13 @@ async function load(endpoints: string): Promise<LoadReport> {
   return (await new Response(run.stdout).json()) as LoadReport;
 }
 
-async function measure(mode: Mode, endpoints: string): Promise<readonly [LoadReport, number]> {
-  if (mode === "none") return [await load(endpoints), 0];
+interface Told {
+  readonly changes: number;
+  readonly cpuSeconds: number;
+}
+
+async function measure(mode: Mode, endpoints: string): Promise<readonly [LoadReport, Told]> {
+  if (mode === "none") return [await load(endpoints), { changes: 0, cpuSeconds: 0 }];
   const words = ["--mode", mode, "--watchers", values.watchers, "--endpoints", endpoints];
   const child = Bun.spawn([process.execPath, import.meta.path, ...words], {
     stdout: "pipe",
@@ -122,32 +128,50 @@ async function measure(mode: Mode, endpoints: string): Promise<readonly [LoadRep
   await reader.read();
   const report = await load(endpoints);
   child.kill("SIGTERM");
-  const told = Number(new TextDecoder().decode((await reader.read()).value));
+  const told = JSON.parse(new TextDecoder().decode((await reader.read()).value)) as Told;
   await child.exited;
   return [report, told];
+}
+
+/** What one run shows: operations per second, and processor time of the nodes together for each, in microseconds. */
+interface Found {
+  readonly perSecond: number;
+  readonly nodesUs: number;
+}
+
+function changeOf(runs: readonly Found[], bases: readonly Found[], of: keyof Found): string {
+  const { median, min, max } = spread(runs.map((run, at) => (run[of] / bases[at]![of] - 1) * 100));
+  return `${median.toFixed(1)} % (${min.toFixed(1)} to ${max.toFixed(1)})`;
 }
 
 if (values.mode !== undefined) {
   await watch(values.mode as Mode, values.endpoints!);
 } else {
   await using nodes = await startNodes();
-  const found: Record<Mode, number[]> = { none: [], quiet: [], each: [] };
+  const found: Record<Mode, Found[]> = { none: [], quiet: [], each: [] };
+  const chosen = modes.filter((mode) => values.modes.split(",").includes(mode));
   for (let run = 0; run < Number(values.runs); run++) {
-    for (const mode of modes) {
+    for (const mode of chosen) {
       const [report, told] = await measure(mode, nodes.endpoints);
-      found[mode].push(report.operationsPerSecond);
+      const perSecond = report.operationsPerSecond;
+      const nodesSeconds = report.cpuSeconds.nodes.reduce((sum, seconds) => sum + seconds, 0);
+      const nodesUs = (nodesSeconds / report.operations) * 1e6;
+      found[mode].push({ perSecond, nodesUs });
       const { p50, p99 } = report.latencyMs;
+      const cpu = `CPU: nodes ${nodesUs.toFixed(2)} us/write, load ${report.cpuSeconds.client} s, watchers ${told.cpuSeconds.toFixed(1)} s`;
       console.error(
-        `${mode}: ${Math.round(report.operationsPerSecond)}/s, p50 ${p50} ms, p99 ${p99} ms, ${told} changes told of ${report.operations} counted`,
+        `${mode}: ${Math.round(perSecond)}/s, p50 ${p50} ms, p99 ${p99} ms, ${told.changes} changes told of ${report.operations} counted; ${cpu}`,
       );
     }
   }
-  const base = spread(found.none).median;
-  for (const mode of modes) {
-    const { median, min, max } = spread(found[mode]);
-    const share = ((median / base - 1) * 100).toFixed(1);
+  for (const mode of chosen) {
+    const { median, min, max } = spread(found[mode].map(({ perSecond }) => perSecond));
+    const cost =
+      mode === "none" || found.none.length === 0
+        ? ""
+        : `, ${changeOf(found[mode], found.none, "perSecond")}; CPU of the nodes for each write ${changeOf(found[mode], found.none, "nodesUs")}`;
     console.log(
-      `${mode}: ${Math.round(median)}/s (${Math.round(min)} to ${Math.round(max)}), ${share} %`,
+      `${mode}: ${Math.round(median)}/s (${Math.round(min)} to ${Math.round(max)})${cost}`,
     );
   }
 }

@@ -317,10 +317,10 @@ export const optionTable = {
     flag: "compact-entries",
     value: "N",
     environment: ["BARGE_COMPACT_ENTRIES"],
-    fallback: "100000",
+    fallback: "0",
     schema: wholeSchema,
     right: "a whole number; 0 = not by commands",
-    help: "Cuts the log once so many commands can go though a member lags behind; it gets a snapshot then. Can be changed while the node runs: barge snapshot --entries.",
+    help: "Makes the state durable every so many commands and cuts the log there, but for its tail, though a member lags behind; it gets a snapshot then. A restart replays no more than that. 0 = not by commands. Can be changed while the node runs: barge snapshot --entries.",
   },
   compactBytes: {
     flag: "compact-bytes",
@@ -329,7 +329,7 @@ export const optionTable = {
     fallback: "268435456",
     schema: wholeSchema,
     right: "a whole number; 0 = not by bytes",
-    help: "Cuts the log once it holds so much though a member lags behind.",
+    help: "Cuts the log, but for its tail, once it holds so much though a member lags behind; what all have goes sooner. 0 = not by bytes. With both 0 the log is cut by hand alone (barge snapshot).",
   },
   compactTailBytes: {
     flag: "compact-tail-bytes",

@@ -276,7 +276,7 @@ export const errorTable = {
     429,
     true,
     "not-applied",
-    "The group has as many sessions as it may have.",
+    "The group, or this connection, has as many sessions as it may have.",
     "Close some, or wait until idle ones expire.",
   ),
   request_ids_full: row(

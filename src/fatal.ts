@@ -22,7 +22,7 @@ export const fatalTable = {
   port_in_use: row(23, "An address to listen on is taken or cannot be bound."),
   below_watermark: row(
     24,
-    "The log ends before what was known to be durable, and there is no other member to fetch it from. Bring the folder back from a copy.",
+    "The log, or the state that it goes on from, ends before what was known to be durable, and there is no other member to fetch it from. Bring the folder back from a copy.",
   ),
   corrupt_data: row(
     25,
@@ -35,11 +35,11 @@ export const fatalTable = {
   invariant: row(27, "A bug: a rule that must hold did not. Please report it with the message."),
   replaced_data_dir: row(
     28,
-    "Another member knows this node with another data folder: a new one must not vote in its place. Bring the old folder back.",
+    "Most members know this node with another data folder: a new one must not vote in its place. Bring the old folder back.",
   ),
   member_removed: row(
     29,
-    "This node was removed from the cluster, and its id is never used again. To bring the machine back: another id, an empty folder, --join.",
+    "This node was removed from the cluster: its log says so, or most members do. Its id is never used again. To bring the machine back: another id, an empty folder, --join.",
   ),
   join_refused: row(
     30,

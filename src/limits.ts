@@ -156,6 +156,8 @@ export interface Limits {
   readonly watchCatchUpBytesPerTurn: number;
   /** Log that is told in one go; the changes of one watch in it make one frame. */
   readonly watchSliceBytes: number;
+  /** Changes that are told in one go, each counted once for every watch of it, where they are of several revisions. */
+  readonly watchSliceChanges: number;
   /** Unsent bytes of one connection above which its watches wait: the log keeps their changes. */
   readonly watchQueueBytesMax: number;
   /** Bytes of changes that a client lets a node send ahead of what it has taken; per watch. */
@@ -170,6 +172,8 @@ export interface Limits {
    * apply version [16].
    */
   readonly sessionsMax: number;
+  /** Of one connection, opened and not closed: one client must not take the room of all. */
+  readonly connectionSessionsMax: number;
   /** Cluster time that a session may be idle for; a client may ask for less or more, within bounds. */
   readonly sessionTtlMs: number;
   readonly sessionTtlMsMin: number;
@@ -285,17 +289,19 @@ export const defaultLimits: Limits = checkLimits({
   connectionWatchesMax: 4_096,
   httpWatchesMax: 256,
   watchBytesPerTurn: 1 * MiB,
-  watchCatchUpBytesPerTurn: 128 * KiB,
+  watchCatchUpBytesPerTurn: 512 * KiB,
   watchSliceBytes: 256 * KiB,
+  watchSliceChanges: 4_096,
   watchQueueBytesMax: 1 * MiB,
   watchWindowBytesMax: 16 * MiB,
   watchProgressMs: 1_000,
   watchStaleMs: 5_000,
 
   sessionsMax: 4_096,
+  connectionSessionsMax: 64,
   sessionTtlMs: 600_000,
   sessionTtlMsMin: 1_000,
-  sessionTtlMsMax: 86_400_000,
+  sessionTtlMsMax: 3_600_000,
   sessionSweepMs: 1_000,
   sessionWindowSections: 64,
   sessionWindowBytes: 1 * MiB,

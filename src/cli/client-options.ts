@@ -47,7 +47,7 @@ export function clientCommand(name: string, description: string, examples: strin
 export function addSession(command: Command): Command {
   return command.option(
     "--no-session",
-    "send it once, without a session: quicker, and unknown when the answer is lost",
+    "send it once: unknown when the answer is lost, instead of sent again under an id that makes it happen once",
   );
 }
 
@@ -66,7 +66,9 @@ export async function withClient<T>(
   { endpoints, group, timeout, session }: ClientFlags & { readonly session?: boolean },
   use: (client: Client, answered: () => void) => Promise<T>,
 ): Promise<T> {
-  await using client = connect({ endpoints, group, timeoutMs: timeout, session });
+  // Whoever writes once has no use for a session, which takes two more entries of the log.
+  const writes = session === false ? false : "request-ids";
+  await using client = connect({ endpoints, group, timeoutMs: timeout, session: writes });
   // A person should know what they wait for; a script waits for the time-out.
   const told = (): void => void process.stderr.write(`barge: waiting for ${endpoints} …\n`);
   const timer = process.stderr.isTTY === true ? setTimeout(told, waitingMs) : undefined;

@@ -179,7 +179,9 @@ async function change(flags: ChangeFlags, wishes: readonly MemberWish[]): Promis
     const done = await client.changeMembers(wishes, { force: flags.force === true });
     answered();
     for (const { id, address, why } of done.silent ?? []) {
-      process.stderr.write(`barge: nobody answers for node ${id} at ${address} yet: ${why}\n`);
+      process.stderr.write(
+        `barge: nobody answers for node ${id} at ${address} yet: ${why}; if that stays so, it is reached over its own connection once it has joined\n`,
+      );
     }
     return flags.wait === true ? untilPromoted(client, done, flags) : done;
   });
@@ -258,9 +260,10 @@ function roleOf({ role, leader, promotion }: MemberEntry): string {
   return promotion === true ? "learner, to be voter" : role;
 }
 
-function stateOf({ bound, connected, leader, snapshot }: MemberEntry): string {
+function stateOf({ bound, connected, dialsIn, leader, snapshot }: MemberEntry): string {
   if (snapshot !== undefined && snapshot.bytes > 0)
     return `gets a snapshot: ${shareOf(snapshot.sentBytes, snapshot.bytes)}`;
+  if (dialsIn === true) return "reached over its own connection";
   if (leader || connected) return "connected";
   return bound ? "not connected" : "not joined";
 }

@@ -18,7 +18,7 @@ interface SnapshotFlags extends EachNodeFlags {
 const examples = `  barge snapshot                          on the node at 127.0.0.1:9091
   barge snapshot --all                    on all members, whichever of them is asked
   barge snapshot --all --show             when do they cut their logs by themselves?
-  barge snapshot --all --entries 0 --bytes 1000000000    from now on only by bytes
+  barge snapshot --all --entries 1000000                 from now on each million commands too
 
 What is changed holds until the node starts anew. To keep it, start the nodes with --compact-entries,
 --compact-bytes and --compact-tail-bytes.`;

@@ -26,6 +26,13 @@ export function notesOn(
       `node ${nodeId} receives a snapshot as of ${index} from node ${from}: ${shareOf(receivedBytes, bytes)} of ${size(bytes)}`,
     );
   }
+  for (const { id, address, dialsIn } of group.role === "leader" ? group.members : []) {
+    if (dialsIn === true) {
+      notes.push(
+        `node ${id} is reached over its own connection: nobody answers for it at ${address}`,
+      );
+    }
+  }
   if (applyVersionWaitsFor !== undefined) {
     const nodes = applyVersionWaitsFor.join(", ");
     notes.push(

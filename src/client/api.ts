@@ -78,10 +78,12 @@ export interface ClientOptions<C extends CodecName = CodecName> {
   /**
    * Writes go in a session, which makes each of them happen at most once and in the order of the calls, whatever is tried again: `true` where
    * the cluster can, `"required"` where it must (writes are refused with `version_mismatch` by one that is too old), `false` never.
+   * `"request-ids"`: each request has an id of its own instead, for a client that writes a time or two: at most once too, for one entry in the log
+   * instead of three, but without an order; a group remembers 100,000 ids, for ten minutes, and refuses more (`request_ids_full`).
    * @default true
    */
-  readonly session?: boolean | "required" | undefined;
-  /** The session ends once the client was not used for so long; a new one is opened when it is needed. @default what the cluster says, 10 minutes */
+  readonly session?: boolean | "required" | "request-ids" | undefined;
+  /** The session ends once the client was not used for so long; a new one is opened when it is needed. At most 3,600,000. @default what the cluster says, 10 minutes */
   readonly sessionTtlMs?: number | undefined;
   /** @default "bytes" */
   readonly codec?: C | undefined;

@@ -82,6 +82,11 @@ export class Channel implements ConnectionHandler {
     return this.ready && (features & Feature.notice) !== 0;
   }
 
+  /** Sections of sessions, and those with an id, are what they are there: to an older build all are plain. */
+  get knowsSessions(): boolean {
+    return ((this.#connection?.agreed.features ?? 0) & Feature.sessions) !== 0;
+  }
+
   get hasRoom(): boolean {
     return (this.#connection?.sendQueueBytes ?? unsentBytesMax) < unsentBytesMax;
   }

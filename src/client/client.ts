@@ -331,7 +331,7 @@ export class BargeClient<C extends CodecName> implements Client<C>, RouterEvents
   }
 
   session(): number | undefined {
-    return this.#router.session?.id;
+    return this.#router.keeper?.id;
   }
 
   leader(): string | undefined {
@@ -656,7 +656,7 @@ export class BargeClient<C extends CodecName> implements Client<C>, RouterEvents
 
   /** While others wait before it for room in the session, the open section may as well take more: it would only wait behind them. */
   #holdsSection(nowMs: number): boolean {
-    const waits = this.#section !== undefined && this.#router.session?.isCrowded === true;
+    const waits = this.#section !== undefined && this.#router.keeper?.isCrowded === true;
     if (!waits || this.#state !== "open") return false;
     this.#heldSinceMs ??= nowMs;
     return nowMs - this.#heldSinceMs < sectionHeldMsMax;

@@ -13,7 +13,7 @@ export interface Settings {
   readonly maxInFlightBytes: number;
   readonly maxWaitingRequests: number;
   readonly connectionsPerNode: number;
-  readonly session: "off" | "preferred" | "required";
+  readonly session: "off" | "preferred" | "required" | "request-ids";
   /** Undefined: as long as the cluster says. */
   readonly sessionTtlMs: number | undefined;
   readonly codec: CodecName;
@@ -21,7 +21,7 @@ export interface Settings {
 }
 
 export const timeoutMsMax = 60_000;
-const sessionTtlMsMax = 24 * 60 * 60 * 1_000;
+const sessionTtlMsMax = 60 * 60 * 1_000;
 /** 0xFFFFFFFF is reserved. */
 const groupMax = 0xffff_fffe;
 
@@ -99,10 +99,10 @@ function checkCodec(codec: CodecName): CodecName {
 function sessionOf(session: ClientOptions["session"]): Settings["session"] {
   if (session === undefined || session === true) return "preferred";
   if (session === false) return "off";
-  if (session === "required") return "required";
+  if (session === "required" || session === "request-ids") return session;
   throw new BargeError(
     "bad_request",
-    `session "${String(session)}" is none of true, false, "required"`,
+    `session "${String(session)}" is none of true, false, "required", "request-ids"`,
   );
 }
 

@@ -2,9 +2,9 @@
  * Where requests go: finds and follows the leader, sends again what may be sent again, gives up what ran out of time. Any node takes any
  * request, so a write goes to whatever node is connected while the leader is being looked for.
  *
- * Writes go in the session, which knows what to send again (session.ts). Without one a write is sent again only when a node refused it as not
- * applied, or when not all of its bytes left this process; once sent, it is answered or fails as `unknown`. Reads and control calls are
- * sent again freely. All within the deadline of the call.
+ * Writes have a keeper, which knows what to send again (write-keeper.ts): the session, or an id for each. Without one a write is sent again only when
+ * a node refused it as not applied, or when not all of its bytes left this process; once sent, it is answered or fails as `unknown`. Reads and control
+ * calls are sent again freely. All within the deadline of the call.
  */
 import { BargeError, errorCodeOf } from "../errors.ts";
 import { defaultLimits } from "../limits.ts";
@@ -13,12 +13,14 @@ import type { Dial } from "../net/socket.ts";
 import type { ErrorReply, HelloReply, Notice, ServerReply } from "../wire/messages.ts";
 import { Channel, type ChannelEvents, type ChannelOptions } from "./channel.ts";
 import { ControlCall } from "./control-call.ts";
+import { IdentifiedWrites } from "./identified-writes.ts";
 import { NodeLink } from "./node-link.ts";
 import type { Settings } from "./options.ts";
 import type { Outgoing } from "./outgoing.ts";
-import { Session, type SessionRoutes } from "./session.ts";
+import { Session } from "./session.ts";
 import type { NodeStatus } from "../wire/status.ts";
 import { SectionKind } from "../wire/section.ts";
+import type { WriteKeeper, WriteRoutes } from "./write-keeper.ts";
 import { type SectionBounds, WriteSection } from "./write-section.ts";
 
 /** Refusals that are followed at once to the node in the hint, before a pause. */
@@ -48,14 +50,14 @@ export interface RouterEvents {
 
 const plain = { kind: SectionKind.plain, session: 0, firstSeq: 0, doneUpTo: 0 };
 
-export class Router implements ChannelEvents, SessionRoutes {
+export class Router implements ChannelEvents, WriteRoutes {
   readonly #settings: Settings;
   readonly #bounds: SectionBounds;
   readonly #channelOptions: ChannelOptions;
   readonly #events: RouterEvents;
   readonly #nodes: NodeLink[] = [];
   /** Undefined where the user wants none: writes are sent once then. */
-  readonly session: Session | undefined;
+  readonly keeper: WriteKeeper | undefined;
   /** When a caller last asked for something. */
   activeMs = 0;
   #leader: string | undefined;
@@ -80,8 +82,15 @@ export class Router implements ChannelEvents, SessionRoutes {
     };
     this.#channelOptions = { dial, limits, attemptTimeoutMs, events: this };
     this.#events = events;
-    this.session = settings.session === "off" ? undefined : new Session(settings, this);
+    this.keeper = this.#keeperOf(settings);
     for (const endpoint of settings.endpoints) this.#nodes.push(this.#link(endpoint));
+  }
+
+  #keeperOf(settings: Settings): WriteKeeper | undefined {
+    if (settings.session === "off") return undefined;
+    return settings.session === "request-ids"
+      ? new IdentifiedWrites(settings, this)
+      : new Session(settings, this);
   }
 
   get leader(): string | undefined {
@@ -96,15 +105,15 @@ export class Router implements ChannelEvents, SessionRoutes {
   submit(outgoing: Outgoing, nowMs: number): void {
     if (!outgoing.internal) this.activeMs = nowMs;
     if (outgoing instanceof WriteSection) {
-      if (this.session === undefined) this.submitPlain(outgoing, nowMs);
-      else this.session.submit(outgoing, nowMs);
+      if (this.keeper === undefined) this.submitPlain(outgoing, nowMs);
+      else this.keeper.submit(outgoing, nowMs);
       return;
     }
     this.#submit(outgoing, nowMs);
   }
 
   submitPlain(section: WriteSection, nowMs: number): void {
-    section.inSession = false;
+    section.isKept = false;
     section.seal(plain);
     this.#submit(section, nowMs);
   }
@@ -126,7 +135,7 @@ export class Router implements ChannelEvents, SessionRoutes {
   /** The caller gave up: fails the request as not applied, or as unknown where it was sent. */
   abandon(outgoing: Outgoing, reason: unknown): void {
     if (outgoing.phase === "settled") return;
-    if (isInSession(outgoing)) return this.session!.abandon(outgoing, reason);
+    if (isKept(outgoing)) return this.keeper!.abandon(outgoing, reason);
     const sent = outgoing.phase === "sent" && !outgoing.repeatable;
     const outcome = sent ? "unknown" : "not-applied";
     const when = sent ? "after it was sent" : "before anything was applied";
@@ -145,7 +154,7 @@ export class Router implements ChannelEvents, SessionRoutes {
         channel.inFlight.sweep((outgoing) => this.#overdue(outgoing, node, nowMs));
       }
     }
-    this.session?.sweep(nowMs);
+    this.keeper?.sweep(nowMs);
     this.pump(nowMs);
     this.#dropRetired();
     const probeDue = this.#sentSinceProbe && nowMs >= this.#nextProbeMs;
@@ -156,7 +165,7 @@ export class Router implements ChannelEvents, SessionRoutes {
   }
 
   close(): void {
-    this.session?.close(closedError());
+    this.keeper?.close(closedError());
     this.#closed = true;
     for (const node of this.#nodes) node.close();
     const waiting = this.#waiting;
@@ -212,12 +221,12 @@ export class Router implements ChannelEvents, SessionRoutes {
     if (this.#leader === node.endpoint && !node.usable) this.#leader = undefined;
     if (!this.#closed) this.#settings.logger.info(`lost ${node.endpoint}: ${reason}`);
     for (const outgoing of sent) {
-      if (isInSession(outgoing)) this.session!.lost(outgoing, node, true, nowMs);
+      if (isKept(outgoing)) this.keeper!.lost(outgoing, node, true, nowMs);
       else if (outgoing.repeatable) this.#again(outgoing, node, nowMs);
       else this.#fail(outgoing, lostError(node.endpoint, reason));
     }
     for (const outgoing of unsent) {
-      if (isInSession(outgoing)) this.session!.lost(outgoing, node, false, nowMs);
+      if (isKept(outgoing)) this.keeper!.lost(outgoing, node, false, nowMs);
       else this.#again(outgoing, node, nowMs);
     }
     this.#failPinned(node);
@@ -232,7 +241,7 @@ export class Router implements ChannelEvents, SessionRoutes {
     } else {
       if (!outgoing.accept(reply)) return false;
       for (const rest of outgoing.takeLeftovers()) this.#events.leftOver(rest);
-      if (isInSession(outgoing)) this.session!.applied(outgoing);
+      if (isKept(outgoing)) this.keeper!.applied(outgoing);
       else this.settled(outgoing, true);
     }
     // What waits for room on a connection, or has just been refused, goes with the next turn.
@@ -244,7 +253,7 @@ export class Router implements ChannelEvents, SessionRoutes {
 
   /** Sends what waits and can be sent. */
   pump(nowMs: number): void {
-    this.session?.pump(nowMs);
+    this.keeper?.pump(nowMs);
     if (this.#waiting.length === 0) return;
     const waiting = this.#waiting;
     this.#waiting = [];
@@ -346,7 +355,7 @@ export class Router implements ChannelEvents, SessionRoutes {
     });
     const again = error.retryable && error.outcome === "not-applied" && outgoing !== this.#probe;
     if (again) this.#heed(node, error, nowMs);
-    if (isInSession(outgoing)) return this.session!.refused(outgoing, node, error, nowMs);
+    if (isKept(outgoing)) return this.keeper!.refused(outgoing, node, error, nowMs);
     if (!again) return this.#fail(outgoing, error);
     outgoing.refusal = error;
     if (code !== "overloaded") outgoing.avoid = node.endpoint;
@@ -385,7 +394,7 @@ export class Router implements ChannelEvents, SessionRoutes {
 
   /** True where the request in flight is over for this connection. */
   #overdue(outgoing: Outgoing, node: NodeLink, nowMs: number): boolean {
-    if (isInSession(outgoing)) return false;
+    if (isKept(outgoing)) return false;
     if (nowMs >= outgoing.deadlineMs) {
       const outcome = outgoing.repeatable ? "not-applied" : "unknown";
       const text = `${node.endpoint} did not answer within ${outgoing.timeoutMs} ms`;
@@ -541,8 +550,8 @@ export class Router implements ChannelEvents, SessionRoutes {
   }
 }
 
-function isInSession(outgoing: Outgoing): outgoing is WriteSection {
-  return outgoing instanceof WriteSection && outgoing.inSession;
+function isKept(outgoing: Outgoing): outgoing is WriteSection {
+  return outgoing instanceof WriteSection && outgoing.isKept;
 }
 
 export function closedError(): BargeError {

@@ -12,26 +12,20 @@ import { BargeError } from "../errors.ts";
 import type { Channel } from "./channel.ts";
 import type { NodeLink } from "./node-link.ts";
 import type { Settings } from "./options.ts";
-import type { Outgoing } from "./outgoing.ts";
 import { type OpenedSession, SessionCall } from "./session-call.ts";
 import { SessionWindow } from "./session-window.ts";
+import {
+  abandonedError,
+  closedWhileSentError,
+  graceMs,
+  patienceAttemptsMax,
+  pauseMs,
+  plainMs,
+  unansweredError,
+  type WriteKeeper,
+  type WriteRoutes,
+} from "./write-keeper.ts";
 import type { WriteSection } from "./write-section.ts";
-
-/** What a session needs of the router. */
-export interface SessionRoutes {
-  /** A node for writes that can be sent to now; else one is being dialled. */
-  chooseForWrites(avoid: string | undefined, nowMs: number): NodeLink | undefined;
-  /** Sends a request of the session itself. */
-  submit(outgoing: Outgoing, nowMs: number): void;
-  /** Without a session: sent once. */
-  submitPlain(section: WriteSection, nowMs: number): void;
-  /** What is to be told of a section that ran out of time with no copy of it left. */
-  expiredError(section: WriteSection): BargeError;
-  settled(section: WriteSection, reusable: boolean): void;
-  /** When a caller last asked for something. */
-  readonly activeMs: number;
-  pumpWanted(): void;
-}
 
 /** What follows from a refusal or a silence, besides that what is open is sent again. */
 interface Setback {
@@ -44,18 +38,10 @@ interface Setback {
 /** Refusals that are followed at once to the node in the hint, before a pause. */
 const hopsMax = 4;
 const gapsMax = 4;
-const pauseMsMin = 10;
-const pauseMsMax = 100;
-/** A group that has just begun, or whose members were all renewed, comes to serve sessions within this time. */
-const graceMs = 500;
-/** Having been told that the cluster serves no sessions, ask again only after this long. */
-const plainMs = 1_000;
-/** Patience with a connection that gives no answers, in attempts, at the most. */
-const patienceAttemptsMax = 8;
 
-export class Session {
+export class Session implements WriteKeeper {
   readonly #settings: Settings;
-  readonly #routes: SessionRoutes;
+  readonly #routes: WriteRoutes;
   /** Sections that have no numbers yet. */
   #queue: WriteSection[] = [];
   /** The session, while there is one. */
@@ -90,7 +76,7 @@ export class Session {
   #usedMs = 0;
   #closed = false;
 
-  constructor(settings: Settings, routes: SessionRoutes) {
+  constructor(settings: Settings, routes: WriteRoutes) {
     this.#settings = settings;
     this.#routes = routes;
     this.#patienceMs = settings.attemptTimeoutMs;
@@ -108,7 +94,7 @@ export class Session {
 
   submit(section: WriteSection, nowMs: number): void {
     if (nowMs < this.#plainUntilMs) return this.#routes.submitPlain(section, nowMs);
-    section.inSession = true;
+    section.isKept = true;
     section.phase = "waiting";
     this.#queue.push(section);
     this.pump(nowMs);
@@ -304,12 +290,7 @@ export class Session {
     this.#isSetBack = true;
     this.#hops++;
     const mayHop = this.#hops <= (setback.hinted === true ? hopsMax : 1);
-    this.#notBeforeMs = mayHop ? 0 : nowMs + this.#pauseMs();
-  }
-
-  #pauseMs(): number {
-    const longest = Math.min(pauseMsMax, pauseMsMin * 2 ** Math.min(this.#pauses++, 10));
-    return longest * (0.5 + Math.random() / 2);
+    this.#notBeforeMs = mayHop ? 0 : nowMs + pauseMs(this.#pauses++);
   }
 
   #goOn(): void {
@@ -351,15 +332,8 @@ export class Session {
       if (section.channel === undefined && !section.maybeApplied) {
         section.fate = "void";
         this.#tell(section, this.#routes.expiredError(section));
-      } else this.#tell(section, this.#unansweredError(section));
+      } else this.#tell(section, unansweredError(section));
     }
-  }
-
-  #unansweredError(section: WriteSection): BargeError {
-    const { refusal, timeoutMs } = section;
-    const last = refusal === undefined ? "" : `; the last answer was: ${refusal.message}`;
-    const text = `no answer within ${timeoutMs} ms, tried ${section.copies} times${last}; it may have been applied, or be applied yet`;
-    return new BargeError("timeout", text, refusal === undefined ? {} : { cause: refusal });
   }
 
   /** The caller gave up. */
@@ -368,13 +342,7 @@ export class Session {
     const maybe = !isQueued && (section.channel !== undefined || section.maybeApplied);
     if (!isQueued && !maybe) section.fate = "void";
     if (isQueued) this.#queue.splice(this.#queue.indexOf(section), 1);
-    const when = maybe ? "after it was sent" : "before anything was applied";
-    const outcome = maybe ? "unknown" : "not-applied";
-    const error = new BargeError("aborted", `the caller gave up ${when}`, {
-      outcome,
-      cause: reason,
-    });
-    this.#tell(section, error);
+    this.#tell(section, abandonedError(maybe, reason));
     this.#goOn();
   }
 
@@ -427,7 +395,7 @@ export class Session {
       if (isFinal) this.#tell(section, refusal);
     }
     if (isFinal) this.#queue = [];
-    this.#notBeforeMs = nowMs + this.#pauseMs();
+    this.#notBeforeMs = nowMs + pauseMs(this.#pauses++);
   }
 
   /** There are no sessions, and the user would rather go without. */
@@ -513,9 +481,4 @@ function sessionLostError(cause: BargeError | undefined): BargeError {
   const text =
     "the session ended before the outcome was known; read back what it wrote before trying again";
   return new BargeError("session_expired", text, cause === undefined ? {} : { cause });
-}
-
-function closedWhileSentError(): BargeError {
-  const text = "this client was closed after the write was sent; it may have been applied";
-  return new BargeError("outcome_unknown", text);
 }

@@ -6,8 +6,8 @@ import type { CodecName } from "./api.ts";
 export interface ValueCodec {
   /** Bytes, or a string that the caller lays out as UTF-8 itself. */
   encode(value: unknown): Uint8Array | string;
-  /** `bytes` may be a view of a received frame: what is returned must not depend on it. */
-  decode(bytes: Uint8Array): unknown;
+  /** `bytes` may be a received frame, of which the value is what lies from `start` to `end`: what is returned must not depend on it. */
+  decode(bytes: Uint8Array, start?: number, end?: number): unknown;
   /** Stands for a value that was left out. */
   readonly leftOut: unknown;
 }
@@ -22,7 +22,7 @@ const codecs: Record<CodecName, ValueCodec> = {
       if (value instanceof Uint8Array || typeof value === "string") return value;
       throw new BargeError("bad_request", "a value must be a Uint8Array or a string");
     },
-    decode: (bytes) => bytes.slice(),
+    decode: (bytes, start, end) => bytes.slice(start, end),
     leftOut: new Uint8Array(0),
   },
   json: {
@@ -31,13 +31,15 @@ const codecs: Record<CodecName, ValueCodec> = {
       if (text === undefined) throw new BargeError("bad_request", "this value has no JSON form");
       return text;
     },
-    decode: (bytes) => attempt("json", (): unknown => JSON.parse(utf8.decode(bytes))),
+    decode: (bytes, start, end) =>
+      attempt("json", (): unknown => JSON.parse(utf8.decode(bytes.subarray(start, end)))),
     leftOut: undefined,
   },
   msgpack: {
     encode: (value) => attempt("msgpack", () => packr.pack(value)),
     // unpack returns views of its input for binary fields, so it gets a copy of its own.
-    decode: (bytes) => attempt("msgpack", (): unknown => packr.unpack(bytes.slice())),
+    decode: (bytes, start, end) =>
+      attempt("msgpack", (): unknown => packr.unpack(bytes.slice(start, end))),
     leftOut: undefined,
   },
 };

@@ -3,11 +3,12 @@
  * serves it is the business of watches.ts.
  */
 import { BargeError } from "../errors.ts";
-import { readWatchChanges, type WatchChanges } from "../wire/watch-messages.ts";
+import { WatchChangeReader, type WatchChanges } from "../wire/watch-messages.ts";
 import type { CodecName } from "./api.ts";
 import { type Deferred, deferred } from "./deferred.ts";
 import type { ValueCodec } from "./value-codec.ts";
 import type { Change, ChangeBatch, Watch } from "./watch-api.ts";
+import { ChangeIterator } from "./watch-iterator.ts";
 
 export interface WatchStreamOptions {
   readonly prefix: Uint8Array;
@@ -36,7 +37,10 @@ export class WatchStream<C extends CodecName> implements Watch<C> {
   #error: BargeError | undefined;
   #ended = false;
   #iterated = false;
-  #wanted: Deferred<void> | undefined;
+  /** Handed out: taken once the program asks for what comes after it. */
+  #handed: WatchChanges | undefined;
+  /** Who asked for a batch before there was one. */
+  readonly #askers: Deferred<IteratorResult<ChangeBatch<C>, void>>[] = [];
 
   constructor(options: WatchStreamOptions) {
     this.options = options;
@@ -62,12 +66,13 @@ export class WatchStream<C extends CodecName> implements Watch<C> {
     if (this.#ended || batch.revision < this.received) return;
     this.received = batch.revision;
     this.heard = true;
+    this.#queuedBytes += batch.changes.byteLength;
+    const asker = this.#askers.shift();
+    if (asker !== undefined) return this.#answer(asker, batch);
     const last = this.#batches.at(-1);
     // How far it has come replaces itself, so that nothing grows while nobody takes anything.
     if (batch.count === 0 && last?.count === 0) this.#batches[this.#batches.length - 1] = batch;
     else this.#batches.push(batch);
-    this.#queuedBytes += batch.changes.byteLength;
-    this.#wanted?.resolve();
   }
 
   /** The last word; what has come before is still handed out. */
@@ -76,7 +81,7 @@ export class WatchStream<C extends CodecName> implements Watch<C> {
     this.#ended = true;
     this.#error = error;
     this.options.closed(this as WatchStream<CodecName>);
-    this.#wanted?.resolve();
+    this.#endAskers();
   }
 
   /* ---------------------------------------------------------------- to the program */
@@ -86,59 +91,73 @@ export class WatchStream<C extends CodecName> implements Watch<C> {
     this.#ended = true;
     this.#batches = [];
     this.options.closed(this as WatchStream<CodecName>);
-    this.#wanted?.resolve();
+    this.#endAskers();
   }
 
-  async *[Symbol.asyncIterator](): AsyncGenerator<Change<C>, void> {
-    this.#begin();
-    try {
-      for (;;) {
-        const batch = this.#batches.shift() ?? (await this.#next());
-        if (batch === undefined) break;
-        for (const change of this.#decode(batch)) {
-          // Of the same revision there may be more to come.
-          this.#revision = Math.max(this.#revision, change.revision - 1);
-          yield change;
-        }
-        this.#took(batch);
-      }
-    } finally {
-      this.close();
-    }
-    if (this.#error !== undefined) throw this.#error;
+  [Symbol.asyncIterator](): AsyncIterator<Change<C>, void> {
+    return new ChangeIterator(this.#iterate(), (change) => {
+      // Of the same revision there may be more to come.
+      this.#revision = Math.max(this.#revision, change.revision - 1);
+    });
   }
 
-  async *batches(): AsyncGenerator<ChangeBatch<C>, void> {
-    this.#begin();
-    try {
-      for (;;) {
-        const batch = this.#batches.shift() ?? (await this.#next());
-        if (batch === undefined) break;
-        yield { changes: this.#decode(batch), revision: batch.revision };
-        this.#took(batch);
-      }
-    } finally {
-      this.close();
-    }
-    if (this.#error !== undefined) throw this.#error;
+  batches(): AsyncIterable<ChangeBatch<C>> {
+    return { [Symbol.asyncIterator]: () => this.#iterate() };
   }
 
-  #begin(): void {
+  /** By hand: a thousand watches wake up for little each, and a generator costs several times as much. */
+  #iterate(): AsyncIterator<ChangeBatch<C>, void> {
     if (this.#iterated) throw new BargeError("bad_request", "a watch is iterated once");
     this.#iterated = true;
+    return {
+      next: () => this.#next(),
+      return: () => {
+        this.close();
+        return Promise.resolve({ done: true, value: undefined });
+      },
+    };
   }
 
-  /** Waits for a batch; undefined where the watch has ended and there is none. */
-  async #next(): Promise<WatchChanges | undefined> {
-    while (this.#batches.length === 0 && !this.#ended) {
-      this.#wanted = deferred();
-      await this.#wanted.promise;
+  #next(): Promise<IteratorResult<ChangeBatch<C>, void>> {
+    this.#tookHanded();
+    const asker = deferred<IteratorResult<ChangeBatch<C>, void>>();
+    const batch = this.#batches.shift();
+    if (batch !== undefined) this.#answer(asker, batch);
+    else {
+      this.#askers.push(asker);
+      if (this.#ended) this.#endAskers();
     }
-    return this.#batches.shift();
+    return asker.promise;
+  }
+
+  #answer(asker: Deferred<IteratorResult<ChangeBatch<C>, void>>, batch: WatchChanges): void {
+    // More than one may have been asked for at once.
+    this.#tookHanded();
+    this.#handed = batch;
+    try {
+      const changes = this.#decode(batch);
+      asker.resolve({ done: false, value: { changes, revision: batch.revision } });
+    } catch (error) {
+      asker.reject(error);
+      this.close();
+    }
+  }
+
+  /** There will be no batch any more: the first hears why, where that is an error. */
+  #endAskers(): void {
+    for (const asker of this.#askers.splice(0)) {
+      const error = this.#error;
+      this.#error = undefined;
+      if (error === undefined) asker.resolve({ done: true, value: undefined });
+      else asker.reject(error);
+    }
   }
 
   /** The program asks for what comes after it. */
-  #took({ revision, changes }: WatchChanges): void {
+  #tookHanded(): void {
+    if (this.#handed === undefined) return;
+    const { revision, changes } = this.#handed;
+    this.#handed = undefined;
     this.#revision = revision;
     const { byteLength } = changes;
     this.#queuedBytes -= byteLength;
@@ -149,10 +168,18 @@ export class WatchStream<C extends CodecName> implements Watch<C> {
 
   #decode(batch: WatchChanges): Change<C>[] {
     const { codec } = this.options;
-    return readWatchChanges(batch).map(({ revision, key, value }): Change<C> => {
-      if (value === undefined) return { type: "delete", key: key.slice(), revision };
-      const decoded = codec.decode(value);
-      return { type: "put", key: key.slice(), value: decoded, revision } as Change<C>;
-    });
+    const { changes } = batch;
+    const reader = new WatchChangeReader(batch);
+    const found: Change<C>[] = [];
+    while (reader.next()) {
+      const { revision, keyAt, valueAt, end } = reader;
+      const key = changes.slice(keyAt, valueAt);
+      if (reader.deleted) found.push({ type: "delete", key, revision });
+      else {
+        const value = codec.decode(changes, valueAt, end);
+        found.push({ type: "put", key, value, revision } as Change<C>);
+      }
+    }
+    return found;
   }
 }

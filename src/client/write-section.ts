@@ -47,8 +47,8 @@ export class WriteSection extends Outgoing {
   /** One promise for all commands (writeMany, batch) instead of one for each. */
   many: { readonly resolve: Resolve; readonly reject: Reject } | undefined;
 
-  /** It goes its way in the client's session (session.ts), where it may be sent again whatever became of an earlier copy. */
-  inSession = false;
+  /** A keeper (write-keeper.ts) sends it again whatever became of an earlier copy. */
+  isKept = false;
   /** In the session: not known; known, whatever it is; never to be applied, since it was given up before any copy could be. */
   fate: "open" | "done" | "void" = "open";
   /** Which carries the copy that awaits its answer. */
@@ -130,7 +130,7 @@ export class WriteSection extends Outgoing {
     this.refusal = undefined;
     this.avoid = undefined;
     this.many = undefined;
-    this.inSession = false;
+    this.isKept = false;
     this.#length = sectionHeaderBytes;
     this.#wants.length = 0;
     this.#resolves.length = 0;

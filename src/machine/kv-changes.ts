@@ -82,29 +82,32 @@ export class KvChanges implements ChangeHistory, ResultSink {
 
   /* ---------------------------------------------------------------- later, for whoever watches */
 
-  tell(batch: Batch, from: number, sink: ChangeSink): void {
-    if (batch.kind !== BatchKind.commands) return;
+  tell(batch: Batch, from: number, sink: ChangeSink): number {
+    const last = lastIndexOf(batch);
+    if (batch.kind !== BatchKind.commands) return last;
     const { bytes } = batch;
     const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-    const last = lastIndexOf(batch);
     const section = this.#section;
     this.#outcomes.seek(Math.max(from, batch.firstIndex));
     let index = batch.firstIndex;
     let at = batchHeaderBytes;
     while (index <= last) {
       // What is malformed was not applied, and the rest of the batch neither: as in sessions.ts.
-      if (!section.read(view, at) || section.count > last - index + 1) return;
+      if (!section.read(view, at) || section.count > last - index + 1) return last;
       const bodyAt = at + sectionHeaderBytes;
       at = bodyAt + section.bodyBytes;
       const end = index + section.count;
       const holdsCommands = section.kind !== SectionKind.control;
       if (holdsCommands && end > from && lengthsFit(view, bodyAt, section.count, at)) {
-        this.#tellSection(bytes, view, bodyAt, index, end, from, sink);
+        const through = this.#tellSection(bytes, view, bodyAt, index, end, from, sink);
+        if (through < end - 1) return through;
       }
       index = end;
     }
+    return last;
   }
 
+  /** Returns the index up to which the sink took them. */
   #tellSection(
     bytes: Uint8Array,
     view: DataView,
@@ -113,7 +116,7 @@ export class KvChanges implements ChangeHistory, ResultSink {
     end: number,
     from: number,
     sink: ChangeSink,
-  ): void {
+  ): number {
     const command = this.#command;
     let at = bodyAt;
     for (let index = first; index < end; index++) {
@@ -121,16 +124,19 @@ export class KvChanges implements ChangeHistory, ResultSink {
       const start = at + 4;
       at = start + length;
       if (index < from) continue;
+      // At least one index is taken at a time.
+      if (index > from && sink.isFull) return index - 1;
       const code = this.#outcomes.codeAt(index);
       if (code !== ResultCode.ok && code !== ResultCode.failureList) continue;
       if (command.read(view, start, length)) {
-        const { op, keyAt, keyLength, valueAt, valueLength } = command;
+        const { op, keyAt, keyLength, valueLength } = command;
         const deletes = op === KvOp.delete || op === KvOp.compareAndDelete;
-        sink.change(index, deletes, bytes, keyAt, keyLength, valueAt, valueLength);
+        sink.change(index, deletes, bytes, keyAt, keyLength, valueLength);
       } else if (length > 0 && view.getUint8(start) === kvTxnOp) {
         this.#tellTxn(bytes, view, start, length, index, code, sink);
       }
     }
+    return end - 1;
   }
 
   #tellTxn(
@@ -151,11 +157,11 @@ export class KvChanges implements ChangeHistory, ResultSink {
       const from = operationStart(at);
       at = operationEnd(view, at);
       if (!this.#takesEffect(view, from, at, index, position)) continue;
-      const { op, keyAt, keyLength, valueAt, valueLength } = this.#command;
+      const { op, keyAt, keyLength, valueLength } = this.#command;
       if (this.#isWrittenAgain(bytes, view, at, position + 1, count, index, keyAt, keyLength)) {
         continue;
       }
-      sink.change(index, op === KvOp.delete, bytes, keyAt, keyLength, valueAt, valueLength);
+      sink.change(index, op === KvOp.delete, bytes, keyAt, keyLength, valueLength);
     }
   }
 

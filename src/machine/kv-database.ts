@@ -8,7 +8,7 @@ import { fsyncDirectory } from "../storage/sync-latch.ts";
  * 256 B it wrote twice the log and read 1.6 times slower, with 1 KiB 3.5 and 11 times. `restart` is written after checkpoints alone. `apply_state` is
  * beside `meta`, so that a build that knows nothing of it reads and writes the file as ever, before the apply version is raised.
  */
-const schema = `
+export const kvSchema = `
   CREATE TABLE IF NOT EXISTS kv (key BLOB PRIMARY KEY, revision INTEGER NOT NULL, value BLOB NOT NULL) STRICT;
   CREATE TABLE IF NOT EXISTS meta (
     id INTEGER PRIMARY KEY CHECK (id = 0), appliedIndex INTEGER NOT NULL, stateHash INTEGER NOT NULL, timeMs INTEGER NOT NULL
@@ -23,7 +23,7 @@ const walFrameBytes = 4_096 + 24;
 
 /** Creates it where it is missing. `cacheKiB` is for each of its two connections. */
 export function openKvDatabase(path: string, cacheKiB: number): OwnedDatabase {
-  return openDatabase(path, { cacheKiB, schema });
+  return openDatabase(path, { cacheKiB, schema: kvSchema });
 }
 
 /**

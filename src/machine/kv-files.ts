@@ -25,7 +25,7 @@ interface Queued {
 export class KvFiles {
   /** Reads and writes files of snapshots, in a thread of its own. */
   readonly snapshots = new SnapshotFiles();
-  readonly #openFilesMax: number;
+  readonly limits: Limits;
   readonly #hasRoomFor: (bytes: number) => boolean;
   readonly #open = new Set<SqliteKvFile>();
   /** To be removed once they are left. */
@@ -43,7 +43,7 @@ export class KvFiles {
     readonly limits: Limits;
     readonly hasRoomFor?: (bytes: number) => boolean;
   }) {
-    this.#openFilesMax = limits.kvOpenFilesMax;
+    this.limits = limits;
     this.#hasRoomFor = hasRoomFor;
   }
 
@@ -70,7 +70,7 @@ export class KvFiles {
 
   /** A file is about to be opened: the ones used longest ago make room for it, unless all are busy. */
   opening(file: SqliteKvFile): void {
-    while (this.#open.size >= this.#openFilesMax) {
+    while (this.#open.size >= this.limits.kvOpenFilesMax) {
       let oldest: SqliteKvFile | undefined;
       for (const other of this.#open) {
         if (other.idle && other.lastUse < (oldest?.lastUse ?? Infinity)) oldest = other;

@@ -1,8 +1,10 @@
 /** The file that is a machine's state, the snapshots that are sent from it, and how another one that was received takes its place [25]. */
 import type { KvFile, KvMeta } from "./kv-file.ts";
+import type { Limits } from "../limits.ts";
 import type { KvFolder } from "./kv-folder.ts";
 import { KvSnapshots } from "./kv-snapshots.ts";
 import type { IncomingSnapshot } from "./machine.ts";
+import { areSessions } from "./sessions.ts";
 
 export interface KvLiveOptions {
   readonly file: KvFile;
@@ -35,8 +37,17 @@ export class KvLive {
     return this.#snapshots;
   }
 
-  receive(bytes: number): IncomingSnapshot | undefined {
-    return this.#folder?.receive(bytes);
+  receive(bytes: number, limits: Limits): IncomingSnapshot | undefined {
+    const incoming = this.#folder?.receive(bytes);
+    if (incoming === undefined) return undefined;
+    return {
+      ...incoming,
+      open: () => {
+        const meta = incoming.open();
+        if (meta === undefined) return "noSpace";
+        return isSound(meta, limits) ? "opened" : "unusable";
+      },
+    };
   }
 
   /** Leaves the file and opens the one that was received; returns what it says of itself. */
@@ -56,4 +67,11 @@ export class KvLive {
   settle(): void {
     for (const generation of this.#former.splice(0)) this.#folder!.remove(generation);
   }
+}
+
+/** Whoever has sent it may be anybody: nothing of it may fail once it is live. */
+function isSound({ stateHash, timeMs, applyVersion, sessions }: KvMeta, limits: Limits): boolean {
+  const isHash = Number.isInteger(stateHash) && stateHash >= 0 && stateHash <= 0xffff_ffff;
+  const isTime = Number.isSafeInteger(timeMs) && timeMs >= 0;
+  return isHash && isTime && applyVersion >= 1 && areSessions(applyVersion, sessions, limits);
 }

@@ -58,6 +58,8 @@ export class KvMachine implements StateMachine {
   #dirtySinceMs: number | undefined;
   /** Somebody wants a flush, however little there is. */
   #flushWanted = false;
+  /** Or once this is applied. */
+  #flushAt = Infinity;
   /** The frozen memtable was full, so the next one will be large as well. */
   #keepMemory = false;
 
@@ -133,7 +135,9 @@ export class KvMachine implements StateMachine {
       const full = active.count > 0 && active.bytes >= this.#limits.memtableBytes;
       // Few keys, written again and again, never fill it: yet the log that two memtables hold back must stay bounded.
       const long = this.#logBytes >= this.#limits.flushLogBytes;
-      if ((full || long) && !this.#freeze(full)) return taken;
+      if (full || long) {
+        if (!this.#freeze(full)) return taken;
+      } else if (this.#reachedFlushAt) this.#freeze(false);
       this.#hash.begin(batch, this.history.noting(results));
       if (batch.kind === BatchKind.commands) this.#sessions.apply(batch, next, this.#hash);
       if (batch.kind === BatchKind.applyVersion) this.#sessions.raise(applyVersionOf(batch));
@@ -159,7 +163,7 @@ export class KvMachine implements StateMachine {
       const old = nowMs - this.#dirtySinceMs >= this.#limits.memtableFlushMs;
       // Also where few keys are written again and again: the log below must be able to go.
       const large = this.#logBytes >= this.#limits.flushLogBytes;
-      if (old || large || this.#flushWanted) this.#freeze(false);
+      if (old || large || this.#flushWanted || this.#reachedFlushAt) this.#freeze(false);
     }
     if (this.#flush.work(nowMs, this.#allowedIndex)) return true;
     const { runs } = this.#layers.active;
@@ -171,12 +175,20 @@ export class KvMachine implements StateMachine {
     this.#flushWanted = this.#appliedIndex > this.#frozenIndex;
   }
 
+  flushAt(index: number): void {
+    this.#flushAt = index;
+  }
+
+  get #reachedFlushAt(): boolean {
+    return this.#appliedIndex >= this.#flushAt && this.#frozenIndex < this.#flushAt;
+  }
+
   prepareSnapshot(done: (snapshot: MachineSnapshot | undefined) => void): void {
     this.#live.snapshots.want(done);
   }
 
   receiveSnapshot(bytes: number): IncomingSnapshot | undefined {
-    return this.#live.receive(bytes);
+    return this.#live.receive(bytes, this.#limits);
   }
 
   recoverFromSnapshot(incoming: IncomingSnapshot): void {

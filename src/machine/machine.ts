@@ -44,16 +44,17 @@ export interface AnswerSink {
 
 /** Where a history tells its changes: one call each, by rising index. */
 export interface ChangeSink {
-  /** `bytes` holds key and value; it is never written to again. A deletion has no value. */
+  /** `bytes` holds the key and, right behind it, the value; it is never written to again. A deletion has no value. */
   change(
     index: number,
     deleted: boolean,
     bytes: Uint8Array,
     keyAt: number,
     keyLength: number,
-    valueAt: number,
     valueLength: number,
   ): void;
+  /** Better no more now: what follows may be told later, from the next index on. Asked between two indexes. */
+  readonly isFull: boolean;
 }
 
 /** What commands changed, told again from the batches that they came in: for whoever watches keys. */
@@ -62,8 +63,8 @@ export interface ChangeHistory {
   readonly floor: number;
   /** Memory that it takes. */
   readonly bytes: number;
-  /** The changes of the commands of an applied batch above the floor, from index `from` on. */
-  tell(batch: Batch, from: number, sink: ChangeSink): void;
+  /** The changes of the commands of an applied batch above the floor, from index `from` on; returns the index up to which the sink took them. */
+  tell(batch: Batch, from: number, sink: ChangeSink): number;
 }
 
 /**
@@ -90,6 +91,9 @@ export interface SnapshotProof {
   readonly applyVersionMax: number;
 }
 
+/** How it went to open a received snapshot. noSpace: it may be asked again. unusable: what it says of itself makes no sense, and it has to go. */
+export type SnapshotOpening = "opened" | "noSpace" | "unusable";
+
 /** A snapshot that is being received, beside the live state and under a name of its own [25]. All of it off the event loop. */
 export interface IncomingSnapshot {
   /** Its name; it is live once the log's pointer says so. Rising, never used again. */
@@ -99,10 +103,10 @@ export interface IncomingSnapshot {
   /** Reads all of it back, compares it with the proof, and makes it durable. Once, after the last write is done. */
   finish(proof: SnapshotProof, done: (ok: boolean) => void): void;
   /**
-   * Once finished, and before anything depends on it: opens it, so that going over to it needs no space on the disk any more. False where there is
-   * none for that; then it may be asked again.
+   * Once finished, and before anything depends on it: opens it and looks whether the machine can go over to it, so that doing so neither fails nor needs space
+   * on the disk any more.
    */
-  open(): boolean;
+  open(): SnapshotOpening;
   /** It is not wanted: no callback runs any more. */
   discard(): void;
 }
@@ -144,6 +148,8 @@ export interface StateMachine {
   work(nowMs: number): boolean;
   /** Flushes what is applied as soon as it can: what is durable the log can drop. */
   flush(): void;
+  /** The same at the end of the batch at which it has applied this index, instead of any index given before; Infinity = at none. Costs nothing to say again. */
+  flushAt(index: number): void;
   /**
    * Opens a handle on the durable state, later, never within the call: once what is being flushed is. Undefined where the disk is too full for
    * it, or nothing is durable yet. Many may be open; while one is, the write-ahead log of the file grows.

@@ -41,6 +41,7 @@ export class NullMachine implements StateMachine {
   #logBytes = 0;
   #dirtySinceMs: number | undefined;
   #flushWanted = false;
+  #flushAt = Infinity;
 
   constructor(options: KvMachineOptions) {
     this.#limits = options.limits;
@@ -97,6 +98,7 @@ export class NullMachine implements StateMachine {
       if (batch.firstIndex > next) {
         throw new Error(`null: batch at ${batch.firstIndex} where ${next} was due`);
       }
+      if (this.#reachedFlushAt && this.#flush.idle) this.#start();
       this.#hash.begin(batch, results);
       if (batch.kind === BatchKind.commands) this.#sessions.apply(batch, next, this.#hash);
       if (batch.kind === BatchKind.applyVersion) this.#sessions.raise(applyVersionOf(batch));
@@ -123,7 +125,8 @@ export class NullMachine implements StateMachine {
       const old = nowMs - this.#dirtySinceMs >= this.#limits.memtableFlushMs;
       // As often as a memtable of kv would be full, so that the log stays as short.
       const large = this.#logBytes >= this.#limits.memtableBytes;
-      if ((old || large || this.#flushWanted) && this.#flush.idle) this.#start();
+      const due = old || large || this.#flushWanted || this.#reachedFlushAt;
+      if (due && this.#flush.idle) this.#start();
     }
     return this.#flush.work(nowMs, this.#allowedIndex);
   }
@@ -132,12 +135,20 @@ export class NullMachine implements StateMachine {
     this.#flushWanted = this.#appliedIndex > this.#flushedIndex;
   }
 
+  flushAt(index: number): void {
+    this.#flushAt = index;
+  }
+
+  get #reachedFlushAt(): boolean {
+    return this.#appliedIndex >= this.#flushAt && this.#flushedIndex < this.#flushAt;
+  }
+
   prepareSnapshot(done: (snapshot: MachineSnapshot | undefined) => void): void {
     this.#live.snapshots.want(done);
   }
 
   receiveSnapshot(bytes: number): IncomingSnapshot | undefined {
-    return this.#live.receive(bytes);
+    return this.#live.receive(bytes, this.#limits);
   }
 
   recoverFromSnapshot(incoming: IncomingSnapshot): void {

@@ -8,7 +8,7 @@
 import type { Limits } from "../limits.ts";
 import { readSafe, writeSafe } from "../wire/batch.ts";
 import type { SectionHeader } from "../wire/section.ts";
-import type { BytesReader, BytesWriter } from "./saved-bytes.ts";
+import { type BytesReader, type BytesWriter, SavedBytesError } from "./saved-bytes.ts";
 
 export type RequestIdLimits = Pick<
   Limits,
@@ -109,6 +109,8 @@ export class RequestIds {
   load(saved: BytesReader): void {
     this.#hold(saved.bytes(saved.u32()));
     for (let at = 0; at < this.#end; at += this.#sizeAt(at)) {
+      const isWhole = at + headBytes <= this.#end && at + this.#sizeAt(at) <= this.#end;
+      if (!isWhole) throw new SavedBytesError("a request id is cut off");
       this.#places.set(nameOf(this.#idAt(at)), at);
     }
   }

@@ -42,7 +42,12 @@ export class BytesWriter {
   }
 }
 
-/** Throws where the bytes end too early: whatever holds them has been checked before, so that would be a bug. */
+/** The bytes are not what was ever saved: those of a snapshot are looked through before it is taken over, so of what is live that is a bug. */
+export class SavedBytesError extends Error {
+  override readonly name = "SavedBytesError";
+}
+
+/** Throws a SavedBytesError where the bytes end too early, or hold no number where there should be one. */
 export class BytesReader {
   readonly #bytes: Uint8Array;
   readonly #view: DataView;
@@ -58,7 +63,9 @@ export class BytesReader {
   }
 
   safe(): number {
-    return readSafe(this.#view, this.#take(8));
+    const value = readSafe(this.#view, this.#take(8));
+    if (Number.isNaN(value)) throw new SavedBytesError("a number is beyond the safe integers");
+    return value;
   }
 
   /** A copy. */
@@ -73,8 +80,8 @@ export class BytesReader {
 
   #take(size: number): number {
     const at = this.#at;
+    if (size > this.#bytes.byteLength - at) throw new SavedBytesError("they end too early");
     this.#at += size;
-    if (this.#at > this.#bytes.byteLength) throw new Error("saved bytes end too early");
     return at;
   }
 }

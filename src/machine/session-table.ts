@@ -161,7 +161,9 @@ export class SessionTable {
 
   /** When the first session can be idle, and not too soon after the last time. One that is used lives longer than was seen then. */
   #sweepTime(nowMs: number, firstIdleMs: number): number {
-    return Math.max(nowMs + this.#limits.sessionSweepMs, firstIdleMs);
+    const sweepMs = Math.max(nowMs + this.#limits.sessionSweepMs, firstIdleMs);
+    // It is saved as a safe integer, also where the cluster's time has come to the end of those.
+    return Math.min(sweepMs, Number.MAX_SAFE_INTEGER);
   }
 
   #drop(session: Session): void {

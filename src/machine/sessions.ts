@@ -15,10 +15,10 @@ import type { Limits } from "../limits.ts";
 import { type Batch, batchHeaderBytes, lastIndexOf } from "../wire/batch.ts";
 import { SectionKind, SectionReader, sectionHeaderBytes } from "../wire/section.ts";
 import { SectionResults } from "../wire/section-results.ts";
-import { readSessionCommand } from "../wire/session-commands.ts";
+import { principalBytesMax, readSessionCommand } from "../wire/session-commands.ts";
 import { ResultCode, type ResultSink } from "./machine.ts";
 import { RequestIds } from "./request-ids.ts";
-import { BytesReader, BytesWriter } from "./saved-bytes.ts";
+import { BytesReader, BytesWriter, SavedBytesError } from "./saved-bytes.ts";
 import { type AppliedSection, SessionTable } from "./session-table.ts";
 
 /** From this apply version on there are sessions; below it, sections of every kind are plain, as they were. */
@@ -43,6 +43,9 @@ export interface SectionRunner {
 }
 
 const savedFormat = 1;
+/** Of what is saved: a session with its principal, and each section of its window, but for results. */
+const sessionHeadBytesMax = principalBytesMax + 256;
+const sectionHeadBytesMax = 64;
 const nothing = new Uint8Array(0);
 
 export class Sessions implements ResultSink {
@@ -248,10 +251,10 @@ export class Sessions implements ResultSink {
     if (saved.byteLength === 0) return;
     const reader = new BytesReader(saved);
     const format = reader.u32();
-    if (format !== savedFormat) throw new Error(`sessions: saved in the unknown format ${format}`);
+    if (format !== savedFormat) throw new SavedBytesError(`unknown format ${format}`);
     this.#table.load(reader);
     this.#requestIds.load(reader);
-    if (!reader.ended) throw new Error("sessions: there is more than was saved");
+    if (!reader.ended) throw new SavedBytesError("there is more than was saved");
   }
 
   figures(): Record<string, number> {
@@ -263,4 +266,23 @@ export class Sessions implements ResultSink {
       sectionsRefused: this.#refused,
     };
   }
+}
+
+/** Whether they can be loaded. */
+export function areSessions(version: number, saved: Uint8Array, limits: Limits): boolean {
+  try {
+    new Sessions({ run: () => undefined }, limits, version).load(version, saved);
+    return true;
+  } catch (error) {
+    if (error instanceof SavedBytesError) return false;
+    throw error;
+  }
+}
+
+/** What is saved is below that, however much clients keep open. */
+export function sessionsBytesMax(limits: Limits): number {
+  const { sessionsMax, sessionWindowSections, sessionResultBytesMax, requestIdBytesMax } = limits;
+  const heads = sessionsMax * (sessionHeadBytesMax + sessionWindowSections * sectionHeadBytesMax);
+  // Each session's own share of the results comes on top of what all have.
+  return heads + 2 * sessionResultBytesMax + requestIdBytesMax;
 }

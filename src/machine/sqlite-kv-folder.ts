@@ -3,13 +3,21 @@ import { readdirSync, unlinkSync } from "node:fs";
 import { join } from "node:path";
 import { DiskFullError } from "../storage/disk.ts";
 import { fsyncDirectory } from "../storage/sync-latch.ts";
+import { kvSchema } from "./kv-database.ts";
+import type { KvMeta } from "./kv-file.ts";
 import type { KvFiles } from "./kv-files.ts";
-import type { KvFolder } from "./kv-folder.ts";
-import type { IncomingSnapshot } from "./machine.ts";
+import type { IncomingKvFile, KvFolder } from "./kv-folder.ts";
+import { sessionsBytesMax } from "./sessions.ts";
 import type { SqliteKvFile } from "./sqlite-kv-file.ts";
 
 const indexQuery = "SELECT appliedIndex AS value FROM meta";
 const versionQuery = "SELECT applyVersion AS value FROM apply_state";
+const sessionsQuery = "SELECT length(sessions) AS value FROM apply_state";
+/** Rows that no command can have written, or not yet. */
+const straysQuery = `
+  SELECT count(*) AS value FROM kv
+  WHERE length(key) NOT BETWEEN 1 AND 0xffff OR revision NOT BETWEEN 1 AND (SELECT appliedIndex FROM meta)
+`;
 
 export class SqliteKvFolder implements KvFolder {
   readonly #directory: string;
@@ -17,7 +25,7 @@ export class SqliteKvFolder implements KvFolder {
   readonly #files: KvFiles;
   readonly #made = new Map<number, SqliteKvFile>();
   /** Received, opened, and kept so until somebody asks for it. */
-  readonly #opened = new Set<number>();
+  readonly #opened = new Map<number, KvMeta>();
   /** The highest one that was ever used, as far as the folder tells. */
   #generation = 0;
 
@@ -53,11 +61,11 @@ export class SqliteKvFolder implements KvFolder {
     if (removed) fsyncDirectory(this.#directory);
   }
 
-  receive(bytes: number): IncomingSnapshot | undefined {
+  receive(bytes: number): IncomingKvFile | undefined {
     if (!this.#files.hasRoomFor(bytes)) return undefined;
     const generation = ++this.#generation;
     const path = this.#path(generation);
-    const { snapshots } = this.#files;
+    const { snapshots, limits } = this.#files;
     let wanted = true;
     const unlessDiscarded =
       (done: (ok: boolean) => void) =>
@@ -67,8 +75,13 @@ export class SqliteKvFolder implements KvFolder {
     return {
       generation,
       write: (offset, bytes, done) => snapshots.write(path, offset, bytes, unlessDiscarded(done)),
-      finish: (proof, done) => {
-        const whole = { ...proof, indexQuery, versionQuery, versionMax: proof.applyVersionMax };
+      finish: ({ applyVersionMax, ...proof }, done) => {
+        const bounds = [
+          { query: versionQuery, max: applyVersionMax },
+          { query: sessionsQuery, max: sessionsBytesMax(limits) },
+          { query: straysQuery, max: 0 },
+        ];
+        const whole = { ...proof, schema: kvSchema, indexQuery, bounds };
         snapshots.finish(path, whole, unlessDiscarded(done));
       },
       open: () => this.#open(generation),
@@ -86,18 +99,19 @@ export class SqliteKvFolder implements KvFolder {
     this.#made.delete(generation);
   }
 
-  #open(generation: number): boolean {
-    if (this.#opened.has(generation)) return true;
+  #open(generation: number): KvMeta | undefined {
+    const known = this.#opened.get(generation);
+    if (known !== undefined) return known;
     const file = this.file(generation);
     try {
-      file.open();
+      const meta = file.open()!;
       file.hold();
+      this.#opened.set(generation, meta);
+      return meta;
     } catch (error) {
-      if (error instanceof DiskFullError) return false;
+      if (error instanceof DiskFullError) return undefined;
       throw error;
     }
-    this.#opened.add(generation);
-    return true;
   }
 
   #path(generation: number): string {

@@ -1,11 +1,65 @@
-/** Bun's sockets under connections: the one place in net that names `Bun`. Its twin for Node.js is node-socket.ts. */
+/**
+ * Bun's sockets under connections: the one place in net that names `Bun`. Its twin for Node.js is node-socket.ts.
+ *
+ * Names are looked up at each dialling. Left to itself Bun.connect keeps what it has found for half a minute, also where nobody answers any more: a
+ * name that was given to another machine would lead to the old one for so long.
+ */
+import { isIP } from "node:net";
 import type { Socket, SocketHandler, TCPSocketListener } from "bun";
 import type { Address } from "./address.ts";
 import type { Connection } from "./connection.ts";
 import type { ByteSocket, DialEvents } from "./socket.ts";
 
+/** A name may stand for several addresses: no more of them are tried, the next one when one has failed or has not answered for so long. */
+const addressesMax = 8;
+const nextAddressMs = 250;
+
 /** Connects; exactly one of the events follows. It cannot be cancelled: a socket not wanted any more is closed when it opens. */
-export function dialSocket(address: Address, events: DialEvents): void {
+export function dialSocket({ host, port }: Address, events: DialEvents): void {
+  if (isIP(host) !== 0) return connectSocket({ host, port }, events);
+  // As the system has it, /etc/hosts included.
+  Bun.dns.lookup(host, { backend: "libc" }).then(
+    (found) => {
+      const hosts = [...new Set(found.map(({ address }) => address))].slice(0, addressesMax);
+      if (hosts.length > 0) connectFirst(hosts, port, events);
+      else events.failed(`${host} has no address`);
+    },
+    (error: Error) => events.failed(`${host} cannot be looked up: ${error.message}`),
+  );
+}
+
+/** To whichever answers first. */
+function connectFirst(hosts: readonly string[], port: number, events: DialEvents): void {
+  let started = 0;
+  let pending = 0;
+  let isOver = false;
+  let timer: Timer | undefined;
+  const tryNext = (): void => {
+    const host = hosts[started++]!;
+    pending++;
+    clearTimeout(timer);
+    if (started < hosts.length) timer = setTimeout(tryNext, nextAddressMs);
+    connectSocket({ host, port }, { open, failed });
+  };
+  const open = (socket: ByteSocket): Connection | undefined => {
+    pending--;
+    if (isOver) return undefined;
+    isOver = true;
+    clearTimeout(timer);
+    return events.open(socket);
+  };
+  const failed = (message: string): void => {
+    pending--;
+    if (isOver) return;
+    if (started < hosts.length) return tryNext();
+    if (pending > 0) return;
+    isOver = true;
+    events.failed(message);
+  };
+  tryNext();
+}
+
+function connectSocket(address: Address, events: DialEvents): void {
   const socket = handlerOf((opened) => events.open(opened));
   let reported = false;
   const failed = (error: Error): void => {

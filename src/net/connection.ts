@@ -82,7 +82,7 @@ export class Connection {
   readonly #onGone: ((connection: Connection, reason: CloseReason) => void) | undefined;
   readonly #socket: ByteSocket;
   readonly #limits: Limits;
-  readonly #silenceMsMax: number;
+  #silenceMsMax: number;
   readonly #pingMs: number;
   readonly #reader: FrameReader;
   #expectation: Expectation = "hello";
@@ -161,6 +161,11 @@ export class Connection {
     this.#expectation = expectation;
     const { helloBytesMax, frameBytesMax } = this.#limits;
     this.#reader.frameBytesMax = expectation === "hello" ? helloBytesMax : frameBytesMax;
+  }
+
+  /** The other side is known to ping: it is gone when it was silent for so long. */
+  expectPings(silenceMsMax: number): void {
+    this.#silenceMsMax = silenceMsMax;
   }
 
   /** Hands queued frames to the socket, as much as it takes. Once per turn. */

@@ -17,11 +17,13 @@ export interface DialerEvents {
   /** After each `up`, once. */
   down(reason: CloseReason): void;
   /** The other side answered with an error, each time that it does. */
-  refused(error: { readonly code: string; readonly message: string }): void;
+  refused(error: { readonly code: string; readonly message: string }, by: HelloReply): void;
   /** The other side answered in a version that this one does not speak. */
   mismatch?(message: string): void;
   /** An attempt failed or was refused; for the log. The same problem is reported once until it changes or the dialer is up. */
   problem(message: string): void;
+  /** An attempt has had no answer for so long that another one begins beside it. Told as a problem is. */
+  overdue?(message: string): void;
 }
 
 export interface DialerOptions {
@@ -53,6 +55,7 @@ export class Dialer {
   #epoch = 0;
   #attempts = 0;
   #failures = 0;
+  #unreachable = false;
   #nextDialMs = 0;
   #nowMs = 0;
   #lastProblem = "";
@@ -66,12 +69,22 @@ export class Dialer {
     return this.#up ? this.#connection : undefined;
   }
 
+  /** It is not up, and since it last was an attempt has failed, was refused, or takes too long. */
+  get unreachable(): boolean {
+    return this.#unreachable;
+  }
+
   /** Dials when it is time to, and drives the connection's time-outs. Every 100 ms or so; `nowMs` is monotonic. */
   checkTimeouts(nowMs: number): void {
     this.#nowMs = nowMs;
     if (this.#closed) return;
     if (this.#connection !== undefined) return this.#connection.checkTimeouts(nowMs);
-    if (nowMs < this.#nextDialMs || this.#attempts >= attemptsMax) return;
+    if (nowMs < this.#nextDialMs) return;
+    if (this.#attempts > 0) {
+      this.#unreachable = true;
+      this.#overdue();
+    }
+    if (this.#attempts >= attemptsMax) return;
     this.#attempts++;
     this.#nextDialMs = nowMs + connectMsMax;
     dialSocket(this.#options.address, {
@@ -122,6 +135,7 @@ export class Dialer {
     this.#failures = 0;
     this.#lastProblem = "";
     this.#up = true;
+    this.#unreachable = false;
     connection.agreed = { version: reply.version, features: reply.features & featuresKnown };
     connection.expect(this.#options.expectation);
     connection.handler = silent;
@@ -130,7 +144,7 @@ export class Dialer {
 
   #refusal(reply: HelloReply): string | undefined {
     if (reply.error !== undefined) {
-      this.#options.events.refused(reply.error);
+      this.#options.events.refused(reply.error, reply);
       return `${reply.error.code}: ${reply.error.message}`;
     }
     const { version, software } = reply;
@@ -147,7 +161,10 @@ export class Dialer {
     if (connection !== this.#connection) return;
     this.#connection = undefined;
     this.#backOff();
-    if (!this.#up) return;
+    if (!this.#up) {
+      this.#unreachable = true;
+      return;
+    }
     this.#up = false;
     this.#options.events.down(reason);
   }
@@ -155,6 +172,7 @@ export class Dialer {
   #failed(message: string): void {
     this.#attempts--;
     if (this.#connection !== undefined || this.#closed) return;
+    this.#unreachable = true;
     this.#problem(message);
     this.#backOff();
   }
@@ -164,6 +182,13 @@ export class Dialer {
     const span = Math.min(backOffMsMax, backOffMsMin * 2 ** Math.min(this.#failures, 16));
     this.#failures++;
     this.#nextDialMs = this.#nowMs + span * (1 - this.#options.random() / 2);
+  }
+
+  #overdue(): void {
+    const message = `no answer within ${connectMsMax} ms`;
+    if (message === this.#lastProblem) return;
+    this.#lastProblem = message;
+    this.#options.events.overdue?.(message);
   }
 
   #problem(message: string): void {

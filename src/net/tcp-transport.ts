@@ -1,13 +1,17 @@
 /**
- * Messages to and from the other nodes over TCP. For each peer two connections that this node dials, control and bulk [33]; they carry
- * only what it sends. What the peer sends comes over two that the peer dialled, handed over by the listener. So neither side has to
- * agree on which connection to keep, and a full bulk socket never delays a heartbeat.
+ * Messages to and from the other nodes over TCP. For each peer this node dials a pair of connections, control and bulk [33], so that a full bulk
+ * socket never delays a heartbeat. What it sends travels over its pair, what the peer sends over the peer's, which the listener hands over: so
+ * neither side has to agree on which connections to keep.
+ *
+ * A peer that cannot be dialled may still dial. Then what goes to it travels back over the pair that it dialled, for as long as that holds. Each
+ * side has checked the other by then: we its hello, it our reply, upon which it sends `accepted`.
  */
 import type { Limits } from "../limits.ts";
 import type { Batch } from "../wire/batch.ts";
+import { encodeAccepted, isAccepted } from "../wire/hello.ts";
 import type { Hello, HelloReply, PeerMessage } from "../wire/messages.ts";
 import { decodePeerMessage, encodePeerMessage } from "../wire/peer-messages.ts";
-import { applyVersionFirst, featuresKnown, versionsSpoken } from "../wire/versions.ts";
+import { applyVersionFirst, Feature, featuresKnown, versionsSpoken } from "../wire/versions.ts";
 import { parseAddress } from "./address.ts";
 import type { CloseReason, Connection, ConnectionHandler } from "./connection.ts";
 import { Dialer } from "./dialer.ts";
@@ -35,12 +39,20 @@ export interface TcpTransportOptions {
   readonly onRefused?: (nodeId: number, code: string, message: string) => void;
   /** A peer answers in a protocol version that this build does not speak. */
   readonly onMismatch?: (nodeId: number, message: string) => void;
-  /** Why a peer that answered must not be spoken to, e.g. because its incarnation is another; undefined when it may. */
-  readonly refusePeer?: (reply: HelloReply) => string | undefined;
+  /** Why a peer that takes part must not be spoken to, e.g. because its incarnation is another; undefined when it may. */
+  readonly refusePeer?: (peer: PeerIdentity) => string | undefined;
 }
+
+/** What a peer says of itself, in its hello or in its reply to ours. */
+export type PeerIdentity = Pick<
+  HelloReply,
+  "nodeId" | "incarnation" | "software" | "applyVersion" | "applyVersionMax"
+>;
 
 export interface PeerFigures {
   readonly connected: boolean;
+  /** Only over the pair that it dialled. */
+  readonly dialsIn: boolean;
   readonly framesSent: number;
   readonly framesReceived: number;
   readonly bytesSent: number;
@@ -51,6 +63,16 @@ export interface PeerFigures {
 }
 
 type Channel = "control" | "bulk";
+
+type Pair = Readonly<Record<Channel, Connection>>;
+
+/** A connection that the peer dialled. */
+interface Incoming {
+  readonly connection: Connection;
+  readonly peer: PeerIdentity;
+  /** The peer has accepted our reply, and listens. */
+  isAccepted: boolean;
+}
 
 /** What may be large, or is no hurry. */
 const bulkTypes: ReadonlySet<PeerMessage["type"]> = new Set<PeerMessage["type"]>([
@@ -120,6 +142,10 @@ export class TcpTransport implements Transport {
     return this.#peers.get(nodeId)?.up ?? false;
   }
 
+  dialsIn(nodeId: number): boolean {
+    return this.#peers.get(nodeId)?.dialsIn ?? false;
+  }
+
   applyVersionMax(nodeId: number): number {
     return this.#peers.get(nodeId)?.applyVersionMax ?? 0;
   }
@@ -137,7 +163,7 @@ export class TcpTransport implements Transport {
   accept(connection: Connection, hello: Hello): void {
     const peer = this.#peers.get(hello.nodeId ?? 0);
     if (peer === undefined || hello.role === "client") return connection.close("refused");
-    peer.accept(connection, hello.role === "peer-control" ? "control" : "bulk");
+    peer.accept(connection, hello);
   }
 
   figures(nodeId: number): PeerFigures | undefined {
@@ -151,22 +177,22 @@ export class TcpTransport implements Transport {
   }
 }
 
-/** One other node: the two connections to it, and those from it. */
+/** One other node: the pair of connections to it, and the pair from it. */
 class Peer implements ConnectionHandler {
   readonly #id: number;
   readonly #options: TcpTransportOptions;
   #address: string;
-  #control: Dialer;
-  #bulk: Dialer;
+  #dialers: Readonly<Record<Channel, Dialer>>;
   /** The newest that the peer dialled: an older one is dead, whatever TCP knows. */
-  readonly #incoming: Record<Channel, Connection | undefined> = {
+  readonly #incoming: Record<Channel, Incoming | undefined> = {
     control: undefined,
     bulk: undefined,
   };
+  /** What goes to the peer travels over it: one and the same while both of its connections hold, so that nothing is overtaken. */
+  #pair: Pair | undefined;
   readonly #bulkBytesMax: number;
-  #up = false;
   #closed = false;
-  /** As its newest reply to our hello says. */
+  /** As the peer said last. */
   #applyVersionMax = 0;
   /** Connections from it that ended badly, since `#endsTellMs` was set. */
   #incomingEnds = 0;
@@ -184,16 +210,19 @@ class Peer implements ConnectionHandler {
     this.#options = options;
     const { inflightBytesMax, frameBytesMax } = options.limits;
     this.#bulkBytesMax = inflightBytesMax * 2 + frameBytesMax;
-    this.#control = this.#dialer(address, "peer-control");
-    this.#bulk = this.#dialer(address, "peer-bulk");
+    this.#dialers = this.#dialersTo(address);
   }
 
   get up(): boolean {
-    return this.#up;
+    return this.#pair !== undefined;
+  }
+
+  get dialsIn(): boolean {
+    return this.up && this.#dialledByUs === undefined;
   }
 
   get applyVersionMax(): number {
-    return this.#up ? this.#applyVersionMax : 0;
+    return this.up ? this.#applyVersionMax : 0;
   }
 
   get address(): string {
@@ -203,9 +232,8 @@ class Peer implements ConnectionHandler {
   /** It is dialled there from now on; what it has dialled itself stays. */
   moveTo(address: string): void {
     this.#address = address;
-    const [control, bulk] = [this.#control, this.#bulk];
-    this.#control = this.#dialer(address, "peer-control");
-    this.#bulk = this.#dialer(address, "peer-bulk");
+    const { control, bulk } = this.#dialers;
+    this.#dialers = this.#dialersTo(address);
     control.close();
     bulk.close();
   }
@@ -221,7 +249,8 @@ class Peer implements ConnectionHandler {
       sendQueueBytes += figures.sendQueueBytes;
     }
     return {
-      connected: this.#up,
+      connected: this.up,
+      dialsIn: this.dialsIn,
       framesSent: this.#framesSent,
       framesReceived: this.#framesReceived,
       bytesSent,
@@ -233,7 +262,8 @@ class Peer implements ConnectionHandler {
 
   send(message: PeerMessage, batches: readonly Batch[] | undefined): void {
     const isBulk = bulkTypes.has(message.type);
-    const connection = (isBulk ? this.#bulk : this.#control).connection;
+    const channel = isBulk ? "bulk" : "control";
+    const connection = this.#pair?.[channel] ?? this.#dialers[channel].connection;
     const bytesMax = isBulk ? this.#bulkBytesMax : this.#options.limits.sendQueueBytesMax;
     if (connection === undefined || connection.sendQueueBytes > bytesMax) {
       this.#framesDropped++;
@@ -244,31 +274,36 @@ class Peer implements ConnectionHandler {
   }
 
   flush(): void {
-    this.#control.connection?.flush();
-    this.#bulk.connection?.flush();
+    (this.#pair?.control ?? this.#dialers.control.connection)?.flush();
+    (this.#pair?.bulk ?? this.#dialers.bulk.connection)?.flush();
   }
 
   checkTimeouts(nowMs: number): void {
-    this.#control.checkTimeouts(nowMs);
-    this.#bulk.checkTimeouts(nowMs);
+    this.#dialers.control.checkTimeouts(nowMs);
+    this.#dialers.bulk.checkTimeouts(nowMs);
+    // It may have turned out that it cannot be dialled.
+    this.#choosePair();
     this.#tellUntoldEnds(nowMs);
   }
 
-  accept(connection: Connection, channel: Channel): void {
-    const older = this.#incoming[channel];
-    this.#incoming[channel] = connection;
+  accept(connection: Connection, hello: Hello): void {
+    const channel = hello.role === "peer-control" ? "control" : "bulk";
+    const older = this.#incoming[channel]?.connection;
+    const peer = { ...hello, nodeId: this.#id, incarnation: hello.incarnation ?? "" };
+    this.#incoming[channel] = { connection, peer, isAccepted: false };
     connection.handler = this;
     older?.close("replaced");
   }
 
   close(): void {
     this.#closed = true;
-    this.#control.close();
-    this.#bulk.close();
+    this.#dialers.control.close();
+    this.#dialers.bulk.close();
     for (const connection of this.#connections()) connection.close("closed here");
   }
 
   frame(connection: Connection, type: number, payload: Uint8Array, fieldsBytes: number): void {
+    if (isAccepted(type, payload)) return this.#accepted(connection);
     const message = decodePeerMessage(type, payload, fieldsBytes);
     if (message === undefined) return connection.close("malformed message");
     const isOurs = message.from === this.#id && message.to === this.#options.nodeId;
@@ -277,12 +312,33 @@ class Peer implements ConnectionHandler {
     this.#options.events.message(message);
   }
 
-  /** An incoming connection ended. */
+  /** The peer has dialled us, and takes us for whom we are. */
+  #accepted(connection: Connection): void {
+    const { control, bulk } = this.#incoming;
+    const incoming = [control, bulk].find((each) => each?.connection === connection);
+    if (incoming === undefined || !goesBothWays(connection)) {
+      return connection.close("frame not allowed");
+    }
+    const { peer } = incoming;
+    const refusal = this.#options.refusePeer?.(peer);
+    if (refusal !== undefined) {
+      this.#problem(`connection from it: ${refusal}`);
+      return connection.close("refused");
+    }
+    incoming.isAccepted = true;
+    this.#applyVersionMax = peer.applyVersionMax ?? applyVersionFirst;
+    // Whoever dials also pings: so its end is noticed as soon as that of what we dialled.
+    connection.expectPings(this.#options.limits.peerSilenceMs);
+    this.#choosePair();
+  }
+
+  /** A connection that the peer dialled has ended. */
   closed(connection: Connection, reason: CloseReason): void {
     this.#count(connection);
     for (const channel of ["control", "bulk"] as const) {
-      if (this.#incoming[channel] === connection) this.#incoming[channel] = undefined;
+      if (this.#incoming[channel]?.connection === connection) this.#incoming[channel] = undefined;
     }
+    this.#choosePair();
     if (
       !this.#closed &&
       reason !== "closed by the other side" &&
@@ -305,6 +361,13 @@ class Peer implements ConnectionHandler {
     const untold = this.#incomingEnds - incomingEndsToldMax;
     this.#incomingEnds = 0;
     if (untold > 0) this.#problem(`${untold} more connections from it ended so`);
+  }
+
+  #dialersTo(address: string): Record<Channel, Dialer> {
+    return {
+      control: this.#dialer(address, "peer-control"),
+      bulk: this.#dialer(address, "peer-bulk"),
+    };
   }
 
   #dialer(address: string, role: "peer-control" | "peer-bulk"): Dialer {
@@ -337,19 +400,27 @@ class Peer implements ConnectionHandler {
         up: (connection, reply) => {
           current = connection;
           this.#applyVersionMax = reply.applyVersionMax ?? applyVersionFirst;
-          this.#changed();
+          if (goesBothWays(connection)) this.#listenOn(connection);
+          this.#choosePair();
         },
         down: (reason) => {
           if (current !== undefined) this.#count(current);
           current = undefined;
-          this.#changed();
+          this.#choosePair();
           if (reason !== "closed here") this.#problem(`${role} connection lost: ${reason}`);
         },
-        refused: ({ code, message }) => this.#options.onRefused?.(this.#id, code, message),
+        refused: ({ code, message }, by) => {
+          if (this.#isItself(by)) this.#options.onRefused?.(this.#id, code, message);
+        },
         mismatch: (message) => this.#options.onMismatch?.(this.#id, message),
         problem: (message) => this.#problem(`${role} connection to ${address}: ${message}`),
+        overdue: (message) => this.#problem(`${role} connection to ${address}: ${message}`),
       },
     });
+  }
+
+  #isItself({ nodeId, clusterId }: HelloReply): boolean {
+    return nodeId === this.#id && clusterId === this.#options.clusterId;
   }
 
   #refuse(reply: HelloReply): string | undefined {
@@ -360,13 +431,39 @@ class Peer implements ConnectionHandler {
     return this.#options.refusePeer?.(reply);
   }
 
-  /** Up means both: only then is everything that the core sends on its way. */
-  #changed(): void {
-    const up = this.#control.connection !== undefined && this.#bulk.connection !== undefined;
-    if (up === this.#up || this.#closed) return;
-    this.#up = up;
-    if (up) this.#options.events.peerUp(this.#id);
-    else this.#options.events.peerDown(this.#id);
+  /** The peer may have no other way to this node. */
+  #listenOn(connection: Connection): void {
+    connection.expect("peer");
+    connection.handler = {
+      frame: (from, type, payload, fieldsBytes) => this.frame(from, type, payload, fieldsBytes),
+      // The dialler sees to it.
+      closed: () => {},
+    };
+    encodeAccepted(connection.out);
+    connection.flush();
+  }
+
+  /** Up means both of a pair: only then is everything that the core sends on its way. With a pair goes what it had in flight. */
+  #choosePair(): void {
+    const before = this.#pair;
+    if (this.#closed || (before !== undefined && isWhole(before))) return;
+    this.#pair = this.#dialledByUs ?? this.#dialledByIt;
+    if (before !== undefined) this.#options.events.peerDown(this.#id);
+    if (this.#pair !== undefined) this.#options.events.peerUp(this.#id);
+  }
+
+  get #dialledByUs(): Pair | undefined {
+    const control = this.#dialers.control.connection;
+    const bulk = this.#dialers.bulk.connection;
+    return control === undefined || bulk === undefined ? undefined : { control, bulk };
+  }
+
+  /** Undefined as long as it may yet be dialled. */
+  get #dialledByIt(): Pair | undefined {
+    const { control, bulk } = this.#incoming;
+    if (control?.isAccepted !== true || bulk?.isAccepted !== true) return undefined;
+    if (!this.#dialers.control.unreachable && !this.#dialers.bulk.unreachable) return undefined;
+    return { control: control.connection, bulk: bulk.connection };
   }
 
   #problem(message: string): void {
@@ -381,8 +478,19 @@ class Peer implements ConnectionHandler {
 
   #connections(): Connection[] {
     const { control, bulk } = this.#incoming;
-    return [this.#control.connection, this.#bulk.connection, control, bulk].filter(
-      (connection) => connection !== undefined,
-    );
+    return [
+      this.#dialers.control.connection,
+      this.#dialers.bulk.connection,
+      control?.connection,
+      bulk?.connection,
+    ].filter((connection) => connection !== undefined);
   }
+}
+
+function isWhole({ control, bulk }: Pair): boolean {
+  return !control.closed && !bulk.closed;
+}
+
+function goesBothWays({ agreed }: Connection): boolean {
+  return (agreed.features & Feature.bothWays) !== 0;
 }

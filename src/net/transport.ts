@@ -5,7 +5,7 @@ import type { PeerMessage } from "../wire/messages.ts";
 /** A message as it arrives, with the epoch of the connection that carried it [33]. */
 export interface TransportEvents {
   message(message: PeerMessage): void;
-  /** Both connections to the peer are up (again): whatever was in flight may be lost; go to probe [C5]. */
+  /** Both connections of a pair are up (again): whatever was in flight may be lost; go to probe [C5]. */
   peerUp(nodeId: number): void;
   peerDown(nodeId: number): void;
 }
@@ -17,6 +17,8 @@ export interface Transport {
    */
   send(message: PeerMessage, batches?: readonly Batch[]): void;
   connected(nodeId: number): boolean;
+  /** It is connected, yet only over connections that it dialled itself: nobody answers at its address. */
+  dialsIn(nodeId: number): boolean;
   /** Highest apply version that the peer can, as it says itself on the connection that is up; 0 while none is [16]. */
   applyVersionMax(nodeId: number): number;
   /** Hands all queued bytes to the sockets: once per turn. */

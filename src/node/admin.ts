@@ -87,7 +87,7 @@ const handlers: { readonly [O in AdminOperation]: Handler<O> } = {
     };
     const problem = compactionProblem(wanted);
     if (problem !== undefined) return call.fail(new BargeError("bad_request", problem));
-    group.compaction = wanted;
+    group.changeCompaction(wanted);
     call.answer({ group: group.id, node: group.nodeId, ...wanted });
   },
   scrub: (group, call, _, _limits, scrubber) => {
@@ -145,14 +145,12 @@ const handlers: { readonly [O in AdminOperation]: Handler<O> } = {
     const refused = refuseJoin(call.body, identity);
     if (refused !== undefined) return call.fail(new BargeError("unauthorised", refused));
     const { id, address, incarnation } = call.body;
-    const { learners, voters, addresses } = group.raft.configuration;
-    // Added by hand before, as whatever it is to be.
+    const { learners, voters } = group.raft.configuration;
+    // Added by hand before, as whatever it is to be, and where whoever added it looks for it: it may have more names than the one that it gives itself.
     const isMember = learners.includes(id) || voters.includes(id);
-    const learner = isMember ? learners.includes(id) : call.body.learner;
-    const add = { op: "add" as const, id, address, learner, incarnation };
+    const add = { op: "add" as const, id, address, learner: call.body.learner, incarnation };
     const bind = { op: "bind" as const, id, incarnation };
-    const isKnown = isMember && addresses[id] === address;
-    change(group, isKnown ? [bind] : [add], false, call, identity);
+    change(group, isMember ? [bind] : [add], false, call, identity);
   },
   sessionOpen: (group, call, _, limits) => openSession(group, limits, call.body.ttlMs, call),
   sessionKeepAlive: (group, call) => useSession(group, "keepAlive", call.body.session, call),

@@ -8,6 +8,7 @@ import { membersOf } from "../raft/configuration.ts";
 import type { Raft } from "../raft/raft.ts";
 import { applyVersionOf, type Batch, BatchKind } from "../wire/batch.ts";
 import type { AppendMessage } from "../wire/messages.ts";
+import { applyVersionFirst } from "../wire/versions.ts";
 
 export interface GroupApplyVersionOptions {
   readonly nodeId: number;
@@ -16,6 +17,8 @@ export interface GroupApplyVersionOptions {
   readonly transport: Transport;
   /** The highest that this node takes part in. */
   readonly max: number;
+  /** What a member could when this node formed the cluster with it, in this very life; 0 where it did not. */
+  readonly founderMax: (id: number) => number;
   /** A leader has sent what this build cannot apply: told once for each version, some times at most. */
   readonly refused: (version: number, leader: number) => void;
 }
@@ -47,7 +50,8 @@ export class GroupApplyVersion {
 
   /**
    * The version that this leader has to raise the group to now: the newest that all members can. Undefined while there is none. Who is not connected
-   * could be a build that cannot, so it is waited for.
+   * could have become a build that cannot, so it is waited for; but not where the cluster has only just formed: then its word of that moment holds, or
+   * one that is lost right away would keep all others from what they were made for.
    */
   due(): number | undefined {
     const { raft, machine, max } = this.#options;
@@ -101,6 +105,9 @@ export class GroupApplyVersion {
   }
 
   #maxOf(id: number): number {
-    return this.#options.transport.applyVersionMax(id);
+    const { transport, machine, founderMax } = this.#options;
+    const said = transport.applyVersionMax(id);
+    if (said > 0 || machine.applyVersion > applyVersionFirst) return said;
+    return founderMax(id);
   }
 }

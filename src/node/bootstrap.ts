@@ -3,11 +3,11 @@
  */
 import { createHash } from "node:crypto";
 import { crc32 } from "node:zlib";
+import { FatalError } from "../fatal.ts";
 import type { Limits } from "../limits.ts";
 import { decodeConfiguration, encodeConfiguration } from "../raft/configuration.ts";
 import { Raft } from "../raft/raft.ts";
 import type { Configuration } from "../raft/ready.ts";
-import { FatalError } from "../fatal.ts";
 import type { LogStore, RecoveredGroup } from "../storage/log-store.ts";
 import {
   BatchKind,
@@ -135,6 +135,27 @@ function usableReplica({ store, group, recovered, appliedIndex }: CoreOptions): 
   };
 }
 
+/**
+ * The machine's file is gone, or an old one is in its place, and what it lacks the log has dropped: the replica is wounded, and the leader sends the
+ * state again [22]. Throws FatalError where there is no other member to send it.
+ */
+export function withoutState(
+  store: LogStore,
+  group: number,
+  recovered: RecoveredGroup,
+  appliedIndex: number,
+  canHeal: boolean,
+): RecoveredGroup {
+  const { start, wound } = recovered;
+  if (wound !== undefined || appliedIndex >= start.index) return recovered;
+  if (!canHeal) {
+    throw new FatalError(
+      "below_watermark",
+      `The state of group ${group} ends at index ${appliedIndex}, and its log begins behind ${start.index}: files are missing in machine/${group} of the data folder. There is no other member to fetch them from. Bring the folder's files back whole, or restore a backup into a new cluster.`,
+    );
+  }
+  return { ...recovered, wound: store.woundState(group) };
+}
 /** What to do where the log is whole and the state machine's file is not. */
 export const machineAdvice =
   "Bring the folder back from a copy; or, where other members run, stop this node, move `segments/` and `machine/` out of its folder and start it: it fetches everything from the leader again, and votes once it has it.";

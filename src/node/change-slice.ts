@@ -7,7 +7,7 @@ import type { Changes } from "../server/groups.ts";
 import { type Matched, type Prefixed, PrefixIndex } from "./prefix-index.ts";
 
 const none = -1;
-/** Rows and links that are kept from slice to slice. */
+/** Rows and links that are kept from slice to slice; one index may need more. */
 const keptMax = 65_536;
 
 /** What a slice notes at a watch: its chain of links, and how many bytes of keys and values they lead to. */
@@ -30,6 +30,11 @@ export class ChangeSlice<T extends Target> implements ChangeSink, Matched<T>, Ch
   #index: PrefixIndex<T> = new PrefixIndex();
   /** Only those that are told up to here at least: for others the slice would leave a gap. */
   #afterMin = 0;
+  readonly #linksMax: number;
+
+  constructor(linksMax: number) {
+    this.#linksMax = linksMax;
+  }
 
   #rows = 0;
   #revisions: number[] = [];
@@ -37,7 +42,6 @@ export class ChangeSlice<T extends Target> implements ChangeSink, Matched<T>, Ch
   #bytesOf: Uint8Array[] = [];
   #keyAts: number[] = [];
   #keyLengths: number[] = [];
-  #valueAts: number[] = [];
   #valueLengths: number[] = [];
   #rowIsKept = false;
 
@@ -51,7 +55,6 @@ export class ChangeSlice<T extends Target> implements ChangeSink, Matched<T>, Ch
   #bytes: Uint8Array = new Uint8Array(0);
   #keyAt = 0;
   #keyLength = 0;
-  #valueAt = 0;
   #valueLength = 0;
 
   /** The chain that is being read: its target, and the link that is next. */
@@ -71,7 +74,6 @@ export class ChangeSlice<T extends Target> implements ChangeSink, Matched<T>, Ch
     bytes: Uint8Array,
     keyAt: number,
     keyLength: number,
-    valueAt: number,
     valueLength: number,
   ): void {
     this.#revision = index;
@@ -79,7 +81,6 @@ export class ChangeSlice<T extends Target> implements ChangeSink, Matched<T>, Ch
     this.#bytes = bytes;
     this.#keyAt = keyAt;
     this.#keyLength = keyLength;
-    this.#valueAt = valueAt;
     this.#valueLength = valueLength;
     this.#rowIsKept = false;
     this.#index.match(bytes, keyAt, keyLength, this);
@@ -110,14 +111,13 @@ export class ChangeSlice<T extends Target> implements ChangeSink, Matched<T>, Ch
     this.#bytesOf[row] = this.#bytes;
     this.#keyAts[row] = this.#keyAt;
     this.#keyLengths[row] = this.#keyLength;
-    this.#valueAts[row] = this.#valueAt;
     this.#valueLengths[row] = this.#valueLength;
     this.#rowIsKept = true;
   }
 
   /** It has grown enough: better go on in another one. */
   get isFull(): boolean {
-    return this.#links >= keptMax;
+    return this.#links >= this.#linksMax;
   }
 
   /** Whom the slice concerns. `end` forgets them. */
@@ -154,7 +154,6 @@ export class ChangeSlice<T extends Target> implements ChangeSink, Matched<T>, Ch
     this.#deletions = [];
     this.#keyAts = [];
     this.#keyLengths = [];
-    this.#valueAts = [];
     this.#valueLengths = [];
   }
 
@@ -188,9 +187,6 @@ export class ChangeSlice<T extends Target> implements ChangeSink, Matched<T>, Ch
   }
   get keyLength(): number {
     return this.#keyLengths[this.#row]!;
-  }
-  get valueAt(): number {
-    return this.#valueAts[this.#row]!;
   }
   get valueLength(): number {
     return this.#valueLengths[this.#row]!;

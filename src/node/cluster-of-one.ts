@@ -19,7 +19,7 @@ export const defaultGroup = 0;
 export function drawOwner(
   nodeId: number,
   clusterToken: string,
-): Required<Omit<DataDirOwner, "token">> {
+): Required<Pick<DataDirOwner, "clusterId" | "nodeId" | "tokenHash">> {
   const clusterId = randomBytes(16).toString("hex");
   return { clusterId, nodeId, tokenHash: tokenHashOf(clusterToken) };
 }

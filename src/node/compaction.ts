@@ -1,6 +1,8 @@
 /**
- * When the log is cut, and how far [19]. What every member has is not kept at all; where one lags, the log is kept for it up to these bounds,
- * and beyond them it gets a snapshot. The bounds are a node's own and can be changed while it runs.
+ * When the log is cut, and how far [19]. By commands: each time that `entries` of them can go, the machine is to be durable at the end of just that
+ * batch, and the log goes up to there, but for its tail. So a restart replays at most so many, and what came while the machine was being written. By
+ * bytes: once the log holds `bytes`, all but its tail goes. Neither ever comes early; late only by a write of the machine that is under way, or
+ * while a member is waited for (group.ts). The bounds are a node's own and can be changed while it runs.
  */
 import type { LogStart } from "../wire/batch.ts";
 
@@ -15,8 +17,9 @@ export interface CompactionPolicy {
 
 const MiB = 1_048_576;
 
+/** Not by commands: at full speed there is no number of them at which flushes would neither cost more than they have to nor come too late. */
 export const defaultCompaction: CompactionPolicy = {
-  entries: 100_000,
+  entries: 0,
   bytes: 256 * MiB,
   tailBytes: 64 * MiB,
 };
@@ -42,22 +45,76 @@ export interface CompactableLog {
   compactionPoint(index: number, tailBytes: number): LogStart | undefined;
 }
 
-/** Something may have to go: asked often, so it costs two comparisons. */
-export function isDue(log: CompactableLog, { entries, bytes }: CompactionPolicy): boolean {
-  if (bytes > 0 && log.logBytes >= bytes) return true;
-  return entries > 0 && log.lastIndex - log.startIndex >= entries;
-}
+export class Compaction {
+  readonly #log: CompactableLog;
+  #policy!: CompactionPolicy;
+  /** Where the next interval by commands ends; Infinity = there is none. */
+  #mark = Infinity;
+  /** The log is to begin here; 0 = nothing is due. */
+  #goal = 0;
 
-/** Where to cut, with everything up to `index` free to go; undefined = not now. */
-export function cutAt(
-  log: CompactableLog,
-  index: number,
-  policy: CompactionPolicy,
-): LogStart | undefined {
-  if (!isDue(log, policy)) return undefined;
-  const { entries, bytes, tailBytes } = policy;
-  const isLarge = bytes > 0 && log.logBytes >= bytes;
-  const start = log.compactionPoint(index, tailBytes);
-  if (start === undefined) return undefined;
-  return isLarge || start.index - log.startIndex >= entries ? start : undefined;
+  /** `durableIndex` is the machine's, here and below. */
+  constructor(log: CompactableLog, policy: CompactionPolicy, durableIndex: number) {
+    this.#log = log;
+    this.change(policy, durableIndex);
+  }
+
+  get policy(): CompactionPolicy {
+    return this.#policy;
+  }
+
+  change(policy: CompactionPolicy, durableIndex: number): void {
+    this.#policy = policy;
+    this.#goal = 0;
+    const canGo = this.#endBefore(durableIndex) - this.#log.startIndex;
+    this.#mark = policy.entries === 0 ? Infinity : durableIndex + policy.entries - canGo;
+  }
+
+  /** The machine is to flush once it has applied this; Infinity = the policy does not need it to. */
+  flushAt(durableIndex: number): number {
+    return durableIndex < this.#goal ? Math.min(this.#mark, this.#goal) : this.#mark;
+  }
+
+  /** Looks what has become due; in each turn, so it costs three comparisons. */
+  step(durableIndex: number): void {
+    const { entries, bytes } = this.#policy;
+    if (durableIndex >= this.#mark) {
+      this.#mark = durableIndex + entries;
+      this.#due(this.#endBefore(durableIndex));
+    }
+    if (this.#goal === 0 && bytes > 0 && this.#log.logBytes >= bytes) {
+      this.#due(this.#endBefore(this.#log.lastIndex));
+    }
+  }
+
+  isDue(durableIndex: number): boolean {
+    return this.#goal > 0 && durableIndex >= this.#goal;
+  }
+
+  /**
+   * Where to cut now, with the log up to `keptFrom` free to go because nobody needs it any more. Short of what is due only where that is
+   * held up and an interval, or the bytes, can go all the same.
+   */
+  cut(durableIndex: number, keptFrom: number): LogStart | undefined {
+    if (!this.isDue(durableIndex)) return undefined;
+    const { entries, bytes } = this.#policy;
+    const { startIndex, logBytes } = this.#log;
+    const start = this.#log.compactionPoint(Math.min(this.#goal, keptFrom), 0);
+    if (keptFrom >= this.#goal) {
+      this.#goal = 0;
+      return start;
+    }
+    if (start === undefined) return undefined;
+    const isLarge = bytes > 0 && logBytes >= bytes;
+    return isLarge || (entries > 0 && start.index - startIndex >= entries) ? start : undefined;
+  }
+
+  #endBefore(index: number): number {
+    const { startIndex } = this.#log;
+    return this.#log.compactionPoint(index, this.#policy.tailBytes)?.index ?? startIndex;
+  }
+
+  #due(index: number): void {
+    if (index > this.#log.startIndex) this.#goal = Math.max(this.#goal, index);
+  }
 }

@@ -47,19 +47,19 @@ import {
   type SnapshotOfferMessage,
   type SnapshotReplyMessage,
 } from "../wire/messages.ts";
-import { type SectionHeader, SectionKind } from "../wire/section.ts";
+import { readSectionHeader, type SectionHeader, SectionKind } from "../wire/section.ts";
 import { applyVersionMax } from "../wire/versions.ts";
 import { Applier } from "./applier.ts";
 import { GroupApplyVersion } from "./apply-version.ts";
 import { Backups, type BackupWaiter } from "./backups.ts";
-import { type CompactionPolicy, cutAt, defaultCompaction, isDue } from "./compaction.ts";
+import { Compaction, type CompactionPolicy, defaultCompaction } from "./compaction.ts";
 import { Forwards } from "./forwards.ts";
 import { HandOver, type HandOverWaiter } from "./hand-over.ts";
 import { Inbox, type InboxSection } from "./inbox.ts";
 import { type ChangeRequest, MemberChanges } from "./member-changes.ts";
 import { Pending } from "./pending.ts";
 import { ReadQueue } from "./read-queue.ts";
-import { sessionsProblem } from "./session-calls.ts";
+import { sessionsProblem, unservedCode } from "./session-calls.ts";
 import { Snapshots } from "./snapshots.ts";
 import { TailCache } from "./tail-cache.ts";
 import { Watches } from "./watches.ts";
@@ -87,6 +87,8 @@ export interface GroupOptions {
   readonly compaction?: CompactionPolicy;
   /** The highest apply version that this node takes part in; what the build can, if nothing is said [16]. */
   readonly applyVersionMax?: number;
+  /** What a member could when this node formed the cluster with it, in this very life; 0 where it did not. */
+  readonly founderMax?: (id: number) => number;
   /** This very node's log goes beyond that: a newer build has used it. Does not return. */
   readonly unsupported?: (applyVersion: number) => never;
 }
@@ -109,8 +111,6 @@ interface CutWaiter {
 const earlySectionsMax = 1_024;
 /** Requests for that at once. */
 const logCutsMax = 64;
-/** Between two flushes that are asked for so that the log can be cut. */
-const flushAskedEveryMs = 5_000;
 
 const noWatches: WatchFigures = {
   watches: 0,
@@ -180,10 +180,7 @@ export class Group {
   diskFull = false;
   /** Set by the shard: what the disk has left. */
   #space: SpaceLevel = "plenty";
-  /** When the log is cut; can be changed at any time. */
-  compaction: CompactionPolicy;
-  /** When the machine was last asked to flush so that the log could be cut. */
-  #flushAskedMs = -Infinity;
+  readonly #compaction: Compaction;
   #logCuts: LogCut[] = [];
   /** False on a first boot until all initial members have accepted this node: no vote, no candidacy [36]. */
   mayElect = true;
@@ -206,7 +203,11 @@ export class Group {
       this.proposeChanges(changes, force, nowMs),
     );
     this.#commit = this.raft.commit;
-    this.compaction = options.compaction ?? defaultCompaction;
+    this.#compaction = new Compaction(
+      this.raft,
+      options.compaction ?? defaultCompaction,
+      options.machine.durableIndex,
+    );
     const { id: group, nodeId, limits, raft, machine, transport, logger, wake } = options;
     const max = options.applyVersionMax ?? applyVersionMax;
     const given = { group, nodeId, limits, raft, machine, transport, logger, wake };
@@ -218,6 +219,7 @@ export class Group {
       machine,
       transport,
       max,
+      founderMax: options.founderMax ?? (() => 0),
       refused: (version, leader) =>
         this.#logger.error(
           { group, leader },
@@ -282,7 +284,7 @@ export class Group {
       return this.#take({ section, count, deadlineMs, waiter, origin: 0, request: 0 }, kind);
     }
     if (kind !== SectionKind.plain && !this.#leaderHasSessions) {
-      return waiter.failed(sessionsProblem(this.machine.applyVersion));
+      return waiter.failed(this.#error(unservedCode(kind)));
     }
     this.#passOn(section, count, deadlineMs, waiter);
   }
@@ -302,7 +304,7 @@ export class Group {
     if (kind === SectionKind.plain || this.machine.applyVersion >= sessionsVersion) {
       return this.#enqueue(item);
     }
-    if (!this.#applyVersion.mayRiseSoon) return this.#refuse(item, "version_mismatch");
+    if (!this.#applyVersion.mayRiseSoon) return this.#refuse(item, unservedCode(kind));
     if (this.#early.length >= earlySectionsMax || this.#isCrowded)
       return this.#refuse(item, "overloaded");
     this.#early.push(item);
@@ -316,7 +318,7 @@ export class Group {
     for (const item of this.#early.takeAll()) {
       if (!leads) this.#refuse(item, "not_leader");
       else if (hasSessions) this.#enqueue(item);
-      else this.#refuse(item, "version_mismatch");
+      else this.#refuse(item, unservedCode(readSectionHeader(item.section, 0)!.kind));
     }
   }
 
@@ -635,7 +637,9 @@ export class Group {
 
   #clusterTimeMs(place: Seal, nowMs: number): number {
     const elapsedMs = Math.max(0, Math.floor(nowMs - this.#leaderSinceMs));
-    return Math.max(place.prevTimeMs, this.#leaderTimeBaseMs + elapsedMs);
+    const timeMs = Math.max(place.prevTimeMs, this.#leaderTimeBaseMs + elapsedMs);
+    // Where an earlier leader has led it to the end of numbers it stands still, and writes go on.
+    return Math.min(timeMs, Number.MAX_SAFE_INTEGER);
   }
 
   /** What the changes come to; a new configuration is proposed at once, and in force. */
@@ -808,11 +812,11 @@ export class Group {
   }
 
   /** Tells watches what was applied; true when there is more of it at once. */
-  tellWatches(nowMs: number): boolean {
+  tellWatches(nowMs: number, busy: boolean): boolean {
     const watches = this.#watches;
     if (watches === undefined || watches.size === 0 || this.#stopped !== undefined) return false;
     let more = false;
-    const whole = this.#healable(() => (more = watches.serve(nowMs)));
+    const whole = this.#healable(() => (more = watches.serve(nowMs, busy)));
     if (this.#isStale) watches.endAll("no_leader");
     return whole && more;
   }
@@ -841,7 +845,10 @@ export class Group {
 
   /** A slice of the machine's background work; true when there is more at once. */
   work(nowMs: number): boolean {
-    return this.#stopped === undefined && this.machine.work(nowMs);
+    if (this.#stopped !== undefined) return false;
+    const more = this.machine.work(nowMs);
+    this.#cutByPolicy();
+    return more;
   }
 
   /** Time-outs and log retirement; some times a second. */
@@ -856,7 +863,8 @@ export class Group {
     if (this.#space !== "plenty") this.#handOver.lacksSpace(nowMs);
     if (nowMs >= this.#heldUntilMs) this.#endHold();
     if (this.#stopped === undefined) {
-      this.#guard(() => this.#retireLog(nowMs));
+      this.#guard(() => this.#retireLog());
+      if (this.#logCuts.length > 0) this.#guard(() => this.#cutByHand(nowMs));
       this.#guard(() => this.#raiseApplyVersion(nowMs));
     }
     if (this.backups.size > 0) this.backups.work(nowMs);
@@ -878,30 +886,34 @@ export class Group {
     }
   }
 
-  /**
-   * Gives up the part of the log that the machine has made durable and that every member has; and, where a member lags, what the policy does not
-   * keep for it.
-   */
-  #retireLog(nowMs: number): void {
-    if (this.#store.logBytes(this.id) * 2 > this.#limits.segmentBytes) {
-      const target = this.raft.compactionPoint(
-        Math.min(this.machine.durableIndex, this.raft.minMatch()),
-      );
-      if (target !== undefined) this.#cutLog(target);
-    }
-    if (isDue(this.raft, this.compaction)) this.#cutByPolicy(nowMs);
-    if (this.#logCuts.length > 0) this.#cutByHand(nowMs);
+  /** What the machine has made durable and every member has is not kept, where the log is bounded by bytes at all. */
+  #retireLog(): void {
+    if (this.#compaction.policy.bytes === 0) return;
+    if (this.#store.logBytes(this.id) * 2 <= this.#limits.segmentBytes) return;
+    const target = this.raft.compactionPoint(
+      Math.min(this.machine.durableIndex, this.raft.minMatch()),
+    );
+    if (target !== undefined) this.#cutLog(target);
   }
 
-  #cutByPolicy(nowMs: number): void {
-    const index = Math.min(this.machine.durableIndex, this.#pinnedIndex());
-    const target = cutAt(this.raft, index, this.compaction);
-    if (target !== undefined) return this.#cutLog(target);
-    // What is only in memory keeps the log; flushed too often, keys that are written again and again would cost more than they have to.
-    if (nowMs - this.#flushAskedMs < flushAskedEveryMs) return;
-    if (cutAt(this.raft, this.machine.appliedIndex, this.compaction) === undefined) return;
-    this.#flushAskedMs = nowMs;
-    this.machine.flush();
+  #cutByPolicy(): void {
+    const { durableIndex } = this.machine;
+    this.#compaction.step(durableIndex);
+    this.machine.flushAt(this.#compaction.flushAt(durableIndex));
+    if (!this.#compaction.isDue(durableIndex)) return;
+    this.#guard(() => {
+      const target = this.#compaction.cut(durableIndex, this.#pinnedIndex());
+      if (target !== undefined) this.#cutLog(target);
+    });
+  }
+
+  /** When the log is cut; can be changed at any time. */
+  get compaction(): CompactionPolicy {
+    return this.#compaction.policy;
+  }
+
+  changeCompaction(policy: CompactionPolicy): void {
+    this.#compaction.change(policy, this.machine.durableIndex);
   }
 
   /**
@@ -1126,6 +1138,7 @@ export class Group {
         ...(promotions?.[id] === undefined ? {} : { promotion: true }),
         leader: id === this.#leader,
         connected: isOwn || this.#transport.connected(id),
+        ...(this.#transport.dialsIn(id) ? { dialsIn: true as const } : {}),
         ...(matchIndex === undefined ? {} : { matchIndex }),
         ...(stream === undefined
           ? {}
@@ -1160,6 +1173,7 @@ export class Group {
         address: configuration.addresses[id] ?? "",
         voter: voters.has(id),
         connected: id === this.#nodeId || this.#transport.connected(id),
+        ...(this.#transport.dialsIn(id) ? { dialsIn: true as const } : {}),
         ...(matchIndex === undefined ? {} : { matchIndex }),
       };
     });

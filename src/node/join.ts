@@ -13,12 +13,7 @@ import { joiningIncarnation, storedIdentity } from "../storage/data-dir.ts";
 import type { Logger } from "../telemetry/logger.ts";
 import type { AdminBody } from "../wire/admin.ts";
 import { decodeServerReply, encodeControl } from "../wire/client-messages.ts";
-import {
-  applyVersionFirst,
-  applyVersionMax,
-  featuresKnown,
-  versionsSpoken,
-} from "../wire/versions.ts";
+import { applyVersionFirst, applyVersionMax, versionsSpoken } from "../wire/versions.ts";
 import { version } from "../version.ts";
 import { tokenHashOf } from "./bootstrap.ts";
 import { tooOld } from "./versions.ts";
@@ -47,6 +42,14 @@ export interface JoinedCluster {
   readonly clusterId: string;
   readonly incarnation: string;
   readonly tokenHash: string;
+  /** The members when it joined: until its log says who they are, it finds them there. */
+  readonly contacts: Readonly<Record<string, string>>;
+}
+
+/** The answer of a cluster that has added this node. */
+interface Added {
+  readonly clusterId: string;
+  readonly members: Readonly<Record<string, string>>;
 }
 
 const attemptMsMax = 5_000;
@@ -68,20 +71,21 @@ export async function joinCluster(options: JoinOptions): Promise<JoinedCluster |
         `${dataDir} joined its cluster with another --cluster-token: give that one or none, or another --data-dir`,
       );
     }
-    const { clusterId, incarnation } = identity;
-    return { clusterId, incarnation, tokenHash: identity.tokenHash };
+    const { clusterId, incarnation, contacts = {} } = identity;
+    return { clusterId, incarnation, tokenHash: identity.tokenHash, contacts };
   }
   if (join === undefined) return undefined;
   const incarnation = joiningIncarnation(dataDir, nodeId);
-  const clusterId = await askUntilAdded(options, join, { incarnation, tokenHash });
-  return { clusterId, incarnation, tokenHash };
+  const { clusterId, members } = await askUntilAdded(options, join, { incarnation, tokenHash });
+  const { [nodeId]: _self, ...contacts } = members;
+  return { clusterId, incarnation, tokenHash, contacts };
 }
 
 async function askUntilAdded(
   { nodeId, advertise, limits, logger, applyVersionMax: given }: JoinOptions,
   { endpoints, learner }: JoinTarget,
   folder: { readonly incarnation: string; readonly tokenHash: string },
-): Promise<string> {
+): Promise<Added> {
   const ownMax = Math.min(given ?? applyVersionMax, applyVersionMax);
   const body = { id: nodeId, address: advertise, learner, ...folder, applyVersionMax: ownMax };
   let lastProblem = "";
@@ -89,7 +93,8 @@ async function askUntilAdded(
     const endpoint = endpoints[attempt % endpoints.length]!;
     const answer = await ask(endpoint, body, limits);
     if (!(answer instanceof BargeError)) {
-      logger.info({ clusterId: answer, through: endpoint }, "the cluster has added this node");
+      const { clusterId } = answer;
+      logger.info({ clusterId, through: endpoint }, "the cluster has added this node");
       return answer;
     }
     // Members that are down now may come back, as after a power cut of them all.
@@ -108,17 +113,17 @@ async function askUntilAdded(
 
 type JoinBody = Omit<AdminBody<"join">, "clusterId"> & { readonly applyVersionMax: number };
 
-/** The id of the cluster that has added this node; or why it has not, where a retryable one may yet change. */
+/** The cluster that has added this node; or why it has not, where a retryable one may yet change. */
 function ask(
   endpoint: string,
   { applyVersionMax: ownMax, ...body }: JoinBody,
   limits: Limits,
-): Promise<string | BargeError> {
+): Promise<Added | BargeError> {
   const address = parseAddress(endpoint);
   if (address === undefined) {
     return Promise.resolve(new BargeError("bad_request", `"${endpoint}" is not HOST:PORT`));
   }
-  const { promise, resolve, reject } = Promise.withResolvers<string | BargeError>();
+  const { promise, resolve, reject } = Promise.withResolvers<Added | BargeError>();
   const unreachable = (message: string): void => resolve(new BargeError("unreachable", message));
   const dialer = new Dialer({
     address,
@@ -126,7 +131,8 @@ function ask(
     hello: () => ({
       role: "client",
       ...versionsSpoken,
-      features: featuresKnown,
+      // Nothing is wanted but the answer.
+      features: 0,
       software: version,
     }),
     expectation: "client",
@@ -134,7 +140,7 @@ function ask(
     silenceMsMax: limits.peerSilenceMs,
     random: Math.random,
     events: {
-      up: (connection, { clusterId, applyVersion = applyVersionFirst }) => {
+      up: (connection, { clusterId, members, applyVersion = applyVersionFirst }) => {
         if (applyVersion > ownMax) {
           const message = tooOld(body.id, version, ownMax, applyVersion);
           return reject(new FatalError("build_too_old", message));
@@ -142,7 +148,7 @@ function ask(
         connection.handler = {
           frame: (_connection, type, payload, fieldsBytes) => {
             const reply = decodeServerReply(type, payload, fieldsBytes);
-            if (reply?.type === "controlReply") resolve(clusterId);
+            if (reply?.type === "controlReply") resolve({ clusterId, members });
             else if (reply?.type === "errorReply") {
               resolve(new BargeError(errorCodeOf(reply.error), reply.message));
             } else unreachable("its answer is malformed");

@@ -52,9 +52,11 @@ import {
   machineAdvice,
   seedCrcOf,
   tokenHashOf,
+  withoutState,
 } from "./bootstrap.ts";
 import { type CompactionPolicy, defaultCompaction } from "./compaction.ts";
 import { examiner } from "./examine.ts";
+import { Expulsion, type ExpulsionCode } from "./expulsion.ts";
 import { Group } from "./group.ts";
 import { joinCluster, type JoinedCluster, type JoinTarget } from "./join.ts";
 import { hasOtherVoters, Peers, removed } from "./peers.ts";
@@ -104,6 +106,9 @@ export interface RunningNode {
   /** Stops intake, finishes what is in flight, leaves the files. Within 3 s. */
   stop(): Promise<void>;
 }
+
+/** How a peer that cannot be dialled is up. */
+const overItsOwn = "over its own connections, as this node could not dial it";
 
 /** The one group there is. */
 const defaultGroup = 0;
@@ -181,8 +186,13 @@ class Node implements RunningNode, Groups {
   readonly #removal = Promise.withResolvers<string>();
   /** Empty where this node joined a cluster. */
   readonly #initialMembers: ReadonlyMap<number, string>;
+  /** Where members were when this node became one. */
+  readonly #contacts: ReadonlyMap<number, string>;
+  /** In this life the cluster formed: every first member was heard. */
+  #hasFormed = false;
   readonly #tokenHash: string;
   #peers!: Peers;
+  #expulsion!: Expulsion;
   readonly #versions: Versions;
   readonly #applyVersionMax: number;
 
@@ -206,14 +216,16 @@ class Node implements RunningNode, Groups {
       const stored = storedIdentity(dataDir)?.token;
       const token = clusterToken ?? stored ?? randomBytes(16).toString("hex");
       this.#initialMembers = initialMembers;
+      this.#contacts = initialMembers;
       this.#tokenHash = tokenHashOf(clusterToken ?? "");
       const clusterId = clusterIdOf(token, drawn ? new Map([[nodeId, ""]]) : initialMembers);
       owner = { clusterId, nodeId, ...(drawn ? { token } : {}) };
     } else {
-      const { clusterId, tokenHash } = joined;
+      const { clusterId, tokenHash, contacts } = joined;
       this.#initialMembers = new Map();
+      this.#contacts = new Map(Object.entries(contacts).map(([id, at]) => [Number(id), at]));
       this.#tokenHash = tokenHash;
-      owner = { clusterId, nodeId, tokenHash };
+      owner = { clusterId, nodeId, tokenHash, contacts };
     }
     this.#clusterId = owner.clusterId;
     const free = (): void => checkPorts(options);
@@ -236,7 +248,7 @@ class Node implements RunningNode, Groups {
         limits: this.#limits,
         bootId: randomInt(2 ** 32),
         seedCrc: seedCrcOf(this.#clusterId),
-        canHeal: hasOtherVoters(this.#dataDir.peers, this.#initialMembers),
+        canHeal: this.#hasOtherVoters,
         onCorrupt: (what) => this.#logger.error(what),
       });
       this.#files = new KvFiles({
@@ -261,19 +273,33 @@ class Node implements RunningNode, Groups {
     const { nodeId, advertise } = this.#options;
     const initialMembers = this.#initialMembers;
     const recovered = this.#store.recover();
-    const replica = recovered.get(defaultGroup) ?? this.#firstReplica();
+    const found = recovered.get(defaultGroup) ?? this.#firstReplica();
     // What was read, and the first batch, count from here on.
     await new Promise<void>((resolve) => this.#store.sync(() => resolve()));
     // Not before: what the log says of the machine's file could be lost yet, and that file is all that is kept.
     this.#machine = createMachine(this.#options.machine, {
       directory: this.#dataDir.machinePath(defaultGroup),
-      generation: replica.machineGeneration,
+      generation: found.machineGeneration,
       files: this.#files,
       limits: staggered(this.#limits, this.#options.nodeId),
       nowMs: () => performance.now(),
     });
-    const appliedIndex = this.#machine.open();
+    const appliedIndex = this.#openMachine();
+    const replica = withoutState(
+      this.#store,
+      defaultGroup,
+      found,
+      appliedIndex,
+      this.#hasOtherVoters,
+    );
+    if (replica !== found) {
+      this.#logger.error(
+        { group: defaultGroup, appliedIndex, firstIndex: found.start.index + 1 },
+        "the state that the log goes on from is lost; it is fetched from the leader again",
+      );
+    }
     this.#checkApplyVersion(this.#machine.applyVersion);
+    this.#tellReplay(replica, appliedIndex);
 
     this.#transport = new TcpTransport({
       nodeId,
@@ -292,7 +318,9 @@ class Node implements RunningNode, Groups {
         message: (message) => this.#shard.deliver(message),
         peerUp: (id) => {
           this.#versions.met(id);
-          this.#logger.info({ peer: id }, "peer up");
+          this.#expulsion.withdrawn(id);
+          const dialsIn = this.#transport.dialsIn(id);
+          this.#logger.info({ peer: id }, dialsIn ? `peer up, ${overItsOwn}` : "peer up");
           this.#shard.peerUp(id);
         },
         peerDown: (id) => {
@@ -303,8 +331,8 @@ class Node implements RunningNode, Groups {
       onProblem: (id, problem) => this.#logger.warn({ peer: id }, problem),
       onRefused: (id, code, message) => this.#refused(id, code, message),
       onMismatch: (id, message) => this.#versions.note(id, message),
-      refusePeer: (reply) =>
-        this.#peers.meet(reply.nodeId, reply.incarnation) ?? this.#versions.refuse(reply),
+      refusePeer: (peer) =>
+        this.#peers.meet(peer.nodeId, peer.incarnation) ?? this.#versions.refuse(peer),
     });
     const group = new Group({
       id: defaultGroup,
@@ -320,9 +348,16 @@ class Node implements RunningNode, Groups {
       wake: () => this.#wake(),
       compaction: compactionOf(this.#options.compaction),
       applyVersionMax: this.#applyVersionMax,
+      founderMax: (id) => (this.#hasFormed ? this.#versions.saidMax(id) : 0),
       unsupported: (needed) => fatal("build_too_old", this.#tooOld(needed)),
     });
     group.mayElect = this.#dataDir.peers.formed || initialMembers.size <= 1;
+    this.#expulsion = new Expulsion({
+      nodeId,
+      configuration: () => group.raft.configuration,
+      contacts: [...this.#contacts.keys()].filter((id) => id !== nodeId),
+      tell: (message) => this.#logger.warn(message),
+    });
     this.#peers = new Peers({
       nodeId,
       incarnation: this.#dataDir.incarnation,
@@ -330,10 +365,12 @@ class Node implements RunningNode, Groups {
       raft: group.raft,
       ledger: this.#dataDir.peers,
       initialMembers,
+      contacts: this.#contacts,
       isLost: () => group.leader === 0 || !this.#transport.connected(group.leader),
       setMembers: (addresses) => this.#transport.setMembers(addresses),
       formed: () => {
         group.mayElect = true;
+        this.#hasFormed = true;
         this.#logger.info("all initial members are there: the cluster forms");
       },
       elsewhere: (id, message) => this.#logger.warn({ peer: id }, message),
@@ -375,6 +412,24 @@ class Node implements RunningNode, Groups {
     this.#failureNote.clear();
     this.#timer = setInterval(() => this.#tick(), this.#limits.tickMs);
     this.#wake();
+  }
+
+  #openMachine(): number {
+    try {
+      return this.#machine.open();
+    } catch (error) {
+      if (error instanceof FatalError || isDiskFull(error)) throw error;
+      const path = this.#dataDir.machinePath(defaultGroup);
+      throw new FatalError(
+        "corrupt_data",
+        `The state of group ${defaultGroup} cannot be read: ${String(error)}. Bring the files in ${path} back whole; or, where there are other members, move that folder away and start again: the state is made anew from the log, or fetched from the leader.`,
+      );
+    }
+  }
+
+  /** Members that may have what this node has lost. */
+  get #hasOtherVoters(): boolean {
+    return hasOtherVoters(this.#dataDir.peers, this.#initialMembers);
   }
 
   #core(
@@ -455,8 +510,11 @@ class Node implements RunningNode, Groups {
   /** A peer does not take this node for the one that it should be. */
   #refused(id: number, code: string, message: string): void {
     if (code === "version_mismatch") this.#versions.note(id, message);
-    if (code === "member_removed") this.#leaveCluster();
-    if (code === "wrong_incarnation" && !this.#dataDir.peers.formed) {
+    const isExpelled = (said: ExpulsionCode): boolean =>
+      code === said && this.#expulsion.said(id, said, performance.now());
+    if (isExpelled("member_removed")) this.#leaveCluster();
+    // Once the cluster has formed with this folder, whoever knows another one is mistaken.
+    if (!this.#dataDir.peers.formed && isExpelled("wrong_incarnation")) {
       fatal("replaced_data_dir", message);
     }
   }
@@ -483,6 +541,16 @@ class Node implements RunningNode, Groups {
       fatal("sync_failed", String(error));
     }
     this.#logger.info({ group: defaultGroup, applyVersion }, "the apply version is raised");
+  }
+
+  /** How far the log goes beyond the state machine: what was not durable there is applied again as soon as it is known to be committed. */
+  #tellReplay({ batches, start }: RecoveredGroup, appliedIndex: number): void {
+    const last = batches.at(-1);
+    const lastIndex = last === undefined ? start.index : last.firstIndex + last.count - 1;
+    // There is nothing but its founding.
+    if (lastIndex <= 1) return;
+    const commands = Math.max(0, lastIndex - appliedIndex);
+    this.#logger.info({ group: defaultGroup, commands, appliedIndex }, "replaying the log");
   }
 
   #tooOld(needed: number): string {
@@ -746,7 +814,8 @@ class Node implements RunningNode, Groups {
   }
 
   #unheardText(): string {
-    return `this node was added, but no member has reached it at ${this.#options.advertise} yet: can they dial that? If not: --advertise, and barge member move`;
+    const contacts = [...this.#contacts].map(([id, address]) => `${id}=${address}`).join(", ");
+    return `this node was added, but no member has reached it at ${this.#options.advertise}, nor has it reached one of them (${contacts}): one side must be able to dial. Give the right --advertise, and tell the members by barge member move`;
   }
 
   notReady(): string[] {
@@ -773,7 +842,11 @@ class Node implements RunningNode, Groups {
     // From then on it lags only as far as the load makes it.
     if (missing.length === 0) this.#caughtUp = true;
     // Why, it may be; by itself, that others are strange is their trouble.
-    else for (const { message } of this.#incompatible()) missing.push(message);
+    else {
+      for (const { message } of this.#incompatible()) missing.push(message);
+      const { doubt } = this.#expulsion;
+      if (doubt !== undefined) missing.push(doubt);
+    }
     return missing;
   }
 
@@ -847,7 +920,7 @@ class Node implements RunningNode, Groups {
 
 function woundText({ id, leader, lastIndex, wounded }: NodeStatus["groups"][number]): string {
   const lost =
-    `group ${id} is wounded: this disk lost a part of its log, which ends at ${lastIndex} and went to ${wounded!.index}; ` +
+    `group ${id} is wounded: this disk lost a part of its log, or the state below it; the log ends at ${lastIndex} and went to ${wounded!.index}; ` +
     "it does not vote until that has come back";
   return leader > 0
     ? `${lost} from the leader, node ${leader}`

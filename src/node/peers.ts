@@ -19,6 +19,8 @@ export interface PeersOptions {
   readonly ledger: PeerLedger;
   /** With which this node formed the cluster; empty where it joined one. */
   readonly initialMembers: ReadonlyMap<number, string>;
+  /** Who is looked for while the log does not say who is a member: a new node may have no address at which it can be found itself. */
+  readonly contacts: ReadonlyMap<number, string>;
   /** This node hears of no leader. */
   readonly isLost: () => boolean;
   readonly setMembers: (addresses: ReadonlyMap<number, string>) => void;
@@ -90,6 +92,9 @@ export class Peers {
     const before = configurationCommitted ? configuration : this.#raft.configurationAt(commit);
     for (const { addresses } of [before, configuration]) {
       for (const [id, address] of Object.entries(addresses)) members.set(Number(id), address);
+    }
+    if (configuration.voters.length === 0) {
+      for (const [id, address] of this.#options.contacts) members.set(id, address);
     }
     for (const [id, { address, configurationIndex: theirs }] of this.#guests) {
       if (members.has(id) || theirs <= configurationIndex) this.#guests.delete(id);
@@ -208,10 +213,12 @@ export class Peers {
   #wrongFolder(id: number, known: string, given: string): PeerRefusal {
     const { addresses, removed: former = [] } = this.#raft.configuration;
     const by = Math.max(id, ...Object.keys(addresses).map(Number), ...former) + 1;
+    // The machine may keep its name.
+    const address = this.#members.get(id) ?? "HOST:PORT";
     const message =
       `Node ${id} is known here with another data folder (incarnation ${known}, this one is ${given}): ` +
       "its folder was wiped, lost or swapped, and with it its votes. Bring the old folder back, or replace the member: " +
-      `\`barge member replace ${id} --by ${by}=HOST:PORT\`, then start the new node with --node-id ${by} --join and an empty folder.`;
+      `\`barge member replace ${id} --by ${by}=${address}\`, then start the new node with --node-id ${by} --join and an empty folder.`;
     return { code: "wrong_incarnation", message };
   }
 

@@ -2,11 +2,11 @@
  * Opening, keeping alive and closing sessions for clients of this node: each is one command of a `control` section that goes through the log like
  * any write, so that all members know of it at the same index [10].
  */
-import { BargeError } from "../errors.ts";
+import { BargeError, type ErrorCode, errorTable } from "../errors.ts";
 import type { Limits } from "../limits.ts";
 import { sessionsVersion } from "../machine/sessions.ts";
 import type { SessionAnswer } from "../wire/admin.ts";
-import { readSectionHeader } from "../wire/section.ts";
+import { readSectionHeader, SectionKind } from "../wire/section.ts";
 import { type SessionCommand, sessionCommandSection } from "../wire/session-commands.ts";
 import type { Group } from "./group.ts";
 
@@ -58,8 +58,19 @@ function run<Answer>(
   const section = sessionCommandSection(command);
   group.write(section, readSectionHeader(section, 0)!, call.deadlineMs, {
     applied: (index) => call.answer(answerAt(index)),
-    failed: (error) => call.fail(error),
+    failed: (error) => {
+      const isBehind = error.code === "version_mismatch" && command.op !== "open";
+      call.fail(isBehind ? new BargeError("no_leader", errorTable.no_leader.help) : error);
+    },
   });
+}
+
+/**
+ * Why a section that is not plain is refused where the group has no sessions as far as this node knows. Where one names its session, others have
+ * them: this node lags behind, or leads nobody any more, and another will know better.
+ */
+export function unservedCode(kind: SectionKind): ErrorCode {
+  return kind === SectionKind.session ? "no_leader" : "version_mismatch";
 }
 
 /** There are no sessions and no request ids in a group at that apply version. */

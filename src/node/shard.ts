@@ -62,6 +62,8 @@ interface Blocked {
 
 /** Effects cause effects (an answer to a read, an own acknowledgement); they settle within a few rounds. */
 const roundsPerTurnMax = 4;
+/** A shard that had effects a moment ago is likely to have more. */
+const busyMs = 5;
 /** Ticks between two rounds of time-outs and log retirement. */
 const housekeepTicks = 4;
 
@@ -83,6 +85,8 @@ export class Shard {
   /** When the sync under way began. */
   #syncSinceMs = 0;
   #nowMs: number;
+  /** The last turn that had effects. */
+  #workedMs = -Infinity;
   #tickedMs: number;
   #ticks = 0;
 
@@ -193,10 +197,12 @@ export class Shard {
       const performed = this.#perform(nowMs);
       more = this.#apply();
       if (!performed) break;
+      this.#workedMs = nowMs;
     }
+    const busy = nowMs - this.#workedMs < busyMs;
     for (const group of this.#groups.values()) {
       group.answerReads();
-      if (group.tellWatches(nowMs)) more = true;
+      if (group.tellWatches(nowMs, busy)) more = true;
       if (group.work(nowMs)) more = true;
       if (!this.diskFull && group.stopped === undefined && group.raft.hasReady()) more = true;
     }

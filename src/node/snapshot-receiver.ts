@@ -73,12 +73,24 @@ interface Receiving {
   toldMs: number | undefined;
 }
 
+/** One that came whole and was of no use; who offers it again is put off. */
+interface Unusable {
+  readonly from: number;
+  readonly index: number;
+  readonly times: number;
+  /** So many offers of it are declined before it is taken another time. */
+  declines: number;
+}
+
 /** A large one takes long, and whoever has started the node watches. */
 const tellEveryMs = 5_000;
+/** Of unusable ones: there are some two offers a second, so in the end it is tried every few minutes. */
+const declinesMax = 1_024;
 
 export class SnapshotReceiver {
   readonly #options: SnapshotReceiverOptions;
   #receiving: Receiving | undefined;
+  #unusable: Unusable | undefined;
   /** Taken over, and given up; bytes that were received. */
   installed = 0;
   discarded = 0;
@@ -117,6 +129,7 @@ export class SnapshotReceiver {
       if (this.#isOf(offer)) return this.#answer(current);
       this.discard("another one is offered");
     }
+    if (this.#declines(offer)) return this.#reply(offer, "failed", 0);
     const configuration = decodeConfiguration(offer.configuration);
     const incoming = configuration && machine.receiveSnapshot(offer.bytes);
     if (configuration === undefined || incoming === undefined) {
@@ -201,13 +214,16 @@ export class SnapshotReceiver {
   #finished(receiving: Receiving, nowMs: number): void {
     const { offer, incoming, configuration } = receiving;
     if (receiving.finished !== true) {
-      return this.#fail(
-        "it is not what was sent, or beyond what this build can apply, or the disk is full",
+      return this.#refuse(
+        "it is not what was sent, or no sound state, or beyond what this build can apply, or the disk is full",
       );
     }
     if (nowMs < receiving.waitsUntilMs) return;
-    if (!incoming.open()) return this.#waitForSpace(receiving, nowMs);
+    const opening = incoming.open();
+    if (opening === "noSpace") return this.#waitForSpace(receiving, nowMs);
+    if (opening === "unusable") return this.#refuse("it is no sound state");
     this.#receiving = undefined;
+    this.#unusable = undefined;
     if (this.#options.install(incoming, offer.start, configuration)) this.installed++;
     else {
       this.discarded++;
@@ -251,6 +267,25 @@ export class SnapshotReceiver {
     const { offer } = this.#receiving!;
     this.discard(why);
     this.#reply(offer, "failed", 0);
+  }
+
+  /** Nothing of it was installed. Whoever has sent it has damaged data, or means harm. */
+  #refuse(why: string): void {
+    const { offer } = this.#receiving!;
+    const { from, start } = offer;
+    const isAgain = this.#unusable?.from === from && this.#unusable.index === start.index;
+    const times = isAgain ? this.#unusable!.times + 1 : 1;
+    const declines = Math.min(2 ** times, declinesMax);
+    this.#unusable = { from, index: start.index, times, declines };
+    const { group, logger } = this.#options;
+    logger.error({ group, from, index: start.index }, `snapshot refused: ${why}`);
+    this.#fail(why);
+  }
+
+  #declines({ from, start }: SnapshotOfferMessage): boolean {
+    const unusable = this.#unusable;
+    if (unusable?.from !== from || unusable.index !== start.index) return false;
+    return unusable.declines-- > 0;
   }
 
   #isOf({ from, term, snapshot }: SnapshotOfferMessage | SnapshotChunkMessage): boolean {

@@ -30,10 +30,13 @@ export interface Incompatibility {
 
 /** Node ids come from outside: no more of them are kept. */
 const incompatibleMax = 64;
+const saidMax = 64;
 
 export class Versions {
   readonly #options: VersionsOptions;
   readonly #incompatible = new Map<number, string>();
+  /** The highest that each peer that fitted could, when it said so last. */
+  readonly #said = new Map<number, number>();
 
   constructor(options: VersionsOptions) {
     this.#options = options;
@@ -57,9 +60,16 @@ export class Versions {
     } else if (theirs > oursMax) {
       message = tooOld(nodeId, software, oursMax, theirs);
     }
-    if (message === undefined) this.#incompatible.delete(id);
-    else this.note(id, message);
+    if (message === undefined) {
+      this.#incompatible.delete(id);
+      if (this.#said.has(id) || this.#said.size < saidMax) this.#said.set(id, theirsMax);
+    } else this.note(id, message);
     return message;
+  }
+
+  /** The highest that the peer can, as it said when it was last met in this life; 0 where it was not. */
+  saidMax(nodeId: number): number {
+    return this.#said.get(nodeId) ?? 0;
   }
 
   /** A peer and this node do not understand each other. Told once, until it changes. */

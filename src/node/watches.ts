@@ -7,6 +7,9 @@
  *               Also those that are ahead of this node, until it has come there
  *     waiting   have no room; they keep their position
  *
+ * Writes come first. While there are some, watches are told at a pace: what that costs this loop, and those who wake up at the other end, stays a small
+ * part of the whole, and the more there is to tell the more of it goes in one piece. Without other work they are told at once.
+ *
  * A watch is told only a slice that begins where it stands, so that none can skip anything. Where what follows its position is gone, cut off the log
  * or replaced by a snapshot, it ends as `compacted`.
  */
@@ -66,6 +69,15 @@ class Watch implements Target, WatchHandle {
   }
 }
 
+/**
+ * Until the next time, while there is other work: for each watch that was told something, up to a bound, since it wakes up somebody; and for each
+ * change about three times what it costs here.
+ */
+const frameMs = 0.06;
+const framesMsMax = 20;
+const changeMs = 0.001;
+/** What a change costs besides its bytes, as bytes of what a turn has room for. */
+const changeCostBytes = 64;
 /** Between two looks at those that wait for room. */
 const roomEveryMs = 20;
 
@@ -78,8 +90,10 @@ export class Watches {
   readonly #behind = new PrefixIndex<Watch>();
   readonly #behindSet = new Set<Watch>();
   readonly #waiting = new Set<Watch>();
-  readonly #slice = new ChangeSlice<Watch>();
+  readonly #slice: ChangeSlice<Watch>;
   livePosition = 0;
+  /** Not before, while there is other work. */
+  #nextMs = -Infinity;
   /** How far the pass over the log has come that serves those that are behind; Infinity = there is none. */
   #passPosition = Infinity;
   #roomCheckedMs = -Infinity;
@@ -88,6 +102,7 @@ export class Watches {
   #progressMs = Number.NaN;
   #progressDue = 0;
 
+  #frames = 0;
   #changes = 0;
   #bytes = 0;
   #compacted = 0;
@@ -96,6 +111,7 @@ export class Watches {
     this.#limits = options.limits;
     this.#history = options.history;
     this.#options = options;
+    this.#slice = new ChangeSlice(options.limits.watchSliceChanges);
   }
 
   get size(): number {
@@ -148,16 +164,26 @@ export class Watches {
 
   /* ---------------------------------------------------------------- once a turn */
 
-  /** Tells what was applied, as much as the turn has room for; true when there is more at once. */
-  serve(nowMs: number): boolean {
-    if (this.#all.size === 0) return false;
+  /** Tells what was applied, as much as the turn has room for; true when there is more at once. `busy`: this loop has other work. */
+  serve(nowMs: number, busy: boolean): boolean {
+    if (this.#all.size === 0 || (busy && nowMs < this.#nextMs)) return false;
+    const framesBefore = this.#frames;
+    const changesBefore = this.#changes;
     const applied = this.#options.appliedIndex();
     if (this.#live.size === 0) this.livePosition = applied;
     if (this.#waiting.size > 0) this.#checkRoom(nowMs);
     const behind = this.#serveBehind();
     this.#serveLive(applied);
     this.#progress(nowMs);
-    return behind || (this.#live.size > 0 && this.livePosition < applied);
+    const more = behind || (this.#live.size > 0 && this.livePosition < applied);
+    this.#pace(nowMs, this.#frames - framesBefore, this.#changes - changesBefore, more);
+    return more;
+  }
+
+  /** Where there is more that is due already, it waits for half as long: who lags must be able to catch up. */
+  #pace(nowMs: number, frames: number, changes: number, more: boolean): void {
+    const framesMs = Math.min(more ? framesMsMax / 2 : framesMsMax, frames * frameMs);
+    this.#nextMs = nowMs + Math.max(framesMs, changes * changeMs);
   }
 
   /** Up to here at least the past is gone. */
@@ -178,8 +204,7 @@ export class Watches {
       const { through, bytes } = this.#tellSlice(this.#live, this.livePosition, batches);
       room -= bytes;
       this.livePosition = through;
-      this.#makeWait(this.#slice.targets);
-      this.#slice.end();
+      this.#endSlice();
     }
   }
 
@@ -198,8 +223,7 @@ export class Watches {
         const { ownPosition } = watch;
         if (ownPosition >= position && ownPosition < through) watch.ownPosition = through;
       }
-      this.#makeWait(this.#slice.targets);
-      this.#slice.end();
+      this.#endSlice();
     }
     for (const watch of this.#behindSet) {
       if (watch.ownPosition !== this.livePosition) continue;
@@ -242,29 +266,39 @@ export class Watches {
     let through = position;
     let bytes = 0;
     for (const batch of batches) {
-      this.#history.tell(batch, position + 1, this.#slice);
-      through = lastIndexOf(batch);
+      through = this.#history.tell(batch, position + 1, this.#slice);
       bytes += batch.bytes.byteLength;
-      if (this.#slice.isFull) break;
+      if (through < lastIndexOf(batch) || this.#slice.isFull) break;
     }
     for (const watch of this.#slice.targets) {
+      // One that others have just filled the connection of: it stays where it stood before the slice.
+      if (!watch.watcher.hasRoom) {
+        this.#makeWait(watch);
+        continue;
+      }
+      this.#frames++;
       const changes = this.#slice.of(watch);
       this.#changes += changes.count;
       this.#bytes += changes.byteLength;
-      bytes += changes.byteLength;
+      bytes += changes.byteLength + changes.count * changeCostBytes;
       watch.told = through;
       watch.watcher.changed(through, changes);
     }
     return { through, bytes };
   }
 
-  /** Of those that were just told something, the ones that can take no more. */
-  #makeWait(watches: readonly Watch[]): void {
-    for (const watch of watches) {
-      if (watch.place === "ended" || watch.watcher.hasRoom) continue;
-      this.#leave(watch);
-      this.#waiting.add(watch);
+  /** The slice is told: those of its watches that can take no more wait. */
+  #endSlice(): void {
+    for (const watch of this.#slice.targets) {
+      const isServed = watch.place === "live" || watch.place === "behind";
+      if (isServed && !watch.watcher.hasRoom) this.#makeWait(watch);
     }
+    this.#slice.end();
+  }
+
+  #makeWait(watch: Watch): void {
+    this.#leave(watch);
+    this.#waiting.add(watch);
   }
 
   #checkRoom(nowMs: number): void {

@@ -21,7 +21,7 @@ const plainVersion = 1;
 const fullVersion = 2;
 /** Members of one group, over all roles; far above what makes sense, so that a count can be trusted before allocation. */
 const membersMax = 1024;
-/** Former members that a configuration remembers. */
+/** Former members that a configuration remembers; with those of now there are no more either. */
 export const removedMax = 16_384;
 const u32Max = 0xffff_ffff;
 

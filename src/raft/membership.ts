@@ -109,10 +109,12 @@ export function planChange(current: Configuration, changes: readonly MemberChang
     return refuse("bad_request", `A group has at most ${votersMax} voters; add learners instead.`);
   if (draft.learners.size > learnersMax)
     return refuse("bad_request", `A group has at most ${learnersMax} learners.`);
-  if (draft.removed.size > removedMax) {
+  // Each member may have to be remembered as a removed one some day, and then there must be room.
+  const { removed, before, voters, learners } = draft;
+  if (new Set([...removed, ...before, ...voters, ...learners]).size > removedMax) {
     return refuse(
       "bad_request",
-      `This group has removed ${removedMax} members and can remember no more; move its data to a new cluster.`,
+      `This group has had ${removedMax} members and can remember no more; move its data to a new cluster.`,
     );
   }
   const next = finish(draft);
@@ -183,14 +185,15 @@ function applyChange(draft: Draft, change: MemberChange): RefusedChange | undefi
   }
 }
 
-/** `place`: 0 = becomes a voter, undefined = stays a learner, else the member whose place it takes. */
+/** `place`: 0 = becomes a voter, undefined = stays a learner, else the member whose place it takes; `replaced`: who goes, for a learner too. */
 function addMember(
   draft: Draft,
   identity: Identity,
   place: number | undefined,
+  replaced = place,
 ): RefusedChange | undefined {
   const { id, address, incarnation } = identity;
-  const refusal = checkIdentity(draft, identity);
+  const refusal = checkIdentity(draft, identity, replaced);
   if (refusal !== undefined) return refusal;
   if (draft.voters.has(id)) {
     if (place !== undefined) return undefined;
@@ -207,7 +210,11 @@ function addMember(
   return undefined;
 }
 
-function checkIdentity(draft: Draft, identity: Identity): RefusedChange | undefined {
+function checkIdentity(
+  draft: Draft,
+  identity: Identity,
+  replaced: number | undefined,
+): RefusedChange | undefined {
   const { id, address, incarnation } = identity;
   if (!Number.isSafeInteger(id) || id < 1 || id > idMax)
     return refuse("bad_request", `A node's id is a whole number from 1 to ${idMax}, not ${id}.`);
@@ -227,10 +234,16 @@ function checkIdentity(draft: Draft, identity: Identity): RefusedChange | undefi
   const bound = draft.incarnations.get(id);
   if (bound !== undefined && incarnation !== undefined && bound !== incarnation)
     return otherFolder(draft, id);
-  return checkAddress(draft, id, address);
+  return known === address ? undefined : checkAddress(draft, id, address, replaced);
 }
 
-function checkAddress(draft: Draft, id: number, address: string): RefusedChange | undefined {
+/** The address of a member is its own, except that whoever replaces it may have it: the machine is new, its name is not. */
+function checkAddress(
+  draft: Draft,
+  id: number,
+  address: string,
+  replaced?: number,
+): RefusedChange | undefined {
   if (address.length === 0 || address.length > addressCharactersMax) {
     return refuse(
       "bad_request",
@@ -238,7 +251,7 @@ function checkAddress(draft: Draft, id: number, address: string): RefusedChange 
     );
   }
   for (const [other, held] of draft.addresses) {
-    if (held === address && other !== id)
+    if (held === address && other !== id && other !== replaced)
       return refuse("member_exists", `${address} is the address of node ${other}.`);
   }
   return undefined;
@@ -294,7 +307,7 @@ function replaceMember(draft: Draft, id: number, by: Identity): RefusedChange | 
   if (draft.removed.has(id) && isMember(draft, by.id) && isSame) return undefined;
   if (!isMember(draft, id)) return unknown(id);
   if (draft.learners.has(id)) {
-    const refusal = addMember(draft, by, draft.promotions.get(id));
+    const refusal = addMember(draft, by, draft.promotions.get(id), id);
     if (refusal === undefined) removeMember(draft, id);
     return refusal;
   }

@@ -61,6 +61,7 @@ import type {
   SnapshotRequest,
   SoftState,
 } from "./ready.ts";
+import { type TermClaim, TermClaims } from "./term-claims.ts";
 import { bestTarget, nobody, Transfer, transferRefusal } from "./transfer.ts";
 import type { TransferAnswer, TransferRefusal, TransferView } from "./transfer.ts";
 
@@ -118,8 +119,8 @@ interface Write {
 /** Questions and stamps of a life begin at random below this, so that answers to an earlier life's do not count. */
 const firstOfLifeMax = 2 ** 48;
 
-/** No honest node is so many terms ahead: at two elections a second that takes some sixty years. */
-const termJumpMax = 2 ** 32;
+/** A log that began beyond could not go on to the end of all machines: a position from where numbers end is a lie. */
+const startIndexMax = 2 ** 52;
 
 const noBatches: readonly Batch[] = Object.freeze([]);
 const noMessages: readonly RaftMessage[] = Object.freeze([]);
@@ -153,6 +154,7 @@ export class Raft implements CoreState {
   readonly #configurations: ConfigurationStack;
   /** The log up to here is on this node's disk. */
   #durableIndex: number;
+  readonly #termClaims: TermClaims;
   /** Present while this node is wounded. */
   #healing: Healing | undefined;
 
@@ -237,6 +239,7 @@ export class Raft implements CoreState {
     this.#configurations = new ConfigurationStack(options.start.index, options.startConfiguration);
     this.#commit = this.#applied = options.start.index;
     this.#rounds = new ReadRounds(0);
+    this.#termClaims = new TermClaims(options.limits.electionTicksMin);
     this.#questions = new ReadQuestions(1 + Math.floor(this.#random() * firstOfLifeMax));
     this.#firstStamp = 1 + Math.floor(this.#random() * firstOfLifeMax);
 
@@ -585,13 +588,13 @@ export class Raft implements CoreState {
   /** The leader of `term` offers its state as of `start` (InstallSnapshot, §7). For "needed", `restored` follows once it is all here. */
   snapshotOffered(from: number, term: number, start: LogStart): SnapshotVerdict {
     if (from === this.nodeId || from === 0 || !isIndex(term)) return "refused";
-    if (term === 0 || term > this.#term + termJumpMax || !isIndex(start.index)) return "refused";
+    if (term === 0 || !isIndex(start.index) || start.index > startIndexMax) return "refused";
     if (!isIndex(start.term) || start.term > term || !isIndex(start.timeMs)) return "refused";
     if (term < this.#term) {
       this.#sendAppendReply(from, false, 0, 0, 0);
       return "refused";
     }
-    if (term > this.#term) this.#becomeFollower(term, from);
+    if (term > this.#term && !this.#adoptTerm({ from, term }, from)) return "refused";
     if (!this.#hearLeader(from)) return "refused";
     if (!this.#holds(start)) return "needed";
     // What a leader has in a snapshot is committed; the answer tells it where to go on.
@@ -819,8 +822,7 @@ export class Raft implements CoreState {
   #plausible(message: RaftMessage): boolean {
     if (message.group !== this.group || message.to !== this.nodeId) return false;
     if (message.from === this.nodeId || message.from === 0) return false;
-    // Terms rise by one an election. One from beyond all reason would end elections for ever, as no term lies above the greatest.
-    if (!isIndex(message.term) || message.term > this.#term + termJumpMax) return false;
+    if (!isIndex(message.term)) return false;
     switch (message.type) {
       case "preVote":
       case "vote":
@@ -875,8 +877,7 @@ export class Raft implements CoreState {
       case "append":
       case "heartbeat":
       case "timeoutNow":
-        this.#becomeFollower(message.term, message.from);
-        return true;
+        return this.#adoptTerm(message, message.from);
       case "voteReply":
       case "appendReply":
       case "heartbeatReply":
@@ -884,8 +885,20 @@ export class Raft implements CoreState {
       case "readIndexReply":
         break;
     }
-    this.#becomeFollower(message.term, 0);
-    return true;
+    return this.#adoptTerm(message, 0);
+  }
+
+  /** False where that term is from beyond all reason: it is neared, and the message dropped. */
+  #adoptTerm(claim: TermClaim, leader: number): boolean {
+    const { term } = claim;
+    const believed = this.#termClaims.believed(claim, {
+      nodeId: this.nodeId,
+      term: this.#term,
+      nowTick: this.#nowTick,
+      configuration: this.configuration,
+    });
+    if (believed > this.#term) this.#becomeFollower(believed, believed === term ? leader : 0);
+    return believed === term;
   }
 
   /** The sender is behind; a request is refused with the higher term, so that it can catch up (E3). */

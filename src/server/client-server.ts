@@ -13,6 +13,7 @@ import { BargeError, errorTable } from "../errors.ts";
 import type { Limits } from "../limits.ts";
 import type { CloseReason, Connection, ConnectionHandler } from "../net/connection.ts";
 import type { Tallies } from "../telemetry/metrics.ts";
+import type { AdminBody, SessionAnswer } from "../wire/admin.ts";
 import {
   answerHeadBytes,
   decodeClientRequest,
@@ -27,6 +28,7 @@ import { frameHeaderBytes } from "../wire/frame.ts";
 import { Feature } from "../wire/versions.ts";
 import { isWatchFrame } from "../wire/watch-messages.ts";
 import { ClientWatches } from "./client-watches.ts";
+import { ConnectionSessions } from "./connection-sessions.ts";
 import {
   Consistency,
   type ControlRequest,
@@ -233,12 +235,28 @@ export class ClientServer {
   control(served: ServedConnection, message: ControlRequest, payloadBytes: number): void {
     const { request, operation, body } = message;
     if (operation !== "status") {
-      this.#groups.admin(operation, body, new ControlWaiter(this, served, request, payloadBytes));
+      const waiter = new ControlWaiter(this, served, message, payloadBytes);
+      const refused = this.#checkSessions(served, message);
+      if (refused === undefined) this.#groups.admin(operation, body, waiter);
+      else waiter.refused(refused);
       return;
     }
     this.settle(served, payloadBytes);
     this.#status ??= this.#groups.status();
     this.sendControl(served, request, this.#status);
+  }
+
+  #checkSessions(served: ServedConnection, { operation }: ControlRequest): BargeError | undefined {
+    if (operation !== "sessionOpen") return undefined;
+    const { connectionSessionsMax: max } = this.#limits;
+    served.sessions ??= new ConnectionSessions(max);
+    if (served.sessions.open(performance.now())) return undefined;
+    const text = `This connection has opened ${max} sessions that it has not closed, as many as one may have.`;
+    return new BargeError("sessions_full", text);
+  }
+
+  get sessionTtlMs(): number {
+    return this.#limits.sessionTtlMs;
   }
 
   sendControl(served: ServedConnection, request: number, body: unknown): void {
@@ -519,6 +537,8 @@ class ServedConnection implements ConnectionHandler {
   /** Of the sessions that write here. */
   readonly gaps = new SessionGaps();
   readonly held: Held[] = [];
+  /** Made with the first session. */
+  sessions: ConnectionSessions | undefined;
   /** Made with the first watch. */
   watches: ClientWatches | undefined;
   answeringHeld = false;
@@ -699,28 +719,43 @@ class HeldControl implements Held {
 class ControlWaiter implements AdminWaiter {
   readonly #server: ClientServer;
   readonly #served: ServedConnection;
-  readonly #request: number;
+  readonly #message: ControlRequest;
   readonly #payloadBytes: number;
 
   constructor(
     server: ClientServer,
     served: ServedConnection,
-    request: number,
+    message: ControlRequest,
     payloadBytes: number,
   ) {
     this.#server = server;
     this.#served = served;
-    this.#request = request;
+    this.#message = message;
     this.#payloadBytes = payloadBytes;
   }
 
   answered(body: unknown): void {
+    const { operation, body: asked } = this.#message;
+    if (operation === "sessionOpen") {
+      const { session, ttlMs } = body as SessionAnswer;
+      this.#served.sessions?.opened(session, ttlMs, performance.now());
+    } else if (operation === "sessionClose") {
+      this.#served.sessions?.closed((asked as AdminBody<"sessionClose">).session);
+    }
     if (!this.#server.settle(this.#served, this.#payloadBytes)) return;
-    this.#server.sendControl(this.#served, this.#request, body);
+    this.#server.sendControl(this.#served, this.#message.request, body);
   }
 
   failed(error: BargeError): void {
+    if (this.#message.operation === "sessionOpen") {
+      const maybe = error.outcome !== "not-applied";
+      this.#served.sessions?.failed(maybe, this.#server.sessionTtlMs, performance.now());
+    }
+    this.refused(error);
+  }
+
+  refused(error: BargeError): void {
     if (!this.#server.settle(this.#served, this.#payloadBytes)) return;
-    this.#server.sendError(this.#served, this.#request, error);
+    this.#server.sendError(this.#served, this.#message.request, error);
   }
 }

@@ -139,8 +139,9 @@ class HttpWatch implements Watcher {
 }
 
 function eventOf(change: Changes): string {
-  const { bytes, keyAt, keyLength, valueAt, valueLength, revision, deleted } = change;
-  const key = base64(bytes.subarray(keyAt, keyAt + keyLength));
+  const { bytes, keyAt, keyLength, valueLength, revision, deleted } = change;
+  const valueAt = keyAt + keyLength;
+  const key = base64(bytes.subarray(keyAt, valueAt));
   if (deleted) return `event: delete\ndata: ${JSON.stringify({ key, revision })}\n\n`;
   const value = base64(bytes.subarray(valueAt, valueAt + valueLength));
   return `event: put\ndata: ${JSON.stringify({ key, value, revision })}\n\n`;

@@ -9,6 +9,7 @@ import { randomBytes } from "node:crypto";
 import {
   accessSync,
   constants,
+  existsSync,
   mkdirSync,
   readdirSync,
   readFileSync,
@@ -17,6 +18,7 @@ import {
 } from "node:fs";
 import { dirname, join, resolve } from "node:path";
 import { FatalError } from "../fatal.ts";
+import { readMembers } from "../wire/hello.ts";
 import { applyVersionFirst } from "../wire/versions.ts";
 import { lockFile } from "./sqlite.ts";
 import { writeFileDurably } from "./durable-file.ts";
@@ -38,6 +40,8 @@ export interface DataDirOwner {
   readonly token?: string;
   /** Of a node that joined a cluster: the hash of the token that it joined with. */
   readonly tokenHash?: string;
+  /** Of a node that joined a cluster: the members then, as `host:port` by node id. Until its log says who they are, it finds them there. */
+  readonly contacts?: Readonly<Record<string, string>>;
 }
 
 export interface DataDir {
@@ -91,6 +95,7 @@ export function openDataDir(
   try {
     const found = readIdentity(folder);
     if (found !== undefined) refuseOther(folder, found, owner);
+    else refuseOrphan(folder);
     beforeChange();
     let identity = found ?? writeIdentity(folder, owner, incarnation);
     rmSync(join(folder, joiningName), { force: true });
@@ -206,6 +211,15 @@ export function lockForReading(path: string): { release(): void } | undefined {
   return takeLock(folder);
 }
 
+/** It is written before anything else: where there is a log, it was there, and under a new one this node could vote twice. */
+function refuseOrphan(folder: string): void {
+  const segments = join(folder, "segments");
+  if (!existsSync(segments) || readdirSync(segments).length === 0) return;
+  const words =
+    "identity.json is gone, and the log is there. Bring it back from a copy; or replace the member, with an empty folder";
+  throw new FatalError("wrong_data_dir", `${folder}: ${words}`);
+}
+
 function readIdentity(folder: string): Identity | undefined {
   const path = join(folder, "identity.json");
   let text: string;
@@ -231,6 +245,8 @@ function parseIdentity(text: string): Identity | string {
   if (typeof value !== "object" || value === null) return "it holds no identity";
   const { format, clusterId, nodeId, incarnation, createdBy, token, tokenHash, applyVersion } =
     value as Record<keyof Identity, unknown>;
+  const { contacts: listed } = value as Record<keyof Identity, unknown>;
+  const contacts = listed === undefined ? undefined : readMembers(listed);
   if (format !== dataDirFormat && format !== raisedFormat) {
     return `the folder has format ${String(format)}, this version knows ${dataDirFormat} and ${raisedFormat}; start the version that made it (${String(createdBy)})`;
   }
@@ -241,6 +257,7 @@ function parseIdentity(text: string): Identity | string {
     typeof createdBy !== "string" ||
     (token !== undefined && typeof token !== "string") ||
     (tokenHash !== undefined && typeof tokenHash !== "string") ||
+    (listed !== undefined && contacts === undefined) ||
     (applyVersion !== undefined &&
       !(Number.isSafeInteger(applyVersion) && Number(applyVersion) > 0))
   ) {
@@ -254,6 +271,7 @@ function parseIdentity(text: string): Identity | string {
     createdBy,
     ...(token === undefined ? {} : { token }),
     ...(tokenHash === undefined ? {} : { tokenHash }),
+    ...(contacts === undefined ? {} : { contacts }),
     ...(applyVersion === undefined ? {} : { applyVersion: Number(applyVersion) }),
   };
 }

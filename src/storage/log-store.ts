@@ -461,10 +461,26 @@ export class LogStore {
     must(this.#recovered && !this.#closed, "wound outside recover … close");
     const log = this.#groups.get(group);
     must(log !== undefined && log.find(firstIndex) >= 0, `group ${group}: no batch ${firstIndex}`);
+    const wound = this.#wound(log);
+    log.cutFrom(firstIndex, this.#dropped);
+    return wound;
+  }
+
+  /**
+   * The state that the log goes on from is lost: a log alone is of no use, and the group is wounded. What is returned is what it has to come to.
+   * `empty` follows.
+   */
+  woundState(group: number): Wound {
+    must(this.#recovered && !this.#closed, "wound outside recover … close");
+    const log = this.#groups.get(group);
+    must(log !== undefined, `no group ${group}`);
+    return this.#wound(log);
+  }
+
+  #wound(log: GroupLog): Wound {
     const { lastTerm: term, lastIndex: index, hardState } = log;
     const lost = { term, index, hardTerm: hardState.term };
     log.wound = log.wound === undefined ? lost : gravest(log.wound, lost);
-    log.cutFrom(firstIndex, this.#dropped);
     this.#movedWounds.add(log);
     return log.wound;
   }

@@ -1,17 +1,24 @@
 /** What snapshot-files.ts and its Worker, snapshot-worker.ts, say to each other. */
 
-/** What a received file must be: these bytes, and a database that says it is at this index. */
+/** A number that a database may have and that must not be above `max`. */
+export interface NumberBound {
+  /** Selects it in one row, as `value`. Where there is no such table the file passes. */
+  readonly query: string;
+  readonly max: number;
+}
+
+/** What a received file must be: these bytes, and a sound database that says it is at this index. */
 export interface FileProof {
   readonly index: number;
   readonly bytes: number;
   /** Of each chunk but the last, and the digest over all of them (wire/snapshot-messages.ts). */
   readonly chunkBytes: number;
   readonly digest: number;
+  /** Creates all that may be in it. */
+  readonly schema: string;
   /** Selects the index, in one row, as `value`. */
   readonly indexQuery: string;
-  /** Selects a number that must not be above this, in one row, as `value`; a file without that table passes. */
-  readonly versionQuery: string;
-  readonly versionMax: number;
+  readonly bounds: readonly NumberBound[];
 }
 
 export type SnapshotJob =

@@ -10,7 +10,14 @@ import { parentPort, workerData } from "node:worker_threads";
 import { crc32 } from "node:zlib";
 import { nextDigest } from "../wire/snapshot-messages.ts";
 import type { FileProof, SnapshotJob, SnapshotJobDone } from "./snapshot-jobs.ts";
-import { isDamaged, isDiskFull, openDatabase } from "./sqlite.ts";
+import {
+  hasOnly,
+  isDamaged,
+  isDiskFull,
+  isUnusable,
+  openDatabase,
+  type OwnedDatabase,
+} from "./sqlite.ts";
 import { adoptLatch, fsyncDirectory, fsyncFile, tripLatch } from "./sync-latch.ts";
 
 const cacheKiB = 1_024;
@@ -88,8 +95,30 @@ function finish(path: string, proof: FileProof): boolean {
   const isWhole = digestOf(descriptor, proof) === proof.digest;
   close(path);
   fsyncDirectory(dirname(path));
-  if (!isWhole || numberIn(path, proof.indexQuery) !== proof.index) return false;
-  return (numberIn(path, proof.versionQuery) ?? 0) <= proof.versionMax;
+  return isWhole && isSound(path, proof);
+}
+
+/**
+ * Bytes that came whole may still be no database, or one that does what ours never does. `quick_check` reads all of it once; that the index of the keys
+ * agrees with the rows it leaves open, as it would take ten times as long.
+ */
+function isSound(path: string, { schema, index, indexQuery, bounds }: FileProof): boolean {
+  let database: OwnedDatabase | undefined;
+  try {
+    database = openDatabase(path, { cacheKiB });
+    const check = database.prepareRead<{ quick_check: string }, []>("PRAGMA quick_check(1)").get();
+    if (check?.quick_check !== "ok" || !hasOnly(database, schema)) return false;
+    if (numberIn(database, indexQuery) !== index) return false;
+    for (const { query, max } of bounds) {
+      if ((numberIn(database, query) ?? 0) > max) return false;
+    }
+    return true;
+  } catch (error) {
+    if (isUnusable(error)) return false;
+    throw error;
+  } finally {
+    database?.leave();
+  }
 }
 
 function digestOf(descriptor: number, { bytes, chunkBytes }: FileProof): number {
@@ -101,15 +130,10 @@ function digestOf(descriptor: number, { bytes, chunkBytes }: FileProof): number 
   return digest;
 }
 
-/** Undefined where it is no such database, or has no such row. */
-function numberIn(path: string, query: string): number | undefined {
+/** Undefined where it has no such row, or table. */
+function numberIn(database: OwnedDatabase, query: string): number | undefined {
   try {
-    const database = openDatabase(path, { cacheKiB });
-    try {
-      return database.prepareRead<{ value: number }, []>(query).get()?.value;
-    } finally {
-      database.leave();
-    }
+    return database.prepareRead<{ value: number }, []>(query).get()?.value;
   } catch (error) {
     if (isDamaged(error)) return undefined;
     throw error;

@@ -27,6 +27,14 @@ export interface DatabaseOptions {
   readonly schema?: string;
 }
 
+/** SQLite does not do as it was told, without an error of its own: the file is another kind of database. */
+class PragmaError extends Error {
+  override readonly name = "PragmaError";
+}
+
+/** Codes that do not depend on what is in the file. */
+const machineFailures = /^SQLITE_(?:IOERR|FULL|CANTOPEN|NOMEM|BUSY|LOCKED|PROTOCOL|INTERRUPT)/;
+
 const open = new Set<OwnedDatabase>();
 /** Locks: a database that nobody refers to is closed by the garbage collector, and its lock is gone. */
 const held = new Set<Database>();
@@ -63,6 +71,19 @@ export function databaseImage(schema: string): Uint8Array {
   image[18] = 2;
   image[19] = 2;
   return image;
+}
+
+/** Whether all that is in the database was made by these statements, and no table, index, view or trigger by others. */
+export function hasOnly(database: OwnedDatabase, schema: string): boolean {
+  const texts = "SELECT sql AS text FROM sqlite_schema WHERE sql IS NOT NULL";
+  const memory = new Database(":memory:", { strict: true });
+  memory.run(schema);
+  const statement = memory.prepare<{ text: string }, []>(texts);
+  const known = new Set(statement.all().map(({ text }) => text));
+  statement.finalize();
+  memory.close(true);
+  const found = database.prepareRead<{ text: string }, []>(texts).all();
+  return found.every(({ text }) => known.has(text));
 }
 
 /**
@@ -239,6 +260,13 @@ export function isDamaged(error: unknown): boolean {
   return code?.startsWith("SQLITE_CORRUPT") === true;
 }
 
+/** These bytes are no database to work with; nothing is said of the disk that they lie on, or of memory. */
+export function isUnusable(error: unknown): boolean {
+  if (error instanceof PragmaError) return true;
+  const code = sqliteCode(error);
+  return code?.startsWith("SQLITE_") === true && !machineFailures.test(code);
+}
+
 function describe(error: unknown): string {
   return `${String(error)} (${sqliteCode(error) ?? "not from SQLite"})`;
 }
@@ -282,7 +310,7 @@ function setPragma(db: Database, name: string, value: number | string): void {
   db.run(`PRAGMA ${name} = ${value}`);
   const got = readPragma(db, name);
   if (got !== value) {
-    throw new Error(`${db.filename}: PRAGMA ${name} is ${String(got)}, not ${value}`);
+    throw new PragmaError(`${db.filename}: PRAGMA ${name} is ${String(got)}, not ${value}`);
   }
 }
 

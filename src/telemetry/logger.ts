@@ -1,6 +1,9 @@
 /**
  * The log of a daemon, on standard error: one JSON object a line for machines, one short line of text on a terminal. Lines carry
  * `node`, and `group` and `term` where the caller knows them. There is no line per request.
+ *
+ * A line is written at once and the event loop waits for it, and what others send can cause one. So lines that come too fast are left out and counted:
+ * whoever sends what makes no sense fills neither the disk nor the day.
  */
 import pino from "pino";
 
@@ -11,16 +14,65 @@ export interface LoggerOptions {
   readonly level: string;
   /** Text for people instead of JSON; by default when standard error is a terminal. */
   readonly text?: boolean;
+  /** Monotonic; for tests. */
+  readonly nowMs?: () => number;
   /** Where lines go; by default standard error, written at once so that a crash loses none. */
   readonly write?: (line: string) => void;
+}
+
+/** So many lines may come at once, and so many a second for ever: some 20 KB. */
+export const burstLinesMax = 1_000;
+export const linesPerSecondMax = 100;
+
+/** How many lines there is room for. */
+class LinePace {
+  readonly #nowMs: () => number;
+  #room = burstLinesMax;
+  #atMs: number;
+  #leftOut = 0;
+
+  constructor(nowMs: () => number) {
+    this.#nowMs = nowMs;
+    this.#atMs = nowMs();
+  }
+
+  /** False where the next line is to be left out. */
+  take(): boolean {
+    const nowMs = this.#nowMs();
+    const filled = ((nowMs - this.#atMs) * linesPerSecondMax) / 1_000;
+    this.#room = Math.min(burstLinesMax, this.#room + filled);
+    this.#atMs = nowMs;
+    if (this.#room >= 1) {
+      this.#room--;
+      return true;
+    }
+    this.#leftOut++;
+    return false;
+  }
+
+  /** Lines that were left out since this was asked. */
+  takeLeftOut(): number {
+    const leftOut = this.#leftOut;
+    this.#leftOut = 0;
+    return leftOut;
+  }
 }
 
 export function createLogger(options: LoggerOptions): Logger {
   const toStderr = pino.destination({ fd: 2, sync: true });
   const write = options.write ?? ((line: string): void => void toStderr.write(line));
   const text = options.text ?? process.stderr.isTTY === true;
+  const pace = new LinePace(options.nowMs ?? (() => performance.now()));
   return pino(
     {
+      hooks: {
+        logMethod(line, method) {
+          if (!pace.take()) return;
+          const leftOut = pace.takeLeftOut();
+          if (leftOut > 0) method.call(this, `${leftOut} lines were left out: they came too fast`);
+          method.apply(this, line);
+        },
+      },
       level: options.level,
       base: { node: options.nodeId },
       timestamp: () => `,"time":"${new Date().toISOString()}"`,

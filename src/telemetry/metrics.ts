@@ -93,6 +93,7 @@ export interface GroupFigures {
 export interface PeerFigures {
   readonly id: number;
   readonly connected: boolean;
+  readonly dialsIn: boolean;
   /** sendQueueBytesMax, and for appends 2 inflightBytesMax + frameBytesMax. */
   readonly sendQueueBytes: number;
   readonly framesDropped: number;
@@ -462,6 +463,11 @@ const peerRows: readonly PeerRow[] = [
     name: "barge_peer_connected",
     help: "1 while both connections to the other node are up.",
     value: (peer) => (peer.connected ? 1 : 0),
+  },
+  {
+    name: "barge_peer_dials_in",
+    help: "1 while the other node is only reached over connections that it made itself, as it cannot be dialled.",
+    value: (peer) => (peer.dialsIn ? 1 : 0),
   },
   {
     name: "barge_peer_send_queue_bytes",

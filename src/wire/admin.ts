@@ -135,6 +135,8 @@ export interface MemberEntry {
   readonly leader: boolean;
   /** The leader has a connection to it. */
   readonly connected: boolean;
+  /** Only over connections that it made itself: nobody answers at its address. */
+  readonly dialsIn?: true;
   /** Its log equals the leader's, durably, up to here. Absent where whoever answers has just given up leadership. */
   readonly matchIndex?: number;
   /** The leader sends it a snapshot; `bytes` 0 = that is being prepared. Its log goes on from there. */

@@ -4,7 +4,12 @@
  */
 import { Packr } from "msgpackr";
 
-const packr = new Packr({ useRecords: false, encodeUndefinedAsNil: true });
+const packr = new Packr({
+  useRecords: false,
+  encodeUndefinedAsNil: true,
+  // Only what fits one exactly gets that far: a BigInt would pass where a number is expected, up to the first sum or JSON.
+  int64AsType: "number",
+});
 
 /** Nested arrays and maps. */
 const depthMax = 16;
@@ -61,9 +66,10 @@ function skipValue(bytes: Uint8Array, start: number, depth: number): number {
     case 0xd2: // i32
       return skipBytes(bytes, at, 4);
     case 0xcb: // f64
+      return skipBytes(bytes, at, 8);
     case 0xcf: // u64
     case 0xd3: // i64
-      return skipBytes(bytes, at, 8);
+      return isSafeAt(bytes, at, head === 0xd3) ? at + 8 : malformed;
     case 0xc4: // bin 8, 16, 32
     case 0xd9: // str 8, 16, 32
       return skipBytes(bytes, at + 1, lengthAt(bytes, at, 1));
@@ -92,6 +98,14 @@ function lengthAt(bytes: Uint8Array, at: number, size: number): number {
   let length = 0;
   for (let i = at; i < at + size; i++) length = length * 256 + bytes[i]!;
   return length;
+}
+
+/** Whether eight bytes are there, and are a safe integer. */
+function isSafeAt(bytes: Uint8Array, at: number, signed: boolean): boolean {
+  if (at + 8 > bytes.byteLength) return false;
+  const view = new DataView(bytes.buffer, bytes.byteOffset + at, 8);
+  const value = signed ? view.getBigInt64(0) : view.getBigUint64(0);
+  return Number.isSafeInteger(Number(value));
 }
 
 function skipBytes(bytes: Uint8Array, at: number, length: number): number {

@@ -1,6 +1,7 @@
 /**
  * The hello that opens a connection and its reply: msgpack maps, checked field by field. Unknown keys are ignored, so that later
- * versions may add some; what is there must have the right type and be within bounds. Pure.
+ * versions may add some; what is there must have the right type and be within bounds. Between peers that know `Feature.bothWays` a third frame
+ * follows, without fields: the dialler has accepted the reply, and listens. Pure.
  */
 import { isRecord, packControl, unpackControl } from "./control-codec.ts";
 import { FrameType, type Hello, type HelloReply } from "./messages.ts";
@@ -88,6 +89,16 @@ export function decodeHelloReply(payload: Uint8Array, fieldsBytes: number): Hell
   if (!isRecord(error)) return undefined;
   const { code, message } = error;
   return isText(code) && isText(message) ? { ...reply, error: { code, message } } : undefined;
+}
+
+export function encodeAccepted(out: SendBuffer): void {
+  out.begin(FrameType.accepted, 0);
+  out.end();
+}
+
+/** The frame has no content, and must have none. */
+export function isAccepted(type: number, payload: Uint8Array): boolean {
+  return type === FrameType.accepted && payload.byteLength === 0;
 }
 
 function encodeMap(out: SendBuffer, type: FrameType, map: Hello | HelloReply): void {

@@ -32,6 +32,7 @@ export const FrameType = {
   timeoutNow: 34,
   adminRequest: 36,
   adminReply: 37,
+  accepted: 48,
 
   write: 64,
   writeReply: 65,

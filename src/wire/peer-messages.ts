@@ -19,7 +19,16 @@
  * What is decoded has been checked as far as bytes alone allow it, so that the core may trust shape and numbers, though not the intent.
  */
 import { decodeAdminMessage, encodeAdminMessage } from "./admin-messages.ts";
-import { type Batch, batchIntact, lastIndexOf, readBatch, readSafe, writeSafe } from "./batch.ts";
+import {
+  type Batch,
+  batchHeaderBytes,
+  batchIntact,
+  BatchKind,
+  lastIndexOf,
+  readBatch,
+  readSafe,
+  writeSafe,
+} from "./batch.ts";
 import { type AppendMessage, FrameType, type PeerMessage } from "./messages.ts";
 import { wholeSection } from "./section.ts";
 import type { SendBuffer } from "./send-buffer.ts";
@@ -365,7 +374,7 @@ function decodeBatches(payload: Uint8Array, start: number, head: AppendHead): Ba
       batch.prevCrc === crc &&
       batch.term >= term &&
       batch.term <= head.term;
-    if (!follows || !batchIntact(batch)) return undefined;
+    if (!follows || !isDense(batch) || !batchIntact(batch)) return undefined;
     batches.push(batch);
     nextIndex += batch.count;
     term = batch.term;
@@ -373,6 +382,11 @@ function decodeBatches(payload: Uint8Array, start: number, head: AppendHead): Ba
     at += batch.bytes.byteLength;
   }
   return batches.length === head.batchCount ? batches : undefined;
+}
+
+/** Each command takes four bytes and more [9]: whoever claims more of them would lead indexes to where numbers end. */
+function isDense({ kind, count, bytes }: Batch): boolean {
+  return kind !== BatchKind.commands || count * 4 <= bytes.byteLength - batchHeaderBytes;
 }
 
 const names = new Map<number, FixedType>();

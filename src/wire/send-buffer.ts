@@ -15,6 +15,8 @@ export const bodyDirectBytes = 64 * 1024;
 const keptBytes = 64 * 1024;
 const calmDrains = 64;
 const noFrame = -1;
+/** Up to so many bytes a loop is faster than a view and a call of the runtime. */
+const loopCopyMax = 96;
 
 /** A body kept by reference: it goes out once the copied bytes before `at` are out. */
 interface Direct {
@@ -101,6 +103,15 @@ export class SendBuffer {
     this.#mustBuild();
     const at = this.#reserve(bytes.byteLength);
     this.#bytes.set(bytes, at);
+  }
+
+  /** Copies a part of `bytes` to the end of the body. A short one costs no view of it. */
+  appendFrom(bytes: Uint8Array, offset: number, byteCount: number): void {
+    if (byteCount > loopCopyMax) return this.append(bytes.subarray(offset, offset + byteCount));
+    this.#mustBuild();
+    const at = this.#reserve(byteCount);
+    const to = this.#bytes;
+    for (let i = 0; i < byteCount; i++) to[at + i] = bytes[offset + i]!;
   }
 
   /**

@@ -5,6 +5,8 @@ export interface MemberStatus {
   readonly address: string;
   readonly voter: boolean;
   readonly connected: boolean;
+  /** Only over connections that it made itself: nobody answers at its address. */
+  readonly dialsIn?: true;
   /** Known on the leader only. */
   readonly matchIndex?: number;
 }

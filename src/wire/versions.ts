@@ -27,10 +27,12 @@ export const Feature = {
   watch: 2,
   /** Control operations `sessionOpen`, `sessionKeepAlive`, `sessionClose`, and sections of sessions. */
   sessions: 4,
+  /** Between peers: what the node that was dialled sends may come back over the connection, once the dialler has sent the frame `accepted`. */
+  bothWays: 8,
 } as const;
 
 /** What this build understands. */
-export const featuresKnown = Feature.notice | Feature.watch | Feature.sessions;
+export const featuresKnown = Feature.notice | Feature.watch | Feature.sessions | Feature.bothWays;
 
 /** A range of versions, as a hello offers it. */
 export interface VersionRange {

@@ -118,11 +118,10 @@ export interface ChangeSource {
   /** Log index of the command: one transaction may change several keys. */
   readonly revision: number;
   readonly deleted: boolean;
-  /** Holds key and value, and is never written to again. */
+  /** Holds the key and, right behind it, the value; never written to again. */
   readonly bytes: Uint8Array;
   readonly keyAt: number;
   readonly keyLength: number;
-  readonly valueAt: number;
   readonly valueLength: number;
 }
 
@@ -150,7 +149,7 @@ export function encodeWatchChanges(
 }
 
 function writeChange(out: SendBuffer, revision: number, change: ChangeSource): void {
-  const { bytes, keyAt, keyLength, valueAt, valueLength } = change;
+  const { bytes, keyAt, keyLength, valueLength } = change;
   const at = out.reserve(changeHeadBytes);
   const { view } = out;
   view.setUint32(at, revision - change.revision, true);
@@ -158,8 +157,7 @@ function writeChange(out: SendBuffer, revision: number, change: ChangeSource): v
   view.setUint8(at + 5, 0);
   view.setUint16(at + 6, keyLength, true);
   view.setUint32(at + 8, valueLength, true);
-  out.append(bytes.subarray(keyAt, keyAt + keyLength));
-  if (valueLength > 0) out.append(bytes.subarray(valueAt, valueAt + valueLength));
+  out.appendFrom(bytes, keyAt, keyLength + valueLength);
 }
 
 /** A message over its bound is cut. */
@@ -278,21 +276,49 @@ export interface KvChange {
   readonly value: Uint8Array | undefined;
 }
 
-export function readWatchChanges({ revision, count, changes }: WatchChanges): KvChange[] {
-  const view = viewOf(changes);
+/** The changes of a frame, one after the other, as offsets into them. */
+export class WatchChangeReader {
+  readonly #view: DataView;
+  readonly #revision: number;
+  #left: number;
+  revision = 0;
+  deleted = false;
+  keyAt = 0;
+  /** Where the key ends too. */
+  valueAt = 0;
+  /** Where the value ends, and the next change begins. */
+  end = 0;
+
+  constructor({ revision, count, changes }: WatchChanges) {
+    this.#view = viewOf(changes);
+    this.#revision = revision;
+    this.#left = count;
+  }
+
+  /** Goes to the next one, to the first at first; false after the last. */
+  next(): boolean {
+    if (this.#left === 0) return false;
+    this.#left--;
+    const at = this.end;
+    const view = this.#view;
+    this.revision = this.#revision - view.getUint32(at, true);
+    this.deleted = view.getUint8(at + 4) === changeKind.delete;
+    this.keyAt = at + changeHeadBytes;
+    this.valueAt = this.keyAt + view.getUint16(at + 6, true);
+    this.end = this.valueAt + view.getUint32(at + 8, true);
+    return true;
+  }
+}
+
+/** All changes of a frame at once, as views. */
+export function readWatchChanges(frame: WatchChanges): KvChange[] {
+  const { changes } = frame;
   const found: KvChange[] = [];
-  let at = 0;
-  for (let i = 0; i < count; i++) {
-    const keyAt = at + changeHeadBytes;
-    const valueAt = keyAt + view.getUint16(at + 6, true);
-    const end = valueAt + view.getUint32(at + 8, true);
-    const isPut = view.getUint8(at + 4) === changeKind.put;
-    found.push({
-      revision: revision - view.getUint32(at, true),
-      key: changes.subarray(keyAt, valueAt),
-      value: isPut ? changes.subarray(valueAt, end) : undefined,
-    });
-    at = end;
+  const reader = new WatchChangeReader(frame);
+  while (reader.next()) {
+    const { revision, keyAt, valueAt, end } = reader;
+    const value = reader.deleted ? undefined : changes.subarray(valueAt, end);
+    found.push({ revision, key: changes.subarray(keyAt, valueAt), value });
   }
   return found;
 }

@@ -88,8 +88,8 @@ export class ChaosClient implements AsyncDisposable {
   }
 
   /** Reads all of an epoch at one moment, and again until that succeeds. */
-  async readAll(epoch: Epoch, deadlineMs: number): Promise<boolean> {
-    while (performance.now() < deadlineMs && !this.#closed) {
+  async readAll(epoch: Epoch, isLate: () => boolean): Promise<boolean> {
+    while (!isLate() && !this.#closed) {
       if (await this.#range(epoch)) return true;
       await Bun.sleep(refusedPauseMs);
     }

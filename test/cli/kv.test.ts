@@ -273,3 +273,13 @@ test("bench --json prints one document, and the same into --out", async () => {
   expect(report["operations"]).toBeGreaterThan(0);
   expect(err).toContain("doubtful: a short run");
 });
+
+test("a write takes one entry of the log, and is tried again all the same", async () => {
+  const revisions: unknown[] = [];
+  for (const value of ["1", "2", "3"])
+    revisions.push((await json(["put", "one", value]))["revision"]);
+  const [first] = revisions as [number];
+  expect(revisions).toEqual([first, first + 1, first + 2]);
+  const metrics = await (await fetch(`http://${served.http}/metrics`)).text();
+  expect(metrics).toMatch(/^barge_group_request_ids\{.*\} [1-9][0-9]*$/m);
+});

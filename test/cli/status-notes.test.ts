@@ -39,3 +39,16 @@ test("of snapshots on their way, and of one that is being prepared", () => {
     "node 1 receives a snapshot as of 80 from node 3: 10 % of 100 bytes",
   ]);
 });
+
+test("of members that nobody can dial: on the leader alone, how they are reached", () => {
+  const members = [
+    { id: 1, address: "a:1", voter: true, connected: true },
+    { id: 2, address: "b:1", voter: true, connected: true, dialsIn: true },
+  ];
+  const notes = (role: string): readonly string[] =>
+    notesOn(1, { role, members } as unknown as NodeStatus["groups"][number], size);
+  expect(notes("leader")).toEqual([
+    "node 2 is reached over its own connection: nobody answers for it at b:1",
+  ]);
+  expect(notes("follower")).toEqual([]);
+});

@@ -1,12 +1,19 @@
 /** `barge status` over three nodes, all up and one down; and reads and writes with one down. */
 import { expect, setDefaultTimeout, test } from "bun:test";
-import { withCluster } from "../e2e/cluster.ts";
+import { applyVersionMax } from "../../src/wire/versions.ts";
+import { until, withCluster } from "../e2e/cluster.ts";
 import { barge, Running } from "./program.ts";
 
 setDefaultTimeout(60_000);
 
 test("one row per node, whichever is asked, and one that is down", () =>
   withCluster({}, async (cluster) => {
+    // Then nothing more comes into the log by itself.
+    await until("the apply version is raised", async () => {
+      const groups = await Promise.all(cluster.nodes.map((node) => node.group()));
+      return groups.every(({ applyVersion }) => applyVersion === applyVersionMax);
+    });
+    await cluster.converged();
     const leader = await cluster.leader();
     const [one, two, three] = cluster.nodes;
     const rows = async (...args: string[]): Promise<string[][]> => {

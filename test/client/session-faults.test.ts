@@ -1,5 +1,6 @@
 /**
- * Writes in a session under all that can befall them (faulty-cluster.ts): each at most once, in the order of the calls, and every answer true.
+ * Writes in a session, or under an id each, with all that can befall them (faulty-cluster.ts): each at most once, in a session in the order of the
+ * calls, and every answer true.
  * Each failure prints its seed; `SESSION_SEEDS=200 bun test …` runs more.
  */
 import { expect, test } from "bun:test";
@@ -16,18 +17,33 @@ interface Call {
   error?: BargeError;
 }
 
-for (let seed = firstSeed; seed < firstSeed + seeds; seed++) {
-  test(`seed ${seed}`, async () => {
-    const random = randomOf(seed);
-    using cluster = new FaultyCluster(random, weightsOf(random));
-    const calls = await load(cluster, random);
-    cluster.deliverLate();
-    judge(cluster, calls, seed);
-  });
+for (const session of ["required", "request-ids"] as const) {
+  for (let seed = firstSeed; seed < firstSeed + seeds; seed++) {
+    test(`${session}, seed ${seed}`, async () => {
+      const random = randomOf(seed);
+      const weights = weightsOf(random);
+      // What expires are sessions: ids live longer than any call.
+      if (session === "request-ids") weights.expire = 0;
+      using cluster = new FaultyCluster(random, weights);
+      const calls = await load(cluster, session, random);
+      cluster.deliverLate();
+      judge(cluster, calls, seed);
+      if (session === "required") judgeOrder(cluster, calls);
+    });
+  }
 }
 
-async function load(cluster: FaultyCluster, random: () => number): Promise<Call[]> {
-  const client = connect({ endpoints: cluster.endpoints, attemptTimeoutMs: 50, timeoutMs: 400 });
+async function load(
+  cluster: FaultyCluster,
+  session: "required" | "request-ids",
+  random: () => number,
+): Promise<Call[]> {
+  const client = connect({
+    endpoints: cluster.endpoints,
+    attemptTimeoutMs: 50,
+    timeoutMs: 400,
+    session,
+  });
   const calls: Call[] = [];
   const done: Promise<void>[] = [];
   for (let turn = 0; turn < turns; turn++) {
@@ -66,8 +82,6 @@ function judge({ ran }: FaultyCluster, calls: readonly Call[], seed: number): vo
     if (where.has(text)) throw new Error(`seed ${seed}: ${text} was applied twice`);
     where.set(text, index);
   }
-  const order = calls.filter(({ text }) => where.has(text)).map(({ text }) => text);
-  expect(ran.map(({ text }) => text)).toEqual(order);
   for (const { text, result, error } of calls) {
     const index = where.get(text);
     const told = `seed ${seed}: ${text} at ${index}, told ${result?.index ?? error?.message}`;
@@ -80,6 +94,12 @@ function judge({ ran }: FaultyCluster, calls: readonly Call[], seed: number): vo
     } else if (error.outcome === "not-applied" && index !== undefined) throw new Error(told);
     else if (error.outcome === "applied" && index === undefined) throw new Error(told);
   }
+}
+
+function judgeOrder({ ran }: FaultyCluster, calls: readonly Call[]): void {
+  const applied = new Set(ran.map(({ text }) => text));
+  const order = calls.filter(({ text }) => applied.has(text)).map(({ text }) => text);
+  expect(ran.map(({ text }) => text)).toEqual(order);
 }
 
 /** Each seed has its own mix, in which many things never happen. */

@@ -174,8 +174,8 @@ test("refused and out of time: not applied, with the reason, and its numbers are
   node.answer = (_, request) => node.refuse(request, new BargeError("no_leader", "nobody leads"));
   await using client = connect({ endpoints: node.endpoint });
   const [one, two] = await Promise.allSettled([
-    client.put("a", "1", { timeoutMs: 100 }),
-    client.put("b", "2", { timeoutMs: 120 }),
+    client.put("a", "1", { timeoutMs: 1_000 }),
+    client.put("b", "2", { timeoutMs: 1_100 }),
   ]);
   for (const { reason } of [one, two] as PromiseRejectedResult[]) {
     expect(reason).toMatchObject({ code: "no_leader", outcome: "not-applied" });

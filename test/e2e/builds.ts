@@ -29,8 +29,8 @@ const changed = {
     { file: versions, from: "applyVersionMax = 2;", to: "applyVersionMax = 1;" },
     {
       file: versions,
-      from: "featuresKnown = Feature.notice | Feature.watch | Feature.sessions;",
-      to: "featuresKnown = 0;",
+      from: "Feature.notice | Feature.watch | Feature.sessions | Feature.bothWays;",
+      to: "0;",
     },
     { file: "version.ts", from: `"0.`, to: `"older-0.` },
   ],

@@ -220,6 +220,8 @@ export class TestNode {
   readonly dataDir: string;
   /** `host:port` at which others reach it. */
   readonly binary: string;
+  /** `host:port` where it listens for them. */
+  readonly listen: string;
   readonly http: string;
   /** From the next start on. */
   build: Build = thisBuild;
@@ -235,6 +237,7 @@ export class TestNode {
     this.id = options.id;
     this.dataDir = options.dataDir;
     this.binary = options.advertise;
+    this.listen = options.listen;
     this.http = options.http;
     this.#options = options;
   }

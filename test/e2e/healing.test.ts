@@ -3,7 +3,7 @@
  * from the leader, and is whole again, with the state that the others have.
  */
 import { expect, test } from "bun:test";
-import { readdirSync, rmSync, statSync, truncateSync } from "node:fs";
+import { cpSync, readdirSync, rmSync, statSync, truncateSync } from "node:fs";
 import { join } from "node:path";
 import { type TestCluster, type TestNode, until, withCluster } from "./cluster.ts";
 import { HttpDoor } from "./doors.ts";
@@ -98,6 +98,83 @@ for (const [what, damage] of Object.entries(damages)) {
     testMsMax,
   );
 }
+
+const machineOf = (node: TestNode): string => join(node.dataDir, "machine", "0");
+
+const stateLosses: Readonly<Record<string, (node: TestNode, copy: string) => void>> = {
+  "a state that is gone": (node) => rmSync(machineOf(node), { recursive: true }),
+  "a state in whose place is an old copy": (node, copy) => {
+    rmSync(machineOf(node), { recursive: true });
+    cpSync(copy, machineOf(node), { recursive: true });
+  },
+};
+
+for (const [what, lose] of Object.entries(stateLosses)) {
+  test(
+    `${what} comes back from the leader, though the logs are cut`,
+    () =>
+      withCluster({ flags: ["--compact-tail-bytes=1000"] }, async (cluster) => {
+        const [node, ...rest] = cluster.nodes as [TestNode, TestNode, TestNode];
+        const door = new HttpDoor(node);
+        const cut = async (): Promise<void> => {
+          for (const each of cluster.nodes) {
+            expect((await each.fetch("/v1/snapshot", { method: "POST" }, 20_000)).status).toBe(200);
+          }
+        };
+        await door.put("early", value, 5_000);
+        await cluster.converged();
+        await cut();
+        await node.terminate();
+        const copy = join(cluster.dir, "copy");
+        cpSync(machineOf(node), copy, { recursive: true });
+        await cluster.start();
+        for (let i = 0; i < writes; i++) await door.put(`key${i}`, value, 5_000);
+        await cluster.converged();
+        await cut();
+
+        await Promise.all(cluster.nodes.map((each) => each.terminate()));
+        lose(node, copy);
+        node.start();
+        await says(node, "/readyz", /wounded.*the state below it.*there is none/s);
+        expect(node.log()).toContain("the state that the log goes on from is lost");
+        // It remembers.
+        await node.kill();
+        node.start();
+        await says(node, "/readyz", /wounded/);
+
+        await cluster.start(rest);
+        await node.ready();
+        await cluster.converged();
+        expect((await node.status()).health).toBe("ok");
+        for (const key of ["early", "key0", `key${writes - 1}`]) {
+          expect((await door.get(key, 5_000, "local"))?.value).toBe(value);
+        }
+        // And it is whole: the next start finds it so.
+        await node.kill();
+        node.start();
+        await node.ready();
+        await cluster.converged();
+      }),
+    testMsMax,
+  );
+}
+
+test(
+  "a state that is gone is made anew from the log, while that has all of it",
+  () =>
+    withCluster({}, async (cluster) => {
+      const node = await damaged(cluster, (each) => rmSync(machineOf(each), { recursive: true }));
+      node.start();
+      await until("it has replayed its log", async () => {
+        const { lastIndex } = await node.group();
+        return node.log().includes(`"commands":${lastIndex},"appliedIndex":0`);
+      });
+      expect((await node.group()).wounded).toBeUndefined();
+      await cluster.start();
+      await cluster.converged();
+    }),
+  testMsMax,
+);
 
 test(
   "two wounded nodes of three elect nobody, and are healed by nobody else than a leader",

@@ -30,7 +30,7 @@ for (const who of ["leader", "follower"] as const) {
         node.start([`--listen=${address}`, `--advertise=${address}`]);
         await using client = connect({ endpoints: rest[0]!.binary, timeoutMs: 10_000 });
         await client.put("while", "it was not heard of");
-        // It reaches the others, which cannot answer it; they say what to do.
+        // Until then it is reached over its own connections; the others say what to do.
         const hint = `barge member move ${node.id}=${address}`;
         const logs = rest.map(({ id }) => join(cluster.dir, `node${id}.log`));
         await until("the others say what to do", () =>

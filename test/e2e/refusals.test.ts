@@ -13,6 +13,7 @@ import {
   statSync,
   truncateSync,
   writeFileSync,
+  renameSync,
 } from "node:fs";
 import { join } from "node:path";
 import { type FatalReason, fatalTable } from "../../src/fatal.ts";
@@ -184,6 +185,32 @@ test(
       truncateSync(wal, Math.floor(statSync(wal).size / 2));
       const words = /group 0: have index \d+ .* need index \d+ .*no other member/s;
       await refuses(node!, "below_watermark", words);
+    }),
+  testMsMax,
+);
+
+test(
+  "a state that is gone, where nobody else has it and the log does not go back to the beginning",
+  () =>
+    withCluster({ nodes: 1, flags: ["--compact-tail-bytes=1000"] }, async (cluster) => {
+      await write(cluster, 50);
+      const [node] = cluster.nodes;
+      const cut = await node!.fetch("/v1/snapshot", { method: "POST" }, 20_000);
+      expect(cut.status).toBe(200);
+      await node!.terminate();
+      const state = join(node!.dataDir, "machine", "0");
+      const elsewhere = join(cluster.dir, "state");
+      renameSync(state, elsewhere);
+      node!.start();
+      const { status, stderr } = await node!.ended();
+      expect(status).toBe(fatalTable.below_watermark.status);
+      expect(stderr).toMatch(
+        /state of group 0 ends at index 0, and its log begins behind \d+: files are missing in machine\/0/,
+      );
+      rmSync(state, { recursive: true, force: true });
+      renameSync(elsewhere, state);
+      await cluster.start();
+      await write(cluster, 1);
     }),
   testMsMax,
 );

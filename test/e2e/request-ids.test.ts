@@ -3,7 +3,7 @@
  * it was done once.
  */
 import { expect, test } from "bun:test";
-import { type TestCluster, withCluster } from "./cluster.ts";
+import { type TestCluster, until, withCluster } from "./cluster.ts";
 
 const writers = 4;
 const kills = 3;
@@ -78,6 +78,42 @@ test(
         expect(Number(response.headers.get("barge-revision"))).toBe(revision);
       }
       expect(answers.size).toBeGreaterThan(kills * writesPerKill);
+    }),
+  testMsMax,
+);
+
+test(
+  "a write whose answer never came, as the leader died between its commit and its answer: asked again elsewhere, it has the answer of then",
+  () =>
+    withCluster({}, async (cluster) => {
+      const leader = await cluster.leader();
+      const [follower] = await cluster.followers();
+      const id = "asked again";
+      const body = "once";
+      // Nobody reads what comes back.
+      const host = leader.http.split(":")[0]!;
+      const port = Number(leader.http.split(":")[1]);
+      const socket = await Bun.connect({ hostname: host, port, socket: { data(): void {} } });
+      socket.write(
+        `PUT /v1/kv/key?prevRevision=0 HTTP/1.1\r\nHost: ${host}\r\nbarge-request-id: ${id}\r\nContent-Length: ${body.length}\r\n\r\n${body}`,
+      );
+      let revision = 0;
+      await until("a follower has applied it", async () => {
+        const found = await follower!.fetch("/v1/kv/key?consistency=local");
+        revision = Number(found.headers.get("barge-revision"));
+        return found.ok;
+      });
+      await leader.kill();
+      socket.end();
+      for (const node of cluster.nodes.filter((each) => each !== leader)) {
+        const headers = { "barge-request-id": id };
+        const again = await node.fetch(
+          "/v1/kv/key?prevRevision=0",
+          { method: "PUT", body, headers },
+          10_000,
+        );
+        expect([again.status, await again.json()]).toEqual([200, { revision }]);
+      }
     }),
   testMsMax,
 );

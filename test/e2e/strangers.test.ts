@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { connect } from "../../src/client/index.ts";
 import { fatalTable } from "../../src/fatal.ts";
 import { Random } from "../sim/random.ts";
-import { type TestCluster, until, withCluster } from "./cluster.ts";
+import { loopbackPlace, type NodePlace, type TestCluster, until, withCluster } from "./cluster.ts";
 import { votes } from "./membership-walk.ts";
 
 describe.concurrent("a member that was away", () => {
@@ -61,7 +61,7 @@ describe.concurrent("nodes that have no place", () => {
       wiped!.start();
       const { status, stderr } = await wiped!.ended();
       expect(status).toBe(fatalTable.replaced_data_dir.status);
-      expect(stderr).toContain(`barge member replace ${wiped!.id} --by 4=HOST:PORT`);
+      expect(stderr).toContain(`barge member replace ${wiped!.id} --by 4=${wiped!.binary}`);
 
       const by = cluster.join();
       await using client = connect({ endpoints: cluster.endpoints, timeoutMs: 8_000 });
@@ -97,19 +97,26 @@ describe.concurrent("nodes that have no place", () => {
     });
   }, 60_000);
 
-  test("a joiner that nobody can reach at its address says so, and is reached once it is told right", async () => {
-    await withCluster({ nodes: 1 }, async (cluster) => {
+  test("a joiner that nobody can reach, nor it anybody, says so, and is reached once it is told right", async () => {
+    const lost = (id: number): NodePlace => ({
+      ...loopbackPlace(),
+      ...(id === 1 ? { advertise: "elsewhere.invalid:9091" } : {}),
+    });
+    await withCluster({ nodes: 1, place: lost }, async (cluster) => {
       const [first] = cluster.nodes;
       const joiner = cluster.join();
-      joiner.start(["--advertise=nowhere.invalid:9091"]);
+      joiner.start([`--join=${first!.listen}`, "--advertise=nowhere.invalid:9091"]);
       await until("it says so", async () => {
         const response = await joiner.fetch("/readyz");
         return (await response.text()).includes("no member has reached it at nowhere.invalid:9091");
       });
       await until("its log says so", () =>
-        Promise.resolve(joiner.log().includes("no member has reached it")),
+        Promise.resolve(
+          joiner.log().includes("no member has reached it") &&
+            joiner.log().includes("nor has it reached one of them (1=elsewhere.invalid:9091)"),
+        ),
       );
-      await using client = connect({ endpoints: first!.binary, timeoutMs: 10_000 });
+      await using client = connect({ endpoints: first!.listen, timeoutMs: 10_000 });
       await client.changeMembers([{ op: "move", id: joiner.id, address: joiner.binary }]);
       await votes(cluster, [joiner]);
       await joiner.ready();

@@ -1,7 +1,8 @@
 /** Who cannot follow is told so, on both sides, in words; what an older build holds back stays as it was [16]. upgrade.test.ts mixes builds under load. */
 import { expect, setDefaultTimeout, test } from "bun:test";
+import { connect } from "../../src/client/index.ts";
 import { changedBuild } from "./builds.ts";
-import { type TestNode, thisBuild, until, withCluster } from "./cluster.ts";
+import { TestCluster, type TestNode, thisBuild, until, withCluster } from "./cluster.ts";
 import { applyVersions, change, raisedTo, refusedStart } from "./upgrade-round.ts";
 
 setDefaultTimeout(60_000);
@@ -34,6 +35,26 @@ test("the raise waits for who is away, and for who holds it back; who joins with
     const status = await first.status();
     expect(status.groups[0]!.members).toHaveLength(3);
   }));
+
+test("a cluster that loses a member as soon as it has formed is raised without it", async () => {
+  await using cluster = new TestCluster();
+  const [first, second, third] = cluster.nodes as [TestNode, TestNode, TestNode];
+  for (const node of cluster.nodes) node.start();
+  // An election is still to come.
+  await until("both others have met all", () =>
+    [first, second].every((node) => node.log().includes("the cluster forms")),
+  );
+  await third.kill();
+  await until("those that are left apply version 2", async () => {
+    const groups = await Promise.all([first, second].map((node) => node.group()));
+    return groups.every(({ applyVersion }) => applyVersion === 2);
+  });
+  await using client = connect({ endpoints: cluster.endpoints, session: "required" });
+  await client.put("without", "the third");
+  third.start();
+  await third.ready();
+  await raisedTo(cluster, 2);
+});
 
 test("builds without a common protocol version part with words, in logs, status and readiness of both", () =>
   withCluster({}, async (cluster) => {

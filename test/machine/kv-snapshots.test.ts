@@ -1,6 +1,7 @@
 /** Snapshots of machines over real files: what is sent is the state at one index while writes go on, and what is received takes its place [25, 29]. */
+import { Database } from "bun:sqlite";
 import { afterAll, describe, expect, test } from "bun:test";
-import { mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs";
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { crc32 } from "node:zlib";
@@ -9,6 +10,7 @@ import {
   ResultCode,
   type IncomingSnapshot,
   type MachineSnapshot,
+  type SnapshotOpening,
   type StateMachine,
 } from "../../src/machine/machine.ts";
 import { createMachine, KvFiles } from "../../src/machine/machines.ts";
@@ -90,6 +92,38 @@ function put(log: TestLog, from: number, to: number, value: string): void {
   for (let i = from; i < to; i++) {
     log.add([[encodeKvPut(text(`key-${i}`), text(`${value}-${i}`.padEnd(500)))]]);
   }
+}
+
+/** A snapshot of 50 keys whose file somebody has changed, sent as if it were sound. */
+async function forge(change: (db: Database) => void): Promise<Uint8Array> {
+  const log = new TestLog();
+  const world = new World();
+  log.raise(2);
+  put(log, 0, 50, "value");
+  world.apply(log);
+  await world.flush();
+  (await world.prepare())!.release();
+  world.machine.close();
+  const path = join(world.directory, "0", "kv.db");
+  const db = new Database(path);
+  change(db);
+  db.run("PRAGMA wal_checkpoint(TRUNCATE)");
+  db.close();
+  return new Uint8Array(readFileSync(path));
+}
+
+/** What becomes of these bytes as a snapshot at `index`. */
+async function send(whole: Uint8Array, to: World, index: number): Promise<SnapshotOpening | false> {
+  const bytes = whole.byteLength;
+  const incoming = to.machine.receiveSnapshot(bytes)!;
+  await new Promise((done) => incoming.write(0, new Uint8Array(whole), done));
+  const proof = { index, bytes, chunkBytes: bytes, digest: nextDigest(0, crc32(whole)) };
+  const ok = await new Promise<boolean>((done) =>
+    incoming.finish({ ...proof, applyVersionMax: 2 }, done),
+  );
+  const opening = ok && incoming.open();
+  incoming.discard();
+  return opening;
 }
 
 async function transfer(
@@ -215,6 +249,79 @@ describe("kv snapshots", () => {
     receiver.machine.close();
   });
 
+  const run =
+    (sql: string, ...values: Uint8Array[]) =>
+    (db: Database): void => {
+      db.run(sql, values);
+    };
+  const setSessions = (bytes: number[]): ((db: Database) => void) =>
+    run("UPDATE apply_state SET sessions = ?1", Uint8Array.from(bytes));
+  const safe = (low: number): number[] => [low, 0, 0, 0, 0, 0, 0, 0];
+  const u32 = (low: number): number[] => [low, 0, 0, 0];
+
+  test.each([
+    ["sessions that end too early", setSessions([1, 0, 0, 0, 9]), "unusable"],
+    ["sessions of an unknown format", setSessions([7, 0, 0, 0]), "unusable"],
+    ["four billion sessions", setSessions([...u32(1), ...safe(0), 255, 255, 255, 255]), "unusable"],
+    [
+      "a principal longer than all of it",
+      setSessions([...u32(1), ...safe(0), ...u32(1), ...safe(3), ...u32(9), 255, 255, 255, 127]),
+      "unusable",
+    ],
+    [
+      "a number beyond the safe ones",
+      setSessions([...u32(1), ...Array.from({ length: 8 }, () => 255), ...u32(0), ...u32(0)]),
+      "unusable",
+    ],
+    [
+      "request ids that are cut off",
+      setSessions([
+        ...u32(1),
+        ...safe(0),
+        ...u32(0),
+        ...u32(20),
+        ...safe(1),
+        ...safe(2),
+        ...u32(3),
+      ]),
+      "unusable",
+    ],
+    [
+      "more than was saved",
+      setSessions([...u32(1), ...safe(0), ...u32(0), ...u32(0), 1]),
+      "unusable",
+    ],
+    ["a state hash that is none", run("UPDATE meta SET stateHash = -1"), "unusable"],
+    ["a time before all times", run("UPDATE meta SET timeMs = -1"), "unusable"],
+    ["no apply version", run("UPDATE apply_state SET applyVersion = 0"), "unusable"],
+    ["an apply version to come", run("UPDATE apply_state SET applyVersion = 3"), false],
+    [
+      "sessions as large as a file",
+      run("UPDATE apply_state SET sessions = zeroblob(80000000)"),
+      false,
+    ],
+    ["a key of no bytes", run("UPDATE kv SET key = x'' WHERE revision = 7"), false],
+    ["a revision to come", run("UPDATE kv SET revision = 1000 WHERE revision = 7"), false],
+    ["a view", run("CREATE VIEW own AS SELECT 1"), false],
+  ] satisfies [string, (db: Database) => void, SnapshotOpening | false][])(
+    "one with %s is refused before anything depends on it",
+    async (_, change, found) => {
+      const receiver = new World();
+      expect(await send(await forge(change), receiver, 51)).toBe(found);
+      expect(receiver.machine.appliedIndex).toBe(0);
+      await receiver.until(() => receiver.names.length === 0);
+      receiver.machine.close();
+    },
+  );
+
+  test("one that nobody has changed is not", async () => {
+    const receiver = new World();
+    expect(await send(await forge(() => {}), receiver, 51)).toBe("opened");
+    const empty = setSessions([...u32(1), ...safe(0), ...u32(0), ...u32(0)]);
+    expect(await send(await forge(empty), receiver, 51)).toBe("opened");
+    receiver.machine.close();
+  });
+
   test("a disk that is full when one is to be opened: it is asked again, and nothing has changed", async () => {
     const log = new TestLog();
     const sender = new World();
@@ -231,21 +338,21 @@ describe("kv snapshots", () => {
     for (const name of ["kv-1.db-shm", "kv-1.db-wal"]) rmSync(join(mount.path, "0", name));
     const rest = join(mount.path, "rest");
     fillWith(rest);
-    expect([incoming.open(), incoming.open()]).toEqual([false, false]);
+    expect([incoming.open(), incoming.open()]).toEqual(["noSpace", "noSpace"]);
     expect(receiver.machine.appliedIndex).toBe(0);
 
     // Once it is open, going over to it takes no space.
     rmSync(rest);
-    expect(incoming.open()).toBe(true);
+    expect(incoming.open()).toBe("opened");
     fillWith(rest);
-    expect(incoming.open()).toBe(true);
+    expect(incoming.open()).toBe("opened");
     receiver.machine.recoverFromSnapshot(incoming);
     expect(receiver.machine.appliedIndex).toBe(50);
     expect(receiver.get("key-3")?.trim()).toBe("value-3");
 
     rmSync(rest);
     const unwanted = await transfer(snapshot, receiver);
-    expect(unwanted.incoming.open()).toBe(true);
+    expect(unwanted.incoming.open()).toBe("opened");
     unwanted.incoming.discard();
     await receiver.until(() => !receiver.names.includes("kv-2.db"));
     snapshot.release();

@@ -222,6 +222,17 @@ describe("a session", () => {
     expect(bench.machine.figures()["sessions"]).toBe(0);
   });
 
+  test("goes on where a leader has led the cluster's time to the end of numbers, also after a restart", () => {
+    const bench = new Bench();
+    bench.timeMs = Number.MAX_SAFE_INTEGER - 5;
+    const session = bench.open();
+    bench.restart();
+    bench.timeMs = Number.MAX_SAFE_INTEGER;
+    bench.control({ op: "keepAlive", session });
+    bench.restart();
+    expect(bench.machine.figures()["sessions"]).toBe(1);
+  });
+
   test("is gone once it is closed", () => {
     const bench = new Bench();
     const session = bench.open();

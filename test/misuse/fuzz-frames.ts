@@ -167,9 +167,12 @@ export class FrameFuzz {
   #message(stage: Stage, aim: Aim, whole: boolean): AnyMessage {
     const { chance } = this;
     const { peer, client, request, any } = this.#pool();
+    if (chance.one(80)) return { type: chance.pick(["ping", "pong"] as const), nonce: 1 };
     if (stage === "stranger") {
       return chance.one(3) ? chance.pick(any) : { type: "hello", hello: this.hello() };
     }
+    // From then on the node may send its own over this connection.
+    if (stage !== "client" && chance.one(25)) return { type: "accepted" };
     if (stage !== "client") return this.#aimed(chance.pick(peer), aim, whole);
     switch (chance.below(6)) {
       case 0:
@@ -368,8 +371,6 @@ export class FrameFuzz {
       ...peer,
       ...client,
       ...replies.map((reply) => ({ type: "helloReply" as const, reply })),
-      { type: "ping", nonce: 1 },
-      { type: "pong", nonce: 2 },
     ];
     return (this.#pools = { peer, request, client, hello: greeting, any });
   }

@@ -1,16 +1,18 @@
 /**
- * Attacks real daemons with fuzzed frames, at every stage of a connection, while a neighbour reads and writes. Whatever comes, no process ends, no
+ * Attacks real daemons with fuzzed frames, at every stage of a connection, whoever dialled it, while a neighbour reads and writes. Whatever comes, no process ends, no
  * group stops (but where the attacker may speak as a leader), each frame that a node sends is one, and in every pause the neighbour goes on.
  */
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
-import { connect } from "../../src/client/index.ts";
+import { BargeError, type Client, connect } from "../../src/client/index.ts";
 import { FrameType, type Hello } from "../../src/wire/messages.ts";
 import { type TestCluster, type TestNode, until, withCluster } from "../e2e/cluster.ts";
 import { decodeAny } from "../wire/messages.ts";
 import { type Aim, type Chance, FrameFuzz, type Stage } from "./fuzz-frames.ts";
+import { HostileListener } from "./hostile-listener.ts";
 import { clientHello, frameOf, RawClient } from "./raw-client.ts";
-import { encodeHello } from "../../src/wire/hello.ts";
+import { encodeAccepted, encodeHello } from "../../src/wire/hello.ts";
+import { Feature } from "../../src/wire/versions.ts";
 
 export interface FuzzRoundOptions {
   /** 1, or 3 of which the last one is the attacker's. */
@@ -27,11 +29,15 @@ export interface FuzzReport {
   readonly seconds: number;
   readonly leads: boolean;
   readonly connections: number;
+  /** Those that the nodes dialled. */
+  readonly dialled: number;
   readonly frames: number;
   /** Of messages, by what they began as. */
   readonly kinds: Readonly<Record<string, number>>;
   readonly framesAnswered: number;
   readonly neighbourWrites: number;
+  /** Of these, those whose connection was lost: then they were sent again. */
+  readonly neighbourWritesAgain: number;
   /** Longest time that the neighbour waited in a pause of the attack. */
   readonly neighbourMsMax: number;
   readonly groupsStopped: number;
@@ -43,8 +49,6 @@ const atOnce = 24;
 const framesMax = 25;
 const linger = 10;
 const calmMsMax = 15_000;
-/** From so far above its own no node takes a term. */
-const termsBelievedMax = 2 ** 31;
 
 interface Identity {
   readonly clusterId: string;
@@ -72,10 +76,12 @@ class FuzzRound {
   readonly #victims: readonly TestNode[];
   readonly #attacker: TestNode | undefined;
   #connections = 0;
+  #dialled = 0;
   #frames = 0;
   #answered = 0;
   #stopped = 0;
   #writes = 0;
+  #writesAgain = 0;
   #waitMsMax = 0;
 
   constructor(cluster: TestCluster, options: FuzzRoundOptions) {
@@ -104,15 +110,24 @@ class FuzzRound {
     while (performance.now() < endMs) {
       const aims = await this.#look();
       const attackEndMs = Math.min(endMs, performance.now() + attackMs);
-      await Promise.all(
-        Array.from({ length: atOnce }, async () => {
-          while (performance.now() < attackEndMs) await this.#attack(aims, identity);
-        }),
-      );
+      const listener = this.#listenerFor(aims, identity);
+      listener?.open();
+      try {
+        await Promise.all(
+          Array.from({ length: atOnce }, async () => {
+            while (performance.now() < attackEndMs) await this.#attack(aims, identity);
+          }),
+        );
+      } finally {
+        listener?.close();
+      }
+      this.#dialled += listener?.connections ?? 0;
+      this.#frames += listener?.frames ?? 0;
+      if (listener?.wrong !== undefined) throw new Error(listener.wrong);
       await this.#look();
       const value = `round ${++round}`;
       const beganMs = performance.now();
-      await neighbour.put("neighbour", value, { timeoutMs: calmMsMax });
+      await this.#write(neighbour, value, beganMs + calmMsMax);
       const found = await neighbour.get("neighbour", { timeoutMs: calmMsMax });
       if (Buffer.from(found?.value ?? []).toString() !== value) throw new Error("another value");
       this.#waitMsMax = Math.max(this.#waitMsMax, performance.now() - beganMs);
@@ -127,27 +142,36 @@ class FuzzRound {
       seconds,
       leads,
       connections: this.#connections,
+      dialled: this.#dialled,
       frames: this.#frames,
       kinds: Object.fromEntries([...this.#fuzz.counts].sort()),
       framesAnswered: this.#answered,
       neighbourWrites: this.#writes,
+      neighbourWritesAgain: this.#writesAgain,
       neighbourMsMax: Math.round(this.#waitMsMax),
       groupsStopped: this.#stopped,
       peakRssMb: Math.round(Math.max(...statuses.map((each) => each.peakRssBytes)) / 2 ** 20),
     };
   }
 
-  /**
-   * What was forged has not parted the nodes. Where terms were driven beyond what is believed at once, the one that was away stays away: the price of
-   * believing no single node that claims such a term.
-   */
+  /** Again where it is not known whether it was written: its connection may have been silent for too long under the attack. */
+  async #write(neighbour: Client, value: string, untilMs: number): Promise<void> {
+    for (;;) {
+      try {
+        const timeoutMs = Math.max(1, Math.ceil(untilMs - performance.now()));
+        await neighbour.put("neighbour", value, { timeoutMs });
+        return;
+      } catch (error) {
+        const isLost = error instanceof BargeError && error.code === "outcome_unknown";
+        if (!isLost || performance.now() >= untilMs) throw error;
+        this.#writesAgain++;
+      }
+    }
+  }
+
+  /** What was forged has not parted the nodes, and the one that was away finds back, however far terms were led on meanwhile. */
   async #comeTogether(): Promise<void> {
-    const attacker = this.#attacker;
-    const [victim] = this.#victims;
-    const { term } = await victim!.group();
-    if (attacker === undefined || term > termsBelievedMax) {
-      if (attacker !== undefined) this.#cluster.leave(attacker);
-    } else await this.#cluster.start([attacker]);
+    if (this.#attacker !== undefined) await this.#cluster.start([this.#attacker]);
     await this.#cluster.converged();
   }
 
@@ -172,6 +196,14 @@ class FuzzRound {
     return aims;
   }
 
+  /** The nodes dial the attacker too. */
+  #listenerFor(aims: ReadonlyMap<TestNode, Aim>, identity: Identity): HostileListener | undefined {
+    if (this.#attacker === undefined) return undefined;
+    const { id: nodeId, binary: address } = this.#attacker;
+    const aim = (id: number): Aim | undefined => [...aims.values()].find((at) => at.nodeId === id);
+    return new HostileListener({ address, nodeId, identity, fuzz: this.#fuzz, aim, framesMax });
+  }
+
   async #attack(aims: ReadonlyMap<TestNode, Aim>, identity: Identity): Promise<void> {
     const { chance } = this.#fuzz;
     const node = chance.pick(this.#victims);
@@ -190,6 +222,10 @@ class FuzzRound {
     this.#connections++;
     const whole = stage !== "stranger" && chance.one(2);
     const parts = hello === undefined ? [] : [frameOf((out) => encodeHello(out, hello))];
+    // It is answered there, as it cannot be dialled.
+    const isAnswered =
+      stage.startsWith("peer") && ((hello?.features ?? 0) & Feature.bothWays) !== 0;
+    if (isAnswered) parts.push(frameOf(encodeAccepted));
     for (let i = 0; i <= chance.below(framesMax); i++) {
       this.#frames++;
       parts.push(this.#fuzz.bytes(stage, aims.get(node)!, whole));
@@ -214,7 +250,7 @@ class FuzzRound {
 
   #hello(stage: Stage, node: TestNode, identity: Identity): Hello | undefined {
     if (stage === "stranger") return undefined;
-    const versions = { versionMin: 1, versionMax: 2, features: this.#fuzz.chance.below(8) };
+    const versions = { versionMin: 1, versionMax: 2, features: this.#fuzz.chance.below(16) };
     if (stage === "client") return { ...clientHello, ...versions };
     return {
       role: stage,

@@ -1,10 +1,11 @@
 /** Nodes that talk over real sockets: up and down, what travels where, and peers that are not what they say. */
 import { expect, test } from "bun:test";
 import { defaultLimits, type Limits } from "../../src/limits.ts";
+import type { Connection } from "../../src/net/connection.ts";
 import type { Listener } from "../../src/net/listener.ts";
 import { TcpTransport } from "../../src/net/tcp-transport.ts";
 import { BatchKind } from "../../src/wire/batch.ts";
-import { encodeHello } from "../../src/wire/hello.ts";
+import { encodeAccepted, encodeHello } from "../../src/wire/hello.ts";
 import type {
   AppendMessage,
   HeartbeatMessage,
@@ -12,6 +13,7 @@ import type {
   PeerMessage,
 } from "../../src/wire/messages.ts";
 import { encodePeerMessage } from "../../src/wire/peer-messages.ts";
+import { Feature } from "../../src/wire/versions.ts";
 import { chain } from "../wire/messages.ts";
 import {
   clientHello,
@@ -316,10 +318,14 @@ test("who answers at the address is checked: node, cluster, incarnation, refusal
 });
 
 /** A connection to node 1 that says it is node 2. */
-async function impostor(port: number, role: Hello["role"] = "peer-control"): Promise<Probe> {
+async function impostor(
+  port: number,
+  role: Hello["role"] = "peer-control",
+  features = 0,
+): Promise<Probe> {
   const probe = await dial(port);
   const identity = { clusterId: "cluster", nodeId: 2, incarnation: "i2" };
-  encodeHello(probe.connection.out, { ...clientHello, ...identity, role });
+  encodeHello(probe.connection.out, { ...clientHello, ...identity, role, features });
   probe.connection.flush();
   await until("accepted", () => probe.frames.length === 1);
   return probe;
@@ -405,4 +411,159 @@ test("who is refused asks again about once a second, not in a loop", async () =>
   const attempts = 2 * (1 + ((performance.now() - start) * 20) / 500);
   expect(hellos).toBeLessThanOrEqual(attempts + 2);
   expect(node.problems.length).toBe(2);
+});
+
+/** Nobody listens there. */
+async function closedPort(): Promise<number> {
+  const listener = listening();
+  const { port } = listener;
+  undrive(listener);
+  return port;
+}
+
+/** Node 1, and node 2 that it does not find where it looks: nobody answers there, unless `at` is given. */
+async function halfReachable(at?: number): Promise<[TestNode, TestNode]> {
+  const { all, members } = nodes(2);
+  const [one, two] = all as [TestNode, TestNode];
+  const wrong = new Map([...members, [2, `127.0.0.1:${at ?? (await closedPort())}`]]);
+  one.transport = transportOf(one, wrong);
+  two.transport = transportOf(two, members);
+  return [one, two];
+}
+
+test("what goes to a peer that cannot be dialled goes over what it dialled", async () => {
+  const [one, two] = await halfReachable();
+  await until("both up", () => one.changes.length === 1 && two.changes.length === 1);
+  expect([one.transport.dialsIn(2), two.transport.dialsIn(1)]).toEqual([true, false]);
+  for (let i = 0; i < 20; i++) {
+    one.transport.send(heartbeat(1, 2, i));
+    one.transport.send(appendOf(1, 2, 100_000));
+    two.transport.send(heartbeat(2, 1, i));
+    for (const { transport } of [one, two]) transport.flush();
+  }
+  await until("all there", () => two.received.length === 40 && one.received.length === 20);
+  expect(two.received.filter(({ type }) => type === "heartbeat")).toEqual(
+    Array.from({ length: 20 }, (_, i) => heartbeat(1, 2, i)),
+  );
+  expect(one.transport.figures(2)).toMatchObject({ framesSent: 40, framesDropped: 0 });
+  expect(one.transport.figures(2)!.bytesSent).toBeGreaterThan(20 * 200_000);
+
+  // With either of the two it is gone; it dials again.
+  two.transport.setMembers(new Map());
+  await until("down", () => one.changes.at(-1) === "down 2");
+  expect(one.transport.dialsIn(2)).toBe(false);
+  two.transport.setMembers(new Map([[1, `127.0.0.1:${one.listener.port}`]]));
+  await until("up again", () => one.changes.at(-1) === "up 2");
+  expect(one.changes).toEqual(["up 2", "down 2", "up 2"]);
+});
+
+test("where a peer can be dialled after all, what is in use stays", async () => {
+  const port = await closedPort();
+  const [one, two] = await halfReachable(port);
+  await until("both up", () => one.changes.length === 1 && two.changes.length === 1);
+  const later = listenerOf(two, port);
+  await until("dialled", () => !one.transport.dialsIn(2));
+  expect(one.transport.connected(2)).toBe(true);
+  for (let i = 0; i < 5; i++) one.transport.send(heartbeat(1, 2, i));
+  one.transport.flush();
+  await until("heard", () => two.received.length === 5);
+  undrive(later);
+  expect(one.changes).toEqual(["up 2"]);
+});
+
+test("who never answers the hello cannot be dialled either", async () => {
+  // Connected, and not a word.
+  const silent = Bun.listen({ hostname: "127.0.0.1", port: 0, socket: { data: () => {} } });
+  const [one] = await halfReachable(silent.port);
+  clock.speed = 20;
+  await until("up", () => one.changes.at(-1) === "up 2");
+  expect(one.transport.dialsIn(2)).toBe(true);
+  silent.stop(true);
+});
+
+test("only who has accepted us is answered over what it dialled", async () => {
+  const node = { id: 1, received: [], changes: [], problems: [] } as unknown as TestNode;
+  // Who dialled and is silent for long is not cut off for that.
+  node.listener = listenerOf(node, 0, { ...defaultLimits, idleTimeoutMs: 3_600_000 });
+  let refusal: string | undefined;
+  const met: string[] = [];
+  node.transport = transportOf(node, new Map([[2, `127.0.0.1:${await closedPort()}`]]), {
+    refusePeer: ({ nodeId, incarnation }) => {
+      met.push(`${nodeId} ${incarnation}`);
+      return refusal;
+    },
+  });
+  await until("it cannot be dialled", () => node.problems.length === 2);
+  const accepts = ({ connection }: Probe): void => {
+    connection.expect("peer");
+    encodeAccepted(connection.out);
+    connection.flush();
+  };
+  const { port } = node.listener;
+  const dialBoth = async (features: number): Promise<[Probe, Probe]> => [
+    await impostor(port, "peer-control", features),
+    await impostor(port, "peer-bulk", features),
+  ];
+
+  // A build that does not listen there.
+  for (const probe of await dialBoth(0)) {
+    accepts(probe);
+    await until("it may not", () => probe.closed.length === 1);
+  }
+  expect(node.problems.at(-1)).toContain("frame not allowed");
+  refusal = "another folder";
+  const [refused] = await dialBoth(Feature.bothWays);
+  accepts(refused);
+  await until("refused", () => refused.closed.length === 1);
+  expect(node.problems).toContain("2: connection from it: another folder");
+  refusal = undefined;
+
+  const [control, bulk] = await dialBoth(Feature.bothWays);
+  accepts(control);
+  await until("met", () => met.length === 2);
+  expect(node.transport.connected(2)).toBe(false);
+  accepts(bulk);
+  await until("up", () => node.changes.at(-1) === "up 2");
+  expect(new Set(met)).toEqual(new Set(["2 i2"]));
+  node.transport.send(heartbeat(1, 2, 3));
+  node.transport.flush();
+  await until("it hears", () => control.frames.length === 2);
+  expect(bulk.frames.length).toBe(1);
+
+  // It dials, so it pings: should it not, it is gone.
+  clock.speed = 20;
+  await until("silent", () => node.changes.at(-1) === "down 2");
+  expect(node.problems.at(-1)).toContain("silent");
+});
+
+test("a node that is dialled and answers what it must not loses that connection alone", async () => {
+  const wrong: [PeerMessage, string][] = [
+    [heartbeat(3, 1, 1), "wrong sender"],
+    [heartbeat(2, 3, 1), "wrong sender"],
+  ];
+  for (const [message, reason] of wrong) {
+    const dialled = new Map<string, Connection>();
+    const listener = listening({
+      decideHello: () => replyOf(2),
+      onConnection: (connection, { role }) => {
+        connection.handler = { frame: () => {}, closed: () => {} };
+        dialled.set(role, connection);
+      },
+    });
+    const node = { id: 1, received: [], changes: [], problems: [] } as unknown as TestNode;
+    node.transport = transportOf(node, new Map([[2, `127.0.0.1:${listener.port}`]]));
+    await until("up", () => node.changes.length === 1);
+    const control = dialled.get("peer-control")!;
+    encodePeerMessage(control.out, heartbeat(2, 1, 6));
+    encodePeerMessage(control.out, message);
+    encodePeerMessage(control.out, heartbeat(2, 1, 7));
+    control.flush();
+    await until("it lost it", () =>
+      node.problems.includes(`2: peer-control connection lost: ${reason}`),
+    );
+    expect(node.received).toEqual([heartbeat(2, 1, 6)]);
+    expect(dialled.get("peer-bulk")!.closed).toBe(false);
+    await until("up again", () => node.changes.length === 3);
+    undrive(node.transport);
+  }
 });

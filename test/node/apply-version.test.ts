@@ -18,6 +18,8 @@ interface World {
   learners: number[];
   /** By node id; absent = not connected. */
   peers: Record<number, number>;
+  /** By node id: what those with whom it has just formed the cluster said. */
+  founders: Record<number, number>;
   refused: number[];
 }
 
@@ -31,6 +33,7 @@ function worldOf(max: number): { world: World; group: GroupApplyVersion } {
     outgoing: [],
     learners: [],
     peers: { 2: 2, 3: 2 },
+    founders: {},
     refused: [],
   };
   const raft = {
@@ -54,6 +57,7 @@ function worldOf(max: number): { world: World; group: GroupApplyVersion } {
     machine: world as unknown as StateMachine,
     transport,
     max,
+    founderMax: (id) => world.founders[id] ?? 0,
     refused: (version) => world.refused.push(version),
   });
   return { world, group };
@@ -106,6 +110,22 @@ describe("the leader", () => {
     world.applyVersion = 2;
     expect(group.due()).toBeUndefined();
     expect(group.waitsFor).toEqual([]);
+  });
+
+  test("of a cluster that has only just formed waits for nobody who was there then; later it does", () => {
+    const { world, group } = worldOf(3);
+    world.peers = { 2: 3 };
+    expect(group.due()).toBeUndefined();
+    world.founders = { 2: 3, 3: 2 };
+    expect(group.due()).toBe(2);
+    // Who is back as another build is taken at its word.
+    world.peers[3] = 1;
+    expect(group.due()).toBeUndefined();
+    delete world.peers[3];
+    world.applyVersion = 2;
+    world.founders = { 2: 3, 3: 3 };
+    expect(group.due()).toBeUndefined();
+    expect(group.waitsFor).toEqual([3]);
   });
 
   test("and nobody else does", () => {

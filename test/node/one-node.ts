@@ -4,6 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { connect } from "../../src/client/index.ts";
 import type { Limits } from "../../src/limits.ts";
+import type { CompactionPolicy } from "../../src/node/compaction.ts";
 import { startNode } from "../../src/node/node.ts";
 
 export interface OneNode extends AsyncDisposable {
@@ -11,9 +12,10 @@ export interface OneNode extends AsyncDisposable {
   readonly endpoint: string;
   /** Of the HTTP port, without a slash at the end. */
   readonly url: string;
+  readonly dataDir: string;
 }
 
-export async function oneNode(limits?: Limits): Promise<OneNode> {
+export async function oneNode(limits?: Limits, compaction?: CompactionPolicy): Promise<OneNode> {
   const dataDir = mkdtempSync(join(tmpdir(), "barge-one-node-"));
   const anyPort = { host: "127.0.0.1", port: 0 };
   const node = await startNode({
@@ -28,6 +30,7 @@ export async function oneNode(limits?: Limits): Promise<OneNode> {
     clusterToken: undefined,
     logLevel: "silent",
     ...(limits === undefined ? {} : { limits }),
+    ...(compaction === undefined ? {} : { compaction }),
   });
   const endpoint = `127.0.0.1:${node.binaryPort}`;
   // Answered once it leads and has raised the apply version. From then on the log holds what a test writes, nothing else.
@@ -36,6 +39,7 @@ export async function oneNode(limits?: Limits): Promise<OneNode> {
   return {
     endpoint,
     url: `http://127.0.0.1:${node.httpPort}`,
+    dataDir,
     async [Symbol.asyncDispose]() {
       await node.stop();
       rmSync(dataDir, { recursive: true, force: true });

@@ -29,7 +29,11 @@ class World {
   readonly peers: Peers;
   readonly ledger = new PeerLedger(mkdtempSync(join(tmpdir(), "barge-peers-")));
 
-  constructor(initial: readonly number[], joined = false) {
+  constructor(
+    initial: readonly number[],
+    joined = false,
+    contacts: Readonly<Record<number, string>> = {},
+  ) {
     const initialMembers = new Map(
       joined ? [] : Object.entries(members(initial).addresses).map(([id, at]) => [Number(id), at]),
     );
@@ -61,6 +65,7 @@ class World {
       raft,
       ledger: this.ledger,
       initialMembers,
+      contacts: new Map(Object.entries(contacts).map(([id, at]) => [Number(id), at])),
       isLost: () => this.isLost,
       setMembers: (addresses) => (this.dialled = Object.fromEntries(addresses)),
       formed: () => this.formed++,
@@ -90,7 +95,7 @@ describe("the first members", () => {
     expect(world.hello(2, { incarnation: "wiped", configurationIndex: 99 })?.code).toBe(
       "wrong_incarnation",
     );
-    expect(world.peers.meet(2, "wiped")).toContain("barge member replace 2 --by 4=HOST:PORT");
+    expect(world.peers.meet(2, "wiped")).toContain("barge member replace 2 --by 4=host-2:1");
     expect(world.peers.meet(2, "folder-2")).toBeUndefined();
     expect([world.peers.absent, world.formed]).toEqual([[3], 0]);
     expect(world.peers.meet(3, "folder-3")).toBeUndefined();
@@ -158,6 +163,21 @@ describe("a configuration", () => {
     world.peers.refresh(2 + graceMs);
     expect(world.dialled).toEqual({ 1: "host-1:1", 2: "host-2:1" });
     expect(world.hello(3)?.code).toBe("unknown_member");
+  });
+});
+
+describe("contacts", () => {
+  test("are dialled while the log names nobody, and then only whoever it names", () => {
+    const world = new World([], true, { 2: "then-2:1", 3: "then-3:1" });
+    expect(world.dialled).toEqual({ 2: "then-2:1", 3: "then-3:1" });
+    // They may speak as soon as they bring a configuration.
+    expect(world.hello(2, { configurationIndex: 4 })).toBeUndefined();
+    expect(world.hello(2)?.code).toBe("unknown_member");
+    expect(world.peers.meet(2, "folder-2")).toBeUndefined();
+    world.append(4, members([2, 4], { incarnations: { 2: "folder-2" } }));
+    world.peers.refresh(1);
+    world.peers.refresh(1 + graceMs);
+    expect(world.dialled).toEqual({ 2: "host-2:1", 4: "host-4:1" });
   });
 });
 

@@ -13,6 +13,7 @@ import { SimKvFile } from "../sim/sim-kv-file.ts";
 /** Its snapshots are whole as soon as they are begun, and can be opened once there is space. */
 class Receiver extends NullMachine {
   space = false;
+  sound = true;
   opens = 0;
   discarded = 0;
 
@@ -23,7 +24,8 @@ class Receiver extends NullMachine {
       finish: (_proof, done) => done(true),
       open: () => {
         this.opens++;
-        return this.space;
+        if (!this.space) return "noSpace";
+        return this.sound ? "opened" : "unusable";
       },
       discard: () => void this.discarded++,
     };
@@ -59,6 +61,7 @@ class World {
       transport: {
         send: (message) => void this.sent.push(message),
         connected: () => true,
+        dialsIn: () => false,
         applyVersionMax: () => 1,
         flush: () => {},
       },
@@ -73,10 +76,21 @@ class World {
         return true;
       },
     });
-    const start = { index: 100, term: this.#term, crc: 1, timeMs: 0 };
-    const members = encodeConfiguration(configuration);
+    this.offer(100);
+  }
+
+  offer(index: number): void {
+    const start = { index, term: this.#term, crc: 1, timeMs: 0 };
+    const configuration = encodeConfiguration(configurationOf([1, 2]));
     const offer = { type: "snapshotOffer" as const, ...this.#peer, start, bytes };
-    this.receiver.offered({ ...offer, configuration: members });
+    this.#digest = 0;
+    this.receiver.offered({ ...offer, configuration });
+  }
+
+  /** What was answered last. */
+  get answer(): string | undefined {
+    const last = this.sent.at(-1);
+    return last?.type === "snapshotReply" ? last.state : undefined;
   }
 
   get #peer() {
@@ -127,4 +141,36 @@ test("one that takes long is told of every some seconds, until it is whole", () 
   for (let nowMs = 10_000; nowMs < 20_000; nowMs += 500) receiver.work(nowMs);
   expect(told).toHaveLength(3);
   expect([world.installed, receiver.idle]).toEqual([1, true]);
+});
+
+test("one that is no sound state is refused and told; who offers it again and again is put off, ever longer, and others are not", () => {
+  const world = new World();
+  const { receiver, machine, errors } = world;
+  machine.space = true;
+  machine.sound = false;
+  const fails = (): void => {
+    world.chunk(0, bytes);
+    receiver.work(0);
+    receiver.work(0);
+    expect([world.answer, receiver.idle]).toEqual(["failed", true]);
+  };
+  fails();
+  expect(errors).toEqual(["snapshot refused: it is no sound state"]);
+  const declined: number[] = [];
+  for (let times = 0; times < 12; times++) {
+    let offers = 0;
+    for (world.offer(100); world.answer === "failed"; world.offer(100)) offers++;
+    declined.push(offers);
+    fails();
+  }
+  expect(declined).toEqual([2, 4, 8, 16, 32, 64, 128, 256, 512, 1_024, 1_024, 1_024]);
+  expect([world.installed, machine.discarded]).toEqual([0, 13]);
+
+  machine.sound = true;
+  world.offer(101);
+  expect(world.answer).toBe("receiving");
+  world.chunk(0, bytes);
+  receiver.work(0);
+  receiver.work(0);
+  expect([world.answer, world.installed]).toEqual(["done", 1]);
 });

@@ -38,6 +38,7 @@ test("a leader that was deposed in this turn offers nothing in the term that it 
     transport: {
       send: (message) => void sent.push(message),
       connected: () => true,
+      dialsIn: () => false,
       applyVersionMax: () => 2,
       flush: () => {},
     },

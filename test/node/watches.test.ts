@@ -70,7 +70,8 @@ class Recorder implements Watcher {
     expect(changes.count).toBeGreaterThan(0);
     let size = 0;
     while (changes.next()) {
-      const { keyAt, keyLength, valueAt, valueLength, deleted } = changes;
+      const { keyAt, keyLength, valueLength, deleted } = changes;
+      const valueAt = keyAt + keyLength;
       size += keyLength + valueLength;
       this.told.push({
         revision: changes.revision,
@@ -236,6 +237,14 @@ class World {
     expect(this.machine.appliedIndex).toBe(this.#model.appliedIndex);
   }
 
+  /** In one batch, past the model; returns the last revision. */
+  put(written: readonly string[]): number {
+    const section = plainSection(written.map((key) => encodeKvPut(bytes(key), this.#value())));
+    const batch = this.log.addSections([section]);
+    this.machine.apply([batch], new Results());
+    return lastIndexOf(batch);
+  }
+
   #applyToModel(section: Uint8Array, txn: KvTxn | undefined): void {
     const before = this.#state();
     const batch = this.#modelLog.addSections([section]);
@@ -273,7 +282,7 @@ class World {
   }
 
   serve(): boolean {
-    return this.watches.serve((this.nowMs += 30));
+    return this.watches.serve((this.nowMs += 30), this.random.chance(0.5));
   }
 
   settle(): void {
@@ -311,6 +320,7 @@ class World {
 function drawLimits(random: Random): Limits {
   return checkLimits({
     ...defaultLimits,
+    watchSliceChanges: random.pick([1, 2, defaultLimits.watchSliceChanges]),
     watchSliceBytes: random.pick([1, 300, defaultLimits.watchSliceBytes]),
     watchBytesPerTurn: random.pick([1, 500, defaultLimits.watchBytesPerTurn]),
     watchCatchUpBytesPerTurn: random.pick([1, 500, defaultLimits.watchCatchUpBytesPerTurn]),
@@ -405,7 +415,7 @@ test(`watches of ${seeds} random lives are told everything, in order, once`, () 
       throw new Error(`seed ${seed}: ${String(error)}`, { cause: error });
     }
   }
-});
+}, 20_000);
 
 test("where nobody watches, serving does nothing", () => {
   const world = new World(new Random(1), defaultLimits);
@@ -436,4 +446,67 @@ test("watches have a bound", () => {
   world.open(new Recorder("a"), 0);
   world.open(new Recorder("b"), 0);
   expect(() => world.open(new Recorder("c"), 0)).toThrow("as many watches as it takes");
+});
+
+test("while there are writes, watches are told at a pace; and at once where there is no other work", () => {
+  const world = new World(new Random(4), defaultLimits);
+  const recorders = Array.from({ length: 100 }, () => new Recorder(""));
+  for (const recorder of recorders) world.open(recorder, 1);
+  const [recorder] = recorders;
+  const put = (key: string): number => world.put([key]);
+  const nowMs = world.nowMs + 1_000;
+  const first = put("a");
+  world.watches.serve(nowMs, true);
+  expect(recorder!.position).toBe(first);
+  // A hundred were just woken up.
+  const second = put("b");
+  world.watches.serve(nowMs + 1, true);
+  expect(recorder!.position).toBe(first);
+  world.watches.serve(nowMs + 1, false);
+  expect(recorder!.position).toBe(second);
+  const third = put("c");
+  world.watches.serve(nowMs + 2, true);
+  expect(recorder!.position).toBe(second);
+  // They never wait for long.
+  world.watches.serve(nowMs + 50, true);
+  expect(recorder!.position).toBe(third);
+});
+
+test("a batch that concerns many is told in slices, between its commands; a full connection is told no more", () => {
+  const watchSliceChanges = 10;
+  const watchBytesPerTurn = 1;
+  const world = new World(
+    new Random(5),
+    checkLimits({ ...defaultLimits, watchSliceChanges, watchBytesPerTurn }),
+  );
+  // Both have room as long as their connection has.
+  let room = 3;
+  const sharing = () => {
+    const told: number[] = [];
+    const watcher: Watcher = {
+      get hasRoom() {
+        return room > 0;
+      },
+      changed(_, changes) {
+        room--;
+        while (changes.next()) told.push(changes.revision);
+      },
+      progressed: () => undefined,
+      ended: (_, error) => expect(error).toBeUndefined(),
+    };
+    const request = { prefix: bytes("a"), exact: true, from: 0 };
+    return { told, handle: world.watches.open(request, watcher) };
+  };
+  const both = [sharing(), sharing()];
+  const last = world.put(Array.from({ length: 20 }, () => "a"));
+  expect(world.watches.serve(1_000, false)).toBe(true);
+  expect(both.map(({ told }) => told.length)).toEqual([5, 5]);
+  world.watches.serve(2_000, false);
+  expect(both.map(({ told }) => told.length).toSorted()).toEqual([10, 5]);
+  expect(world.watches.figures().waiting).toBe(2);
+  room = Infinity;
+  for (const { handle } of both) handle.resume();
+  for (let turn = 0; turn < 100; turn++) world.watches.serve(3_000 + turn, false);
+  const revisions = Array.from({ length: 20 }, (_, at) => last - 19 + at);
+  for (const { told } of both) expect(told).toEqual(revisions);
 });

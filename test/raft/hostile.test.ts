@@ -4,6 +4,7 @@ import { InvariantError } from "../../src/raft/invariants.ts";
 import type { Batch } from "../../src/wire/batch.ts";
 import type { AppendMessage, RaftMessage } from "../../src/wire/messages.ts";
 import {
+  type NodeOptions,
   TestCluster,
   TestNode,
   configurationOf,
@@ -13,6 +14,7 @@ import {
   sealCommands,
   sealConfiguration,
   seedCrc,
+  testLimits,
 } from "./harness.ts";
 import { append } from "./paper/steps.ts";
 
@@ -61,6 +63,81 @@ describe("contradictions stop the group, and change nothing", () => {
   });
 });
 
+describe("a term from beyond all reason", () => {
+  const beyond = Number.MAX_SAFE_INTEGER - 1;
+  const step = 2 ** 20;
+  const { electionTicksMin, electionTicksMax } = testLimits;
+  const beat = (from: number, term: number): RaftMessage => ({
+    type: "heartbeatReply",
+    group,
+    from,
+    to: 1,
+    term,
+    readSeq: 1,
+    stamp: 0,
+    preferred: false,
+  });
+
+  test("leads a node on by one step in a while, however often one peer claims it", () => {
+    const node = follower([]);
+    const head = { group, from: 2, to: 1, term: beyond };
+    for (let again = 0; again < 3; again++) {
+      node.raft.step({ ...head, type: "vote", transfer: false, lastIndex: 0, lastTerm: 0 });
+      node.raft.step(beat(2, beyond - again));
+      node.raft.step({ ...append(3, logOf([1]), 0), term: head.term });
+      node.raft.snapshotOffered(2, beyond, { index: 9, term: 3, crc: 0, timeMs: 0 });
+    }
+    expect(node.raft).toMatchObject({ term: 3 + step, leader: 0, lastIndex: 0 });
+    // What is claimed by steps comes no further.
+    node.raft.step(beat(2, 3 + step + 1));
+    expect(node.raft.term).toBe(3 + step);
+    for (let ticks = 0; ticks < electionTicksMin; ticks++) node.raft.tick();
+    node.raft.step(beat(2, beyond));
+    expect(node.raft.term).toBe(3 + 2 * step);
+  });
+
+  test("counts at once where a majority of the voters claims it: the lower of their terms", () => {
+    const node = follower([]);
+    node.raft.step(beat(2, 2 ** 40));
+    expect(node.raft.term).toBe(3 + step);
+    // No voter has a word in it.
+    node.raft.step(beat(4, 2 ** 50));
+    expect(node.raft.term).toBe(3 + step);
+    node.raft.step(beat(3, 2 ** 41));
+    expect(node.raft.term).toBe(2 ** 40);
+  });
+
+  test("a plausible one is adopted at once, as ever", () => {
+    const node = follower([]);
+    node.raft.step(beat(2, 1_000_000));
+    expect(node.raft.term).toBe(1_000_000);
+  });
+
+  const led = (term: number, id: number): NodeOptions => ({
+    id,
+    configuration: three,
+    hardState: { term, votedFor: 0, commit: 0 },
+  });
+
+  test("a node that was away while the others were led there comes to them within an election", () => {
+    const cluster = new TestCluster([led(3, 1), led(2 ** 45, 2), led(2 ** 45 + 5, 3)]);
+    cluster.elect(2);
+    cluster.tick(electionTicksMax);
+    expect(new Set([1, 2, 3].map((id) => cluster.node(id).raft.term)).size).toBe(1);
+    expect(cluster.node(1).raft.leader).toBe(2);
+  });
+
+  test("two of three that are far apart come together step by step, and elect", () => {
+    const steps = 10;
+    const cluster = new TestCluster([led(3, 1), led(3 + steps * step, 2), led(3, 3)]);
+    cluster.isolate(3);
+    cluster.tick((steps + 3) * 2 * electionTicksMax);
+    const terms = [1, 2].map((id) => cluster.node(id).raft.term);
+    expect(terms[0]).toBe(terms[1]!);
+    expect(cluster.leader?.raft.commit).toBe(1);
+  });
+});
+
 describe("nonsense is dropped", () => {
   test("batches with gaps, broken chains, falling or future terms, malformed configurations", () => {
     const log = logOf([1, 1, 2, 2], [2, 1, 3, 1]);
@@ -88,6 +165,14 @@ describe("nonsense is dropped", () => {
     }
   });
 
+  test("a snapshot from where numbers end, whose log could not go on", () => {
+    const offered = (index: number): string =>
+      follower([]).raft.snapshotOffered(2, 4, { index, term: 3, crc: 0, timeMs: 0 });
+    expect(offered(1_000_000)).toBe("needed");
+    for (const index of [2 ** 52 + 1, Number.MAX_SAFE_INTEGER, Number.NaN, -1, 0.5])
+      expect(offered(index)).toBe("refused");
+  });
+
   test("a second leader in one term is not followed, nor one that this node is", () => {
     const node = follower([]);
     node.raft.step(append(3, logOf([3]), 0));
@@ -111,18 +196,6 @@ describe("nonsense is dropped", () => {
       minMatch: 9,
     });
     expect(leader.raft).toMatchObject({ role: "leader", lastIndex: 1, commit: 1 });
-  });
-
-  test("a term from beyond all reason moves nobody: above it there would be no more elections", () => {
-    const node = follower([]);
-    const head = { group, from: 2, to: 1, term: Number.MAX_SAFE_INTEGER - 1 };
-    node.raft.step({ ...head, type: "vote", transfer: false, lastIndex: 0, lastTerm: 0 });
-    const reply = { type: "heartbeatReply", readSeq: 1, stamp: 0, preferred: false } as const;
-    node.raft.step({ ...head, ...reply });
-    node.raft.step({ ...append(3, logOf([1]), 0), term: head.term });
-    expect(node.raft).toMatchObject({ term: 3, leader: 0, lastIndex: 0 });
-    node.raft.step({ ...head, ...reply, term: 1_000_000 });
-    expect(node.raft.term).toBe(1_000_000);
   });
 
   test("random messages of every type never throw, unless they speak as the leader of the term", () => {

@@ -1,7 +1,11 @@
 /** What changes of the members come to (src/raft/membership.ts): from one configuration to the next, without any node. */
 import { describe, expect, test } from "bun:test";
 import fc from "fast-check";
-import { decodeConfiguration, encodeConfiguration } from "../../src/raft/configuration.ts";
+import {
+  decodeConfiguration,
+  encodeConfiguration,
+  removedMax,
+} from "../../src/raft/configuration.ts";
 import {
   follows,
   leaveJoint,
@@ -125,6 +129,22 @@ test("who moves is at the new address alone, in whatever role", () => {
   expect(freed.addresses[4]).toBe(three.addresses[2]!);
 });
 
+test("who replaces a member may have its address: the machine is new, its name is not", () => {
+  const sameName: MemberChange = { op: "replace", id: 3, by: 4, address: three.addresses[3]! };
+  const promised = next(three, sameName);
+  expect(shown(promised)).toBe("1 2 3 | 4>3 | ");
+  expect(promised.addresses[4]).toBe(three.addresses[3]!);
+  for (const again of [sameName, { ...sameName, op: "add" as const, id: 4, learner: false }])
+    expect(shown(planChange(promised, [again]))).toBe("unchanged");
+  const done = leaveJoint(promoteLearners(promised, [4]));
+  expect([shown(done), done.addresses[4]]).toEqual(["1 2 4 |  | -3", three.addresses[3]!]);
+  const learner = next(configurationOf([1, 2], [3]), sameName);
+  expect([shown(learner), learner.addresses[4]]).toEqual(["1 2 | 4 | -3", three.addresses[3]!]);
+  // The name of yet another member it may not have.
+  const other: MemberChange = { ...sameName, address: three.addresses[2]! };
+  expect(shown(planChange(three, [other]))).toBe("member_exists");
+});
+
 describe("what follows by itself", () => {
   test("a joint state is left for its incoming voters; who is in no role any more is remembered, without address", () => {
     const joint = next(three, { op: "remove", id: 1 }, { op: "demote", id: 2 });
@@ -188,6 +208,23 @@ describe("asked again", () => {
   ];
   for (const [name, current, changes] of cases)
     test(name, () => expect(shown(planChange(current, changes))).toBe("unchanged"));
+});
+
+test("with as many former members as can be remembered nobody is added any more; who is there can still go, and the log stays readable", () => {
+  const removed = Array.from({ length: removedMax - 3 }, (_, i) => 10 + i);
+  const full: Configuration = { ...three, removed };
+  for (const change of [add(4), add(4, true), replace(3, 4)])
+    expect(shown(planChange(full, [change]))).toBe("bad_request");
+  const gone: MemberChange[] = [
+    { op: "remove", id: 2 },
+    { op: "remove", id: 3 },
+  ];
+  const last = leaveJoint(next(full, ...gone));
+  expect(last.removed).toHaveLength(removedMax - 1);
+  expect(decodeConfiguration(encodeConfiguration(last))?.voters).toEqual([1]);
+  const before: Configuration = { ...three, removed: removed.slice(1) };
+  const replaced = leaveJoint(promoteLearners(next(before, replace(3, 4)), [4]));
+  expect(decodeConfiguration(encodeConfiguration(replaced))?.voters).toEqual([1, 2, 4]);
 });
 
 describe("refused", () => {

@@ -4,6 +4,7 @@ import { checkLimits, defaultLimits, type Limits } from "../../src/limits.ts";
 import { type CloseReason, Connection } from "../../src/net/connection.ts";
 import type { ByteSocket } from "../../src/net/socket.ts";
 import { ClientServer } from "../../src/server/client-server.ts";
+import type { AdminWaiter } from "../../src/server/groups.ts";
 import { Tallies } from "../../src/telemetry/metrics.ts";
 import {
   answerHeadBytes,
@@ -23,6 +24,7 @@ import { FakeGroups } from "./fake-groups.ts";
 const limits = checkLimits({
   ...defaultLimits,
   connectionRequestsMax: 4,
+  connectionSessionsMax: 3,
   sendQueueBytesMax: 10_000,
   watchQueueBytesMax: 10_000,
   requestTimeoutMs: 700,
@@ -239,6 +241,39 @@ test("status is a control operation; an unknown one is refused and the connectio
     errorReply(2, "bad_request", "not-applied"),
   ]);
   expect(client.closed).toEqual([]);
+});
+
+test("one connection opens so many sessions at most, until it has closed some or their time has passed", () => {
+  let request = 0;
+  const ask = (operation: string, body: unknown): void => {
+    encodeControl(client.out, ++request, operation, body);
+    client.send();
+    for (let turns = 0; turns < 100; turns++) server.flush();
+  };
+  const next = (): AdminWaiter => groups.admins.shift()!.waiter;
+  const opened = (session: number, ttlMs: number): object => ({ session, ttlMs });
+  const { connectionSessionsMax: max } = limits;
+  // What is on its way counts, and what failed as not applied does not.
+  ask("sessionOpen", {});
+  next().failed(new BargeError("no_leader", "none"));
+  for (let count = 1; count <= max; count++) ask("sessionOpen", {});
+  ask("sessionOpen", {});
+  server.flush();
+  expect(client.replies.at(-1)).toMatchObject(errorReply(request, "sessions_full", "not-applied"));
+  // One may be open though nobody knows, and one has lived for as long as it may.
+  next().failed(new BargeError("timeout", "no answer"));
+  next().answered(opened(1, 0));
+  for (let session = 2; session < max; session++) next().answered(opened(session, 600_000));
+  ask("sessionOpen", {});
+  next().answered(opened(max, 600_000));
+  ask("sessionOpen", {});
+  expect(groups.admins).toEqual([]);
+  ask("sessionClose", { session: 2 });
+  next().answered({});
+  ask("sessionOpen", {});
+  expect(groups.admins.length).toBe(1);
+  ask("sessionOpen", {});
+  expect(groups.admins.length).toBe(1);
 });
 
 test("sections that this node does not take are refused", () => {

@@ -243,6 +243,16 @@ export class Nemesis {
     this.#later(this.#swarm.outageMs, () => node.start());
   }
 
+  /** The disk of a node that is wounded is struck where it says so. */
+  relapse(node: SimNode): void {
+    this.#crash(node);
+    if (node.rot("newest")) this.#tally.relapses++;
+  }
+
+  leaderFalls(): void {
+    this.#strike("crashLeader");
+  }
+
   /** Only so many that the others, which are whole, are a quorum. */
   #rot(node: SimNode): void {
     const rotten = this.#victims.filter((victim) => victim.node.rotten).length;

@@ -127,6 +127,9 @@ export class ObservedMachine implements StateMachine, ResultSink {
   flush(): void {
     this.#inner.flush();
   }
+  flushAt(index: number): void {
+    this.#inner.flushAt(index);
+  }
   prepareSnapshot(done: (snapshot: MachineSnapshot | undefined) => void): void {
     this.#inner.prepareSnapshot(done);
   }

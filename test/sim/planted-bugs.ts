@@ -853,8 +853,8 @@ export const plantedBugs = {
     changes: [
       {
         file: group,
-        from: "const index = Math.min(this.machine.durableIndex, this.#pinnedIndex());",
-        to: "const index = Math.min(this.machine.appliedIndex, this.#pinnedIndex());",
+        from: "const { durableIndex } = this.machine;\n    this.#compaction.step(durableIndex);",
+        to: "const durableIndex = this.machine.appliedIndex;\n    this.#compaction.step(durableIndex);",
       },
     ],
   },

@@ -39,7 +39,8 @@ everything is healed and the cluster must recover. A run is a pure function of i
   records, an inbox of 400 bytes, two waiters.
 - Ends of processes: between two events, and between any two effects of a turn or a boot (a transaction, a sync asked for, the bytes to one peer).
 - Disk: after a power cut each segment keeps some prefix of its transactions that covers what was synced. A sync that fails lets reads see what was
-  written until the process ends, and leaves any part of it. Rot at rest flips bits, misplaces, cuts and loses records of a minority of nodes. In some seeds
+  written until the process ends, and leaves any part of it. Rot at rest flips bits, misplaces, cuts and loses records of a minority of nodes;
+  in some runs again where a wounded node has noted that it is, with the leader falling when it takes itself for whole. In some seeds
   segments are said to be damaged again and again while their nodes run, and are emptied. Where disks run full, in some seeds nodes see it come and have a
   ballast to give up.
 - Members: in half of the seeds somebody asks again and again for random changes, several at once, forced, or nonsense, of any node; nodes with empty

@@ -45,9 +45,11 @@ export class Recovery {
     this.#clocksAgree = heartbeatTicksThere + 1 < electionTicksMin;
   }
 
-  /** A client may wait for its time-out, and its node for the one of the forward. */
+  /** A client may wait for its time-out, and its node for the one of the forward; a watch for its turn, on one node and the next. */
   get #patienceMs(): number {
-    return convergeElections * this.#electionMs + 3 * this.#options.swarm.timeoutMs + 2_000;
+    const { timeoutMs, limits } = this.#options.swarm;
+    const turnsMs = 3 * limits.watchProgressMs;
+    return convergeElections * this.#electionMs + 3 * timeoutMs + turnsMs + 2_000;
   }
 
   /** Reads come first: a leader must be able to serve them though nobody writes. */
@@ -93,6 +95,11 @@ export class Recovery {
   /** Something else that peace brings about, as soon as nodes get to it. */
   until(what: string, done: () => boolean): void {
     this.#until(what, this.#patienceMs, done);
+  }
+
+  /** The same, of what takes a leader that stays: where clocks make heartbeats late there may never be one. */
+  untilLed(what: string, done: () => boolean): void {
+    if (this.#clocksAgree) this.until(what, done);
   }
 
   /** Nobody deposes a leader while nothing goes wrong, as long as no clock makes its heartbeats late. To be called after `run`. */

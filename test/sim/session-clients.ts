@@ -14,7 +14,6 @@ import {
   sectionHeaderBytes,
   SectionKind,
 } from "../../src/wire/section.ts";
-import { applyVersionFirst } from "../../src/wire/versions.ts";
 import type { ClientNode } from "./clients.ts";
 import { answersOf, commandOf, type Draft, settleDone } from "./drafts.ts";
 import { Violation } from "./invariants.ts";
@@ -163,8 +162,6 @@ export class SessionClients {
 
   /** True where the answer is one that may be; the sender tries again. */
   mayFail(node: ClientNode, { code, message }: BargeError): void {
-    // It follows who has been deposed, in a build that knows no sessions, while others have them already.
-    if (code === "version_mismatch" && node.applyVersion === applyVersionFirst) return;
     if (!expectedErrors.has(code)) {
       throw new Violation(`node ${node.id} answers ${code}: ${message}`);
     }

@@ -3,8 +3,8 @@
  * durable only once it is finished; a power cut takes it before that, together with whatever was built on it.
  */
 import { crc32 } from "node:zlib";
-import type { KvFolder } from "../../src/machine/kv-folder.ts";
-import type { IncomingSnapshot, SnapshotProof } from "../../src/machine/machine.ts";
+import type { IncomingKvFile, KvFolder } from "../../src/machine/kv-folder.ts";
+import type { SnapshotProof } from "../../src/machine/machine.ts";
 import { nextDigest } from "../../src/wire/snapshot-messages.ts";
 import type { CrashMode } from "./sim-disk.ts";
 import { decodeState, SimKvFile, stepMs, type SimKvFileOptions } from "./sim-kv-file.ts";
@@ -63,7 +63,7 @@ export class SimKvFolder implements KvFolder {
     }
   }
 
-  receive(bytes: number): IncomingSnapshot {
+  receive(bytes: number): IncomingKvFile {
     const generation = ++this.#generation;
     const incoming: Incoming = { bytes: new Uint8Array(bytes), finished: false };
     this.#incoming.set(generation, incoming);
@@ -85,7 +85,7 @@ export class SimKvFolder implements KvFolder {
           done(matches(incoming.bytes, proof));
         });
       },
-      open: () => this.#bytesMax === Infinity,
+      open: () => (this.#bytesMax < Infinity ? undefined : decodeState(incoming.bytes)?.meta),
       discard: () => {
         wanted = false;
         this.#later(() => this.#delete(generation));

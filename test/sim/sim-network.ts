@@ -124,6 +124,7 @@ export class SimNetwork {
         queued.add(stream);
       },
       connected: (peer) => linkTo.get(peer)?.up.get(nodeId) === true,
+      dialsIn: () => false,
       applyVersionMax: (peer) => {
         const link = linkTo.get(peer);
         return link?.up.get(nodeId) === true ? link.applyVersionMax.get(peer)! : 0;

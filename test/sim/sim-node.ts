@@ -28,7 +28,7 @@ import type { Random } from "./random.ts";
 import type { Scheduler } from "./scheduler.ts";
 import type { NetworkNode, SimNetwork } from "./sim-network.ts";
 import type { CrashMode } from "./sim-disk.ts";
-import type { Storage } from "./storage.ts";
+import type { RotPlace, Storage } from "./storage.ts";
 import type { Happening, Tally } from "./tally.ts";
 
 export interface SimNodeOptions {
@@ -51,6 +51,8 @@ export interface SimNodeOptions {
   readonly tally: Tally;
   /** The process has to end now, by itself: the simulation decides what its disk keeps and when it comes back. */
   readonly ended: (node: SimNode, why: Ending) => void;
+  /** It is not wounded any more. */
+  readonly healed: (node: SimNode) => void;
 }
 
 /** Ways in which a process ends by itself. */
@@ -350,8 +352,12 @@ export class SimNode implements NetworkNode, ClientNode {
   #noteWound(wounded: boolean): void {
     if (wounded === this.#wounded) return;
     this.#wounded = wounded;
-    if (wounded) this.#options.tally.wounds++;
-    else this.#options.tally.heals++;
+    const { tally, healed } = this.#options;
+    if (wounded) tally.wounds++;
+    else {
+      tally.heals++;
+      healed(this);
+    }
   }
 
   #nextLife(): number {
@@ -428,9 +434,9 @@ export class SimNode implements NetworkNode, ClientNode {
   }
 
   /** Bit rot at rest, while it is down. False when there is nothing to strike. */
-  rot(): boolean {
+  rot(where: RotPlace = "anywhere"): boolean {
     if (this.alive) return false;
-    const knownSeq = this.#options.storage.rot();
+    const knownSeq = this.#options.storage.rot(where);
     if (knownSeq === undefined) return false;
     this.#options.ledger.damage(knownSeq);
     this.#damages++;

@@ -14,6 +14,7 @@ import { Nemesis, type Victim } from "./nemesis.ts";
 import { EndPoint } from "./process-end.ts";
 import { Random } from "./random.ts";
 import { Recovery } from "./recovery.ts";
+import { drawRelapses, Relapses } from "./relapses.ts";
 import { Scheduler } from "./scheduler.ts";
 import { drawSessions, sessionLimits } from "./session-clients.ts";
 import { SimNetwork } from "./sim-network.ts";
@@ -66,6 +67,8 @@ const limitStream = 1_002;
 const sessionStream = 1_003;
 const versionStream = 1_005;
 const sessionLimitStream = 1_004;
+const relapseStream = 1_006;
+const relapseMomentStream = 1_007;
 /** No seed that is recorded as finding a planted bug has them by it. */
 const evacuationStream = 1_009;
 const ballastStream = 1_011;
@@ -94,6 +97,7 @@ class Simulation {
   readonly #nemesis: Nemesis;
   readonly #memberChanges: MemberChanges;
   readonly #upgrades: Upgrades;
+  readonly #relapses: Relapses;
   readonly #evacuations: Evacuations;
   #events = 0;
   /** Elections that were won so far. */
@@ -154,6 +158,7 @@ class Simulation {
         endPoint,
         tally,
         ended: (ending, why) => this.#nemesis.ended(ending, why),
+        healed: (whole) => this.#relapses.healed(whole),
       });
       return { node, storage, endPoint };
     });
@@ -208,6 +213,14 @@ class Simulation {
       without: without.includes("versions"),
       restart: (node) => this.#nemesis.restart(node),
     });
+    this.#relapses = new Relapses({
+      random: new Random(seed, relapseMomentStream),
+      scheduler,
+      swarm,
+      nodes: this.#nodes,
+      strike: (node) => this.#nemesis.relapse(node),
+      leaderFalls: () => this.#nemesis.leaderFalls(),
+    });
     this.#evacuations = new Evacuations({
       random: new Random(seed, evacuationStream),
       scheduler,
@@ -226,7 +239,9 @@ class Simulation {
 
   /** What was added later draws from streams of its own, so that what old seeds do changes as little as possible. */
   #draw(random: Random, without: readonly Kind[]): Swarm {
-    const swarm = drawSwarm(random, without);
+    const drawn = drawSwarm(random, without);
+    const relapseRandom = new Random(this.#seed, relapseStream);
+    const swarm = without.includes("relapses") ? drawn : drawRelapses(relapseRandom, drawn);
     if (without.includes("strangeBounds")) return swarm;
     const limits = watchLimits(new Random(this.#seed, limitStream), swarm.limits);
     return { ...swarm, limits: sessionLimits(new Random(this.#seed, sessionLimitStream), limits) };
@@ -251,6 +266,7 @@ class Simulation {
     this.#nemesis.start();
     this.#memberChanges.start();
     this.#upgrades.start();
+    this.#relapses.start();
     this.#evacuations.start();
     while (this.#events < this.#eventsMax) this.#step();
 
@@ -261,6 +277,7 @@ class Simulation {
     this.#watchers.stop();
     this.#memberChanges.stop();
     this.#upgrades.end();
+    this.#relapses.end();
     this.#evacuations.end();
     this.#nemesis.end();
     const recovery = new Recovery({
@@ -280,7 +297,7 @@ class Simulation {
     }
     recovery.until("the newest apply version", () => this.#upgrades.raised(recovery.up));
     recovery.settles();
-    recovery.until("watchers to be told everything", () => this.#watchers.upToDate);
+    recovery.untilLed("watchers to be told everything", () => this.#watchers.upToDate);
     checkStates(recovery.up, clients, oracle);
     checkHistory(clients, oracle);
   }

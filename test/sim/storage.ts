@@ -20,8 +20,14 @@ export interface StorageOptions {
   readonly syncFailed: () => void;
 }
 
+/** Any record that the watermark covers; or one of the first in the newest segment, where is said what the node has. */
+export type RotPlace = "anywhere" | "newest";
+
+/** Records that tell of the group, at the beginning of each segment. */
+const stateRecords = 5;
+
 /** In the order of `rots`: a bit, a record in another's place, a tail that is gone, a record that is gone, a bit of the watermark. */
-const rotWeights = [5, 2, 2, 2, 1];
+const rotWeights = { anywhere: [5, 2, 2, 2, 1], newest: [5, 2, 2, 2, 0] };
 
 export class Storage {
   readonly #random: Random;
@@ -129,19 +135,23 @@ export class Storage {
    * Bit rot while the node is down. Strikes only what the watermark covers: beyond it nobody can tell rot from a tail that a power cut took, which
    * is a stated limit [22]. Returns up to which record the node knew its log durable; undefined when there is nothing yet.
    */
-  rot(): number | undefined {
+  rot(where: RotPlace): number | undefined {
     const disk = this.#disk;
     const random = this.#random;
     disk.catchWatermarkUp();
     const bytes = disk.readWatermark();
     const watermark = bytes === undefined ? undefined : readWatermark(bytes);
     if (watermark === undefined) return undefined;
-    const covered: number[] = [];
+    let covered: number[] = [];
+    let newest: number[] = [];
     for (const segment of disk.segments) {
+      const first = covered.length;
       segment.scan(({ seq }) => {
         if (seq <= watermark.seq) covered.push(seq);
       });
+      if (covered.length > first) newest = covered.slice(first, first + stateRecords);
     }
+    if (where === "newest") covered = newest;
     if (covered.length === 0) return undefined;
     const seq = random.pick(covered);
     const bit = random.below(1 << 16);
@@ -152,7 +162,7 @@ export class Storage {
       () => disk.loseRecord(seq),
       () => disk.flipWatermarkBit(bit),
     ];
-    rots[random.weighted(rotWeights)]!();
+    rots[random.weighted(rotWeights[where])]!();
     return watermark.seq;
   }
 }

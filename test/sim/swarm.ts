@@ -65,6 +65,8 @@ export const traits = [
   "ballasts",
   /** Clients have sessions, or put ids on their requests. */
   "sessions",
+  /** A wounded node's disk rots again before it is whole. */
+  "relapses",
 ] as const;
 export type Trait = (typeof traits)[number];
 export type Kind = Fault | Trait;
@@ -131,6 +133,8 @@ export interface Swarm {
   /** Time between two local reads with a bound, of which only the age is looked at; 0 = none. */
   readonly peekEveryMs: number;
   readonly valueBytes: number;
+  /** A wounded node is struck again as often as that; 0 = never. */
+  readonly relapseEveryMs: number;
 }
 
 const KiB = 1024;
@@ -186,7 +190,8 @@ function withoutKind(swarm: Swarm, kind: Kind): Swarm {
     case "evacuations":
     case "ballasts":
     case "sessions":
-      // Drawn apart: see watchers.ts, upgrades.ts, evacuations.ts, session-clients.ts and simulation.ts.
+    case "relapses":
+      // Drawn apart: see watchers.ts, upgrades.ts, relapses.ts, evacuations.ts, session-clients.ts and simulation.ts.
       return swarm;
     default: {
       const without = faults.indexOf(kind);
@@ -241,6 +246,7 @@ function drawAll(random: Random): Swarm {
     staleMsMax: electionMs * random.pick([0.3, 1, 3]),
     peekEveryMs: limits.tickMs * random.pick([0, 0.3, 1]),
     valueBytes: random.pick([0, 0, 200]),
+    relapseEveryMs: 0,
   };
   return random.chance(0.25) ? churn(random, usual) : usual;
 }

@@ -7,12 +7,13 @@ export const happenings = [
   "failedSyncs",
   /**
    * Nodes that came back with rotten disks: refused as the watermark was hit, ended while running as nobody could help, started as if nothing
-   * were; wounded at the start or later, and whole again.
+   * were; wounded at the start or later, struck again before they were whole, and whole again.
    */
   "refusedStarts",
   "rotMetRunning",
   "rottenStarts",
   "wounds",
+  "relapses",
   "heals",
   /** Segments of logs that were said to be damaged. */
   "evacuations",

@@ -312,7 +312,8 @@ class OneWatch implements Watcher {
     if (this.#isOver()) return;
     const told: Told[] = [];
     while (changes.next()) {
-      const { bytes, keyAt, keyLength, valueAt, valueLength, deleted } = changes;
+      const { bytes, keyAt, keyLength, valueLength, deleted } = changes;
+      const valueAt = keyAt + keyLength;
       const value = decoder.decode(bytes.subarray(valueAt, valueAt + valueLength));
       told.push({
         revision: changes.revision,

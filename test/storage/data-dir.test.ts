@@ -1,6 +1,7 @@
 import { afterEach, beforeEach, describe, expect, test } from "bun:test";
 import {
   existsSync,
+  mkdirSync,
   mkdtempSync,
   readdirSync,
   readFileSync,
@@ -86,7 +87,8 @@ describe("a data folder", () => {
     // Another id is another node.
     expect(joiningIncarnation(path, 5)).not.toBe(incarnation);
     const agreed = joiningIncarnation(path, 5);
-    const joined = { clusterId: "cluster", nodeId: 5, tokenHash: "hash" };
+    const contacts = { 1: "one:1", 2: "two:1" };
+    const joined = { clusterId: "cluster", nodeId: 5, tokenHash: "hash", contacts };
     const dir = openDataDir(path, joined, () => {}, agreed);
     expect(dir.incarnation).toBe(agreed);
     expect(existsSync(join(path, "joining.json"))).toBe(false);
@@ -117,6 +119,7 @@ describe("a data folder", () => {
       good.replace('"format": 1', '"applyVersion": 0, "format": 2'),
       good.replace('"format": 1', '"applyVersion": "2", "format": 2'),
       good.replace('"nodeId": 1', '"nodeId": "1"'),
+      good.replace('"nodeId": 1', '"contacts": { "one": "host:1" }, "nodeId": 1'),
       good.slice(0, good.length / 2),
       "null",
       "",
@@ -141,6 +144,16 @@ describe("a data folder", () => {
     again.close();
     const identity = JSON.parse(readFileSync(join(path, "identity.json"), "utf8")) as object;
     expect(identity).toMatchObject({ format: 2, applyVersion: 2, incarnation: folder.incarnation });
+  });
+
+  test("that has a log and no identity any more is refused: under a new one the node could vote twice", () => {
+    openDataDir(path, owner).close();
+    rmSync(join(path, "identity.json"));
+    mkdirSync(join(path, "segments"));
+    writeFileSync(join(path, "segments", "00000001.db"), "");
+    const words = refused("wrong_data_dir", () => openDataDir(path, owner));
+    expect(words).toContain("identity.json is gone, and the log is there");
+    expect(existsSync(join(path, "identity.json"))).toBe(false);
   });
 
   test("whose making was cut short is made whole", () => {

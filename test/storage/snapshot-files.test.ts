@@ -1,4 +1,5 @@
 /** Files of snapshots in their Worker: what is read is what is there, what is received counts only when it is whole. */
+import { Database } from "bun:sqlite";
 import { afterAll, describe, expect, test } from "bun:test";
 import {
   closeSync,
@@ -20,6 +21,7 @@ const folder = mkdtempSync(join(tmpdir(), "barge-snapshot-files-"));
 const files = new SnapshotFiles();
 const chunkBytes = 4_000;
 const indexQuery = "SELECT at AS value FROM place";
+const schema = "CREATE TABLE IF NOT EXISTS place (at INTEGER)";
 
 afterAll(() => {
   files.close();
@@ -27,19 +29,34 @@ afterAll(() => {
 });
 
 /** The main file of a database that says it is at 42. */
-function source(): Uint8Array {
+function source(more = ""): Uint8Array {
   const path = join(folder, `source-${crypto.randomUUID()}.db`);
-  const database = openDatabase(path, {
-    cacheKiB: 64,
-    schema: "CREATE TABLE IF NOT EXISTS place (at INTEGER)",
-  });
-  database.db.run("INSERT INTO place VALUES (42)");
+  const database = openDatabase(path, { cacheKiB: 64, schema });
+  database.db.run(`INSERT INTO place VALUES (42); ${more}`);
   database.prepare("PRAGMA wal_checkpoint(TRUNCATE)").get();
   database.leave();
   return new Uint8Array(readFileSync(path));
 }
 
+/** A database that somebody else has made. */
+function forged(make: (db: Database) => void): Uint8Array {
+  const db = new Database(":memory:");
+  make(db);
+  if (db.query("SELECT 1 FROM sqlite_schema WHERE name = 'place'").get() !== null)
+    db.run("INSERT INTO place VALUES (42)");
+  const image = db.serialize();
+  db.close();
+  return new Uint8Array(image);
+}
+
 const bytes = source();
+
+/** Its rows lie where the page says that there are none. */
+function damaged(): Uint8Array {
+  const copy = bytes.slice();
+  copy.fill(0xff, 4_096 + 3, 4_096 + 12);
+  return copy;
+}
 
 function chunksOf(whole: Uint8Array): { offset: number; part: Uint8Array }[] {
   const chunks = [];
@@ -51,8 +68,8 @@ function chunksOf(whole: Uint8Array): { offset: number; part: Uint8Array }[] {
 function proofOf(whole: Uint8Array, change: Partial<FileProof> = {}): FileProof {
   const digest = chunksOf(whole).reduce((sum, { part }) => nextDigest(sum, crc32(part)), 0);
   const bytes = whole.byteLength;
-  const queries = { indexQuery, versionQuery: indexQuery, versionMax: 42 };
-  return { index: 42, bytes, chunkBytes, digest, ...queries, ...change };
+  const bounds = [{ query: indexQuery, max: 42 }];
+  return { index: 42, bytes, chunkBytes, digest, schema, indexQuery, bounds, ...change };
 }
 
 async function receive(
@@ -89,10 +106,28 @@ describe("receiving", () => {
     ).toBe(false);
   });
 
-  test("one beyond the version that this build can is refused; one that says nothing of versions is not", async () => {
-    expect((await receive(bytes, proofOf(bytes, { versionMax: 41 }))).ok).toBe(false);
-    const versionQuery = "SELECT version AS value FROM versions";
-    expect((await receive(bytes, proofOf(bytes, { versionQuery, versionMax: 0 }))).ok).toBe(true);
+  test("one beyond a bound is refused; one that has no such number is not", async () => {
+    const beyond = [{ query: indexQuery, max: 41 }];
+    expect((await receive(bytes, proofOf(bytes, { bounds: beyond }))).ok).toBe(false);
+    const unknown = [{ query: "SELECT version AS value FROM versions", max: 0 }];
+    expect((await receive(bytes, proofOf(bytes, { bounds: unknown }))).ok).toBe(true);
+  });
+
+  test.each([
+    ["a table of its own", source("CREATE TABLE own (at INTEGER)")],
+    ["a view", source("CREATE VIEW own AS SELECT 1")],
+    ["a trigger", source("CREATE TRIGGER own AFTER INSERT ON place BEGIN DELETE FROM place; END")],
+    ["an index", source("CREATE INDEX own ON place (at)")],
+    ["a table with another constraint", forged((db) => db.run("CREATE TABLE place (at INT)"))],
+    ["pages of another size", forged((db) => db.run(`PRAGMA page_size = 512; ${schema}`))],
+    ["no table at all", forged((db) => db.run("PRAGMA user_version = 1"))],
+    ["a page that is damaged", damaged()],
+    ["half of a header", bytes.slice(0, 50)],
+    ["nothing but its first page", bytes.slice(0, 4_096)],
+  ])("one with %s is refused, and nothing else comes of it", async (_, whole) => {
+    expect((await receive(whole, proofOf(whole))).ok).toBe(false);
+    // The Worker goes on.
+    expect((await receive(bytes, proofOf(bytes))).ok).toBe(true);
   });
 
   test("removed, nothing of it is left, and what is not there is removed already", async () => {

@@ -43,7 +43,9 @@ ${Object.entries(errorTable)
 
 Of the client commands: ${Object.entries(exitStatus)
     .map(([name, status]) => `${status} ${name}`)
-    .join(", ")}. Of a daemon, and of the commands on a data folder (\`verify\`, \`restore\`, \`recover\`) where they say why:
+    .join(
+      ", ",
+    )}. Of a daemon, and of the commands on a data folder (\`verify\`, \`restore\`, \`recover\`) where they say why:
 
 | status | reason | what it means, what to do |
 | --- | --- | --- |

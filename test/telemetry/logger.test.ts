@@ -1,5 +1,10 @@
 import { expect, test } from "bun:test";
-import { createLogger, formatLine } from "../../src/telemetry/logger.ts";
+import {
+  burstLinesMax,
+  createLogger,
+  formatLine,
+  linesPerSecondMax,
+} from "../../src/telemetry/logger.ts";
 
 function lines(text: boolean, level = "info"): [ReturnType<typeof createLogger>, string[]] {
   const written: string[] = [];
@@ -38,4 +43,32 @@ test("an error is told with its stack", () => {
   expect(written[0]).toMatch(/error node=3 could not \nError: broken\n\s+at /);
   const thrown = { time: "2026-01-01T00:00:00.000Z", level: "error", error: "odd", message: "m" };
   expect(formatLine(JSON.stringify(thrown))).toBe('00:00:00.000 error m error="odd"\n');
+});
+
+test("what comes too fast is left out and counted, and the disk does not fill", () => {
+  const written: string[] = [];
+  let nowMs = 5_000;
+  const logger = createLogger({
+    nodeId: 3,
+    level: "info",
+    text: true,
+    write: (line) => written.push(line),
+    nowMs: () => nowMs,
+  });
+  for (let i = 0; i < burstLinesMax + 50; i++) logger.warn({ peer: 2 }, "strange");
+  expect(written).toHaveLength(burstLinesMax);
+  logger.debug("not at this level, and not counted");
+  nowMs += 100;
+  logger.error({ peer: 2 }, "another");
+  expect(written.slice(burstLinesMax).map((line) => line.slice(13).trim())).toEqual([
+    "error node=3 50 lines were left out: they came too fast",
+    "error node=3 another peer=2",
+  ]);
+
+  const before = written.length;
+  const seconds = 60;
+  for (let i = 0; i < seconds * 1_000; i++, nowMs++) logger.info("strange");
+  const count = written.length - before;
+  expect(count).toBeLessThan(seconds * linesPerSecondMax * 2 + burstLinesMax);
+  expect(count).toBeGreaterThan(seconds * linesPerSecondMax);
 });

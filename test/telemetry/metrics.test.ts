@@ -52,7 +52,7 @@ const node: NodeFigures = {
   loopGaps: { boundsMs: [5, 20], counts: [90, 8, 2], sumMs: 500 },
   scrub: { passes: 1, bytes: 2, damages: 3, passedSecondsAgo: 4 },
   groups: [group],
-  peers: [{ id: 2, connected: true, sendQueueBytes: 6, framesDropped: 7 }],
+  peers: [{ id: 2, connected: true, dialsIn: false, sendQueueBytes: 6, framesDropped: 7 }],
 };
 
 const sample = (text: string, name: string): string[] =>

@@ -230,6 +230,7 @@ const samples: Record<keyof typeof FrameType, AnyMessage> = {
       { revision: large, key: ascii("key"), value: undefined },
     ]),
   },
+  accepted: { type: "accepted" },
   watchEnded: {
     type: "watchEnded",
     watch: 104,

@@ -102,6 +102,9 @@ test("msgpack that would allot more than it carries, nests deeply or is an exten
     ["ext 8", [0xc7, 1, 0x65, 0]],
     ["number as key", [0x81, 1, 1]],
     ["array as key", [0x81, 0x90, 1]],
+    ["u64 above what a number holds", [0xcf, 0, 0x20, 0, 0, 0, 0, 0, 0]],
+    ["i64 below what a number holds", [0xd3, 0xff, 0xe0, 0, 0, 0, 0, 0, 0]],
+    ["u64 cut off", [0xcf, 0, 0, 0, 0, 0, 0, 1]],
     ["deep arrays", [...Array.from({ length: 10_000 }, () => 0x91), 1]],
     ["deep maps", [...Array.from({ length: 5_000 }, () => [0x81, 0xa1, 0x61]).flat(), 1]],
   ];
@@ -111,6 +114,13 @@ test("msgpack that would allot more than it carries, nests deeply or is an exten
   }
   const sixteen = [...Array.from({ length: 16 }, () => 0x91), 1];
   expect(unpackControl(Uint8Array.from(sixteen))).toBeDefined();
+});
+
+test("integers of eight bytes are numbers", () => {
+  const largest = [0, 0x1f, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff];
+  expect(unpackControl(Uint8Array.from([0xcf, ...largest]))).toBe(Number.MAX_SAFE_INTEGER);
+  expect(unpackControl(Uint8Array.from([0xcf, 0, 0, 0, 0, 0, 0, 0, 7]))).toBe(7);
+  expect(unpackControl(Uint8Array.from([0xd3, ...Array.from({ length: 8 }, () => 0xff)]))).toBe(-1);
 });
 
 test("a key that reaches for the prototype stays a key", () => {

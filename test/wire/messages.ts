@@ -20,8 +20,10 @@ import { FrameReader } from "../../src/wire/frame-reader.ts";
 import {
   decodeHello,
   decodeHelloReply,
+  encodeAccepted,
   encodeHello,
   encodeHelloReply,
+  isAccepted,
 } from "../../src/wire/hello.ts";
 import {
   type AppendMessage,
@@ -69,6 +71,7 @@ export type AnyMessage =
   | WatchReply
   | Notice
   | Ping
+  | { readonly type: "accepted" }
   | ({ readonly type: "hello" } & { readonly hello: Hello })
   | ({ readonly type: "helloReply" } & { readonly reply: HelloReply });
 
@@ -164,6 +167,8 @@ export function encodeAny(out: SendBuffer, message: AnyMessage): void {
       return encodePong(out, message.nonce);
     case "notice":
       return encodeNotice(out, message);
+    case "accepted":
+      return encodeAccepted(out);
     case "hello":
       return encodeHello(out, message.hello);
     case "helloReply":
@@ -225,6 +230,7 @@ export function decodeAny({ type, payload, fieldsBytes }: Frame): AnyMessage | u
     if (nonce === undefined) return undefined;
     return { type: type === FrameType.ping ? "ping" : "pong", nonce };
   }
+  if (isAccepted(type, payload)) return { type: "accepted" };
   if (type === FrameType.notice) return decodeNotice(payload, fieldsBytes);
   if (isWatchFrame(type)) {
     return (
@@ -295,12 +301,18 @@ export function chain(
   return batches;
 }
 
-const batchBody = fc.record({
-  body: fc.uint8Array({ maxLength: 60 }),
-  count: fc.integer({ min: 1, max: 100 }),
-  kind: fc.constantFrom(...Object.values(BatchKind)),
-  termStep: fc.integer({ min: 0, max: 2 }),
-});
+/** A command takes four bytes and more. */
+const batchBody = fc
+  .record({
+    body: fc.uint8Array({ minLength: 4, maxLength: 60 }),
+    count: fc.integer({ min: 1, max: 100 }),
+    kind: fc.constantFrom(...Object.values(BatchKind)),
+    termStep: fc.integer({ min: 0, max: 2 }),
+  })
+  .map(({ count, ...rest }) => ({
+    ...rest,
+    count: Math.min(count, Math.floor(rest.body.byteLength / 4)),
+  }));
 
 export const append: fc.Arbitrary<AppendMessage> = fc
   .record({
@@ -691,6 +703,7 @@ export const anyMessage: fc.Arbitrary<AnyMessage> = fc.oneof(
   watchMessage,
   fc.record({ type: fc.constantFrom("ping" as const, "pong" as const), nonce: safeInteger }),
   notice,
+  fc.constant({ type: "accepted" as const }),
   hello.map((value) => ({ type: "hello" as const, hello: value })),
   helloReply.map((value) => ({ type: "helloReply" as const, reply: value })),
 );

@@ -58,6 +58,7 @@ test("an append whose batches do not continue the log is malformed", () => {
     ["a term before prev's", [resealed(a, { term: 6 })]],
     ["a falling term", [a, resealed(b, { term: 7 })]],
     ["a term above the sender's", [resealed(a, { term: 10 })]],
+    ["more commands than there is room for", [resealed(a, { count: 6 })]],
   ];
   for (const [what, batches] of cases) {
     expect(`${what}: ${arrive(batches) === undefined}`).toBe(`${what}: true`);
