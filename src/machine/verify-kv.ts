@@ -28,6 +28,8 @@ export interface MachineReading {
   readonly bytes: number;
   /** Why it is not whole. */
   readonly damage?: string;
+  /** A start cannot even open it. */
+  readonly unreadable?: true;
 }
 
 const table = "kv";
@@ -57,11 +59,15 @@ export function verifyMachineFile(path: string): MachineReading {
     contentHash: hashText(0),
     bytes: sizeOf(path) + sizeOf(`${path}-wal`),
   };
+  // Neither has it a log that counts.
+  if (sizeOf(path) === 0) return reading;
+  let opened = false;
   try {
     using image = new SqliteImage(path);
     // Before its first flush the log may not even have the schema.
     if (!image.has("meta")) return reading;
     reading = { ...reading, ...readMeta(image) };
+    opened = true;
     image.checkPages((left) => {
       reading = { ...reading, ...checkKeys(image, reading.appliedIndex) };
       left(table);
@@ -70,7 +76,7 @@ export function verifyMachineFile(path: string): MachineReading {
     return reading;
   } catch (error) {
     if (!(error instanceof ImageError)) throw error;
-    return { ...reading, damage: error.message };
+    return { ...reading, damage: error.message, ...(opened ? {} : { unreadable: true }) };
   }
 }
 

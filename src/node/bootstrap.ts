@@ -140,7 +140,7 @@ function usableReplica({ store, group, recovered, appliedIndex }: CoreOptions): 
  * state again [22]. Throws FatalError where there is no other member to send it.
  */
 export function withoutState(
-  store: LogStore,
+  store: Pick<LogStore, "woundState">,
   group: number,
   recovered: RecoveredGroup,
   appliedIndex: number,
@@ -156,9 +156,19 @@ export function withoutState(
   }
   return { ...recovered, wound: store.woundState(group) };
 }
-/** What to do where the log is whole and the state machine's file is not. */
-export const machineAdvice =
-  "Bring the folder back from a copy; or, where other members run, stop this node, move `segments/` and `machine/` out of its folder and start it: it fetches everything from the leader again, and votes once it has it.";
+
+/** What to do where the log is whole and the state machine's files are not. */
+export function machineAdvice(path: string): string {
+  return `Bring the files in ${path} back whole; or, where there are other members, stop this node, move that folder away and start again: the state is made anew from the log, or fetched from the leader.`;
+}
+
+/** The state machine's file is there, and cannot be opened. */
+export function unreadableState(group: number, path: string, why: string): FatalError {
+  return new FatalError(
+    "corrupt_data",
+    `The state of group ${group} cannot be read: ${why}. ${machineAdvice(path)}`,
+  );
+}
 
 export interface CoreOptions {
   readonly group: number;
@@ -180,11 +190,10 @@ export function veryStart(seedCrc: number): LogStart {
 /** The Raft core of a replica as its log says. Throws InvariantError or FatalError where the log cannot be used. */
 export function createCore(options: CoreOptions): Raft {
   const recovered = usableReplica(options);
-  const { start } = recovered;
-  if (recovered.wound === undefined && options.appliedIndex < start.index) {
+  if (recovered.wound === undefined && options.appliedIndex < recovered.start.index) {
     throw new FatalError(
       "corrupt_data",
-      `the state machine of group ${options.group} has come to ${options.appliedIndex}, and its log begins only after ${start.index}: the machine's file is gone, or an old one. Nothing was changed. ${machineAdvice}`,
+      `The state of group ${options.group} ends at index ${options.appliedIndex}, and its log begins behind ${recovered.start.index}.`,
     );
   }
   return new Raft({

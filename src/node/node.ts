@@ -52,6 +52,7 @@ import {
   machineAdvice,
   seedCrcOf,
   tokenHashOf,
+  unreadableState,
   withoutState,
 } from "./bootstrap.ts";
 import { type CompactionPolicy, defaultCompaction } from "./compaction.ts";
@@ -419,11 +420,7 @@ class Node implements RunningNode, Groups {
       return this.#machine.open();
     } catch (error) {
       if (error instanceof FatalError || isDiskFull(error)) throw error;
-      const path = this.#dataDir.machinePath(defaultGroup);
-      throw new FatalError(
-        "corrupt_data",
-        `The state of group ${defaultGroup} cannot be read: ${String(error)}. Bring the files in ${path} back whole; or, where there are other members, move that folder away and start again: the state is made anew from the log, or fetched from the leader.`,
-      );
+      throw unreadableState(defaultGroup, this.#dataDir.machinePath(defaultGroup), String(error));
     }
   }
 
@@ -474,7 +471,9 @@ class Node implements RunningNode, Groups {
           return { name: basename(path), segment: undefined, target, release };
         },
         damaged: ({ segment }) => {
-          if (segment === undefined) return machineAdvice;
+          if (segment === undefined) {
+            return machineAdvice(this.#dataDir.machinePath(defaultGroup));
+          }
           return this.#store.evacuate(segment)
             ? "what is live in it is copied out of it; what cannot be read there comes from the leader again, where there is one"
             : "";

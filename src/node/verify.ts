@@ -27,7 +27,14 @@ import {
 import { readWatermark } from "../storage/watermark.ts";
 import { batchIntact, bodyOf, readBatch } from "../wire/batch.ts";
 import { applyVersionFirst, applyVersionMax } from "../wire/versions.ts";
-import { createCore, machineAdvice, seedCrcOf, veryStart } from "./bootstrap.ts";
+import {
+  createCore,
+  machineAdvice,
+  seedCrcOf,
+  unreadableState,
+  veryStart,
+  withoutState,
+} from "./bootstrap.ts";
 
 export interface MachineReport extends MachineReading {
   /** Name of its main file. */
@@ -119,6 +126,8 @@ class FolderReader {
   readonly #leftovers: string[] = [];
   /** The first thing for which a start would be refused. */
   #refusal: FatalError | undefined;
+  /** Other members may have what is lost here. */
+  #canHeal = false;
 
   constructor(folder: string) {
     this.#folder = folder;
@@ -156,6 +165,7 @@ class FolderReader {
     }
     const isReadable = identity !== undefined && disk !== undefined;
     const log = isReadable ? this.#recover(disk, identity, ledger) : undefined;
+    this.#canHeal = log !== undefined && (ledger?.hasOtherVoters ?? hasOthers(log));
     if (disk !== undefined) this.#lookAtSegments(disk, log);
     const groups: GroupReport[] = [];
     for (const [id, found] of log?.groups ?? []) {
@@ -243,23 +253,29 @@ class FolderReader {
     );
   }
 
-  #group(id: number, replica: Replica, log: RecoveredLog, identity: Identity): GroupReport {
-    const damagedAt = this.#readBatches(id, replica, log);
-    const machine = this.#machine(id, replica.machineGeneration);
+  #group(
+    id: number,
+    found: Replica,
+    log: RecoveredLog,
+    { nodeId, clusterId }: Identity,
+  ): GroupReport {
+    const damagedAt = this.#readBatches(id, found, log);
+    const machine = this.#machine(id, found.machineGeneration);
+    const { appliedIndex = 0 } = machine ?? {};
+    const replica = this.#withState(id, found, appliedIndex);
     const { hardState, start, batches, wound } = replica;
     // What was lost in an earlier life, and has not come back.
     if (wound !== undefined && this.#damage.length === 0) {
       this.#damage.push(`group ${id} lost a part of its log, up to index ${wound.index}`);
     }
-    const last = batches.at(-1);
-    const { appliedIndex = 0 } = machine ?? {};
+    const last = lastOf(replica);
     const raft = this.#try(() =>
       createCore({
         group: id,
-        nodeId: identity.nodeId,
+        nodeId,
         limits: defaultLimits,
         random: () => 0.5,
-        store: { empty: () => veryStart(seedCrcOf(identity.clusterId)) },
+        store: { empty: () => veryStart(seedCrcOf(clusterId)) },
         recovered: replica,
         appliedIndex,
       }),
@@ -270,8 +286,8 @@ class FolderReader {
       term: hardState.term,
       votedFor: hardState.votedFor,
       firstIndex: start.index + 1,
-      lastIndex: last === undefined ? start.index : last.firstIndex + last.count - 1,
-      lastTerm: last?.term ?? start.term,
+      lastIndex: last.index,
+      lastTerm: last.term,
       commitIndex: raft?.commit ?? start.index,
       batches: batches.length,
       bytes: batches.reduce((sum, { bytes }) => sum + bytes, 0),
@@ -282,6 +298,19 @@ class FolderReader {
       ...(damagedAt === undefined ? {} : { damagedAt }),
       ...(machine === undefined ? {} : { machine }),
     };
+  }
+
+  /** As a start would have it where the state ends before the log begins. */
+  #withState(id: number, found: Replica, appliedIndex: number): Replica {
+    const { start, hardState } = found;
+    const { term, index } = lastOf(found);
+    const store = { woundState: () => ({ term, index, hardTerm: hardState.term }) };
+    const replica = this.#try(() => withoutState(store, id, found, appliedIndex, this.#canHeal));
+    if (replica === undefined || replica === found) return found;
+    this.#damage.push(
+      `machine/${id}: the state ends at index ${appliedIndex}, and the log goes on only behind ${start.index}`,
+    );
+    return { ...found, wound: replica.wound };
   }
 
   /** Every byte of every live batch. Returns where the first one begins that is damaged. */
@@ -311,9 +340,11 @@ class FolderReader {
     if (live === undefined) return undefined;
     const file = basename(live.path);
     const reading = verifyMachineFile(live.path);
-    if (reading.damage !== undefined) {
-      this.#damage.push(`${folder}/${file}: ${reading.damage}. ${machineAdvice}`);
-    }
+    const { damage, unreadable } = reading;
+    if (damage === undefined) return { file, kind: live.kind, ...reading };
+    const path = join(this.#folder, folder);
+    if (unreadable) this.#refuse(unreadableState(group, path, `${file}: ${damage}`));
+    else this.#damage.push(`${folder}/${file}: ${damage}. ${machineAdvice(path)}`);
     return { file, kind: live.kind, ...reading };
   }
 
@@ -325,9 +356,13 @@ class FolderReader {
       return { outcome: "refused", status, reason, text };
     }
     if (isNew) return { outcome: "new", text: "makes this the folder of a new node" };
-    for (const { wounded, lastIndex, id } of groups) {
+    for (const { wounded, firstIndex, lastIndex, id, machine } of groups) {
       if (wounded === undefined) continue;
-      const text = `takes part without a vote: the log of group ${id} ends at ${lastIndex} and went to ${wounded.index}; the rest comes back from a leader that the others elect. Where too few of them are whole for that: barge recover`;
+      const hasState = (machine?.appliedIndex ?? 0) + 1 >= firstIndex;
+      const lost = hasState
+        ? `the log of group ${id} ends at ${lastIndex} and went to ${wounded.index}; the rest comes back`
+        : `the state of group ${id} is lost, and its log goes on only from ${firstIndex}; all of it comes again`;
+      const text = `takes part without a vote: ${lost} from a leader that the others elect. Where too few of them are whole for that: barge recover`;
       return { outcome: "heals", text };
     }
     const text =
@@ -366,6 +401,12 @@ function startText({ id, lastIndex, machine, voters, damagedAt }: GroupReport): 
   return voters.length > 1
     ? `${serves}; ${then}: from there on the log comes from the leader again`
     : `${serves}; ${then}: that ends the node, as nobody else has it`;
+}
+
+function lastOf({ batches, start }: Replica): { readonly term: number; readonly index: number } {
+  const last = batches.at(-1);
+  if (last === undefined) return start;
+  return { term: last.term, index: last.firstIndex + last.count - 1 };
 }
 
 function configurationOf({

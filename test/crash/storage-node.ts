@@ -5,7 +5,7 @@
 import { defaultLimits, type Limits } from "../../src/limits.ts";
 import type { StateMachine } from "../../src/machine/machine.ts";
 import { createMachine, KvFiles } from "../../src/machine/machines.ts";
-import { createCore, seedCrcOf } from "../../src/node/bootstrap.ts";
+import { createCore, seedCrcOf, withoutState } from "../../src/node/bootstrap.ts";
 import { type DataDir, openDataDir, storedIdentity } from "../../src/storage/data-dir.ts";
 import { LogStore, type RecoveredGroup } from "../../src/storage/log-store.ts";
 import { openSqliteDisk } from "../../src/storage/sqlite-disk.ts";
@@ -61,18 +61,20 @@ export async function openStorageNode(folder: string, bootId: number): Promise<S
   const onCorrupt = (what: string): void => void damage.push(what);
   const seedCrc = seedCrcOf(owner.clusterId);
   const store = new LogStore(disk, { limits, bootId, seedCrc, onCorrupt });
-  const recovered = store.recover().get(group);
+  const found = store.recover().get(group);
   // As a daemon does: there is always something to sync, the first record of this boot.
   await new Promise<void>((done) => store.sync(() => done()));
   const files = new KvFiles({ limits });
   const machine = createMachine("kv", {
     directory: dataDir.machinePath(group),
-    generation: recovered?.machineGeneration ?? 0,
+    generation: found?.machineGeneration ?? 0,
     files,
     limits,
     nowMs: () => performance.now(),
   });
   const appliedIndex = machine.open();
+  const recovered =
+    found === undefined ? undefined : withoutState(store, group, found, appliedIndex, false);
   if (recovered !== undefined) {
     createCore({ group, nodeId, limits, random: () => 0.5, store, recovered, appliedIndex });
   }

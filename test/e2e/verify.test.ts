@@ -96,7 +96,10 @@ test("a node that runs is left alone; once it has stopped, all is whole, and it 
       node.start();
       await node.ready();
       // Its last life left exactly this; leading adds to it.
-      expect((await node.group()).commitIndex).toBeGreaterThanOrEqual(group!.lastIndex);
+      await until("all of it is committed", async () => {
+        const { commitIndex } = await node.group();
+        return commitIndex >= group!.lastIndex;
+      });
     }
   }));
 
@@ -214,41 +217,75 @@ for (const { what, apply, alone, three, says } of damages) {
   });
 }
 
+const machineFolder = (node: TestNode): string => join(node.dataDir, "machine/0");
+
+/** Its state is on disk, and its log no longer begins at 1. */
+async function cut(cluster: TestCluster): Promise<TestNode> {
+  const node = await filled(cluster);
+  await cluster.converged();
+  for (const { binary } of cluster.nodes) {
+    await barge(["snapshot", "--tail-bytes", "0", "--endpoints", binary]);
+  }
+  await node.terminate();
+  const { report } = await verified(node.dataDir);
+  expect(report.groups[0]!.firstIndex).toBeGreaterThan(writes);
+  expect(report.groups[0]!.machine).toMatchObject({ file: "kv.db", keys: writes });
+  return node;
+}
+
 test("a damaged file of the state machine is told, with what to do; and that does it", () =>
   withCluster({}, async (cluster) => {
-    const node = await filled(cluster);
-    await barge(["snapshot", "--all", "--tail-bytes", "0", "--endpoints", node.binary]);
-    await cluster.converged();
-    await node.terminate();
-    const file = join(node.dataDir, "machine/0/kv.db");
-    const whole = await verified(node.dataDir);
-    expect(whole.report.groups[0]!.machine).toMatchObject({ file: "kv.db", keys: writes });
+    const node = await cut(cluster);
+    damageWal(join(machineFolder(node), "kv.db-wal"), "key25", { reseal: true });
+    const damaged = await verified(node.dataDir);
+    expect(damaged.status).toBe(1);
+    expect(damaged.report.damage.join("\n")).toContain("move that folder away");
+    expect(damaged.report.nextStart.outcome).toBe("serves");
 
-    for (const damage of [
-      () => damageWal(`${file}-wal`, "key25", { reseal: true }),
-      () => rmSync(file),
-    ]) {
-      damage();
-      const { status, report } = await verified(node.dataDir);
-      expect(status).toBe(1);
-      expect(report.damage.join("\n")).toMatch(
-        /move `segments\/` and `machine\/` out of its folder/,
-      );
-    }
-    // The file is gone now: the start is refused in the same words.
-    expect((await verified(node.dataDir)).report.nextStart).toMatchObject({ status: 25 });
-    node.start();
-    const ended = await node.ended();
-    expect(ended.status).toBe(fatalTable.corrupt_data.status);
-    expect(ended.stderr).toMatch(/move `segments\/` and `machine\/` out of its folder/);
-
-    for (const name of ["segments", "machine"]) {
-      renameSync(join(node.dataDir, name), join(cluster.dir, name));
-    }
-    expect((await verified(node.dataDir)).report.nextStart.outcome).toBe("heals");
+    renameSync(machineFolder(node), join(cluster.dir, "away"));
+    const { nextStart } = (await verified(node.dataDir)).report;
+    expect(nextStart).toMatchObject({ outcome: "heals" });
+    expect(nextStart.text).toMatch(/the state of group 0 is lost, .* all of it comes again/);
     node.start();
     await cluster.converged();
     await node.ready();
     expect((await node.status()).health).toBe("ok");
     expect((await new HttpDoor(node).get("key25", 5_000))?.value).toBe(value);
   }));
+
+test("a state that is lost comes from the leader, and says so until then", () =>
+  withCluster({}, async (cluster) => {
+    const node = await cut(cluster);
+    for (const other of cluster.nodes) if (other !== node) await other.kill();
+    rmSync(machineFolder(node), { recursive: true });
+    for (let start = 0; start < 2; start++) {
+      const { report } = await verified(node.dataDir);
+      expect(report).toMatchObject({ whole: false, nextStart: { outcome: "heals" } });
+      node.start();
+      await until("it says so", async () => (await node.status()).health === "wounded");
+      await node.kill();
+    }
+  }));
+
+test("a state that is lost and that nobody else has, or that cannot be opened, is refused in the words of the start", async () => {
+  for (const nodes of [1, 3]) {
+    await withCluster({ nodes }, async (cluster) => {
+      const node = await cut(cluster);
+      const file = join(machineFolder(node), "kv.db");
+      rmSync(`${file}-wal`);
+      if (nodes === 1) rmSync(file);
+      else writeFileSync(file, Buffer.alloc(32_768, 7));
+      const reason = nodes === 1 ? "below_watermark" : "corrupt_data";
+      const { nextStart } = (await verified(node.dataDir)).report;
+      const { status } = fatalTable[reason];
+      expect(nextStart).toMatchObject({ outcome: "refused", reason, status });
+      node.start();
+      const ended = await node.ended();
+      expect(ended.status).toBe(status);
+      const said =
+        /The state of group 0 (ends at index \d+, and its log begins behind \d+|cannot be read)/;
+      expect(ended.stderr).toMatch(said);
+      expect(nextStart.text).toMatch(said);
+    });
+  }
+});
