@@ -216,8 +216,8 @@ export const storageBugs = {
     changes: [
       {
         file: snapshotWorker,
-        from: "  close(path);\n  fsyncDirectory(dirname(path));\n  if (!isWhole",
-        to: "  close(path);\n  if (!isWhole",
+        from: "  close(path);\n  fsyncDirectory(dirname(path));\n  return isWhole",
+        to: "  close(path);\n  return isWhole",
       },
       {
         file: "machine/sqlite-kv-file.ts",
@@ -257,13 +257,13 @@ export const storageBugs = {
     changes: [
       {
         file: "node/group.ts",
-        from: "    const index = Math.min(this.machine.durableIndex, this.#pinnedIndex());",
-        to: "    const index = Math.min(this.machine.appliedIndex, this.#pinnedIndex());",
+        from: "    const { durableIndex } = this.machine;\n    this.#compaction.step",
+        to: "    const durableIndex = this.machine.appliedIndex;\n    this.#compaction.step",
       },
       {
         file: "node/group.ts",
-        from: "        Math.min(this.machine.durableIndex, this.raft.minMatch()),",
-        to: "        Math.min(this.machine.appliedIndex, this.raft.minMatch()),",
+        from: "      Math.min(this.machine.durableIndex, this.raft.minMatch()),",
+        to: "      Math.min(this.machine.appliedIndex, this.raft.minMatch()),",
       },
     ],
     of: "node",
