@@ -262,14 +262,16 @@ class FolderReader {
     const damagedAt = this.#readBatches(id, found, log);
     const machine = this.#machine(id, found.machineGeneration);
     const { appliedIndex = 0 } = machine ?? {};
-    const replica = this.#withState(id, found, appliedIndex);
+    // A start would not come any further than to a file that it cannot open.
+    const replica = machine?.unreadable ? found : this.#withState(id, found, appliedIndex);
     const { hardState, start, batches, wound } = replica;
     // What was lost in an earlier life, and has not come back.
     if (wound !== undefined && this.#damage.length === 0) {
       this.#damage.push(`group ${id} lost a part of its log, up to index ${wound.index}`);
     }
     const last = lastOf(replica);
-    const raft = this.#try(() =>
+    const isRefused = wound === undefined && appliedIndex < start.index;
+    const core = (): ReturnType<typeof createCore> =>
       createCore({
         group: id,
         nodeId,
@@ -278,8 +280,8 @@ class FolderReader {
         store: { empty: () => veryStart(seedCrcOf(clusterId)) },
         recovered: replica,
         appliedIndex,
-      }),
-    );
+      });
+    const raft = isRefused ? undefined : this.#try(core);
     const { voters, learners, addresses } = configurationOf(replica);
     return {
       id,

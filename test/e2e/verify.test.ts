@@ -276,7 +276,8 @@ test("a state that is lost and that nobody else has, or that cannot be opened, i
       if (nodes === 1) rmSync(file);
       else writeFileSync(file, Buffer.alloc(32_768, 7));
       const reason = nodes === 1 ? "below_watermark" : "corrupt_data";
-      const { nextStart } = (await verified(node.dataDir)).report;
+      const { nextStart, damage } = (await verified(node.dataDir)).report;
+      expect(damage).toHaveLength(1);
       const { status } = fatalTable[reason];
       expect(nextStart).toMatchObject({ outcome: "refused", reason, status });
       node.start();
