@@ -14,7 +14,7 @@ export type Verdict =
   /** The budget of steps ran out. A test must take this for a failure. */
   | { readonly kind: "undecided"; readonly key: string };
 
-export const stepsMaxDefault = 2_000_000;
+export const stepsMaxDefault = 20_000_000;
 
 export function checkLinearizable(
   history: readonly Operation[],

@@ -244,10 +244,15 @@ export class DurableLedger {
       this.#durableSeq = nextSeq - 1;
     }
     const valid: Found[] = [];
+    let started = 0;
     for (const one of found) {
       const { kind, seq } = one.record;
-      if (kind === RecordKind.segmentStart) dropFrom(valid, seq);
-      valid.push(one);
+      if (kind === RecordKind.segmentStart) {
+        dropFrom(valid, seq);
+        started = one.segment;
+      }
+      // What rot has beheaded is nowhere in the log.
+      if (one.segment === started || !this.#damaged) valid.push(one);
     }
     dropFrom(valid, nextSeq);
     if (this.#damaged) {
@@ -293,7 +298,9 @@ export class DurableLedger {
       const logStart = readLogStart(record.data);
       if (logStart === undefined) throw new Error("appended bytes are no log start");
       const { start: restore, resets } = logStart;
-      if (!resets) {
+      // The segment where a snapshot took the log's place was lost before it was durable, and a later one that repeats the new start was not.
+      const isFirstSeen = !fresh && !this.#damaged && !this.visible.endsAt(restore);
+      if (!resets && !isFirstSeen) {
         if (!this.#damaged && !this.visible.endsAt(restore)) {
           throw new Error(`a log is cut at ${restore.index}, which is not in it`);
         }
