@@ -8,14 +8,17 @@ import type { Limits } from "../limits.ts";
 import { decodeConfiguration, encodeConfiguration } from "../raft/configuration.ts";
 import { Raft } from "../raft/raft.ts";
 import type { Configuration } from "../raft/ready.ts";
-import type { LogStore, RecoveredGroup } from "../storage/log-store.ts";
+import type { GroupWrite, LogStore, RecoveredGroup } from "../storage/log-store.ts";
 import {
+  applyVersionBytes,
   BatchKind,
   batchHeaderBytes,
   sealBatch,
   type Batch,
+  type HardState,
   type LogStart,
 } from "../wire/batch.ts";
+import { applyVersionFirst } from "../wire/versions.ts";
 
 /** Term of the first batch, which no leader proposed: every initial member writes the same bytes. */
 const bootstrapTerm = 1;
@@ -54,21 +57,81 @@ export function initialConfiguration(members: ReadonlyMap<number, string>): Conf
 
 /** Batch 1 of a group: its initial configuration, byte-identical on all members. */
 export function firstBatch(group: number, configuration: Configuration, seedCrc: number): Batch {
-  const body = encodeConfiguration(configuration);
+  return founding(group, BatchKind.configuration, 1, seedCrc, encodeConfiguration(configuration));
+}
+
+function founding(
+  group: number,
+  kind: BatchKind,
+  index: number,
+  prevCrc: number,
+  body: Uint8Array,
+): Batch {
   const bytes = new Uint8Array(batchHeaderBytes + body.byteLength);
   bytes.set(body, batchHeaderBytes);
-  return sealBatch(
-    {
-      group,
-      kind: BatchKind.configuration,
-      firstIndex: 1,
-      count: 1,
-      term: bootstrapTerm,
-      timeMs: 0,
-      prevCrc: seedCrc,
+  const place = { firstIndex: index, count: 1, term: bootstrapTerm, timeMs: 0, prevCrc };
+  return sealBatch({ group, kind, ...place }, bytes);
+}
+
+/** What a replica begins with: to be written, and the same as if it had been recovered. */
+export interface FirstLog {
+  readonly write: GroupWrite;
+  readonly recovered: RecoveredGroup;
+}
+
+export interface Founding {
+  readonly group: number;
+  readonly configuration: Configuration;
+  readonly seedCrc: number;
+  /** Which the group has from its very beginning, by a batch of its own [16]; the first one, if nothing is said. */
+  readonly applyVersion?: number;
+  /** Of the registry's entry that makes the replica. */
+  readonly registryIndex?: number;
+}
+
+/** The first log of a first member: its bytes are those of all others. */
+export function foundingLog(first: Founding): FirstLog {
+  const { group, configuration, seedCrc, applyVersion = applyVersionFirst } = first;
+  const batches = [firstBatch(group, configuration, seedCrc)];
+  if (applyVersion > applyVersionFirst) {
+    const body = applyVersionBytes(applyVersion).subarray(batchHeaderBytes);
+    batches.push(founding(group, BatchKind.applyVersion, 2, batches[0]!.crc, body));
+  }
+  // All first members have them, so they are committed.
+  const hardState = { term: bootstrapTerm, votedFor: 0, commit: batches.length };
+  return firstLog(first, hardState, batches);
+}
+
+/** A replica that joins has no log, and no configuration until the leader sends it one. */
+export function emptyLog(place: Omit<Founding, "configuration">): FirstLog {
+  return firstLog(place, { term: 0, votedFor: 0, commit: 0 }, []);
+}
+
+function firstLog(
+  { group, seedCrc, registryIndex }: Omit<Founding, "configuration">,
+  hardState: HardState,
+  batches: readonly Batch[],
+): FirstLog {
+  return {
+    write: { group, hardState, append: batches, registryIndex },
+    recovered: {
+      hardState,
+      start: veryStart(seedCrc),
+      startConfiguration: new Uint8Array(0),
+      machineGeneration: 0,
+      registryIndex: registryIndex ?? 0,
+      wound: undefined,
+      batches: batches.map(({ bytes, firstIndex, count, term, timeMs, crc }) => ({
+        firstIndex,
+        count,
+        term,
+        bytes: bytes.byteLength,
+        timeMs,
+        crc,
+      })),
+      configurations: batches.filter(({ kind }) => kind === BatchKind.configuration),
     },
-    bytes,
-  );
+  };
 }
 
 /**
@@ -81,42 +144,17 @@ export function bootstrapGroup(
   configuration: Configuration,
   seedCrc: number,
 ): RecoveredGroup {
-  const batch = firstBatch(group, configuration, seedCrc);
-  const hardState = { term: bootstrapTerm, votedFor: 0, commit: 1 };
-  store.append([{ group, hardState, append: [batch] }]);
-  return {
-    hardState,
-    start: veryStart(seedCrc),
-    startConfiguration: new Uint8Array(0),
-    machineGeneration: 0,
-    wound: undefined,
-    batches: [
-      {
-        firstIndex: 1,
-        count: 1,
-        term: bootstrapTerm,
-        bytes: batch.bytes.byteLength,
-        timeMs: 0,
-        crc: batch.crc,
-      },
-    ],
-    configurations: [batch],
-  };
+  return written(store, foundingLog({ group, configuration, seedCrc }));
 }
 
-/** A node that joins has no log, and no configuration until the leader sends it one. The caller syncs the store, as above. */
+/** As above, for a node that joins. */
 export function joiningGroup(store: LogStore, group: number, seedCrc: number): RecoveredGroup {
-  const hardState = { term: 0, votedFor: 0, commit: 0 };
-  store.append([{ group, hardState, append: [] }]);
-  return {
-    hardState,
-    start: veryStart(seedCrc),
-    startConfiguration: new Uint8Array(0),
-    machineGeneration: 0,
-    wound: undefined,
-    batches: [],
-    configurations: [],
-  };
+  return written(store, emptyLog({ group, seedCrc }));
+}
+
+function written(store: LogStore, { write, recovered }: FirstLog): RecoveredGroup {
+  store.append([write]);
+  return recovered;
 }
 
 /**

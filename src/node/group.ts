@@ -1067,6 +1067,13 @@ export class Group {
     for (const { waiter } of reads) waiter.failed(this.#error(code));
   }
 
+  /** It leaves this node: whoever waits is told, and nothing more is done in its name. */
+  close(code: ErrorCode): void {
+    this.#stopped ??= "it was removed from this node";
+    this.#snapshots.stop();
+    this.failAll(code);
+  }
+
   /** A broken invariant stops this group alone: it takes part in nothing any more, and says why. */
   #stop(reason: string): void {
     if (this.#stopped !== undefined) return;

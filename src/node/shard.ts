@@ -30,6 +30,7 @@ export interface ShardOptions {
   readonly limits: Limits;
   readonly store: LogStore;
   readonly transport: Transport;
+  /** The groups to begin with. */
   readonly groups: readonly Group[];
   /** Random, below 2^48: where this life's requests to other nodes begin to be numbered. */
   readonly firstRequest: number;
@@ -71,7 +72,7 @@ export class Shard {
   readonly #limits: Limits;
   readonly #store: LogStore;
   readonly #transport: Transport;
-  readonly #groups: ReadonlyMap<number, Group>;
+  readonly #groups: Map<number, Group>;
   readonly #wake: () => void;
   readonly #admin: Admin;
   readonly #space: Space | undefined;
@@ -109,6 +110,37 @@ export class Shard {
       groups: this.#groups,
       deadlineMs: (timeoutMs) => this.#deadline(timeoutMs),
     });
+  }
+
+  /* ---------------------------------------------------------------- groups come and go */
+
+  /** A replica that this node has from now on. */
+  add(group: Group): void {
+    if (this.#groups.has(group.id)) throw new Error(`shard: group ${group.id} is there already`);
+    this.#groups.set(group.id, group);
+    if (this.#space !== undefined) group.space = this.#space.level;
+    group.diskFull = this.diskFull;
+    this.#wake();
+  }
+
+  /**
+   * The group leaves this node, as the registry says at that index of its log: nothing of it is in the log any more, and everybody who waits is told.
+   * What is left, its machine with its files, is for the caller to close. Undefined where there is no such group. Not within `turn` but from what a group
+   * applies.
+   */
+  remove(id: number, registryIndex: number): Group | undefined {
+    const group = this.#groups.get(id);
+    if (group === undefined) return undefined;
+    this.#groups.delete(id);
+    this.#store.remove(id, registryIndex);
+    if (this.#blocked !== undefined) {
+      const writes = this.#blocked.writes.filter((write) => write.group !== id);
+      const effects = this.#blocked.effects.filter((effect) => effect.group !== group);
+      this.#blocked = { writes, effects };
+    }
+    group.close("unknown_group");
+    this.#wake();
+    return group;
   }
 
   /* ---------------------------------------------------------------- what comes in */

@@ -25,6 +25,8 @@ export const RecordKind = {
   machineFile: 6,
   /** A replica has lost durable data, or is whole again [22]. */
   wound: 7,
+  /** The registry's entry that made this replica, or the one that removed it: then all that the log has of the group is void. */
+  replica: 8,
 } as const;
 export type RecordKind = (typeof RecordKind)[keyof typeof RecordKind];
 

@@ -27,6 +27,8 @@ export class GroupLog {
   startResets = false;
   /** Which file is the state machine: 0 = the one that it made itself, else a snapshot that was taken over. */
   machineGeneration = 0;
+  /** Of the registry's entry that made this replica; 0 = none did. */
+  registryIndex = 0;
   /** Of live batches. */
   bytes = 0;
 

@@ -29,6 +29,7 @@ import {
   logStartRecord,
   machineFileRecord,
   nextStreamCrc,
+  replicaRecord,
   segmentStartRecord,
   woundRecord,
   type SegmentStart,
@@ -44,6 +45,8 @@ export interface GroupWrite {
   readonly restore?: StoreRestore | undefined;
   /** In order; the first may supersede what the log has from its firstIndex on, the others continue it. */
   readonly append: readonly Batch[];
+  /** With a group's first write: the index of the registry's entry that makes this replica. A group that was removed needs a later one. */
+  readonly registryIndex?: number | undefined;
 }
 
 export interface RecoveredGroup {
@@ -55,6 +58,8 @@ export interface RecoveredGroup {
   readonly startConfiguration: Uint8Array;
   /** Which file is the state machine: 0 = the one that it made itself, else a snapshot that was taken over. */
   readonly machineGeneration: number;
+  /** Of the registry's entry that made this replica, 0 = none did: what the registry said before it does not remove the replica. */
+  readonly registryIndex: number;
   /** Live, contiguous, chain-verified. */
   readonly batches: readonly BatchInfo[];
   /** Live configuration batches, in order, with their bodies. */
@@ -122,6 +127,11 @@ export class LogStore {
   #movedStarts = new Set<GroupLog>();
   /** Groups that were wounded or healed, which is not in the stream yet. */
   #movedWounds = new Set<GroupLog>();
+  /** By group, the index of the registry at which it was removed from this node; kept until the registry itself has that durably. */
+  readonly #tombstones = new Map<number, number>();
+  /** Groups whose tombstone is not in the stream yet; then those for which no sync has covered it. */
+  #movedTombstones = new Set<number>();
+  #dirtyTombstones = new Set<number>();
   #forwarding: Forwarding | undefined;
   /** Segments up to this number hold a batch that cannot be read, so they cannot be emptied. */
   #unforwardable = 0;
@@ -184,6 +194,7 @@ export class LogStore {
     this.#streamCrc = log.streamCrc;
     this.#segments.adopt(log.segments, log.leftovers);
 
+    for (const [id, registryIndex] of log.tombstones) this.#tombstones.set(id, registryIndex);
     const groups = new Map<number, RecoveredGroup>();
     for (const [id, found] of log.groups) {
       const configurations = this.#configurations(id, found);
@@ -193,6 +204,7 @@ export class LogStore {
         start: found.start,
         startConfiguration: found.startConfiguration,
         machineGeneration: found.machineGeneration,
+        registryIndex: found.registryIndex,
         batches: found.batches,
         configurations,
         wound: found.wound,
@@ -224,6 +236,7 @@ export class LogStore {
     if (found.wound !== undefined) this.#movedWounds.add(group);
     group.startConfiguration = found.startConfiguration;
     group.machineGeneration = found.machineGeneration;
+    group.registryIndex = found.registryIndex;
     for (const batch of found.batches) {
       group.push(batch, batch.bytes, batch.seq);
       this.#segments.of(batch.seq).liveBatches += 1;
@@ -242,12 +255,24 @@ export class LogStore {
     let empty = true;
     for (const write of writes) {
       distinct.add(write.group);
-      checkWrite(this.#groups.get(write.group) ?? this.#newGroup(write.group), write);
+      const log = this.#groups.get(write.group);
+      if (log === undefined) this.#checkFirstWrite(write);
+      else must(write.registryIndex === undefined, `group ${write.group} is there already`);
+      checkWrite(log ?? this.#newGroup(write.group), write);
       if (recordsOf(write) > 0) empty = false;
     }
     must(distinct.size === writes.length, "a group twice in one append");
     if (!empty) this.#write(writes);
     return this.#appendSeq;
+  }
+
+  /** A replica that was removed must never come back by what made it, and vote a second time. */
+  #checkFirstWrite({ group, registryIndex = 0 }: GroupWrite): void {
+    const removedAt = this.#tombstones.get(group);
+    must(
+      removedAt === undefined || registryIndex > removedAt,
+      `group ${group} was removed at index ${removedAt} of the registry`,
+    );
   }
 
   #newGroup(id: number): GroupLog {
@@ -263,7 +288,14 @@ export class LogStore {
     let seq = this.#appendSeq;
     if (created !== undefined) {
       records.push(segmentStartRecord(++seq, this.#segmentStart(created.number, oldest)));
+      for (const [group, registryIndex] of this.#tombstones) {
+        records.push(replicaRecord(++seq, group, { removed: true, registryIndex }));
+      }
       for (const group of this.#groups.values()) {
+        const { registryIndex } = group;
+        if (registryIndex > 0) {
+          records.push(replicaRecord(++seq, group.group, { removed: false, registryIndex }));
+        }
         records.push(hardStateRecord(++seq, group.group, group.hardState));
         if (this.#hasWoundRecord(group)) records.push(woundRecord(++seq, group.group, group));
         records.push(this.#logStart(++seq, group));
@@ -272,10 +304,17 @@ export class LogStore {
         records.push(machineFileRecord(++seq, group.group, machineGeneration));
       }
     } else {
+      for (const group of this.#movedTombstones) {
+        const registryIndex = this.#tombstones.get(group)!;
+        records.push(replicaRecord(++seq, group, { removed: true, registryIndex }));
+      }
       for (const group of this.#movedWounds) records.push(woundRecord(++seq, group.group, group));
       for (const group of this.#movedStarts) records.push(this.#logStart(++seq, group));
     }
-    for (const { group, hardState, restore, append } of writes) {
+    for (const { group, hardState, restore, append, registryIndex } of writes) {
+      if (registryIndex !== undefined) {
+        records.push(replicaRecord(++seq, group, { removed: false, registryIndex }));
+      }
       if (hardState !== undefined) records.push(hardStateRecord(++seq, group, hardState));
       if (restore !== undefined) {
         const { start, configuration, machineGeneration } = restore;
@@ -302,6 +341,8 @@ export class LogStore {
       this.#dirtyGroups.add(group);
     }
     this.#movedWounds.clear();
+    for (const group of this.#movedTombstones) this.#dirtyTombstones.add(group);
+    this.#movedTombstones.clear();
     this.#appended(records);
     let at = records.length;
     for (const write of writes) at -= recordsOf(write);
@@ -314,9 +355,10 @@ export class LogStore {
 
   #segmentStart(number: number, oldest: number): SegmentStart {
     const predecessor = this.#segments.current;
-    let stateRecords = 0;
+    let stateRecords = this.#tombstones.size;
     for (const group of this.#groups.values()) {
       stateRecords += 2;
+      if (group.registryIndex > 0) stateRecords++;
       if (group.machineGeneration > 0) stateRecords++;
       if (this.#hasWoundRecord(group)) stateRecords++;
     }
@@ -342,6 +384,12 @@ export class LogStore {
     const group = this.#groups.get(write.group) ?? this.#newGroup(write.group);
     this.#groups.set(write.group, group);
     let at = from;
+    if (write.registryIndex !== undefined) {
+      group.registryIndex = write.registryIndex;
+      this.#tombstones.delete(write.group);
+      this.#dirtyGroups.add(group);
+      at += 1;
+    }
     if (write.hardState !== undefined) {
       group.hardState = write.hardState;
       this.#dirtyGroups.add(group);
@@ -383,13 +431,17 @@ export class LogStore {
     const groups = this.#dirtyGroups;
     for (const group of groups) group.beginRound();
     this.#dirtyGroups = new Set();
+    const removed = this.#dirtyTombstones;
+    this.#dirtyTombstones = new Set();
     this.#syncing = true;
     this.#disk.sync(this.#segments.takeDirty(), () => {
       if (this.#closed) return;
       must(seq >= this.#syncedSeq, "a sync round went back");
       this.#syncing = false;
       this.#syncedSeq = seq;
+      for (const group of removed) this.#watermark.delete(group);
       for (const group of groups) {
+        if (this.#groups.get(group.group) !== group) continue;
         const { roundTerm: term, roundIndex: index, roundHardTerm: hardTerm, wound } = group;
         const durable = { term, index, hardTerm };
         this.#watermark.set(group.group, wound === undefined ? durable : gravest(wound, durable));
@@ -503,6 +555,37 @@ export class LogStore {
   }
 
   /**
+   * The group leaves this node, as the registry says at that index of its log. Nothing of it is here any more, and its tombstone is written with the
+   * next append or tick: the replica's files may go once that is durable.
+   */
+  remove(group: number, registryIndex: number): void {
+    must(this.#recovered && !this.#closed, "remove outside recover … close");
+    const log = this.#groups.get(group);
+    must(log !== undefined, `no group ${group}`);
+    must(registryIndex > log.registryIndex, `group ${group}: what removes it is not newer`);
+    log.void(this.#newGroup(group).start, this.#dropped);
+    this.#groups.delete(group);
+    this.#dirtyGroups.delete(log);
+    this.#movedStarts.delete(log);
+    this.#movedWounds.delete(log);
+    this.#tombstones.set(group, registryIndex);
+    this.#movedTombstones.add(group);
+  }
+
+  /** By group, the index of the registry at which it was removed. */
+  get tombstones(): ReadonlyMap<number, number> {
+    return this.#tombstones;
+  }
+
+  /** The registry's own state is durable up to this index of its log: it will never again say what was so before. */
+  forgetTombstones(registryIndex: number): void {
+    for (const [group, removedAt] of this.#tombstones) {
+      const isWritten = !this.#movedTombstones.has(group);
+      if (isWritten && removedAt <= registryIndex) this.#tombstones.delete(group);
+    }
+  }
+
+  /**
    * The segment of this number is damaged, in whatever part of it: what is live in it, and in those before it, is copied forward by the next ticks, and
    * they go. A live batch that is damaged itself is met on the way, as always. False where there is no such segment any more.
    */
@@ -524,7 +607,8 @@ export class LogStore {
   tick(nowMs: number): void {
     if (!this.#recovered || this.#closed) return;
     try {
-      if (this.#movedStarts.size > 0 || this.#movedWounds.size > 0) this.#write([]);
+      const moved = this.#movedStarts.size + this.#movedWounds.size + this.#movedTombstones.size;
+      if (moved > 0) this.#write([]);
       if (this.#evacuating > 0) this.#evacuate();
       this.#copyForward();
     } catch (error) {
@@ -655,8 +739,12 @@ export class LogStore {
   }
 }
 
-function recordsOf({ hardState, restore, append }: GroupWrite): number {
-  return (hardState === undefined ? 0 : 1) + (restore === undefined ? 0 : 2) + append.length;
+function recordsOf({ hardState, restore, append, registryIndex }: GroupWrite): number {
+  let records = append.length;
+  if (registryIndex !== undefined) records += 1;
+  if (hardState !== undefined) records += 1;
+  if (restore !== undefined) records += 2;
+  return records;
 }
 
 /** Throws where a write would break the log; nothing has been changed then. */

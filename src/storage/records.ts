@@ -11,6 +11,7 @@
  *                   16 term u64 | 24 index u64 | 32 hardTerm u64
  *     logStart      0 crc u32 | 4 flags u32 (1 = resets) | 8 index u64 | 16 term u64 | 24 timeMs u64 | 32 crc of the chain u32 | 36 configuration
  *     machineFile   0 crc u32 | 4 generation u32
+ *     replica       0 crc u32 | 4 flags u32 (1 = removed, else made) | 8 registryIndex u64
  *
  * The stream crc runs over place and head of all records since the folder was made. Segment starts and the watermark carry it, so a
  * record that was lost, swapped, or replaced by an old copy of itself is noticed although its own crc is right, and a damaged head of
@@ -29,8 +30,10 @@ const hardStateBytes = 24;
 const logStartBytes = 36;
 const machineFileBytes = 8;
 const woundBytes = 40;
+const replicaBytes = 16;
 const resetsFlag = 1;
 const woundedFlag = 1;
+const removedFlag = 1;
 
 export interface SegmentStart {
   readonly number: number;
@@ -62,6 +65,12 @@ export interface WoundRecord {
   readonly wound: Wound | undefined;
   /** The batch that begins here is damaged; it and all that follow are void. 0 = none. */
   readonly cut: number;
+}
+
+/** What the registry had done to the group here, at that index of its own log. */
+export interface ReplicaRecord {
+  readonly removed: boolean;
+  readonly registryIndex: number;
 }
 
 const place = new Uint8Array(16);
@@ -161,6 +170,18 @@ export function machineFileRecord(seq: number, group: number, generation: number
   return sealRecord(seq, RecordKind.machineFile, group, data);
 }
 
+export function replicaRecord(
+  seq: number,
+  group: number,
+  { removed, registryIndex }: ReplicaRecord,
+): LogRecord {
+  const data = new Uint8Array(replicaBytes);
+  const view = viewOf(data);
+  view.setUint32(4, removed ? removedFlag : 0, true);
+  writeSafe(view, 8, registryIndex);
+  return sealRecord(seq, RecordKind.replica, group, data);
+}
+
 /** Undefined where the record is not a whole, intact segment start. */
 export function readSegmentStart(record: LogRecord): SegmentStart | undefined {
   const { kind, data } = record;
@@ -206,6 +227,15 @@ export function readWound(data: Uint8Array): WoundRecord | undefined {
 /** Undefined where the layout is wrong; `recordIntact` is asked separately. */
 export function readMachineFile(data: Uint8Array): number | undefined {
   return data.byteLength === machineFileBytes ? viewOf(data).getUint32(4, true) : undefined;
+}
+
+/** Undefined where the layout is wrong; `recordIntact` is asked separately. */
+export function readReplica(data: Uint8Array): ReplicaRecord | undefined {
+  if (data.byteLength !== replicaBytes) return undefined;
+  const view = viewOf(data);
+  const registryIndex = readSafe(view, 8);
+  if (!(registryIndex >= 0)) return undefined;
+  return { removed: (view.getUint32(4, true) & removedFlag) !== 0, registryIndex };
 }
 
 /** Undefined where the layout is wrong; of a head, the configuration is cut off. */

@@ -33,6 +33,7 @@ import {
   readHardState,
   readLogStart,
   readMachineFile,
+  readReplica,
   readSegmentStart,
   readWound,
   recordHeadBytes,
@@ -59,6 +60,8 @@ export interface ReplayedGroup {
   start: LogStart;
   startConfiguration: Uint8Array;
   machineGeneration: number;
+  /** Of the registry's entry that made this replica; 0 = none did. */
+  registryIndex: number;
   /** Ascending, contiguous once the whole stream has been replayed. */
   batches: RecoveredBatch[];
   wound: Wound | undefined;
@@ -74,6 +77,8 @@ export interface RecoveredLog {
   readonly lastSeq: number;
   readonly streamCrc: number;
   readonly groups: ReadonlyMap<number, ReplayedGroup>;
+  /** By group, the index of the registry at which it was removed. */
+  readonly tombstones: ReadonlyMap<number, number>;
   /** Damage that does not stop the start, for the operator's eyes. */
   readonly damage: readonly string[];
 }
@@ -121,6 +126,7 @@ export function recoverLog(disk: Disk, seedCrc: number, canHeal: boolean): Recov
       lastSeq: replay.lastSeq,
       streamCrc: replay.streamCrc,
       groups: replay.groups,
+      tombstones: replay.tombstones,
       damage: damageOf(faults, loss),
     };
   }
@@ -133,6 +139,7 @@ export function recoverLog(disk: Disk, seedCrc: number, canHeal: boolean): Recov
     lastSeq: 0,
     streamCrc: nothing.streamCrc,
     groups: nothing.groups,
+    tombstones: nothing.tombstones,
     damage: damageOf(faults, loss),
   };
 }
@@ -181,6 +188,7 @@ function chainOf(files: readonly SegmentFile[], newest: number): Link[] | Fault 
 class Replay {
   readonly segments: RecoveredSegment[] = [];
   readonly groups = new Map<number, ReplayedGroup>();
+  readonly tombstones = new Map<number, number>();
   lastSeq = 0;
   streamCrc: number;
   /** Where the newest segment's records stopped making sense; what follows is void. */
@@ -296,6 +304,19 @@ class Replay {
         this.#group(record.group).machineGeneration = generation;
         break;
       }
+      case RecordKind.replica: {
+        const replica = readReplica(data);
+        if (replica === undefined || !recordIntact(record)) return false;
+        const { removed, registryIndex } = replica;
+        if (removed) {
+          this.groups.delete(record.group);
+          this.tombstones.set(record.group, registryIndex);
+        } else {
+          this.tombstones.delete(record.group);
+          this.#group(record.group).registryIndex = registryIndex;
+        }
+        break;
+      }
       default:
         return false;
     }
@@ -331,6 +352,7 @@ class Replay {
         start: { index: 0, term: 0, crc: this.#seedCrc, timeMs: 0 },
         startConfiguration: new Uint8Array(0),
         machineGeneration: 0,
+        registryIndex: 0,
         batches: [],
         wound: undefined,
         cut: 0,

@@ -58,6 +58,18 @@ export class WatermarkBuilder {
     writeSafe(this.#view, offset + 24, hardTerm);
   }
 
+  /** The group is removed: there is nothing of it to come again. The last entry takes its place. */
+  delete(group: number): void {
+    const offset = this.#offsets.get(group);
+    if (offset === undefined) return;
+    this.#offsets.delete(group);
+    const last = headerBytes + this.#offsets.size * entryBytes;
+    if (offset === last) return;
+    const moved = this.#view.getUint32(last, true);
+    this.#bytes.copyWithin(offset, last, last + entryBytes);
+    this.#offsets.set(moved, offset);
+  }
+
   /** A view of the builder's own bytes, good until the next call. */
   bytes(seq: number, streamCrc: number): Uint8Array {
     const count = this.#offsets.size;

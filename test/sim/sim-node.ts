@@ -6,7 +6,7 @@ import type { BargeError } from "../../src/errors.ts";
 import { FatalError } from "../../src/fatal.ts";
 import type { Limits } from "../../src/limits.ts";
 import { KvMachine } from "../../src/machine/kv.ts";
-import type { TransportEvents } from "../../src/net/transport.ts";
+import type { Transport, TransportEvents } from "../../src/net/transport.ts";
 import { bootstrapGroup, createCore, initialConfiguration } from "../../src/node/bootstrap.ts";
 import type { CompactionPolicy } from "../../src/node/compaction.ts";
 import { Group } from "../../src/node/group.ts";
@@ -19,13 +19,14 @@ import type { LeaderAnswer } from "../../src/wire/admin.ts";
 import { batchIntact } from "../../src/wire/batch.ts";
 import { applyVersionFirst, applyVersionMax } from "../../src/wire/versions.ts";
 import type { ClientNode } from "./clients.ts";
-import type { DurableLedger } from "./durable-ledger.ts";
-import { Violation, type Invariants } from "./invariants.ts";
+import { DiskWatch } from "./disk-watch.ts";
+import { Violation } from "./invariants.ts";
 import { ObservedMachine } from "./observed-machine.ts";
 import { ProcessEnd, type EndPoint } from "./process-end.ts";
 import { brokenCap } from "./queue-caps.ts";
 import type { Random } from "./random.ts";
 import type { Scheduler } from "./scheduler.ts";
+import { defaultGroup, type SimGroup, type SimGroups } from "./sim-group.ts";
 import type { NetworkNode, SimNetwork } from "./sim-network.ts";
 import type { CrashMode } from "./sim-disk.ts";
 import type { RotPlace, Storage } from "./storage.ts";
@@ -33,7 +34,7 @@ import type { Happening, Tally } from "./tally.ts";
 
 export interface SimNodeOptions {
   readonly id: number;
-  readonly members: ReadonlyMap<number, string>;
+  readonly groups: SimGroups;
   readonly seedCrc: number;
   readonly limits: Limits;
   readonly compaction: CompactionPolicy;
@@ -43,9 +44,9 @@ export interface SimNodeOptions {
   /** It should lead rather than one that does not say so. */
   readonly preferred: boolean;
   readonly random: Random;
+  /** For what belongs to other groups than the default one. */
+  readonly groupRandom: Random;
   readonly storage: Storage;
-  readonly ledger: DurableLedger;
-  readonly invariants: Invariants;
   readonly network: () => SimNetwork;
   readonly endPoint: EndPoint;
   readonly tally: Tally;
@@ -62,7 +63,6 @@ export type Ending =
 /** Its data is beyond what this build can apply. */
 class BuildTooOld extends Error {}
 
-const groupId = 0;
 /** From the wish for a turn to the turn. */
 const loopDelayMs = 0.02;
 /** Until the loop hears from its Worker that a sync has failed, at most. */
@@ -80,28 +80,32 @@ export class SimNode implements NetworkNode, ClientNode {
   events: TransportEvents | undefined;
   door: Shard | undefined;
   readonly #options: SimNodeOptions;
-  #group: Group | undefined;
+  readonly #watch: DiskWatch;
+  /** Its replicas, while it runs. */
+  readonly #replicas = new Map<number, Group>();
   #store: LogStore | undefined;
   /** Its log is read, and the sync that makes it count is under way. */
   #booting = false;
   #turnDue = false;
   /** How often its disk has rotted. */
   #damages = 0;
-  #wounded = false;
+  /** Groups that are. */
+  readonly #wounded = new Set<number>();
   /** What came while the process was paused: requests and finished syncs. */
   #backlog: (() => void)[] = [];
 
   constructor(options: SimNodeOptions) {
     this.id = options.id;
     this.#options = options;
+    this.#watch = new DiskWatch(options.groups.ledgersOf(options.id));
   }
 
   get applyVersion(): number {
-    return this.#group?.machine.applyVersion ?? applyVersionFirst;
+    return this.group?.machine.applyVersion ?? applyVersionFirst;
   }
 
   get alive(): boolean {
-    return this.#group !== undefined || this.#booting;
+    return this.#runs || this.#booting;
   }
 
   /** Monotonic, as this node sees it. */
@@ -109,13 +113,26 @@ export class SimNode implements NetworkNode, ClientNode {
     return this.#options.scheduler.nowMs * this.#options.clockRate;
   }
 
+  get #runs(): boolean {
+    return this.#replicas.size > 0;
+  }
+
+  /** Of the default group. */
   get group(): Group | undefined {
-    return this.#group;
+    return this.#replicas.get(defaultGroup);
+  }
+
+  replica(group: number): Group | undefined {
+    return this.#replicas.get(group);
+  }
+
+  get replicas(): Iterable<Group> {
+    return this.#replicas.values();
   }
 
   /** One of the segments of its log is damaged; false where it does not run. */
   evacuate(which: number): boolean {
-    if (this.#group === undefined || this.paused) return false;
+    if (!this.#runs || this.paused) return false;
     const { segments } = this.#options.storage.disk;
     const segment = segments[Math.floor(which * segments.length)];
     return segment !== undefined && this.#store!.evacuate(segment.number);
@@ -127,12 +144,17 @@ export class SimNode implements NetworkNode, ClientNode {
 
   /** Its disk may hold damage that has not come to light, or say that it is wounded. */
   get rotten(): boolean {
-    const { heals, wounded } = this.#options.ledger;
-    return this.#damages > heals || wounded;
+    let heals = 0;
+    for (const group of this.#options.groups.all()) {
+      const ledger = group.ledger(this.id);
+      if (ledger.wounded) return true;
+      heals = Math.max(heals, ledger.heals);
+    }
+    return this.#damages > heals;
   }
 
   get wounded(): boolean {
-    return this.#wounded;
+    return this.#wounded.size > 0;
   }
 
   /* ---------------------------------------------------------------- boot */
@@ -147,49 +169,41 @@ export class SimNode implements NetworkNode, ClientNode {
 
   #boot(): void {
     const { life } = this;
-    const { storage, limits } = this.#options;
+    const { groups } = this.#options;
     const store = this.#openStore();
-    let recovered: RecoveredGroup;
+    const recovered = new Map<number, RecoveredGroup>();
     try {
-      const found = store.recover().get(groupId);
-      recovered = found ?? this.#firstLog(store);
+      const found = store.recover();
+      for (const group of groups.all()) {
+        recovered.set(group.id, found.get(group.id) ?? this.#firstLog(store, group));
+      }
     } catch (error) {
       if (error instanceof DiskFullError) return this.#options.ended(this, "noSpace");
       if (error instanceof FatalError && this.rotten) return this.#refuseStart();
       throw error;
     }
-    if (this.rotten && recovered.wound === undefined) this.#options.tally.rottenStarts++;
+    const isWounded = [...recovered.values()].some(({ wound }) => wound !== undefined);
+    if (this.rotten && !isWounded) this.#options.tally.rottenStarts++;
     // What was read counts, and the first batch too, only once one sync has covered it; nothing runs before.
     store.sync(() => {
       if (this.life !== life) return;
       this.#booting = false;
-      let works = 0;
-      // Only now: what the log says of it could have been lost together with that.
-      const { machineGeneration: generation } = recovered;
-      const { folder } = storage;
-      folder.keepOnly(generation);
-      const kv = new KvMachine({
-        file: folder.file(generation),
-        folder,
-        generation,
-        limits,
-        nowMs: () => this.#nowMs + (works++ % 64) * 0.05,
-      });
-      this.#begin(store, recovered, kv);
+      this.#begin(store, recovered);
     });
   }
 
   /** A node that is none of the first members has nothing, and waits for a leader. */
-  #firstLog(store: LogStore): RecoveredGroup {
-    const { id, members, seedCrc } = this.#options;
+  #firstLog(store: LogStore, { id: group, members }: SimGroup): RecoveredGroup {
+    const { id, seedCrc } = this.#options;
     if (members.has(id)) {
-      return bootstrapGroup(store, groupId, initialConfiguration(members), seedCrc);
+      return bootstrapGroup(store, group, initialConfiguration(members), seedCrc);
     }
     return {
       hardState: { term: 0, votedFor: 0, commit: 0 },
       start: { index: 0, term: 0, crc: seedCrc, timeMs: 0 },
       startConfiguration: new Uint8Array(0),
       machineGeneration: 0,
+      registryIndex: 0,
       batches: [],
       configurations: [],
       wound: undefined,
@@ -197,12 +211,12 @@ export class SimNode implements NetworkNode, ClientNode {
   }
 
   #openStore(): LogStore {
-    const { storage, ledger, limits, members, seedCrc, random, endPoint } = this.#options;
-    const disk = ledger.watch(storage.disk, {
+    const { storage, groups, limits, seedCrc, random, endPoint } = this.#options;
+    const disk = this.#watch.watch(storage.disk, {
       deliver: (event) => this.deliver(event),
       effect: endPoint.effect,
     });
-    const canHeal = members.size > 1;
+    const canHeal = groups.default.members.size > 1;
     return new LogStore(disk, { limits, seedCrc, bootId: random.u32(), canHeal });
   }
 
@@ -220,52 +234,23 @@ export class SimNode implements NetworkNode, ClientNode {
     throw new Violation(`node ${this.id} is refused once and then starts`);
   }
 
-  #begin(store: LogStore, recovered: RecoveredGroup, kv: KvMachine): void {
+  #begin(store: LogStore, recovered: ReadonlyMap<number, RecoveredGroup>): void {
     const { id, life } = this;
-    const { limits, random, invariants } = this.#options;
+    const { limits, random, groupRandom } = this.#options;
     const network = this.#options.network();
     this.#store = store;
-    const machine = new ObservedMachine(kv, id, invariants, this.#options.tally);
-    const appliedIndex = machine.open();
-    if (machine.applyVersion > this.applyVersionMax) throw new BuildTooOld();
     const coreRandom = random.fork(life);
-    const raft = createCore({
-      group: groupId,
-      nodeId: id,
-      limits,
-      random: () => coreRandom.float(),
-      store,
-      recovered,
-      appliedIndex,
-      preferred: this.#options.preferred,
-    });
     const transport = network.transportOf(id, life, this.#options.endPoint.effect);
-    const logger = { info: () => {}, error: () => {} };
-    this.#group = new Group({
-      id: groupId,
-      nodeId: id,
-      limits,
-      raft,
-      store,
-      transport,
-      machine,
-      logger,
-      firstRequest: coreRandom.u32(),
-      wake: () => {
-        if (this.life === life) this.#wake();
-      },
-      compaction: this.#options.compaction,
-      applyVersionMax: this.applyVersionMax,
-      unsupported: () => {
-        throw new BuildTooOld();
-      },
-    });
+    for (const [group, found] of recovered) {
+      const chance = group === defaultGroup ? coreRandom : groupRandom.fork(group);
+      this.#replicas.set(group, this.#replica(group, store, found, transport, chance));
+    }
     const shard = new Shard(
       {
         limits,
         store,
         transport,
-        groups: [this.#group],
+        groups: [...this.#replicas.values()],
         firstRequest: coreRandom.u32(),
         wake: () => this.#wake(),
         space: this.#options.storage.space,
@@ -287,6 +272,62 @@ export class SimNode implements NetworkNode, ClientNode {
     };
     network.awake(id);
     this.#tick(life);
+  }
+
+  #replica(
+    id: number,
+    store: LogStore,
+    recovered: RecoveredGroup,
+    transport: Transport,
+    random: Random,
+  ): Group {
+    const { life } = this;
+    const { limits, storage, tally } = this.#options;
+    let works = 0;
+    // Only now: what the log says of it could have been lost together with that.
+    const { machineGeneration: generation } = recovered;
+    const folder = storage.folder(id);
+    folder.keepOnly(generation);
+    const kv = new KvMachine({
+      file: folder.file(generation),
+      folder,
+      generation,
+      limits,
+      nowMs: () => this.#nowMs + (works++ % 64) * 0.05,
+    });
+    const { invariants } = this.#options.groups.of(id);
+    const machine = new ObservedMachine(kv, this.id, invariants, tally);
+    const appliedIndex = machine.open();
+    if (machine.applyVersion > this.applyVersionMax) throw new BuildTooOld();
+    const raft = createCore({
+      group: id,
+      nodeId: this.id,
+      limits,
+      random: () => random.float(),
+      store,
+      recovered,
+      appliedIndex,
+      preferred: this.#options.preferred,
+    });
+    return new Group({
+      id,
+      nodeId: this.id,
+      limits,
+      raft,
+      store,
+      transport,
+      machine,
+      logger: { info: () => {}, error: () => {} },
+      firstRequest: random.u32(),
+      wake: () => {
+        if (this.life === life) this.#wake();
+      },
+      compaction: this.#options.compaction,
+      applyVersionMax: this.applyVersionMax,
+      unsupported: () => {
+        throw new BuildTooOld();
+      },
+    });
   }
 
   /* ---------------------------------------------------------------- the loop */
@@ -315,7 +356,7 @@ export class SimNode implements NetworkNode, ClientNode {
   }
 
   #tick(life: number): void {
-    if (this.life !== life || this.#group === undefined) return;
+    if (this.life !== life || !this.#runs) return;
     const { scheduler, limits, clockRate } = this.#options;
     if (!this.paused) this.#run(() => this.#turn());
     scheduler.after(limits.tickMs / clockRate, () => this.#tick(life));
@@ -332,36 +373,42 @@ export class SimNode implements NetworkNode, ClientNode {
   }
 
   #turn(): void {
-    const { invariants, limits } = this.#options;
+    const { groups, limits } = this.#options;
     this.#turnDue = false;
     const more = this.door!.turn(this.#nowMs);
-    const group = this.#group!;
-    if (group.machine.applyVersion > this.applyVersionMax)
-      throw new Violation(`node ${this.id} applies what its build cannot`);
-    if (group.stopped !== undefined)
-      throw new Violation(`node ${this.id} stopped: ${group.stopped}`);
-    // While the disk is full the core is ahead of the log, and the node silent.
-    if (!this.door!.diskFull)
-      invariants.turned(this.id, this.life, group.raft, group.machine, this.#nowMs);
-    this.#noteWound(group.raft.wound !== undefined);
-    const broken = brokenCap(group.queues(), limits);
-    if (broken !== undefined) throw new Violation(`node ${this.id}: ${broken}`);
+    for (const group of this.#replicas.values()) {
+      if (group.machine.applyVersion > this.applyVersionMax)
+        throw new Violation(`node ${this.id} applies what its build cannot`);
+      if (group.stopped !== undefined)
+        throw new Violation(`node ${this.id} stopped group ${group.id}: ${group.stopped}`);
+      // While the disk is full the core is ahead of the log, and the node silent.
+      if (!this.door!.diskFull) {
+        const { invariants } = groups.of(group.id);
+        invariants.turned(this.id, this.life, group.raft, group.machine, this.#nowMs);
+      }
+      this.#noteWound(group);
+      const broken = brokenCap(group.queues(), limits);
+      if (broken !== undefined) throw new Violation(`node ${this.id}: ${broken}`);
+    }
     if (more) this.#wake();
   }
 
-  #noteWound(wounded: boolean): void {
-    if (wounded === this.#wounded) return;
-    this.#wounded = wounded;
+  #noteWound({ id, raft }: Group): void {
+    const isWounded = raft.wound !== undefined;
+    if (isWounded === this.#wounded.has(id)) return;
     const { tally, healed } = this.#options;
-    if (wounded) tally.wounds++;
-    else {
+    if (isWounded) {
+      this.#wounded.add(id);
+      tally.wounds++;
+    } else {
+      this.#wounded.delete(id);
       tally.heals++;
-      healed(this);
+      if (!this.wounded) healed(this);
     }
   }
 
   #nextLife(): number {
-    this.#options.invariants.lives(this.id, ++this.life);
+    this.#options.groups.lives(this.id, ++this.life);
     return this.life;
   }
 
@@ -373,9 +420,10 @@ export class SimNode implements NetworkNode, ClientNode {
     waiter: ChangeWaiter,
   ): void {
     this.deliver(() => {
-      if (this.#group === undefined) return;
+      const group = this.group;
+      if (group === undefined) return;
       const deadlineMs = this.#nowMs + timeoutMs;
-      this.#group.changeMembers({ changes, force, deadlineMs, waiter });
+      group.changeMembers({ changes, force, deadlineMs, waiter });
       this.#wake();
     });
   }
@@ -411,7 +459,7 @@ export class SimNode implements NetworkNode, ClientNode {
   /* ---------------------------------------------------------------- ways to end */
 
   pause(): void {
-    if (this.#group !== undefined) this.paused = true;
+    if (this.#runs) this.paused = true;
   }
 
   resume(): void {
@@ -421,7 +469,7 @@ export class SimNode implements NetworkNode, ClientNode {
     this.#backlog = [];
     for (const event of backlog) this.deliver(event);
     this.#options.network().awake(this.id);
-    if (this.#group !== undefined) this.#run(() => this.#turn());
+    if (this.#runs) this.#run(() => this.#turn());
   }
 
   /** A sync has failed. The Worker knows; the loop goes on until it hears, reads what was written, and then ends. */
@@ -438,7 +486,7 @@ export class SimNode implements NetworkNode, ClientNode {
     if (this.alive) return false;
     const knownSeq = this.#options.storage.rot(where);
     if (knownSeq === undefined) return false;
-    this.#options.ledger.damage(knownSeq);
+    for (const group of this.#options.groups.all()) group.ledger(this.id).damage(knownSeq);
     this.#damages++;
     return true;
   }
@@ -447,7 +495,7 @@ export class SimNode implements NetworkNode, ClientNode {
   crash(mode: CrashMode): void {
     if (!this.alive) return;
     this.#nextLife();
-    this.#group = undefined;
+    this.#replicas.clear();
     this.#booting = false;
     this.door = undefined;
     this.events = undefined;
