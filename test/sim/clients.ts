@@ -11,7 +11,7 @@ import { plainSection, readSectionHeader } from "../../src/wire/section.ts";
 import type { OperationKind } from "../checker/history.ts";
 import { answersOf, commandOf, type Draft, settleDone } from "./drafts.ts";
 import { Violation } from "./invariants.ts";
-import type { Oracle } from "./oracle.ts";
+import { type Oracle, valuePrefixOf } from "./oracle.ts";
 import type { Random } from "./random.ts";
 import type { Scheduler } from "./scheduler.ts";
 import { SessionClients, type SessionSwarm } from "./session-clients.ts";
@@ -31,6 +31,8 @@ export interface ClientNode {
 }
 
 export interface ClientOptions {
+  /** That they write to and read from. */
+  readonly group: number;
   readonly scheduler: Scheduler;
   readonly random: Random;
   readonly nodes: readonly ClientNode[];
@@ -127,7 +129,7 @@ export class Clients {
     const { random, staleMsMax, tally, answeredLocally, timeoutMs } = this.#options;
     const boundMs = 1 + random.below(Math.ceil(staleMsMax));
     node.deliver(() => {
-      node.door?.read(0, Consistency.local, boundMs, timeoutMs, {
+      node.door?.read(this.#options.group, Consistency.local, boundMs, timeoutMs, {
         ready: (_, appliedIndex) => {
           tally.freshReads++;
           answeredLocally(node, appliedIndex, boundMs);
@@ -229,7 +231,7 @@ export class Clients {
     const number = ++this.#operations;
     const key = `k${Math.floor(number / keyLife)}.${random.below(keys)}`;
     const writes = kind === "put" || kind === "compareAndPut";
-    let value = writes ? `v${number}` : "";
+    let value = writes ? `${valuePrefixOf(this.#options.group)}${number}` : "";
     if (writes && valueBytes > 0) value = value.padEnd(random.below(valueBytes), "~");
     const expected =
       kind === "compareAndPut" && random.chance(0.8) ? (this.#told.get(key) ?? 0) : 0;
@@ -302,7 +304,7 @@ export class Clients {
     const section = plainSection(drafts.map(commandOf));
     const header = readSectionHeader(section, 0)!;
     node.deliver(() => {
-      node.door!.write(0, section, header, this.#options.timeoutMs, {
+      node.door!.write(this.#options.group, section, header, this.#options.timeoutMs, {
         applied: (firstIndex, results) => this.#applied(request, firstIndex, results),
         failed: (error) => this.#failed(request, error),
       });
@@ -332,7 +334,7 @@ export class Clients {
     (local ? this.localReads : this.history).push(...drafts);
     const consistency = local ? Consistency.local : Consistency.linearizable;
     node.deliver(() => {
-      node.door!.read(0, consistency, 0, this.#options.timeoutMs, {
+      node.door!.read(this.#options.group, consistency, 0, this.#options.timeoutMs, {
         ready: (source, appliedIndex) => this.#ready(request, source, appliedIndex, local),
         failed: (error) => this.#failed(request, error),
       });

@@ -1,8 +1,9 @@
 /**
- * What a node's disk holds for sure, kept by an observer of its own between log-store and disk: each record as it is appended, and as durable
- * only once a sync that was begun afterwards has ended. It knows records and batches, and nothing of how the log-store thinks.
+ * What a node's disk holds for sure of one group, by an observer of its own (disk-watch.ts) between log-store and disk: each record as it is
+ * appended, and as durable only once a sync that was begun afterwards has ended. It knows records and batches, and nothing of how the
+ * log-store thinks.
  */
-import { RecordKind, type Disk, type LogRecord, type SegmentFile } from "../../src/storage/disk.ts";
+import { RecordKind, type LogRecord } from "../../src/storage/disk.ts";
 import {
   readHardState,
   readLogStart,
@@ -116,21 +117,14 @@ interface Change {
   readonly compacts?: boolean;
 }
 
-interface Found {
+/** A record as a start of the node finds it. */
+export interface Found {
   readonly segment: number;
   readonly record: LogRecord;
 }
 
 /** Told about each batch that is appended anew (not by recovery). */
 export type OnAppend = (batch: Batch, shadow: Shadow) => void;
-
-/** One life of a node as its disk sees it. */
-export interface DiskUser {
-  /** Hands over a completion, now or once the node is no longer paused. */
-  readonly deliver: (event: () => void) => void;
-  /** Called after each effect on the disk; may throw to end the process there. */
-  readonly effect: () => void;
-}
 
 export class DurableLedger {
   /** What would be read back now if nothing went wrong. */
@@ -153,7 +147,6 @@ export class DurableLedger {
   /** What it voted in each term, durably. */
   readonly #votes = new Map<number, number>();
   #damaged = false;
-  #life = 0;
   /** The shard's sequence number up to which `durable` goes. */
   #durableSeq = 0;
   /** What the disk had at the start of this life, until recovery has decided how much of it counts. */
@@ -220,17 +213,11 @@ export class DurableLedger {
     );
   }
 
-  /**
-   * The node starts again from what its disk has left. What was durable must be among that; the rest counts only after a sync
-   * of this life.
-   */
-  watch(disk: Disk, user: DiskUser): Disk {
-    this.#found = [];
-    for (const segment of disk.segments) {
-      const { number } = segment;
-      segment.scan((record) => this.#found?.push({ segment: number, record }));
-    }
-    return this.#wrap(disk, user);
+  /** The node starts again from what its disk has left. What was durable must be among that; the rest counts only after a sync of this life. */
+  begins(found: readonly Found[]): void {
+    this.#found = found.filter(
+      ({ record }) => record.group === this.#group || record.kind === RecordKind.segmentStart,
+    );
   }
 
   /**
@@ -268,9 +255,22 @@ export class DurableLedger {
     for (const { segment, record } of kept) this.#record(segment, record, false);
   }
 
-  #appended(segment: number, record: LogRecord): void {
-    if (this.#found !== undefined) this.#adopt(this.#found, record.seq);
+  /** Recovery has decided how much counts: this life's first record will have this sequence number. */
+  goesOnAt(nextSeq: number): void {
+    if (this.#found !== undefined) this.#adopt(this.#found, nextSeq);
+  }
+
+  appended(segment: number, record: LogRecord): void {
     this.#record(segment, record, true);
+  }
+
+  /** A sync of these segments begins. What is returned is to be called when it has ended. */
+  syncBegins(segments: ReadonlySet<number>): () => void {
+    const covered = this.#changes.filter(({ segment }) => segments.has(segment));
+    return () => {
+      for (const change of covered) change.synced = true;
+      this.#synced();
+    };
   }
 
   #record(segment: number, record: LogRecord, fresh: boolean): void {
@@ -369,77 +369,6 @@ export class DurableLedger {
     if (hardState === undefined) return;
     shadow.term = hardState.term;
     shadow.votedFor = hardState.votedFor;
-  }
-
-  #wrap(disk: Disk, { deliver, effect }: DiskUser): Disk {
-    const inner = new Map<SegmentFile, SegmentFile>();
-    const outer = new Map<SegmentFile, SegmentFile>();
-    const wrap = (segment: SegmentFile): SegmentFile => {
-      const known = outer.get(segment);
-      if (known !== undefined) return known;
-      const appended = (record: LogRecord): void => this.#appended(segment.number, record);
-      const wrapped: SegmentFile = {
-        number: segment.number,
-        growing: segment.growing,
-        get bytes() {
-          return segment.bytes;
-        },
-        append: (records) => {
-          segment.append(records);
-          for (const record of records) appended(record);
-          effect();
-        },
-        read: (seq) => segment.read(seq),
-        scan: (visit, headBytes) => segment.scan(visit, headBytes),
-      };
-      inner.set(wrapped, segment);
-      outer.set(segment, wrapped);
-      return wrapped;
-    };
-    const unwrap = (segment: SegmentFile): SegmentFile => {
-      const known = inner.get(segment);
-      if (known === undefined) throw new Error(`segment ${segment.number} is not of this life`);
-      return known;
-    };
-    const wrapMaybe = (segment: SegmentFile | undefined): SegmentFile | undefined =>
-      segment === undefined ? undefined : wrap(segment);
-    const segments = disk.segments.map(wrap);
-    const life = ++this.#life;
-    return {
-      segments,
-      create: (number) => {
-        const segment = wrap(disk.create(number));
-        effect();
-        return segment;
-      },
-      prepare: (number) => disk.prepare(number),
-      takePrepared: (number) => wrapMaybe(disk.takePrepared(number)),
-      retire: (segment) => {
-        disk.retire(unwrap(segment));
-        effect();
-      },
-      sync: (dirty, done) => {
-        const numbers = new Set(dirty.map(({ number }) => number));
-        const covered = this.#changes.filter(({ segment }) => numbers.has(segment));
-        disk.sync(dirty.map(unwrap), () => {
-          if (this.#life !== life) return;
-          for (const change of covered) change.synced = true;
-          this.#synced();
-          deliver(done);
-        });
-        effect();
-      },
-      get syncing() {
-        return disk.syncing;
-      },
-      readWatermark: () => disk.readWatermark(),
-      writeWatermark: (bytes) => {
-        disk.writeWatermark(bytes);
-        effect();
-      },
-      syncWatermark: (done) => disk.syncWatermark(() => deliver(done)),
-      close: () => disk.close(),
-    };
   }
 }
 

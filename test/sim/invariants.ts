@@ -26,6 +26,7 @@ export interface CoreView {
 }
 
 export interface InvariantOptions {
+  readonly group: number;
   /** Only what the cluster does counts: what is applied and what clients see, not what nodes promise each other. */
   readonly blackBox: boolean;
   readonly limits: Limits;
@@ -66,9 +67,9 @@ export class Invariants {
 
   constructor(
     ledgers: ReadonlyMap<number, DurableLedger>,
-    { blackBox, limits, nowMs }: InvariantOptions,
+    { group, blackBox, limits, nowMs }: InvariantOptions,
   ) {
-    this.oracle = new Oracle(limits);
+    this.oracle = new Oracle(group, limits);
     this.#blackBox = blackBox;
     this.#transfers = new Transfers(limits);
     this.#nowMs = nowMs;

@@ -49,6 +49,11 @@ export interface Held {
 
 const decoder = new TextDecoder();
 
+/** Values say which group they belong to, so that one which strays is noticed. */
+export function valuePrefixOf(group: number): string {
+  return group === 0 ? "v" : `g${group}.v`;
+}
+
 export class Oracle {
   /** What each key holds at `lastIndex`. */
   readonly state = new Map<string, Held>();
@@ -73,7 +78,10 @@ export class Oracle {
   readonly #spared = new Map<number, readonly Spared[]>();
   readonly #savedSessions = new Map<number, number>();
 
-  constructor(limits: Limits) {
+  readonly #group: number;
+
+  constructor(group: number, limits: Limits) {
+    this.#group = group;
     this.#sessions = new SessionModel(limits);
   }
 
@@ -212,6 +220,8 @@ export class Oracle {
     const key = decoder.decode(bytes.subarray(keyAt, keyAt + keyLength));
     const value = decoder.decode(bytes.subarray(valueAt, valueAt + valueLength));
     if (value !== "") {
+      if (!value.startsWith(valuePrefixOf(this.#group)))
+        throw new Error(`${value} is written to group ${this.#group}`);
       const before = this.indexOfValue.get(value);
       if (before !== undefined)
         throw new Error(`${value} is written twice: at ${before} and ${index}`);

@@ -37,6 +37,7 @@ export interface SessionSwarm {
 }
 
 export interface SessionClientOptions extends SessionSwarm {
+  readonly group: number;
   readonly scheduler: Scheduler;
   readonly nodes: readonly ClientNode[];
   readonly oracle: Oracle;
@@ -328,7 +329,7 @@ class SessionClient {
     call.send(() =>
       node.door!.admin(
         "sessionOpen",
-        { ttlMs, timeoutMs: Math.ceil(timeoutMs) },
+        { group: this.#options.group, ttlMs, timeoutMs: Math.ceil(timeoutMs) },
         {
           answered: (answer) => {
             if (!call.answered() || isOver) return;
@@ -367,7 +368,7 @@ class SessionClient {
     call.send(() =>
       node.door!.admin(
         operation,
-        { session, timeoutMs: Math.ceil(this.#options.timeoutMs) },
+        { group: this.#options.group, session, timeoutMs: Math.ceil(this.#options.timeoutMs) },
         {
           answered: () => call.answered(),
           failed: (error) => {
@@ -441,7 +442,7 @@ class SessionClient {
         connection.refused(header);
         return void call.answered();
       }
-      node.door!.write(0, bytes, header, timeoutMs, {
+      node.door!.write(this.#options.group, bytes, header, timeoutMs, {
         applied: (firstIndex, results) => {
           if (call.answered()) this.#applied(node, sent, firstIndex, results);
         },
@@ -548,7 +549,7 @@ class RequestClient {
     const node = this.#all.someNode();
     const call = this.#all.call(node);
     call.send(() =>
-      node.door!.write(0, sent.bytes, sent.header, timeoutMs, {
+      node.door!.write(this.#options.group, sent.bytes, sent.header, timeoutMs, {
         applied: (firstIndex, results) => {
           if (!call.answered()) return;
           noteAnswer(this.#options, node, sent, firstIndex, results);

@@ -36,6 +36,10 @@ export class SimKvFolder implements KvFolder {
     this.#incoming = incoming;
   }
 
+  get bytesMax(): number {
+    return this.#bytesMax;
+  }
+
   set bytesMax(bytes: number) {
     this.#bytesMax = bytes;
     for (const file of this.#files.values()) file.bytesMax = bytes;

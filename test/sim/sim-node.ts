@@ -239,11 +239,12 @@ export class SimNode implements NetworkNode, ClientNode {
     const { limits, random, groupRandom } = this.#options;
     const network = this.#options.network();
     this.#store = store;
-    const coreRandom = random.fork(life);
+    let coreRandom: Random | undefined;
+    const chanceOf = (group: number): Random =>
+      group === defaultGroup ? (coreRandom = random.fork(life)) : groupRandom.fork(group);
     const transport = network.transportOf(id, life, this.#options.endPoint.effect);
     for (const [group, found] of recovered) {
-      const chance = group === defaultGroup ? coreRandom : groupRandom.fork(group);
-      this.#replicas.set(group, this.#replica(group, store, found, transport, chance));
+      this.#replicas.set(group, this.#replica(group, store, found, transport, chanceOf));
     }
     const shard = new Shard(
       {
@@ -251,7 +252,7 @@ export class SimNode implements NetworkNode, ClientNode {
         store,
         transport,
         groups: [...this.#replicas.values()],
-        firstRequest: coreRandom.u32(),
+        firstRequest: coreRandom!.u32(),
         wake: () => this.#wake(),
         space: this.#options.storage.space,
       },
@@ -279,7 +280,7 @@ export class SimNode implements NetworkNode, ClientNode {
     store: LogStore,
     recovered: RecoveredGroup,
     transport: Transport,
-    random: Random,
+    chanceOf: (group: number) => Random,
   ): Group {
     const { life } = this;
     const { limits, storage, tally } = this.#options;
@@ -299,6 +300,7 @@ export class SimNode implements NetworkNode, ClientNode {
     const machine = new ObservedMachine(kv, this.id, invariants, tally);
     const appliedIndex = machine.open();
     if (machine.applyVersion > this.applyVersionMax) throw new BuildTooOld();
+    const random = chanceOf(id);
     const raft = createCore({
       group: id,
       nodeId: this.id,

@@ -3,11 +3,8 @@
  * out of the event that broke it.
  */
 import { clusterIdOf, seedCrcOf } from "../../src/node/bootstrap.ts";
-import type { LogStartRecord } from "../../src/storage/records.ts";
-import type { Batch } from "../../src/wire/batch.ts";
 import { Clients } from "./clients.ts";
-import { DurableLedger, type Entry, type Shadow } from "./durable-ledger.ts";
-import { Invariants, Violation } from "./invariants.ts";
+import { type Invariants, Violation } from "./invariants.ts";
 import { checkHistory, checkStates } from "./last-checks.ts";
 import { MemberChanges } from "./member-changes.ts";
 import { Nemesis, type Victim } from "./nemesis.ts";
@@ -17,6 +14,7 @@ import { Recovery } from "./recovery.ts";
 import { drawRelapses, Relapses } from "./relapses.ts";
 import { Scheduler } from "./scheduler.ts";
 import { drawSessions, sessionLimits } from "./session-clients.ts";
+import { defaultGroup, SimGroup, SimGroups } from "./sim-group.ts";
 import { SimNetwork } from "./sim-network.ts";
 import { SimNode } from "./sim-node.ts";
 import { Storage } from "./storage.ts";
@@ -72,6 +70,8 @@ const relapseMomentStream = 1_007;
 /** No seed that is recorded as finding a planted bug has them by it. */
 const evacuationStream = 1_009;
 const ballastStream = 1_011;
+/** And what other groups draw from, each by its id. */
+const groupStream = 20_000;
 /** Share of runs whose nodes have a ballast, where their disks run full. */
 const ballastShare = 0.3;
 /** Events of the recovery that no cluster needs: it would go on for ever. */
@@ -89,6 +89,8 @@ class Simulation {
   readonly #scheduler = new Scheduler();
   readonly #trace = new Trace();
   readonly #tally = emptyTally();
+  readonly #groups = new SimGroups();
+  /** Of the default group. */
   readonly #invariants: Invariants;
   readonly #nodes: readonly SimNode[];
   readonly #network: SimNetwork;
@@ -114,20 +116,12 @@ class Simulation {
     for (let id = 1; id <= swarm.nodes; id++) members.set(id, `sim:${id}`);
     const ids = Array.from({ length: swarm.nodes + swarm.spares }, (_, at) => at + 1);
 
-    const ledgers = new Map<number, DurableLedger>();
-    for (const id of ids) {
-      const onAppend = (batch: Batch, log: Shadow): void =>
-        this.#invariants.appended(id, batch, log);
-      const onRestore = ({ start, configuration }: LogStartRecord): void =>
-        this.#invariants.oracle.members(id, start.index, configuration);
-      const committed = (): readonly Entry[] => this.#invariants.oracle.batches;
-      ledgers.set(id, new DurableLedger(0, onAppend, committed, onRestore));
-    }
-    const invariants = (this.#invariants = new Invariants(ledgers, {
-      blackBox,
-      limits: swarm.limits,
-      nowMs: () => scheduler.nowMs,
-    }));
+    const groups = this.#groups;
+    const { limits } = swarm;
+    const nowMs = (): number => scheduler.nowMs;
+    groups.add(new SimGroup({ id: defaultGroup, nodeIds: ids, members, limits, blackBox, nowMs }));
+    const { invariants } = groups.default;
+    this.#invariants = invariants;
     const seedCrc = seedCrcOf(clusterIdOf(`sim ${seed}`, members));
     const ballastRandom = new Random(seed, ballastStream);
     const ballastBytes = ballastRandom.chance(ballastShare) ? ballastRandom.between(500, 5_000) : 0;
@@ -136,6 +130,7 @@ class Simulation {
       const storage = new Storage({
         scheduler,
         random: random.fork(100 + id),
+        folderRandom: new Random(seed, groupStream + 100 + id),
         syncMsMax: swarm.syncMs,
         ballastBytes: without.includes("ballasts") ? 0 : ballastBytes,
         ballastReleased: () => tally.ballasts++,
@@ -143,7 +138,7 @@ class Simulation {
       });
       const node = new SimNode({
         id,
-        members,
+        groups,
         seedCrc,
         limits: swarm.limits,
         compaction: swarm.compaction,
@@ -152,8 +147,7 @@ class Simulation {
         preferred: id <= swarm.preferredUpTo,
         random: random.fork(200 + id),
         storage,
-        ledger: ledgers.get(id)!,
-        invariants,
+        groupRandom: new Random(seed, groupStream + 200 + id),
         network: () => this.#network,
         endPoint,
         tally,
@@ -170,11 +164,12 @@ class Simulation {
       nodes: this.#nodes,
       frameBytesMax: swarm.limits.frameBytesMax,
       frameTimeoutMs: swarm.outageMs,
-      onSend: (life, message) => invariants.sent(life, message),
+      onSend: (life, message) => groups.sent(life, message),
       onBytes: (from, to, crc) => this.#trace.add(scheduler.nowMs, from * 16 + to, crc),
     });
     this.#clients = new Clients({
       ...swarm,
+      group: defaultGroup,
       scheduler,
       random: random.fork(3),
       nodes: this.#nodes,

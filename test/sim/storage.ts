@@ -6,11 +6,14 @@ import { readWatermark } from "../../src/storage/watermark.ts";
 import type { Random } from "./random.ts";
 import type { Scheduler } from "./scheduler.ts";
 import { SimDisk, type CrashMode } from "./sim-disk.ts";
+import type { SimKvFileOptions } from "./sim-kv-file.ts";
 import { SimKvFolder } from "./sim-kv-folder.ts";
 
 export interface StorageOptions {
   readonly scheduler: Scheduler;
   readonly random: Random;
+  /** For what belongs to other groups than the default one. */
+  readonly folderRandom: Random;
   readonly syncMsMax: number;
   /** Room that the log gets once it has none; 0 = the node knows nothing of space. */
   readonly ballastBytes: number;
@@ -33,7 +36,11 @@ export class Storage {
   readonly #random: Random;
   readonly #syncFailed: () => void;
   #disk: SimDisk;
+  /** Of the default group's machine. */
   #folder: SimKvFolder;
+  /** Of the others' machines. */
+  #folders = new Map<number, SimKvFolder>();
+  readonly #folderOptions: SimKvFileOptions;
   #folderSlowness = 1;
   #failing = false;
   /** No sync of this life succeeds any more, whatever it covers [D9]. */
@@ -46,6 +53,7 @@ export class Storage {
   constructor({
     scheduler,
     random,
+    folderRandom,
     syncMsMax,
     ballastBytes,
     ballastReleased,
@@ -77,7 +85,9 @@ export class Storage {
       syncFails: () => this.#syncFails(),
     };
     this.#disk = new SimDisk(options);
-    this.#folder = new SimKvFolder({ ...options, slowness: () => this.#folderSlowness });
+    const slowness = (): number => this.#folderSlowness;
+    this.#folder = new SimKvFolder({ ...options, slowness });
+    this.#folderOptions = { ...options, slowness, random: () => folderRandom.float() };
   }
 
   /** Factor on the time of each sync of the log. */
@@ -99,7 +109,9 @@ export class Storage {
     let taken = 0;
     for (const segment of this.#disk.segments) taken += segment.bytes;
     this.#disk.bytesMax = taken + bytes;
-    this.#folder.bytesMax = bytes === Infinity ? Infinity : 0;
+    for (const folder of [this.#folder, ...this.#folders.values()]) {
+      folder.bytesMax = bytes === Infinity ? Infinity : 0;
+    }
     this.#level = bytes === Infinity || this.#ballastBytes === 0 ? "plenty" : "low";
   }
 
@@ -107,8 +119,25 @@ export class Storage {
     return this.#disk;
   }
 
-  get folder(): SimKvFolder {
-    return this.#folder;
+  /** What a group's state machine keeps; there is such a folder from when it is asked for. */
+  folder(group: number): SimKvFolder {
+    if (group === 0) return this.#folder;
+    let folder = this.#folders.get(group);
+    if (folder === undefined) {
+      folder = new SimKvFolder(this.#folderOptions);
+      folder.bytesMax = this.#folder.bytesMax;
+      this.#folders.set(group, folder);
+    }
+    return folder;
+  }
+
+  /** Groups, but for the default one, that have a folder. */
+  get folders(): readonly number[] {
+    return [...this.#folders.keys()];
+  }
+
+  removeFolder(group: number): void {
+    this.#folders.delete(group);
   }
 
   /** The next sync to end fails, be it of log, watermark or key-value file. */
@@ -128,6 +157,7 @@ export class Storage {
   crash(mode: CrashMode): void {
     this.#disk = this.#disk.crash(mode);
     this.#folder = this.#folder.crash(mode);
+    for (const [group, folder] of this.#folders) this.#folders.set(group, folder.crash(mode));
     this.#failing = this.#latched = false;
   }
 

@@ -1,0 +1,111 @@
+/**
+ * The groups of a simulated cluster. Each has everything of its own that judges it, and clients of its own: what one group holds, votes and
+ * acknowledges says nothing of another, and nothing of one may ever be seen in another.
+ */
+import type { Limits } from "../../src/limits.ts";
+import type { LogStartRecord } from "../../src/storage/records.ts";
+import type { Batch } from "../../src/wire/batch.ts";
+import type { PeerMessage } from "../../src/wire/messages.ts";
+import type { Clients } from "./clients.ts";
+import type { Ledgers } from "./disk-watch.ts";
+import { DurableLedger, type Entry, type Shadow } from "./durable-ledger.ts";
+import { Invariants, Violation } from "./invariants.ts";
+
+export const defaultGroup = 0;
+
+export interface SimGroupOptions {
+  readonly id: number;
+  /** All nodes that could ever have a replica. */
+  readonly nodeIds: readonly number[];
+  /** Its first members. */
+  readonly members: ReadonlyMap<number, string>;
+  readonly limits: Limits;
+  readonly blackBox: boolean;
+  readonly nowMs: () => number;
+}
+
+export class SimGroup {
+  readonly id: number;
+  readonly members: ReadonlyMap<number, string>;
+  /** By node. */
+  readonly ledgers: ReadonlyMap<number, DurableLedger>;
+  readonly invariants: Invariants;
+  clients: Clients | undefined;
+
+  constructor({ id, nodeIds, members, limits, blackBox, nowMs }: SimGroupOptions) {
+    this.id = id;
+    this.members = members;
+    const ledgers = new Map<number, DurableLedger>();
+    for (const node of nodeIds) {
+      const onAppend = (batch: Batch, log: Shadow): void =>
+        this.invariants.appended(node, batch, log);
+      const onRestore = ({ start, configuration }: LogStartRecord): void =>
+        this.invariants.oracle.members(node, start.index, configuration);
+      const committed = (): readonly Entry[] => this.invariants.oracle.batches;
+      ledgers.set(node, new DurableLedger(id, onAppend, committed, onRestore));
+    }
+    this.ledgers = ledgers;
+    this.invariants = new Invariants(ledgers, { group: id, blackBox, limits, nowMs });
+  }
+
+  /** Of one node. */
+  ledger(node: number): DurableLedger {
+    const ledger = this.ledgers.get(node);
+    if (ledger === undefined) throw new Error(`no node ${node}`);
+    return ledger;
+  }
+}
+
+export class SimGroups {
+  readonly #groups = new Map<number, SimGroup>();
+
+  add(group: SimGroup): void {
+    this.#groups.set(group.id, group);
+  }
+
+  find(id: number): SimGroup | undefined {
+    return this.#groups.get(id);
+  }
+
+  /** Throws where no such group was ever made. */
+  of(id: number): SimGroup {
+    const group = this.#groups.get(id);
+    if (group === undefined) throw new Violation(`there is no group ${id}`);
+    return group;
+  }
+
+  all(): Iterable<SimGroup> {
+    return this.#groups.values();
+  }
+
+  get default(): SimGroup {
+    return this.of(defaultGroup);
+  }
+
+  ledgersOf(node: number): Ledgers {
+    const all = (): Iterable<SimGroup> => this.all();
+    return {
+      of: (group) => this.of(group).ledger(node),
+      *all() {
+        for (const group of all()) yield group.ledger(node);
+      },
+    };
+  }
+
+  /** A node starts, or ends. */
+  lives(node: number, life: number): void {
+    for (const { invariants } of this.#groups.values()) invariants.lives(node, life);
+  }
+
+  /** A message is about to leave. */
+  sent(life: number, message: PeerMessage): void {
+    this.of(message.group).invariants.sent(life, message);
+  }
+
+  /** Terms in which somebody led, over all groups. */
+  get leaders(): number {
+    let leaders = 0;
+    for (const { invariants } of this.#groups.values()) leaders += invariants.leaders;
+    return leaders;
+  }
+}
