@@ -13,6 +13,10 @@ const goldenRatio = (Math.sqrt(5) - 1) / 2;
 
 export type MachineKind = "kv" | "null";
 
+export function isMachineKind(name: string): name is MachineKind {
+  return name === "kv" || name === "null";
+}
+
 export interface MachineOptions {
   /** A folder of its own, which exists. */
   readonly directory: string;

@@ -6,12 +6,17 @@ import { randomBytes, randomInt } from "node:crypto";
 import { basename } from "node:path";
 import { fatal, FatalError, onFatalNote } from "../fatal.ts";
 import { defaultLimits, type Limits } from "../limits.ts";
-import { createMachine, KvFiles, staggered, type MachineKind } from "../machine/machines.ts";
+import {
+  createMachine,
+  KvFiles,
+  isMachineKind,
+  staggered,
+  type MachineKind,
+} from "../machine/machines.ts";
 import type { StateMachine } from "../machine/machine.ts";
 import type { Connection } from "../net/connection.ts";
 import { checkBindable, listen, ListenError, type Listener } from "../net/listener.ts";
 import { TcpTransport } from "../net/tcp-transport.ts";
-import { InvariantError } from "../raft/invariants.ts";
 import { ClientServer } from "../server/client-server.ts";
 import type {
   AdminWaiter,
@@ -46,21 +51,18 @@ import type { SectionHeader } from "../wire/section.ts";
 import {
   bootstrapGroup,
   clusterIdOf,
-  createCore,
   initialConfiguration,
   joiningGroup,
   machineAdvice,
   seedCrcOf,
   tokenHashOf,
-  unreadableState,
-  withoutState,
 } from "./bootstrap.ts";
 import { type CompactionPolicy, defaultCompaction } from "./compaction.ts";
 import { examiner } from "./examine.ts";
 import { Expulsion, type ExpulsionCode } from "./expulsion.ts";
-import { Group } from "./group.ts";
 import { joinCluster, type JoinedCluster, type JoinTarget } from "./join.ts";
 import { hasOtherVoters, Peers, removed } from "./peers.ts";
+import { Replicas } from "./replicas.ts";
 import { Scrubber } from "./scrubber.ts";
 import { Shard } from "./shard.ts";
 import { type Incompatibility, tooOld, Versions } from "./versions.ts";
@@ -159,7 +161,9 @@ class Node implements RunningNode, Groups {
   #spaceLookMs = performance.now();
   readonly #disk: SqliteDisk;
   readonly #store: LogStore;
+  /** Of group 0. */
   #machine!: StateMachine;
+  #replicas!: Replicas;
   readonly #files: KvFiles;
   #transport!: TcpTransport;
   #shard!: Shard;
@@ -274,33 +278,9 @@ class Node implements RunningNode, Groups {
     const { nodeId, advertise } = this.#options;
     const initialMembers = this.#initialMembers;
     const recovered = this.#store.recover();
-    const found = recovered.get(defaultGroup) ?? this.#firstReplica();
+    if (!recovered.has(defaultGroup)) recovered.set(defaultGroup, this.#firstReplica());
     // What was read, and the first batch, count from here on.
     await new Promise<void>((resolve) => this.#store.sync(() => resolve()));
-    // Not before: what the log says of the machine's file could be lost yet, and that file is all that is kept.
-    this.#machine = createMachine(this.#options.machine, {
-      directory: this.#dataDir.machinePath(defaultGroup),
-      generation: found.machineGeneration,
-      files: this.#files,
-      limits: staggered(this.#limits, this.#options.nodeId),
-      nowMs: () => performance.now(),
-    });
-    const appliedIndex = this.#openMachine();
-    const replica = withoutState(
-      this.#store,
-      defaultGroup,
-      found,
-      appliedIndex,
-      this.#hasOtherVoters,
-    );
-    if (replica !== found) {
-      this.#logger.error(
-        { group: defaultGroup, appliedIndex, firstIndex: found.start.index + 1 },
-        "the state that the log goes on from is lost; it is fetched from the leader again",
-      );
-    }
-    this.#checkApplyVersion(this.#machine.applyVersion);
-    this.#tellReplay(replica, appliedIndex);
 
     this.#transport = new TcpTransport({
       nodeId,
@@ -335,23 +315,11 @@ class Node implements RunningNode, Groups {
       refusePeer: (peer) =>
         this.#peers.meet(peer.nodeId, peer.incarnation) ?? this.#versions.refuse(peer),
     });
-    const group = new Group({
-      id: defaultGroup,
-      nodeId,
-      limits: this.#limits,
-      raft: this.#core(replica, appliedIndex),
-      store: this.#store,
-      transport: this.#transport,
-      machine: this.#machine,
-      machineKind: this.#options.machine,
-      logger: this.#logger,
-      firstRequest: randomInt(requestsBeginBelow),
-      wake: () => this.#wake(),
-      compaction: compactionOf(this.#options.compaction),
-      applyVersionMax: this.#applyVersionMax,
-      founderMax: (id) => (this.#hasFormed ? this.#versions.saidMax(id) : 0),
-      unsupported: (needed) => fatal("build_too_old", this.#tooOld(needed)),
-    });
+    // Not before the sync: what the log says of a machine's file could be lost yet, and that file is all that is kept.
+    this.#replicas = this.#makeReplicas(recovered);
+    const group = this.#replicas.open({ id: defaultGroup, machine: this.#options.machine });
+    this.#machine = group.machine;
+    this.#checkApplyVersion(this.#machine.applyVersion);
     group.mayElect = this.#dataDir.peers.formed || initialMembers.size <= 1;
     this.#expulsion = new Expulsion({
       nodeId,
@@ -401,6 +369,7 @@ class Node implements RunningNode, Groups {
       },
       nowMs,
     );
+    this.#replicas.attach(this.#shard);
     this.#clients = new ClientServer({
       groups: this,
       limits: this.#limits,
@@ -415,39 +384,47 @@ class Node implements RunningNode, Groups {
     this.#wake();
   }
 
-  #openMachine(): number {
-    try {
-      return this.#machine.open();
-    } catch (error) {
-      if (error instanceof FatalError || isDiskFull(error)) throw error;
-      throw unreadableState(defaultGroup, this.#dataDir.machinePath(defaultGroup), String(error));
-    }
+  #makeReplicas(recovered: ReadonlyMap<number, RecoveredGroup>): Replicas {
+    const { nodeId, preferredLeader = false, compaction } = this.#options;
+    const limits = this.#limits;
+    const machineLimits = staggered(limits, nodeId);
+    return new Replicas(
+      {
+        nodeId,
+        limits,
+        store: this.#store,
+        transport: this.#transport,
+        logger: this.#logger,
+        random: Math.random,
+        firstRequest: () => randomInt(requestsBeginBelow),
+        createMachine: ({ id, machine }, generation) => {
+          if (!isMachineKind(machine))
+            throw new FatalError("build_too_old", unknownMachine(id, machine));
+          return createMachine(machine, {
+            directory: this.#dataDir.machinePath(id),
+            generation,
+            files: this.#files,
+            limits: machineLimits,
+            nowMs: () => performance.now(),
+          });
+        },
+        machinePath: (id) => this.#dataDir.machinePath(id),
+        deleteFiles: (id) => this.#dataDir.deleteMachine(id),
+        canHeal: () => this.#hasOtherVoters,
+        wake: () => this.#wake(),
+        preferred: preferredLeader,
+        compaction: compactionOf(compaction),
+        applyVersionMax: this.#applyVersionMax,
+        founderMax: (id) => (this.#hasFormed ? this.#versions.saidMax(id) : 0),
+        unsupported: (needed) => fatal("build_too_old", this.#tooOld(needed)),
+      },
+      recovered,
+    );
   }
 
   /** Members that may have what this node has lost. */
   get #hasOtherVoters(): boolean {
     return hasOtherVoters(this.#dataDir.peers, this.#initialMembers);
-  }
-
-  #core(
-    replica: Parameters<typeof createCore>[0]["recovered"],
-    appliedIndex: number,
-  ): ReturnType<typeof createCore> {
-    try {
-      return createCore({
-        group: defaultGroup,
-        nodeId: this.#options.nodeId,
-        limits: this.#limits,
-        random: Math.random,
-        store: this.#store,
-        recovered: replica,
-        appliedIndex,
-        preferred: this.#options.preferredLeader ?? false,
-      });
-    } catch (error) {
-      if (!(error instanceof InvariantError)) throw error;
-      throw new FatalError("corrupt_data", error.message, { cause: error });
-    }
   }
 
   #makeScrubber(nowMs: number): Scrubber {
@@ -540,16 +517,6 @@ class Node implements RunningNode, Groups {
       fatal("sync_failed", String(error));
     }
     this.#logger.info({ group: defaultGroup, applyVersion }, "the apply version is raised");
-  }
-
-  /** How far the log goes beyond the state machine: what was not durable there is applied again as soon as it is known to be committed. */
-  #tellReplay({ batches, start }: RecoveredGroup, appliedIndex: number): void {
-    const last = batches.at(-1);
-    const lastIndex = last === undefined ? start.index : last.firstIndex + last.count - 1;
-    // There is nothing but its founding.
-    if (lastIndex <= 1) return;
-    const commands = Math.max(0, lastIndex - appliedIndex);
-    this.#logger.info({ group: defaultGroup, commands, appliedIndex }, "replaying the log");
   }
 
   #tooOld(needed: number): string {
@@ -908,7 +875,7 @@ class Node implements RunningNode, Groups {
     this.#listener?.close();
     this.#transport.close();
     this.#scrubber.close();
-    this.#machine.close();
+    this.#replicas?.close();
     this.#files.close();
     this.#store.close();
     onFatalNote(undefined);
@@ -924,6 +891,10 @@ function woundText({ id, leader, lastIndex, wounded }: NodeStatus["groups"][numb
   return leader > 0
     ? `${lost} from the leader, node ${leader}`
     : `${lost} from a leader, and there is none: start the members that are whole. Should a majority be wounded, none can be elected: barge recover`;
+}
+
+function unknownMachine(group: number, machine: string): string {
+  return `Group ${group} has a state machine that this build does not know, ${machine}: start a newer one.`;
 }
 
 function compactionOf(given: NodeOptions["compaction"]): CompactionPolicy {

@@ -62,6 +62,8 @@ export interface DataDir {
   refound(owner: DataDirOwner): void;
   /** Where the machine of a group keeps its files; the folder exists. */
   machinePath(group: number): string;
+  /** Nothing of that machine is kept. Not while one of its files is open. */
+  deleteMachine(group: number): void;
   /** Bytes of all files in it. Looks at names and sizes only: opening them would drop SQLite's locks [17]. */
   bytes(): number;
   /** Gives up the lock; the last thing to close. */
@@ -125,6 +127,8 @@ export function openDataDir(
         saveIdentity(folder, identity);
       },
       machinePath: (group) => machineFolder(machines, group),
+      deleteMachine: (group) =>
+        rmSync(join(machines, String(group)), { recursive: true, force: true }),
       bytes: () => bytesBelow(folder),
       close: () => lock.release(),
     };
