@@ -11,11 +11,17 @@ import type { SimNode } from "./sim-node.ts";
 const encoder = new TextEncoder();
 const decoder = new TextDecoder();
 
-export function checkStates(nodes: readonly SimNode[], clients: Clients, oracle: Oracle): void {
+export function checkStates(
+  nodes: readonly SimNode[],
+  group: number,
+  clients: Clients,
+  oracle: Oracle,
+): void {
   const keys = new Set(clients.history.map(({ key }) => key));
-  for (const { id, group, refused } of nodes) {
+  for (const node of nodes) {
+    const { id, refused } = node;
     if (refused) continue;
-    const { machine } = group!;
+    const { machine } = node.replica(group)!;
     oracle.hash(id, machine.appliedIndex, machine.stateHash);
     for (const key of keys) {
       const held = oracle.state.get(key);

@@ -1,9 +1,9 @@
 /** What goes wrong in a run, and when: faults at random times, and new leaders that fall. All of it ends with peace. */
-import type { Clients } from "./clients.ts";
 import { Violation } from "./invariants.ts";
 import type { EndPoint } from "./process-end.ts";
 import type { Random } from "./random.ts";
 import type { Scheduler } from "./scheduler.ts";
+import type { SimGroup, SimGroups } from "./sim-group.ts";
 import type { Ending, SimNode } from "./sim-node.ts";
 import type { SimNetwork } from "./sim-network.ts";
 import type { Storage } from "./storage.ts";
@@ -24,7 +24,9 @@ export interface NemesisOptions {
   readonly swarm: Swarm;
   readonly victims: readonly Victim[];
   readonly network: SimNetwork;
-  readonly clients: Clients;
+  readonly groups: SimGroups;
+  /** Chooses among several groups. */
+  readonly groupRandom: Random;
   readonly watchers: Watchers;
   readonly tally: Tally;
   readonly struck: (fault: number) => void;
@@ -42,7 +44,8 @@ export class Nemesis {
   readonly #swarm: Swarm;
   readonly #victims: readonly Victim[];
   readonly #network: SimNetwork;
-  readonly #clients: Clients;
+  readonly #groups: SimGroups;
+  readonly #groupRandom: Random;
   readonly #watchers: Watchers;
   readonly #tally: Tally;
   readonly #struck: (fault: number) => void;
@@ -54,7 +57,8 @@ export class Nemesis {
     this.#swarm = options.swarm;
     this.#victims = options.victims;
     this.#network = options.network;
-    this.#clients = options.clients;
+    this.#groups = options.groups;
+    this.#groupRandom = options.groupRandom;
     this.#watchers = options.watchers;
     this.#tally = options.tally;
     this.#struck = options.struck;
@@ -110,7 +114,8 @@ export class Nemesis {
   #strike(fault: Fault): void {
     const random = this.#random;
     const victim = random.pick(this.#victims);
-    const leader = this.#victims.find(({ node }) => node.group?.raft.role === "leader") ?? victim;
+    const group = this.#someGroup();
+    const leader = this.#leaderOf(group) ?? victim;
     switch (fault) {
       case "crash":
         return this.#crash(victim.node);
@@ -143,7 +148,7 @@ export class Nemesis {
         return this.#cut([random.chance(0.5) ? [a, b] : [b, a]]);
       }
       case "holdReplies":
-        return this.#holdReplies(leader);
+        return this.#holdReplies(group, leader);
       case "heal":
         return this.#network.heal();
       case "reset": {
@@ -172,22 +177,32 @@ export class Nemesis {
       case "overload": {
         const struck = random.chance(0.5) ? [leader] : this.#victims;
         const withinMs = this.#swarm.limits.tickMs * random.pick([0.1, 4]);
-        for (const { node } of struck) this.#clients.burst(node, this.#swarm.burst, withinMs);
+        for (const { node } of struck) group.clients.burst(node, this.#swarm.burst, withinMs);
         return;
       }
       case "transfer":
-        return this.#transfer(victim.node, random.below(this.#victims.length + 1));
+        return this.#transfer(group, victim.node, random.below(this.#victims.length + 1));
       case "stopLeader":
         return this.#stop(leader.node);
       case "transferIntoCut":
-        return this.#transferIntoCut(leader);
+        return this.#transferIntoCut(group, leader);
     }
   }
 
+  /** The default one, where there is no other. */
+  #someGroup(): SimGroup {
+    const all = [...this.#groups.all()];
+    return all.length === 1 ? all[0]! : this.#groupRandom.pick(all);
+  }
+
+  #leaderOf({ id }: SimGroup): Victim | undefined {
+    return this.#victims.find(({ node }) => node.replica(id)?.raft.role === "leader");
+  }
+
   /** `target` 0: whoever fits best. The same request a second time changes nothing. */
-  #transfer(asked: SimNode, target: number): void {
+  #transfer({ id: group }: SimGroup, asked: SimNode, target: number): void {
     for (let times = this.#random.between(1, 2); times > 0; times--) {
-      asked.transfer(target, (leader) => {
+      asked.transfer(group, target, (leader) => {
         if (target !== 0 && leader !== target)
           throw new Violation(`leadership was to go to ${target} and went to ${leader}`);
         this.#tally.transfers++;
@@ -195,14 +210,14 @@ export class Nemesis {
     }
   }
 
-  #transferIntoCut(leader: Victim): void {
+  #transferIntoCut(group: SimGroup, leader: Victim): void {
     const others = this.#victims.filter((victim) => victim !== leader);
     if (others.length === 0) return;
     const target = this.#random.pick(others);
     const { electionTicksMax, tickMs } = this.#swarm.limits;
     const electionMs = electionTicksMax * tickMs;
     this.#cutFor(electionMs * (0.5 + 2 * this.#random.float()), [[leader.node.id, target.node.id]]);
-    this.#transfer(leader.node, target.node.id);
+    this.#transfer(group, leader.node, target.node.id);
   }
 
   #transferLater(): void {
@@ -210,9 +225,10 @@ export class Nemesis {
     if (transferEveryMs === 0) return;
     this.#scheduler.after(-Math.log(1 - this.#random.float()) * transferEveryMs, () => {
       if (this.#peace) return;
-      const leader = this.#victims.find(({ node }) => node.group?.raft.role === "leader");
+      const group = this.#someGroup();
+      const leader = this.#leaderOf(group);
       if (leader !== undefined)
-        this.#transfer(leader.node, this.#random.below(this.#victims.length + 1));
+        this.#transfer(group, leader.node, this.#random.below(this.#victims.length + 1));
       this.#transferLater();
     });
   }
@@ -238,7 +254,7 @@ export class Nemesis {
 
   #end(node: SimNode, weights: readonly number[]): void {
     node.crash(crashModes[this.#random.weighted(weights)]!);
-    this.#clients.crashed(node);
+    this.#groups.crashed(node);
     this.#watchers.crashed(node);
     this.#later(this.#swarm.outageMs, () => node.start());
   }
@@ -279,7 +295,7 @@ export class Nemesis {
    * A leader and one follower are alone, and what the follower says is held back; then it is alone, while the others go on and lose their
    * leader, until its replies come: perhaps to the same leader, in a later term.
    */
-  #holdReplies(leader: Victim): void {
+  #holdReplies(group: SimGroup, leader: Victim): void {
     const random = this.#random;
     const { electionTicksMax, tickMs } = this.#swarm.limits;
     const electionMs = electionTicksMax * tickMs;
@@ -296,7 +312,7 @@ export class Nemesis {
       if (!this.#peace) this.#cutFor(heldMs - aloneMs, [[a, b]]);
     });
     this.#scheduler.after(aloneMs + random.float() * (heldMs - aloneMs) * 0.5, () => {
-      const other = rest.find(({ node }) => node.group?.raft.role === "leader");
+      const other = rest.find(({ node }) => node.replica(group.id)?.raft.role === "leader");
       if (!this.#peace && other !== undefined) this.#crash(other.node);
     });
   }

@@ -2,6 +2,7 @@
  * The end of a run: with everything healed, a cluster must serve again within some elections, through every node; everybody who asked must
  * be answered; all nodes must come to the same index; and whoever leads then must go on to lead.
  */
+import type { Group } from "../../src/node/group.ts";
 import type { Clients } from "./clients.ts";
 import { Violation } from "./invariants.ts";
 import type { Oracle } from "./oracle.ts";
@@ -16,6 +17,7 @@ export interface RecoveryOptions {
   readonly nodes: readonly SimNode[];
   readonly clients: Clients;
   readonly oracle: Oracle;
+  readonly group: number;
   readonly memberChanges: { readonly unanswered: number };
   /** Runs the next event. */
   readonly step: () => void;
@@ -86,8 +88,8 @@ export class Recovery {
   settles(): void {
     const { oracle } = this.#options;
     this.#until("the members to be settled, and equal", this.#patienceMs, () => {
-      const isEqual = ({ group }: SimNode): boolean =>
-        group?.machine.appliedIndex === oracle.lastIndex;
+      const isEqual = (node: SimNode): boolean =>
+        this.#replica(node)?.machine.appliedIndex === oracle.lastIndex;
       return this.#everyUp(isEqual) && this.#isSettled();
     });
   }
@@ -121,17 +123,21 @@ export class Recovery {
     const patienceMs =
       (2 * limits.preferredDelayMs) / slowest + progressElections * this.#electionMs;
     this.#until("a preferred leader", patienceMs, () =>
-      this.#voters.some(({ id, group }) => id <= preferredUpTo && group?.raft.role === "leader"),
+      this.#voters.some((node) => node.id <= preferredUpTo && this.#leads(node)),
     );
     this.#wait(1);
     return true;
   }
 
+  #replica(node: SimNode): Group | undefined {
+    return node.replica(this.#options.group);
+  }
+
   /** Those that could lead. */
   get #voters(): readonly SimNode[] {
     return this.up.filter((node) => {
-      const { id, wounded, group } = node;
-      return !wounded && group?.raft.configuration.voters.includes(id) === true;
+      const raft = this.#replica(node)?.raft;
+      return raft?.wound === undefined && raft?.configuration.voters.includes(node.id) === true;
     });
   }
 
@@ -144,6 +150,7 @@ export class Recovery {
     // Somebody may lead who is not known yet, or hand over for another reason.
     const ask = (): void =>
       random.pick(voters).transfer(
+        this.#options.group,
         target,
         (leader) => (outcome = leader === target ? "done" : `done by ${leader}`),
         ({ code, message }) => {
@@ -180,15 +187,18 @@ export class Recovery {
     const { voters = [], outgoing = [], promotions } = oracle.configuration ?? {};
     // A promotion takes a leader that stays, which late heartbeats may never let be.
     if (outgoing.length > 0 || (promotions !== undefined && this.#clocksAgree)) return false;
-    const [leader, ...others] = nodes.filter(({ group }) => group?.raft.role === "leader");
+    const [leader, ...others] = nodes.filter((node) => this.#leads(node));
     if (leader === undefined || others.length > 0 || !voters.includes(leader.id)) return false;
-    return this.#everyUp(({ group }) => group?.leader === leader.id);
+    return this.#everyUp((node) => this.#replica(node)?.leader === leader.id);
+  }
+
+  #leads(node: SimNode): boolean {
+    return this.#replica(node)?.raft.role === "leader";
   }
 
   #terms(): string {
-    return [...new Set(this.up.map(({ group }) => `${group?.leader}/${group?.raft.term}`))].join(
-      " ",
-    );
+    const replicas = this.up.map((node) => this.#replica(node));
+    return [...new Set(replicas.map((group) => `${group?.leader}/${group?.raft.term}`))].join(" ");
   }
 
   /** Asks until it is done. */
@@ -222,8 +232,10 @@ export class Recovery {
         deadlineMs = scheduler.nowMs + patienceMs;
       }
       if (scheduler.nowMs <= deadlineMs) continue;
-      const views = nodes.map(({ id, refused, group }) => {
+      const views = nodes.map((node) => {
+        const { id, refused } = node;
         if (refused) return `${id} refused`;
+        const group = this.#replica(node);
         return `${id} ${group?.raft.role} of term ${group?.raft.term}, applied ${group?.machine.appliedIndex}`;
       });
       throw new Violation(

@@ -6,7 +6,7 @@ import type { Limits } from "../../src/limits.ts";
 import type { LogStartRecord } from "../../src/storage/records.ts";
 import type { Batch } from "../../src/wire/batch.ts";
 import type { PeerMessage } from "../../src/wire/messages.ts";
-import type { Clients } from "./clients.ts";
+import type { ClientNode, Clients } from "./clients.ts";
 import type { Ledgers } from "./disk-watch.ts";
 import { DurableLedger, type Entry, type Shadow } from "./durable-ledger.ts";
 import { Invariants, Violation } from "./invariants.ts";
@@ -30,7 +30,7 @@ export class SimGroup {
   /** By node. */
   readonly ledgers: ReadonlyMap<number, DurableLedger>;
   readonly invariants: Invariants;
-  clients: Clients | undefined;
+  clients!: Clients;
 
   constructor({ id, nodeIds, members, limits, blackBox, nowMs }: SimGroupOptions) {
     this.id = id;
@@ -95,6 +95,16 @@ export class SimGroups {
   /** A node starts, or ends. */
   lives(node: number, life: number): void {
     for (const { invariants } of this.#groups.values()) invariants.lives(node, life);
+  }
+
+  /** A node is gone, with everything that was asked of it. */
+  crashed(node: ClientNode): void {
+    for (const { clients } of this.#groups.values()) clients.crashed(node);
+  }
+
+  /** No new requests. */
+  stopClients(): void {
+    for (const { clients } of this.#groups.values()) clients.stop();
   }
 
   /** A message is about to leave. */

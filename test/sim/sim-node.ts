@@ -434,6 +434,7 @@ export class SimNode implements NetworkNode, ClientNode {
 
   /** Asks this node that `target` leads (0 = whoever fits); `done` with who does, or `refused` with why not, unless the node ends before. */
   transfer(
+    group: number,
     target: number,
     done: (leader: number) => void,
     refused: (error: BargeError) => void = () => {},
@@ -444,7 +445,7 @@ export class SimNode implements NetworkNode, ClientNode {
       if (++answers > 1) throw new Violation(`node ${this.id} answers a transfer twice`);
       if (this.life === life) answer();
     };
-    const body = target === 0 ? {} : { to: target };
+    const body = target === 0 ? { group } : { group, to: target };
     this.deliver(() =>
       this.door?.admin("transferLeader", body, {
         answered: (answer) => once(() => done((answer as LeaderAnswer).leader)),

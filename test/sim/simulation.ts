@@ -4,10 +4,11 @@
  */
 import { clusterIdOf, seedCrcOf } from "../../src/node/bootstrap.ts";
 import { Clients } from "./clients.ts";
-import { type Invariants, Violation } from "./invariants.ts";
+import { Violation } from "./invariants.ts";
 import { checkHistory, checkStates } from "./last-checks.ts";
 import { MemberChanges } from "./member-changes.ts";
 import { Nemesis, type Victim } from "./nemesis.ts";
+import { drawGroups } from "./group-swarm.ts";
 import { EndPoint } from "./process-end.ts";
 import { Random } from "./random.ts";
 import { Recovery } from "./recovery.ts";
@@ -90,11 +91,10 @@ class Simulation {
   readonly #trace = new Trace();
   readonly #tally = emptyTally();
   readonly #groups = new SimGroups();
-  /** Of the default group. */
-  readonly #invariants: Invariants;
   readonly #nodes: readonly SimNode[];
   readonly #network: SimNetwork;
-  readonly #clients: Clients;
+  /** Chooses among groups, and what happens to them. */
+  readonly #groupRandom: Random;
   readonly #watchers: Watchers;
   readonly #nemesis: Nemesis;
   readonly #memberChanges: MemberChanges;
@@ -121,7 +121,13 @@ class Simulation {
     const nowMs = (): number => scheduler.nowMs;
     groups.add(new SimGroup({ id: defaultGroup, nodeIds: ids, members, limits, blackBox, nowMs }));
     const { invariants } = groups.default;
-    this.#invariants = invariants;
+    this.#groupRandom = new Random(seed, groupStream);
+    const groupSwarm = drawGroups(this.#groupRandom, swarm, without.includes("groups"));
+    for (const [at, first] of groupSwarm.groups.entries()) {
+      const id = at + 1;
+      const theirs = new Map(first.map((node) => [node, `sim:${node}`]));
+      groups.add(new SimGroup({ id, nodeIds: ids, members: theirs, limits, blackBox, nowMs }));
+    }
     const seedCrc = seedCrcOf(clusterIdOf(`sim ${seed}`, members));
     const ballastRandom = new Random(seed, ballastStream);
     const ballastBytes = ballastRandom.chance(ballastShare) ? ballastRandom.between(500, 5_000) : 0;
@@ -167,18 +173,25 @@ class Simulation {
       onSend: (life, message) => groups.sent(life, message),
       onBytes: (from, to, crc) => this.#trace.add(scheduler.nowMs, from * 16 + to, crc),
     });
-    this.#clients = new Clients({
-      ...swarm,
-      group: defaultGroup,
-      scheduler,
-      random: random.fork(3),
-      nodes: this.#nodes,
-      oracle: invariants.oracle,
-      answeredLocally: (node, appliedIndex, boundMs) =>
-        invariants.answeredLocally(node, appliedIndex, boundMs),
-      tally,
-      sessions: drawSessions(new Random(seed, sessionStream), swarm, without.includes("sessions")),
-    });
+    for (const group of groups.all()) {
+      const { id } = group;
+      const { oracle } = group.invariants;
+      const isDefault = id === defaultGroup;
+      const sessionRandom = new Random(seed, isDefault ? sessionStream : groupStream + 2_000 + id);
+      group.clients = new Clients({
+        ...swarm,
+        clients: isDefault ? swarm.clients : groupSwarm.clients,
+        group: id,
+        scheduler,
+        random: isDefault ? random.fork(3) : new Random(seed, groupStream + 1_000 + id),
+        nodes: this.#nodes.filter((node) => isDefault || group.members.has(node.id)),
+        oracle,
+        answeredLocally: (node, appliedIndex, boundMs) =>
+          group.invariants.answeredLocally(node, appliedIndex, boundMs),
+        tally,
+        sessions: drawSessions(sessionRandom, swarm, without.includes("sessions")),
+      });
+    }
     const watchRandom = new Random(seed, watchStream);
     const watchSwarm = drawWatches(watchRandom, swarm);
     this.#watchers = new Watchers({
@@ -196,7 +209,8 @@ class Simulation {
       swarm,
       victims,
       network: this.#network,
-      clients: this.#clients,
+      groups,
+      groupRandom: this.#groupRandom,
       watchers: this.#watchers,
       tally,
       struck: (fault) => this.#trace.add(scheduler.nowMs, 1, fault),
@@ -247,9 +261,15 @@ class Simulation {
       seed: this.#seed,
       events: this.#events,
       virtualMs: this.#scheduler.nowMs,
-      leaders: this.#invariants.leaders,
-      committed: this.#invariants.oracle.lastIndex,
-      operations: this.#clients.history.length,
+      leaders: this.#groups.leaders,
+      committed: [...this.#groups.all()].reduce(
+        (sum, { invariants }) => sum + invariants.oracle.lastIndex,
+        0,
+      ),
+      operations: [...this.#groups.all()].reduce(
+        (sum, { clients }) => sum + clients.history.length,
+        0,
+      ),
       tally: this.#tally,
       hash: this.#trace.hash,
     };
@@ -265,25 +285,46 @@ class Simulation {
     this.#evacuations.start();
     while (this.#events < this.#eventsMax) this.#step();
 
-    const { oracle } = this.#invariants;
-    const clients = this.#clients;
-    const nodes = this.#nodes;
-    clients.stop();
+    this.#groups.stopClients();
     this.#watchers.stop();
     this.#memberChanges.stop();
     this.#upgrades.end();
     this.#relapses.end();
     this.#evacuations.end();
     this.#nemesis.end();
-    const recovery = new Recovery({
+    this.#recoverDefault();
+    for (const group of this.#groups.all()) {
+      if (group.id !== defaultGroup) this.#recover(group);
+    }
+  }
+
+  #recovery({ id, clients, invariants }: SimGroup): Recovery {
+    return new Recovery({
       scheduler: this.#scheduler,
       swarm: this.#swarm,
-      nodes,
+      nodes: this.#nodes,
+      group: id,
       clients,
-      oracle,
+      oracle: invariants.oracle,
       memberChanges: this.#memberChanges,
       step: () => this.#step(),
     });
+  }
+
+  /** Another group than the default one. */
+  #recover(group: SimGroup): void {
+    const { id, clients, invariants } = group;
+    const recovery = this.#recovery(group);
+    recovery.run();
+    if (this.#groupRandom.chance(transferShare)) recovery.handsOver(this.#groupRandom);
+    recovery.settles();
+    checkStates(recovery.up, id, clients, invariants.oracle);
+    checkHistory(clients, invariants.oracle);
+  }
+
+  #recoverDefault(): void {
+    const { clients, invariants } = this.#groups.default;
+    const recovery = this.#recovery(this.#groups.default);
     recovery.run();
     if (this.#random.chance(stableShare)) recovery.staysLed();
     if (this.#random.chance(transferShare)) recovery.handsOver(this.#random);
@@ -293,8 +334,8 @@ class Simulation {
     recovery.until("the newest apply version", () => this.#upgrades.raised(recovery.up));
     recovery.settles();
     recovery.untilLed("watchers to be told everything", () => this.#watchers.upToDate);
-    checkStates(recovery.up, clients, oracle);
-    checkHistory(clients, oracle);
+    checkStates(recovery.up, defaultGroup, clients, invariants.oracle);
+    checkHistory(clients, invariants.oracle);
   }
 
   #step(): void {
@@ -303,8 +344,9 @@ class Simulation {
       throw new Violation("the recovery does not come to an end");
     }
     if (!this.#scheduler.step()) throw new Violation("nothing is left to happen");
-    if (this.#invariants.leaders > this.#leaders) {
-      this.#leaders = this.#invariants.leaders;
+    const { leaders } = this.#groups;
+    if (leaders > this.#leaders) {
+      this.#leaders = leaders;
       this.#nemesis.led();
     }
   }

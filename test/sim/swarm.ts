@@ -67,6 +67,8 @@ export const traits = [
   "sessions",
   /** A wounded node's disk rots again before it is whole. */
   "relapses",
+  /** There are other groups than the default one. */
+  "groups",
 ] as const;
 export type Trait = (typeof traits)[number];
 export type Kind = Fault | Trait;
@@ -191,7 +193,8 @@ function withoutKind(swarm: Swarm, kind: Kind): Swarm {
     case "ballasts":
     case "sessions":
     case "relapses":
-      // Drawn apart: see watchers.ts, upgrades.ts, relapses.ts, evacuations.ts, session-clients.ts and simulation.ts.
+    case "groups":
+      // Drawn apart: see watchers.ts, upgrades.ts, relapses.ts, evacuations.ts, session-clients.ts, group-swarm.ts and simulation.ts.
       return swarm;
     default: {
       const without = faults.indexOf(kind);
