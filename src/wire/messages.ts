@@ -3,6 +3,7 @@
  * client-messages.ts encode and decode them.
  */
 import type { Batch, LogStart } from "./batch.ts";
+import type { BeatMessage } from "./beat-message.ts";
 
 /**
  * Frame types, append-only. 1 to 15 open a connection, 16 to 63 only on peer connections, 64 to 127 only on client
@@ -33,6 +34,7 @@ export const FrameType = {
   adminRequest: 36,
   adminReply: 37,
   accepted: 48,
+  beat: 60,
 
   write: 64,
   writeReply: 65,
@@ -47,6 +49,9 @@ export const FrameType = {
   watchStop: 74,
   watchChanges: 75,
   watchEnded: 76,
+
+  followGroups: 90,
+  groupLeaders: 91,
 } as const;
 export type FrameType = (typeof FrameType)[keyof typeof FrameType];
 
@@ -264,7 +269,8 @@ export type PeerMessage =
   | AdminReplyMessage
   | SnapshotOfferMessage
   | SnapshotChunkMessage
-  | SnapshotReplyMessage;
+  | SnapshotReplyMessage
+  | BeatMessage;
 
 /* ------------------------------------------------------------------ hello (msgpack) */
 

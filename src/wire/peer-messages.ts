@@ -29,6 +29,7 @@ import {
   readSafe,
   writeSafe,
 } from "./batch.ts";
+import { decodeBeat, encodeBeat } from "./beat-message.ts";
 import { type AppendMessage, FrameType, type PeerMessage } from "./messages.ts";
 import { wholeSection } from "./section.ts";
 import type { SendBuffer } from "./send-buffer.ts";
@@ -38,10 +39,10 @@ import {
   type SnapshotMessage,
 } from "./snapshot-messages.ts";
 
-/** All but those of admin-messages.ts and snapshot-messages.ts. */
+/** All but those of admin-messages.ts, beat-message.ts and snapshot-messages.ts. */
 type FixedType = Exclude<
   PeerMessage["type"],
-  "adminRequest" | "adminReply" | SnapshotMessage["type"]
+  "adminRequest" | "adminReply" | "beat" | SnapshotMessage["type"]
 >;
 
 /** Fields of each message, in bytes: exact, as a changed layout is a changed version. */
@@ -91,6 +92,7 @@ export function encodePeerMessage(
   if (type === "snapshotOffer" || type === "snapshotChunk" || type === "snapshotReply") {
     return encodeSnapshotMessage(out, message);
   }
+  if (type === "beat") return encodeBeat(out, message);
   const at = out.begin(FrameType[type], fieldsBytesOf[type]);
   const view = out.view;
   view.setUint32(at, message.group, true);
@@ -194,6 +196,7 @@ export function decodePeerMessage(
   if (type === FrameType.adminRequest || type === FrameType.adminReply) {
     return decodeAdminMessage(type, payload, fieldsBytes);
   }
+  if (type === FrameType.beat) return decodeBeat(payload, fieldsBytes);
   const ofSnapshot = snapshotTypes.get(type);
   if (ofSnapshot !== undefined) return decodeSnapshotMessage(ofSnapshot, payload, fieldsBytes);
   const name = nameOf(type);

@@ -14,8 +14,10 @@
 export const protocolVersionMin = 1;
 export const protocolVersionMax = 2;
 
-/** Apply versions. 1: sections of any kind are plain. 2: those of sessions and keys are applied once. */
-export const applyVersionMax = 2;
+/** Apply versions. 1: sections of any kind are plain. 2: those of sessions and keys are applied once. 3: there is a registry, and so more groups. */
+export const applyVersionMax = 3;
+/** From this version of group 0 on there is the group `system`. */
+export const registryVersion = 3;
 /** Of a group whose log says nothing else, and of a build that says nothing of it. */
 export const applyVersionFirst = 1;
 
@@ -29,10 +31,20 @@ export const Feature = {
   sessions: 4,
   /** Between peers: what the node that was dialled sends may come back over the connection, once the dialler has sent the frame `accepted`. */
   bothWays: 8,
+  /** Frames `followGroups` and `groupLeaders`: the node tells who leads which group, and has more than group 0. */
+  groups: 16,
+  /** Between peers: frame `beat`, the heartbeats of many groups in one. */
+  beats: 32,
 } as const;
 
 /** What this build understands. */
-export const featuresKnown = Feature.notice | Feature.watch | Feature.sessions | Feature.bothWays;
+export const featuresKnown =
+  Feature.notice |
+  Feature.watch |
+  Feature.sessions |
+  Feature.bothWays |
+  Feature.groups |
+  Feature.beats;
 
 /** A range of versions, as a hello offers it. */
 export interface VersionRange {

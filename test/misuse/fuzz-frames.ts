@@ -257,7 +257,7 @@ export class FrameFuzz {
       chance.pick([0, 1, lastIndex, lastIndex - 1, lastIndex + 1, lastIndex + 2 ** 31, huge]);
     const strange = !whole && chance.one(15);
     const head = {
-      group: chance.one(12) ? message.group : 0,
+      group: chance.one(12) && "group" in message ? message.group : 0,
       from: strange ? message.from : attacker,
       to: strange ? message.to : nodeId,
     };

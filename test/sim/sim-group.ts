@@ -109,6 +109,7 @@ export class SimGroups {
 
   /** A message is about to leave. */
   sent(life: number, message: PeerMessage): void {
+    if (message.type === "beat") return;
     this.of(message.group).invariants.sent(life, message);
   }
 

@@ -16,6 +16,7 @@ import {
   encodeWriteReply,
   ReadReplyWriter,
 } from "../../src/wire/client-messages.ts";
+import type { BeatMessage } from "../../src/wire/beat-message.ts";
 import { FrameReader } from "../../src/wire/frame-reader.ts";
 import {
   decodeHello,
@@ -37,6 +38,14 @@ import {
 } from "../../src/wire/messages.ts";
 import { decodeNotice, encodeNotice } from "../../src/wire/notice.ts";
 import { decodePeerMessage, encodePeerMessage } from "../../src/wire/peer-messages.ts";
+import {
+  decodeFollowGroups,
+  decodeGroupLeaders,
+  encodeFollowGroups,
+  encodeGroupLeaders,
+  type FollowGroups,
+  type GroupLeaders,
+} from "../../src/wire/group-leaders.ts";
 import { plainSection } from "../../src/wire/section.ts";
 import { SectionResults } from "../../src/wire/section-results.ts";
 import { SendBuffer } from "../../src/wire/send-buffer.ts";
@@ -70,6 +79,8 @@ export type AnyMessage =
   | WatchCommand
   | WatchReply
   | Notice
+  | FollowGroups
+  | GroupLeaders
   | Ping
   | { readonly type: "accepted" }
   | ({ readonly type: "hello" } & { readonly hello: Hello })
@@ -167,6 +178,10 @@ export function encodeAny(out: SendBuffer, message: AnyMessage): void {
       return encodePong(out, message.nonce);
     case "notice":
       return encodeNotice(out, message);
+    case "followGroups":
+      return encodeFollowGroups(out, message);
+    case "groupLeaders":
+      return encodeGroupLeaders(out, message);
     case "accepted":
       return encodeAccepted(out);
     case "hello":
@@ -232,6 +247,8 @@ export function decodeAny({ type, payload, fieldsBytes }: Frame): AnyMessage | u
   }
   if (isAccepted(type, payload)) return { type: "accepted" };
   if (type === FrameType.notice) return decodeNotice(payload, fieldsBytes);
+  if (type === FrameType.followGroups) return decodeFollowGroups(payload, fieldsBytes);
+  if (type === FrameType.groupLeaders) return decodeGroupLeaders(payload, fieldsBytes);
   if (isWatchFrame(type)) {
     return (
       decodeWatchCommand(type, payload, fieldsBytes) ?? decodeWatchReply(type, payload, fieldsBytes)
@@ -343,6 +360,35 @@ const controlBody = fc.oneof(
 );
 
 const peer = { group: u32, from: nodeId, to: nodeId, term: safeInteger };
+
+const claim = fc.oneof(
+  fc.record({ group: u32, term: safeInteger, commit: safeInteger, minMatch: safeInteger }),
+  fc.record({
+    group: u32,
+    term: fc.constant(0),
+    commit: fc.constant(0),
+    minMatch: fc.constant(0),
+  }),
+);
+
+export const beat: fc.Arbitrary<BeatMessage> = fc.record({
+  type: fc.constant("beat" as const),
+  from: nodeId,
+  to: nodeId,
+  seq: safeInteger.map((seq) => Math.max(1, seq)),
+  whole: fc.boolean(),
+  claims: fc.array(claim, { maxLength: 6 }),
+  count: u32,
+  digest: safeInteger,
+  answered: safeInteger,
+  refused: fc.array(u32, { maxLength: 6 }),
+  asksWhole: fc.boolean(),
+  preferred: fc.boolean(),
+  reluctant: fc.boolean(),
+  leads: u32,
+  stamp: safeInteger,
+  freshStamp: safeInteger,
+});
 
 export const peerMessage: fc.Arbitrary<PeerMessage> = fc.oneof(
   append,
@@ -468,6 +514,7 @@ export const peerMessage: fc.Arbitrary<PeerMessage> = fc.oneof(
           }
         : { type: "adminReply" as const, ...head, error, outcome, message, body: undefined },
     ),
+  beat,
   fc.record({
     type: fc.constant("forwardReply" as const),
     group: u32,
@@ -696,6 +743,27 @@ export const notice: fc.Arbitrary<Notice> = fc.record({
   }),
 });
 
+const followGroups: fc.Arbitrary<FollowGroups> = fc.oneof(
+  fc.record({ type: fc.constant("followGroups" as const), all: fc.constant(false), group: u32 }),
+  fc.constant({ type: "followGroups" as const, all: true, group: 0 }),
+);
+
+const groupLeaders: fc.Arbitrary<GroupLeaders> = fc.record({
+  type: fc.constant("groupLeaders" as const),
+  version: safeInteger,
+  whole: fc.boolean(),
+  groups: fc.array(
+    fc.record({
+      group: u32,
+      leader: u32,
+      term: safeInteger,
+      members: fc.array(u32, { maxLength: 7 }),
+      gone: fc.boolean(),
+    }),
+    { maxLength: 20 },
+  ),
+});
+
 export const anyMessage: fc.Arbitrary<AnyMessage> = fc.oneof(
   peerMessage,
   clientRequest,
@@ -703,6 +771,8 @@ export const anyMessage: fc.Arbitrary<AnyMessage> = fc.oneof(
   watchMessage,
   fc.record({ type: fc.constantFrom("ping" as const, "pong" as const), nonce: safeInteger }),
   notice,
+  followGroups,
+  groupLeaders,
   fc.constant({ type: "accepted" as const }),
   hello.map((value) => ({ type: "hello" as const, hello: value })),
   helloReply.map((value) => ({ type: "helloReply" as const, reply: value })),
