@@ -25,7 +25,17 @@ export class ObservedMachine implements StateMachine, ResultSink {
   #spared: readonly Spared[] = [];
   #sparedSoFar = 0;
 
-  constructor(inner: KvMachine, nodeId: number, invariants: Invariants, tally: Tally) {
+  /** Throws where the state cannot be gone on with. */
+  readonly #opened: () => void;
+
+  constructor(
+    inner: KvMachine,
+    nodeId: number,
+    invariants: Invariants,
+    tally: Tally,
+    opened: () => void,
+  ) {
+    this.#opened = opened;
     this.#tally = tally;
     this.#inner = inner;
     this.#nodeId = nodeId;
@@ -47,10 +57,14 @@ export class ObservedMachine implements StateMachine, ResultSink {
   get applyVersion(): number {
     return this.#inner.applyVersion;
   }
+  get resting(): boolean {
+    return this.#inner.resting;
+  }
 
   open(): number {
     const applied = this.#inner.open();
     if (applied > 0) this.#shows(applied);
+    this.#opened();
     return applied;
   }
 

@@ -7,10 +7,11 @@ import { FatalError } from "../../src/fatal.ts";
 import type { Limits } from "../../src/limits.ts";
 import { KvMachine } from "../../src/machine/kv.ts";
 import type { Transport, TransportEvents } from "../../src/net/transport.ts";
-import { bootstrapGroup, createCore, initialConfiguration } from "../../src/node/bootstrap.ts";
+import { bootstrapGroup, initialConfiguration } from "../../src/node/bootstrap.ts";
 import type { CompactionPolicy } from "../../src/node/compaction.ts";
-import { Group } from "../../src/node/group.ts";
+import type { Group } from "../../src/node/group.ts";
 import type { ChangeWaiter } from "../../src/node/member-changes.ts";
+import { Replicas } from "../../src/node/replicas.ts";
 import { Shard } from "../../src/node/shard.ts";
 import type { MemberChange } from "../../src/raft/membership.ts";
 import { DiskFullError } from "../../src/storage/disk.ts";
@@ -61,7 +62,11 @@ export type Ending =
   Extract<Happening, "endsInside" | "failedSyncs" | "rotMetRunning" | "tooOldBuilds"> | "noSpace";
 
 /** Its data is beyond what this build can apply. */
-class BuildTooOld extends Error {}
+class BuildTooOld extends FatalError {
+  constructor() {
+    super("build_too_old", "");
+  }
+}
 
 /** From the wish for a turn to the turn. */
 const loopDelayMs = 0.02;
@@ -81,8 +86,8 @@ export class SimNode implements NetworkNode, ClientNode {
   door: Shard | undefined;
   readonly #options: SimNodeOptions;
   readonly #watch: DiskWatch;
-  /** Its replicas, while it runs. */
-  readonly #replicas = new Map<number, Group>();
+  /** While it runs. */
+  #replicas: Replicas | undefined;
   #store: LogStore | undefined;
   /** Its log is read, and the sync that makes it count is under way. */
   #booting = false;
@@ -114,20 +119,16 @@ export class SimNode implements NetworkNode, ClientNode {
   }
 
   get #runs(): boolean {
-    return this.#replicas.size > 0;
+    return this.#replicas !== undefined;
   }
 
   /** Of the default group. */
   get group(): Group | undefined {
-    return this.#replicas.get(defaultGroup);
+    return this.replica(defaultGroup);
   }
 
   replica(group: number): Group | undefined {
-    return this.#replicas.get(group);
-  }
-
-  get replicas(): Iterable<Group> {
-    return this.#replicas.values();
+    return this.door?.group(group);
   }
 
   /** One of the segments of its log is damaged; false where it does not run. */
@@ -187,8 +188,8 @@ export class SimNode implements NetworkNode, ClientNode {
     // What was read counts, and the first batch too, only once one sync has covered it; nothing runs before.
     store.sync(() => {
       if (this.life !== life) return;
-      this.#booting = false;
       this.#begin(store, recovered);
+      this.#booting = false;
     });
   }
 
@@ -236,28 +237,27 @@ export class SimNode implements NetworkNode, ClientNode {
 
   #begin(store: LogStore, recovered: ReadonlyMap<number, RecoveredGroup>): void {
     const { id, life } = this;
-    const { limits, random, groupRandom } = this.#options;
+    const { limits, random } = this.#options;
     const network = this.#options.network();
-    this.#store = store;
-    let coreRandom: Random | undefined;
-    const chanceOf = (group: number): Random =>
-      group === defaultGroup ? (coreRandom = random.fork(life)) : groupRandom.fork(group);
+    const coreRandom = lazy(() => random.fork(life));
     const transport = network.transportOf(id, life, this.#options.endPoint.effect);
-    for (const [group, found] of recovered) {
-      this.#replicas.set(group, this.#replica(group, store, found, transport, chanceOf));
-    }
+    const replicas = this.#makeReplicas(store, transport, recovered, coreRandom);
+    const groups = replicas.ids.map((group) => replicas.open({ id: group, machine: "kv" }));
+    this.#store = store;
+    this.#replicas = replicas;
     const shard = new Shard(
       {
         limits,
         store,
         transport,
-        groups: [...this.#replicas.values()],
-        firstRequest: coreRandom!.u32(),
+        groups,
+        firstRequest: coreRandom().u32(),
         wake: () => this.#wake(),
         space: this.#options.storage.space,
       },
       this.#nowMs,
     );
+    replicas.attach(shard);
     this.door = shard;
     this.events = {
       message: (message) => {
@@ -275,19 +275,46 @@ export class SimNode implements NetworkNode, ClientNode {
     this.#tick(life);
   }
 
-  #replica(
-    id: number,
+  #makeReplicas(
     store: LogStore,
-    recovered: RecoveredGroup,
     transport: Transport,
-    chanceOf: (group: number) => Random,
-  ): Group {
+    recovered: ReadonlyMap<number, RecoveredGroup>,
+    random: () => Random,
+  ): Replicas {
     const { life } = this;
-    const { limits, storage, tally } = this.#options;
+    const { limits, storage, groups } = this.#options;
+    return new Replicas(
+      {
+        nodeId: this.id,
+        limits,
+        store,
+        transport,
+        logger: { info: () => {}, error: () => {} },
+        random: () => random().float(),
+        firstRequest: () => random().u32(),
+        createMachine: ({ id }, generation) => this.#createMachine(id, generation),
+        machinePath: (id) => `sim/${id}`,
+        deleteFiles: (id) => storage.removeFolder(id),
+        canHeal: () => groups.default.members.size > 1,
+        wake: () => {
+          if (this.life === life) this.#wake();
+        },
+        preferred: this.#options.preferred,
+        compaction: this.#options.compaction,
+        applyVersionMax: this.applyVersionMax,
+        unsupported: () => {
+          throw new BuildTooOld();
+        },
+      },
+      recovered,
+    );
+  }
+
+  /** What the log says of its file could have been lost together with that until the log was synced. */
+  #createMachine(group: number, generation: number): ObservedMachine {
+    const { limits, storage, tally, groups } = this.#options;
     let works = 0;
-    // Only now: what the log says of it could have been lost together with that.
-    const { machineGeneration: generation } = recovered;
-    const folder = storage.folder(id);
+    const folder = storage.folder(group);
     folder.keepOnly(generation);
     const kv = new KvMachine({
       file: folder.file(generation),
@@ -296,39 +323,8 @@ export class SimNode implements NetworkNode, ClientNode {
       limits,
       nowMs: () => this.#nowMs + (works++ % 64) * 0.05,
     });
-    const { invariants } = this.#options.groups.of(id);
-    const machine = new ObservedMachine(kv, this.id, invariants, tally);
-    const appliedIndex = machine.open();
-    if (machine.applyVersion > this.applyVersionMax) throw new BuildTooOld();
-    const random = chanceOf(id);
-    const raft = createCore({
-      group: id,
-      nodeId: this.id,
-      limits,
-      random: () => random.float(),
-      store,
-      recovered,
-      appliedIndex,
-      preferred: this.#options.preferred,
-    });
-    return new Group({
-      id,
-      nodeId: this.id,
-      limits,
-      raft,
-      store,
-      transport,
-      machine,
-      logger: { info: () => {}, error: () => {} },
-      firstRequest: random.u32(),
-      wake: () => {
-        if (this.life === life) this.#wake();
-      },
-      compaction: this.#options.compaction,
-      applyVersionMax: this.applyVersionMax,
-      unsupported: () => {
-        throw new BuildTooOld();
-      },
+    return new ObservedMachine(kv, this.id, groups.of(group).invariants, tally, () => {
+      if (kv.applyVersion > this.applyVersionMax) throw new BuildTooOld();
     });
   }
 
@@ -378,7 +374,9 @@ export class SimNode implements NetworkNode, ClientNode {
     const { groups, limits } = this.#options;
     this.#turnDue = false;
     const more = this.door!.turn(this.#nowMs);
-    for (const group of this.#replicas.values()) {
+    for (const id of this.#replicas!.ids) {
+      const group = this.door!.group(id);
+      if (group === undefined) continue;
       if (group.machine.applyVersion > this.applyVersionMax)
         throw new Violation(`node ${this.id} applies what its build cannot`);
       if (group.stopped !== undefined)
@@ -498,7 +496,7 @@ export class SimNode implements NetworkNode, ClientNode {
   crash(mode: CrashMode): void {
     if (!this.alive) return;
     this.#nextLife();
-    this.#replicas.clear();
+    this.#replicas = undefined;
     this.#booting = false;
     this.door = undefined;
     this.events = undefined;
@@ -509,4 +507,10 @@ export class SimNode implements NetworkNode, ClientNode {
     this.#options.storage.crash(mode);
     this.#options.network().crashed(this.id);
   }
+}
+
+/** Made when it is first asked for. */
+function lazy<T>(make: () => T): () => T {
+  let made: T | undefined;
+  return () => (made ??= make());
 }
