@@ -42,9 +42,11 @@ export interface Limits {
   readonly inflightFramesMax: number;
   /** Appended on the leader and not yet known durable there. */
   readonly unsyncedBytesMax: number;
+  /** The same of all groups of a shard together; where more waits, each has its share. */
+  readonly shardUnsyncedBytesMax: number;
   /** Proposed on the leader and not yet applied there. */
   readonly unappliedBytesMax: number;
-  /** Batches applied in one turn of the loop, per group. */
+  /** Batches applied in one go; groups that have more each have their share, but at least a batch. */
   readonly applyBytesPerTurn: number;
   /** Sections that wait to be sealed, per group; and all sections of binary clients that await their reply. */
   readonly inboxBytesMax: number;
@@ -223,6 +225,7 @@ export const defaultLimits: Limits = checkLimits({
   inflightBytesMax: 1 * MiB,
   inflightFramesMax: 8,
   unsyncedBytesMax: 8 * MiB,
+  shardUnsyncedBytesMax: 16 * MiB,
   unappliedBytesMax: 64 * MiB,
   applyBytesPerTurn: 1 * MiB,
   inboxBytesMax: 16 * MiB,
@@ -370,6 +373,7 @@ export function checkLimits(limits: Limits): Limits {
     l.sendQueueBytesCut + l.connectionRequestBytesMax + l.frameBytesMax <= l.clientBytesMax,
     "sendQueueBytesCut + connectionRequestBytesMax + frameBytesMax <= clientBytesMax",
   );
+  must(l.unsyncedBytesMax <= l.shardUnsyncedBytesMax, "unsyncedBytesMax <= shardUnsyncedBytesMax");
   must(l.segmentBytes <= l.groupLogBytesMax, "segmentBytes <= groupLogBytesMax");
   must(
     l.snapshotChunkBytes + frameOverheadBytes <= l.frameBytesMax,

@@ -60,6 +60,11 @@ export class KvFlush {
     return this.#table === undefined;
   }
 
+  /** Nothing is being written, moved or waited for. */
+  get resting(): boolean {
+    return this.idle && !this.#busy && !this.#snapshots.wanted;
+  }
+
   /** Begins to flush; `table` must not change any more. `meta` says where in the log it ends. */
   start(table: Memtable, meta: KvMeta): void {
     if (!this.idle) throw new Error("kv: a flush is under way already");

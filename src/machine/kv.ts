@@ -9,7 +9,7 @@
  * What a command answers depends on the commands before it and on nothing else: not on when a flush happens, nor on a restart.
  */
 import type { Limits } from "../limits.ts";
-import { applyVersionOf, BatchKind, lastIndexOf, type Batch } from "../wire/batch.ts";
+import { BatchKind, lastIndexOf, type Batch } from "../wire/batch.ts";
 import { applyVersionFirst } from "../wire/versions.ts";
 import { KvApply } from "./kv-apply.ts";
 import { KvChanges } from "./kv-changes.ts";
@@ -100,6 +100,10 @@ export class KvMachine implements StateMachine {
     return this.#sessions.version;
   }
 
+  get systemSeed(): Uint8Array {
+    return this.#sessions.systemSeed;
+  }
+
   /** What is known of sessions and request ids, as it is saved: equal on all nodes at equal `appliedIndex`. */
   savedSessions(): Uint8Array {
     return this.#sessions.save();
@@ -140,7 +144,7 @@ export class KvMachine implements StateMachine {
       } else if (this.#reachedFlushAt) this.#freeze(false);
       this.#hash.begin(batch, this.history.noting(results));
       if (batch.kind === BatchKind.commands) this.#sessions.apply(batch, next, this.#hash);
-      if (batch.kind === BatchKind.applyVersion) this.#sessions.raise(applyVersionOf(batch));
+      if (batch.kind === BatchKind.applyVersion) this.#sessions.raise(batch);
       this.#hash.end();
       this.#appliedIndex = last;
       this.#timeMs = batch.timeMs;
@@ -169,6 +173,11 @@ export class KvMachine implements StateMachine {
     const { runs } = this.#layers.active;
     runs.sortSome();
     return runs.unsortedBlocks > 0;
+  }
+
+  get resting(): boolean {
+    if (this.#flushWanted || !this.#flush.resting || this.#reachedFlushAt) return false;
+    return this.#layers.active.runs.unsortedBlocks === 0;
   }
 
   flush(): void {

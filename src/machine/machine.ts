@@ -130,6 +130,8 @@ export interface StateMachine {
   readonly stateHash: number;
   /** How commands take effect: part of the state, raised by the log alone [16]. */
   readonly applyVersion: number;
+  /** Part of the state too: the first members of `system`, as the log said when it raised the apply version (wire/registry.ts). Empty where it has not. */
+  readonly systemSeed?: Uint8Array | undefined;
   /** Where the machine holds keys. It does not outlive the process, nor a snapshot that is taken over. */
   readonly history?: ChangeHistory | undefined;
   /**
@@ -142,10 +144,12 @@ export interface StateMachine {
   /** The node's own log is durable up to here: the machine may make at most this durable [23]. */
   allowDurable(index: number): void;
   /**
-   * A slice of background work (flush), bounded to some milliseconds; called once per turn. `nowMs` is monotonic. Returns true when
+   * A slice of background work (flush), bounded to some milliseconds; called once per turn while it is not at rest. `nowMs` is monotonic. Returns true when
    * there is more to do at once.
    */
   work(nowMs: number): boolean;
+  /** Nothing is under way or wanted, so `work` need not be called each turn; some times a second is enough, for what is done by time. */
+  readonly resting: boolean;
   /** Flushes what is applied as soon as it can: what is durable the log can drop. */
   flush(): void;
   /** The same at the end of the batch at which it has applied this index, instead of any index given before; Infinity = at none. Costs nothing to say again. */

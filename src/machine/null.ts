@@ -11,7 +11,7 @@ import {
   type ResultSink,
   type StateMachine,
 } from "./machine.ts";
-import { applyVersionOf, BatchKind, lastIndexOf, type Batch } from "../wire/batch.ts";
+import { BatchKind, lastIndexOf, type Batch } from "../wire/batch.ts";
 import { applyVersionFirst } from "../wire/versions.ts";
 import type { KvMachineOptions } from "./kv.ts";
 import { KvFlush } from "./kv-flush.ts";
@@ -74,6 +74,10 @@ export class NullMachine implements StateMachine {
     return this.#sessions.version;
   }
 
+  get systemSeed(): Uint8Array {
+    return this.#sessions.systemSeed;
+  }
+
   open(): number {
     const meta = this.#live.file.open();
     return meta === undefined ? 0 : this.#opened(meta);
@@ -101,7 +105,7 @@ export class NullMachine implements StateMachine {
       if (this.#reachedFlushAt && this.#flush.idle) this.#start();
       this.#hash.begin(batch, results);
       if (batch.kind === BatchKind.commands) this.#sessions.apply(batch, next, this.#hash);
-      if (batch.kind === BatchKind.applyVersion) this.#sessions.raise(applyVersionOf(batch));
+      if (batch.kind === BatchKind.applyVersion) this.#sessions.raise(batch);
       this.#hash.end();
       this.#commands += last - this.#appliedIndex;
       this.#appliedIndex = last;
@@ -129,6 +133,10 @@ export class NullMachine implements StateMachine {
       if (due && this.#flush.idle) this.#start();
     }
     return this.#flush.work(nowMs, this.#allowedIndex);
+  }
+
+  get resting(): boolean {
+    return !this.#flushWanted && this.#flush.resting && !this.#reachedFlushAt;
   }
 
   flush(): void {

@@ -50,7 +50,7 @@ import {
 import { readSectionHeader, type SectionHeader, SectionKind } from "../wire/section.ts";
 import { applyVersionMax } from "../wire/versions.ts";
 import { Applier } from "./applier.ts";
-import { GroupApplyVersion } from "./apply-version.ts";
+import { GroupApplyVersion, type SeedSource } from "./apply-version.ts";
 import { Backups, type BackupWaiter } from "./backups.ts";
 import { Compaction, type CompactionPolicy, defaultCompaction } from "./compaction.ts";
 import { Forwards } from "./forwards.ts";
@@ -89,6 +89,10 @@ export interface GroupOptions {
   readonly applyVersionMax?: number;
   /** What a member could when this node formed the cluster with it, in this very life; 0 where it did not. */
   readonly founderMax?: (id: number) => number;
+  /** Who the first members of `system` are, where this group says it. */
+  readonly seed?: SeedSource | undefined;
+  /** Where a member is reached; as the configuration says, if nothing is said. */
+  readonly addressOf?: ((nodeId: number) => string | undefined) | undefined;
   /** This very node's log goes beyond that: a newer build has used it. Does not return. */
   readonly unsupported?: (applyVersion: number) => never;
 }
@@ -138,6 +142,7 @@ export class Group {
   readonly #store: LogStore;
   readonly #transport: Transport;
   readonly #logger: GroupLogger;
+  readonly #addressOf: (nodeId: number) => string | undefined;
 
   readonly #tail: TailCache;
   readonly #pending = new Pending();
@@ -178,6 +183,15 @@ export class Group {
   #draining = false;
   /** Set by the shard while the disk has no space for the log. */
   diskFull = false;
+  /** The shard's own notes: the group takes part in its turns; it is told when the next sync ends. */
+  isActive = false;
+  awaitsSync = false;
+  isHeld = false;
+  /** Of the log, in this life. */
+  appliedBytes = 0;
+  /** Set by the shard: see `touch`. */
+  #activate: () => void = () => {};
+  readonly #wakeShard: () => void;
   /** Set by the shard: what the disk has left. */
   #space: SpaceLevel = "plenty";
   readonly #compaction: Compaction;
@@ -190,12 +204,15 @@ export class Group {
     this.raft = options.raft;
     this.machine = options.machine;
     this.machineKind = options.machineKind ?? "kv";
-    this.backups = new Backups(options.limits, options.machine, options.wake);
+    this.#wakeShard = options.wake;
+    const wake = (): void => this.touch();
+    this.backups = new Backups(options.limits, options.machine, wake);
     this.#nodeId = options.nodeId;
     this.#limits = options.limits;
     this.#store = options.store;
     this.#transport = options.transport;
     this.#logger = options.logger;
+    this.#addressOf = options.addressOf ?? ((id) => this.raft.configuration.addresses[id]);
     this.#forwards = new Forwards(options.firstRequest);
     this.#tail = new TailCache(options.limits.tailCacheBytes);
     this.#applier = new Applier(options.machine, this.#pending, options.limits);
@@ -208,7 +225,7 @@ export class Group {
       options.compaction ?? defaultCompaction,
       options.machine.durableIndex,
     );
-    const { id: group, nodeId, limits, raft, machine, transport, logger, wake } = options;
+    const { id: group, nodeId, limits, raft, machine, transport, logger } = options;
     const max = options.applyVersionMax ?? applyVersionMax;
     const given = { group, nodeId, limits, raft, machine, transport, logger, wake };
     this.#snapshots = new Snapshots({ ...given, applyVersionMax: max });
@@ -220,6 +237,7 @@ export class Group {
       transport,
       max,
       founderMax: options.founderMax ?? (() => 0),
+      seed: options.seed,
       refused: (version, leader) =>
         this.#logger.error(
           { group, leader },
@@ -246,6 +264,62 @@ export class Group {
         this.#logger.info({ group: this.id, term, target, reason }, "handing leadership over");
       },
     });
+  }
+
+  /** Belongs to a shard from now on, which takes it into its next turn when told to. */
+  attach(activate: () => void): void {
+    this.#activate = activate;
+  }
+
+  /** Something about it has changed, and not by one of the calls of the turn: it takes part in the next one. A group that is not touched costs nothing. */
+  touch(): void {
+    this.#activate();
+    this.#wakeShard();
+  }
+
+  /**
+   * It needs no turn until it is touched, or a sync that it awaits ends; but for its inbox. What is done by time is done by `tick`, `housekeep` and
+   * now and then `work`.
+   */
+  get isQuiet(): boolean {
+    if (this.#stopped !== undefined) return true;
+    return (
+      this.#early.length === 0 &&
+      !this.#reads.hasFresh &&
+      this.#boundedReads.length === 0 &&
+      this.#memberChanges.idle &&
+      this.#snapshots.idle &&
+      this.machine.appliedIndex >= this.#commit &&
+      this.machine.resting &&
+      (this.#watches === undefined || this.#watches.size === 0 || this.#watches.resting) &&
+      !this.raft.hasReady()
+    );
+  }
+
+  /** Of the sections that wait to be sealed. */
+  get inboxBytes(): number {
+    return this.#inbox.bytes;
+  }
+
+  /** What waits in the inbox is sealed once the sync under way has ended, unless more comes [7]. */
+  get sealsAfterSync(): boolean {
+    const { sealBytes, unsyncedBytesMax } = this.#limits;
+    return this.#inbox.bytes < sealBytes || this.raft.unsyncedBytes >= unsyncedBytesMax;
+  }
+
+  /** Something is committed and not applied yet. */
+  get hasBacklog(): boolean {
+    return this.#stopped === undefined && this.machine.appliedIndex < this.#commit;
+  }
+
+  /** The core's effects wait to be performed. */
+  get hasReady(): boolean {
+    return this.#stopped === undefined && this.raft.hasReady();
+  }
+
+  /** A sync is to be told of. */
+  get hasUnsynced(): boolean {
+    return this.#unsynced.length > 0;
   }
 
   /** Why this group stopped after a broken invariant; undefined while it runs. */
@@ -388,8 +462,9 @@ export class Group {
   /** On the leader. Answered once the new members are committed; where several ask, one after the other. */
   changeMembers(request: ChangeRequest): void {
     const refusal = this.#refusal(0, 0);
-    if (refusal !== undefined) request.waiter.failed(this.#error(refusal));
-    else this.#memberChanges.ask(request);
+    if (refusal !== undefined) return request.waiter.failed(this.#error(refusal));
+    this.#memberChanges.ask(request);
+    this.touch();
   }
 
   /** Stops intake; what is in flight goes on. */
@@ -445,7 +520,7 @@ export class Group {
         outcome: "not-applied",
       });
     }
-    const hint = this.raft.configuration.addresses[this.#leader];
+    const hint = this.#addressOf(this.#leader);
     return new BargeError(
       code,
       errorTable[code].help,
@@ -544,7 +619,12 @@ export class Group {
   tick(): void {
     if (!this.mayElect) return;
     this.#ticks++;
-    if (this.#stopped === undefined) this.#guard(() => this.raft.tick());
+    if (this.#stopped !== undefined) return;
+    try {
+      this.raft.tick();
+    } catch (error) {
+      this.#broken(error);
+    }
   }
 
   /** The process was paused: so many ticks went by without the core [E6]. They still make a local read older [35]. */
@@ -577,9 +657,11 @@ export class Group {
     if (this.#stopped === undefined) this.#guard(() => this.raft.synced(last));
   }
 
-  /** Hands what has arrived to the core: new reads as one round, and the inbox as batches [7]. */
-  propose(nowMs: number, syncing: boolean): void {
-    if (this.#stopped !== undefined) return;
+  /** Hands what has arrived to the core: new reads as one round, and the inbox as batches [7], of about so many bytes. Returns the bytes that it took. */
+  propose(nowMs: number, syncing: boolean, bytesMax: number): number {
+    if (this.#stopped !== undefined) return 0;
+    const { bytes } = this.#inbox;
+    const inboxBytesLeft = bytes - bytesMax;
     this.#guard(() => {
       if (!this.#snapshots.idle) this.#snapshots.work(nowMs);
       if (!this.#memberChanges.idle) this.#memberChanges.step(nowMs);
@@ -588,12 +670,14 @@ export class Group {
       if (this.#early.length > 0) this.#endEarly();
       while (
         this.#inbox.length > 0 &&
+        this.#inbox.bytes > inboxBytesLeft &&
         (!syncing || this.#inbox.bytes >= this.#limits.sealBytes) &&
         this.raft.unsyncedBytes < this.#limits.unsyncedBytesMax &&
         this.raft.unappliedBytes < this.#limits.unappliedBytesMax &&
         this.#seal(nowMs)
       );
     });
+    return bytes - this.#inbox.bytes;
   }
 
   /** Seals one batch from the head of the inbox. The one copy of a body on the leader [40]. */
@@ -661,11 +745,12 @@ export class Group {
   }
 
   #raiseApplyVersion(nowMs: number): void {
-    const version = this.#applyVersion.due();
-    const place = version === undefined ? undefined : this.raft.nextSeal();
-    if (version === undefined || place === undefined) return;
+    const due = this.#applyVersion.due();
+    const place = due === undefined ? undefined : this.raft.nextSeal();
+    if (due === undefined || place === undefined) return;
     this.#applyVersion.raisedAt(place.firstIndex);
-    this.#proposeAlone(BatchKind.applyVersion, applyVersionBytes(version), place, nowMs);
+    const { version, seed } = due;
+    this.#proposeAlone(BatchKind.applyVersion, applyVersionBytes(version, seed), place, nowMs);
     const fields = { group: this.id, term: place.term, index: place.firstIndex };
     this.#logger.info(fields, `all members can: raising the apply version to ${version}`);
   }
@@ -776,11 +861,11 @@ export class Group {
     );
   }
 
-  /** Applies what is committed, up to the turn's budget; true when more could be applied at once. */
-  apply(): boolean {
+  /** Applies what is committed, about so many bytes of it; true when more could be applied at once. */
+  apply(bytesMax: number): boolean {
     if (this.#stopped !== undefined) return false;
     let backlog = false;
-    const whole = this.#healable(() => (backlog = this.#applyCommitted()));
+    const whole = this.#healable(() => (backlog = this.#applyCommitted(bytesMax)));
     if (!whole || this.#stopped !== undefined) return false;
     // The machine may be ahead of a log that was damaged.
     this.raft.applied(Math.min(this.machine.appliedIndex, this.#commit));
@@ -788,8 +873,8 @@ export class Group {
     return backlog;
   }
 
-  #applyCommitted(): boolean {
-    let budget = this.#limits.applyBytesPerTurn;
+  #applyCommitted(bytesMax: number): boolean {
+    let budget = bytesMax;
     let backlog = false;
     while (this.machine.appliedIndex < this.#commit) {
       if (budget <= 0) {
@@ -805,7 +890,10 @@ export class Group {
       const tooHigh = this.#applyVersion.tooHighIn(batches);
       if (tooHigh !== undefined) this.#unsupported?.(tooHigh);
       const taken = this.#guard(() => this.#applier.apply(batches)) ?? 0;
-      for (const batch of batches.slice(0, taken)) budget -= batch.bytes.byteLength;
+      for (const batch of batches.slice(0, taken)) {
+        budget -= batch.bytes.byteLength;
+        this.appliedBytes += batch.bytes.byteLength;
+      }
       if (taken < batches.length) break;
     }
     return backlog;
@@ -853,23 +941,29 @@ export class Group {
 
   /** Time-outs and log retirement; some times a second. */
   housekeep(nowMs: number): void {
-    this.#pending.expire(nowMs);
-    this.#reads.expire(nowMs);
-    for (const waiter of this.#forwards.takeWhere(({ deadlineMs }) => deadlineMs <= nowMs)) {
-      waiter.failed(this.#error("timeout"));
-    }
-    this.#expireInbox(nowMs);
+    if (this.#pending.size > 0) this.#pending.expire(nowMs);
+    if (this.#reads.size > 0) this.#reads.expire(nowMs);
+    if (this.#forwards.size > 0) this.#expireForwards(nowMs);
+    if (this.#inbox.length > 0 || this.#early.length > 0) this.#expireInbox(nowMs);
     this.#handOver.tick(nowMs);
     if (this.#space !== "plenty") this.#handOver.lacksSpace(nowMs);
     if (nowMs >= this.#heldUntilMs) this.#endHold();
     if (this.#stopped === undefined) {
-      this.#guard(() => this.#retireLog());
-      if (this.#logCuts.length > 0) this.#guard(() => this.#cutByHand(nowMs));
-      this.#guard(() => this.#raiseApplyVersion(nowMs));
+      this.#guard(() => {
+        this.#retireLog();
+        if (this.#logCuts.length > 0) this.#cutByHand(nowMs);
+        this.#raiseApplyVersion(nowMs);
+      });
     }
     if (this.backups.size > 0) this.backups.work(nowMs);
     const isHeld = !this.#snapshots.sender.idle || this.backups.size > 0;
     if (isHeld) this.#guard(() => this.#boundSnapshots());
+  }
+
+  #expireForwards(nowMs: number): void {
+    for (const waiter of this.#forwards.takeWhere(({ deadlineMs }) => deadlineMs <= nowMs)) {
+      waiter.failed(this.#error("timeout"));
+    }
   }
 
   #expireInbox(nowMs: number): void {
@@ -945,11 +1039,13 @@ export class Group {
     this.machine.flush();
     const kept = tailBytes ?? this.compaction.tailBytes;
     this.#logCuts.push({ index, tailBytes: kept, deadlineMs, waiter });
+    this.touch();
   }
 
   /** A backup that holds what was acknowledged before it was asked for; with `local` what this node has applied. */
   openBackup(id: number, local: boolean, deadlineMs: number, waiter: BackupWaiter): void {
     if (this.#stopped !== undefined) return waiter.failed(this.#error("internal"));
+    this.touch();
     const consistency = local ? Consistency.local : Consistency.linearizable;
     this.read(consistency, 0, deadlineMs, {
       ready: (_, index) => this.backups.open(id, index, deadlineMs, waiter),
@@ -1012,6 +1108,7 @@ export class Group {
   transferLeader(target: number, from: number, deadlineMs: number, waiter: HandOverWaiter): void {
     if (this.#stopped !== undefined) return waiter.failed(this.#error("internal"));
     this.#handOver.ask(target, from, deadlineMs, waiter);
+    this.touch();
   }
 
   /** The node is about to stop: false where it does not lead, or nobody can take over. */
@@ -1087,10 +1184,14 @@ export class Group {
     try {
       return action();
     } catch (error) {
-      if (!(error instanceof InvariantError)) throw error;
-      this.#stop(error.message);
+      this.#broken(error);
       return undefined;
     }
+  }
+
+  #broken(error: unknown): void {
+    if (!(error instanceof InvariantError)) throw error;
+    this.#stop(error.message);
   }
 
   snapshotFigures(): SnapshotFigures {
@@ -1130,7 +1231,7 @@ export class Group {
   memberList(): MembersAnswer {
     const { raft } = this;
     const { configuration } = raft;
-    const { voters, learners, promotions, addresses, incarnations, removed } = configuration;
+    const { voters, learners, promotions, incarnations, removed } = configuration;
     const match = new Map(raft.progress().map((peer) => [peer.id, peer.match]));
     const streams = new Map(this.#snapshots.sender.streams().map((stream) => [stream.to, stream]));
     const members = membersOf(configuration).map((id): MemberEntry => {
@@ -1140,7 +1241,7 @@ export class Group {
       const matchIndex = isOwn && raft.role === "leader" ? raft.durableIndex : match.get(id);
       return {
         id,
-        address: addresses[id] ?? "",
+        address: this.#addressOf(id) ?? "",
         role: isLearner ? "learner" : voters.includes(id) ? "voter" : "leaving",
         ...(promotions?.[id] === undefined ? {} : { promotion: true }),
         leader: id === this.#leader,
@@ -1177,7 +1278,7 @@ export class Group {
       const matchIndex = match.get(id);
       return {
         id,
-        address: configuration.addresses[id] ?? "",
+        address: this.#addressOf(id) ?? "",
         voter: voters.has(id),
         connected: id === this.#nodeId || this.#transport.connected(id),
         ...(this.#transport.dialsIn(id) ? { dialsIn: true as const } : {}),

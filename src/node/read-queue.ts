@@ -28,6 +28,11 @@ export class ReadQueue {
     return this.#size;
   }
 
+  /** Some wait for a round that has not begun. */
+  get hasFresh(): boolean {
+    return this.#fresh.length > 0;
+  }
+
   add(waiter: ReadWaiter, deadlineMs: number): void {
     this.#fresh.push({ waiter, deadlineMs });
     this.#size++;

@@ -3,7 +3,8 @@
  * the simulator drives whole shards; nothing in here awaits, reads a clock or touches a socket.
  *
  * A turn, in this order: what has arrived (messages, finished syncs), ticks, new requests into batches, effects of all groups in one
- * transaction, then messages, then apply, then the next sync.
+ * transaction, then messages, then apply, then the next sync. Only groups that may have something to do take part in it, so that the others, however
+ * many there are, cost a tick each and nothing else.
  */
 import { BargeError } from "../errors.ts";
 import type { Limits } from "../limits.ts";
@@ -72,10 +73,21 @@ export class Shard {
   readonly #limits: Limits;
   readonly #store: LogStore;
   readonly #transport: Transport;
-  readonly #groups: Map<number, Group>;
+  readonly #groups = new Map<number, Group>();
+  /** Those that may have something to do, each once; it begins with whose turn it is. */
+  #active: Group[] = [];
+  /** Those that a sync has to be told to. */
+  #unsynced: Group[] = [];
+  /** Those with requests that wait for the end of the sync [7]. */
+  #held: Group[] = [];
+  /** Of what was taken from inboxes and no sync has covered yet, and of that which the one under way covers. */
+  #unsyncedBytes = 0;
+  #syncingBytes = 0;
   readonly #wake: () => void;
   readonly #admin: Admin;
   readonly #space: Space | undefined;
+  /** As the groups know it. */
+  #spaceLevel: SpaceLevel = "plenty";
 
   #arrived: PeerMessage[] = [];
   /** Effects whose transaction found no space: nothing of them, and nothing after them, leaves until it succeeds [20]. */
@@ -95,12 +107,11 @@ export class Shard {
     this.#limits = options.limits;
     this.#store = options.store;
     this.#transport = options.transport;
-    this.#groups = new Map(options.groups.map((group) => [group.id, group]));
     this.#wake = options.wake;
     this.#space = options.space;
     this.#nowMs = nowMs;
     this.#tickedMs = nowMs;
-    this.#lookAtSpace();
+    for (const group of options.groups) this.#adopt(group);
     this.#admin = new Admin({
       identity: options.identity,
       scrubber: options.scrubber,
@@ -116,11 +127,17 @@ export class Shard {
 
   /** A replica that this node has from now on. */
   add(group: Group): void {
+    this.#adopt(group);
+    this.#wake();
+  }
+
+  #adopt(group: Group): void {
     if (this.#groups.has(group.id)) throw new Error(`shard: group ${group.id} is there already`);
     this.#groups.set(group.id, group);
     if (this.#space !== undefined) group.space = this.#space.level;
     group.diskFull = this.diskFull;
-    this.#wake();
+    group.attach(() => this.#activate(group));
+    this.#activate(group);
   }
 
   /**
@@ -132,15 +149,29 @@ export class Shard {
     const group = this.#groups.get(id);
     if (group === undefined) return undefined;
     this.#groups.delete(id);
+    this.#active = this.#active.filter((other) => other !== group);
+    this.#unsynced = this.#unsynced.filter((other) => other !== group);
+    this.#held = this.#held.filter((other) => other !== group);
     this.#store.remove(id, registryIndex);
     if (this.#blocked !== undefined) {
       const writes = this.#blocked.writes.filter((write) => write.group !== id);
       const effects = this.#blocked.effects.filter((effect) => effect.group !== group);
       this.#blocked = { writes, effects };
     }
+    group.attach(() => {});
     group.close("unknown_group");
     this.#wake();
     return group;
+  }
+
+  #activate(group: Group): void {
+    if (group.isActive) return;
+    group.isActive = true;
+    this.#active.push(group);
+  }
+
+  #activateAll(): void {
+    for (const group of this.#groups.values()) this.#activate(group);
   }
 
   /* ---------------------------------------------------------------- what comes in */
@@ -152,6 +183,7 @@ export class Shard {
 
   peerUp(nodeId: number): void {
     for (const group of this.#groups.values()) group.peerUp(nodeId);
+    this.#activateAll();
     this.#wake();
   }
 
@@ -170,6 +202,7 @@ export class Shard {
     const group = this.#groups.get(groupId);
     if (group === undefined) return waiter.failed(unknownGroup(groupId));
     group.write(section, header, this.#deadline(timeoutMs), waiter);
+    this.#activate(group);
     this.#wake();
   }
 
@@ -183,6 +216,7 @@ export class Shard {
     const group = this.#groups.get(groupId);
     if (group === undefined) return waiter.failed(unknownGroup(groupId));
     group.read(consistency, maxStalenessMs, this.#deadline(timeoutMs), waiter);
+    this.#activate(group);
     this.#wake();
   }
 
@@ -213,35 +247,104 @@ export class Shard {
     // There is a turn each tick, so a longer time between two is a stall.
     if (sinceMs >= this.#limits.loopStallMs) {
       for (const group of this.#groups.values()) group.loopStalled(sinceMs, nowMs);
+      this.#activateAll();
     }
     this.#receive(nowMs);
-    if (this.#syncEnded) {
-      this.#syncEnded = false;
-      for (const group of this.#groups.values()) group.synced(this.#syncedSeq);
-    }
+    if (this.#syncEnded) this.#endSync();
     this.#tick(nowMs);
 
     let more = false;
     for (let round = 0; round < roundsPerTurnMax; round++) {
-      for (const group of this.#groups.values()) {
-        if (!this.diskFull) group.propose(nowMs, this.#store.syncing);
-      }
+      if (!this.diskFull) this.#propose(nowMs);
       const performed = this.#perform(nowMs);
       more = this.#apply();
       if (!performed) break;
       this.#workedMs = nowMs;
     }
     const busy = nowMs - this.#workedMs < busyMs;
-    for (const group of this.#groups.values()) {
+    for (const group of this.#active) {
       group.answerReads();
       if (group.tellWatches(nowMs, busy)) more = true;
       if (group.work(nowMs)) more = true;
-      if (!this.diskFull && group.stopped === undefined && group.raft.hasReady()) more = true;
+      if (!this.diskFull && group.hasReady) more = true;
     }
 
     this.#startSync();
+    this.#rest();
     this.#transport.flush();
     return more;
+  }
+
+  /** Those that have nothing to do leave the turns, until something comes for them. */
+  #rest(): void {
+    let kept = 0;
+    const { syncing } = this.#store;
+    for (const group of this.#active) {
+      const hasInbox = group.inboxBytes > 0;
+      const isHeld = hasInbox && syncing && group.sealsAfterSync;
+      if (!group.isQuiet || (hasInbox && !isHeld)) {
+        this.#active[kept++] = group;
+        continue;
+      }
+      group.isActive = false;
+      if (!isHeld || group.isHeld) continue;
+      group.isHeld = true;
+      this.#held.push(group);
+    }
+    this.#active.length = kept;
+  }
+
+  /** Where what waits is more than there is room for until the next sync, each group has its share, in turn. */
+  #propose(nowMs: number): void {
+    const { syncing } = this.#store;
+    let groups = 0;
+    let bytes = 0;
+    for (const group of this.#active) {
+      if (group.inboxBytes === 0) continue;
+      groups++;
+      bytes += group.inboxBytes;
+    }
+    const room = this.#limits.shardUnsyncedBytesMax - this.#unsyncedBytes;
+    if (groups <= 1 || bytes <= room) {
+      for (const group of this.#active) {
+        this.#unsyncedBytes += group.propose(nowMs, syncing, Infinity);
+      }
+      return;
+    }
+    const share = Math.max(room / groups, this.#limits.sealBytes);
+    let left = room;
+    let next = 0;
+    for (let at = 0; at < this.#active.length; at++) {
+      const group = this.#active[at]!;
+      if (left <= 0 && next === 0 && group.inboxBytes > 0) next = at;
+      const taken = group.propose(nowMs, syncing, left > 0 ? share : 0);
+      this.#unsyncedBytes += taken;
+      left -= taken;
+    }
+    this.#rotate(next);
+  }
+
+  /** From there on they are first the next time. */
+  #rotate(at: number): void {
+    if (at > 0) this.#active = [...this.#active.slice(at), ...this.#active.slice(0, at)];
+  }
+
+  #endSync(): void {
+    this.#syncEnded = false;
+    const unsynced = this.#unsynced;
+    this.#unsynced = [];
+    for (const group of unsynced) {
+      group.synced(this.#syncedSeq);
+      group.awaitsSync = group.hasUnsynced;
+      if (group.awaitsSync) this.#unsynced.push(group);
+      this.#activate(group);
+    }
+    for (const group of this.#held) {
+      group.isHeld = false;
+      this.#activate(group);
+    }
+    this.#held.length = 0;
+    this.#unsyncedBytes -= this.#syncingBytes;
   }
 
   #receive(nowMs: number): void {
@@ -249,9 +352,11 @@ export class Shard {
     if (arrived.length === 0) return;
     this.#arrived = [];
     for (const message of arrived) {
+      if (message.type === "beat") continue;
       const group = this.#groups.get(message.group);
       // A message for a group that is not here never creates state.
       if (group === undefined) continue;
+      this.#activate(group);
       if (message.type === "forward") {
         const header = readSectionHeader(message.section, 0);
         if (header !== undefined) group.forwarded(message, header, nowMs);
@@ -278,9 +383,9 @@ export class Shard {
     if (due <= 0) return;
     this.#tickedMs += due * tickMs;
     this.#lookAtSpace();
-    if (this.#store.syncing) {
-      const forMs = nowMs - this.#syncSinceMs;
-      for (const group of this.#groups.values()) group.slowSync(forMs, nowMs);
+    const syncForMs = this.#store.syncing ? nowMs - this.#syncSinceMs : 0;
+    if (syncForMs >= this.#limits.syncStallMs) {
+      for (const group of this.#groups.values()) group.slowSync(syncForMs, nowMs);
     }
     if (due > heartbeatTicks) {
       for (const group of this.#groups.values()) group.skipTicks(due - heartbeatTicks);
@@ -288,18 +393,33 @@ export class Shard {
     }
     for (let i = 0; i < due; i++) {
       for (const group of this.#groups.values()) group.tick();
-      if (++this.#ticks % housekeepTicks === 0) {
-        for (const group of this.#groups.values()) group.housekeep(nowMs);
-        this.#admin.expire(nowMs);
-      }
+      this.#housekeep(++this.#ticks, nowMs);
     }
+    for (const group of this.#groups.values()) if (group.hasReady) this.#activate(group);
     this.#tickStore(nowMs);
     this.#retryDue = true;
   }
 
+  /** A part of the groups at each tick, so that a thousand of them make no pause. */
+  #housekeep(tick: number, nowMs: number): void {
+    let place = tick;
+    for (const group of this.#groups.values()) {
+      if (place++ % housekeepTicks !== 0) continue;
+      group.housekeep(nowMs);
+      // What is done by time, without anything having come.
+      if (group.isActive) continue;
+      const more = group.tellWatches(nowMs, false);
+      if (group.work(nowMs) || more || !group.isQuiet) this.#activate(group);
+    }
+    if (tick % housekeepTicks === 0) this.#admin.expire(nowMs);
+  }
+
   #lookAtSpace(): void {
-    if (this.#space === undefined) return;
-    for (const group of this.#groups.values()) group.space = this.#space.level;
+    const level = this.#space?.level;
+    if (level === undefined || level === this.#spaceLevel) return;
+    this.#spaceLevel = level;
+    for (const group of this.#groups.values()) group.space = level;
+    this.#activateAll();
   }
 
   #tickStore(nowMs: number): void {
@@ -317,7 +437,7 @@ export class Shard {
     const writes: GroupWrite[] = [];
     const effects: Effect[] = [];
     if (this.#blocked === undefined) {
-      for (const group of this.#groups.values()) {
+      for (const group of this.#active) {
         const ready = group.collect(nowMs, writes);
         if (ready !== undefined) effects.push({ group, ready });
       }
@@ -329,7 +449,12 @@ export class Shard {
     if (effects.length === 0) return false;
     const appendSeq = this.#append(writes, effects);
     if (appendSeq === undefined) return false;
-    for (const { group, ready } of effects) group.perform(ready, appendSeq);
+    for (const { group, ready } of effects) {
+      group.perform(ready, appendSeq);
+      if (group.awaitsSync || !group.hasUnsynced) continue;
+      group.awaitsSync = true;
+      this.#unsynced.push(group);
+    }
     return true;
   }
 
@@ -366,6 +491,7 @@ export class Shard {
   #setBlocked(blocked: Blocked | undefined): void {
     this.#blocked = blocked;
     for (const group of this.#groups.values()) group.diskFull = blocked !== undefined;
+    this.#activateAll();
   }
 
   /** The disk is full: writes are refused until there is space again. */
@@ -375,15 +501,30 @@ export class Shard {
 
   #apply(): boolean {
     let more = false;
-    for (const group of this.#groups.values()) {
-      if (group.apply()) more = true;
+    let groups = 0;
+    for (const group of this.#active) if (group.hasBacklog) groups++;
+    const share = this.#limits.applyBytesPerTurn / Math.max(1, groups);
+    let left = this.#limits.applyBytesPerTurn;
+    let next = 0;
+    for (let at = 0; at < this.#active.length; at++) {
+      const group = this.#active[at]!;
+      if (left <= 0 && group.hasBacklog) {
+        if (next === 0) next = at;
+        more = true;
+        continue;
+      }
+      const before = group.appliedBytes;
+      if (group.apply(share)) more = true;
+      left -= group.appliedBytes - before;
     }
+    this.#rotate(next);
     return more;
   }
 
   #startSync(): void {
     if (this.#store.syncing) return;
     this.#syncSinceMs = this.#nowMs;
+    this.#syncingBytes = this.#unsyncedBytes;
     this.#store.sync((syncedSeq) => {
       this.#syncedSeq = syncedSeq;
       this.#syncEnded = true;
@@ -397,6 +538,7 @@ export class Shard {
   leave(): boolean {
     let leaving = false;
     for (const group of this.#groups.values()) if (group.leave()) leaving = true;
+    this.#activateAll();
     this.#wake();
     return leaving;
   }

@@ -118,6 +118,12 @@ export class Watches {
     return this.#all.size;
   }
 
+  /** All that there is to tell is told: to serve them some times a second is enough, until more is applied. */
+  get resting(): boolean {
+    if (this.#behindSet.size > 0 || this.#waiting.size > 0) return false;
+    return this.#live.size === 0 || this.livePosition === this.#options.appliedIndex();
+  }
+
   open(request: WatchRequest, watcher: Watcher): WatchHandle {
     const applied = this.#options.appliedIndex();
     const position = request.from === 0 ? applied : request.from - 1;
