@@ -295,6 +295,38 @@ export const errorTable = {
     "The backup is not open any more: nobody read it for too long, it kept the state from being written for too long, or the node started anew.",
     "Begin another one; where that ends so too, read faster, or from a node that has less to do.",
   ),
+  group_exists: row(
+    71,
+    409,
+    false,
+    "not-applied",
+    "There is, or was, a group with that id or name.",
+    "Take another one, or let the cluster choose the id.",
+  ),
+  too_many_groups: row(
+    72,
+    409,
+    false,
+    "not-applied",
+    "There are as many groups as there may be.",
+    "Remove some.",
+  ),
+  no_registry: row(
+    73,
+    409,
+    false,
+    "not-applied",
+    "The cluster has no registry of groups yet: it begins once every member runs a version that knows it.",
+    "Look whom it waits for in `barge status`, and upgrade that node, or start it.",
+  ),
+  group_elsewhere: row(
+    78,
+    421,
+    true,
+    "not-applied",
+    "This node has no copy of the group.",
+    "Ask one of its members, such as the one in the hint; the SDK does so by itself.",
+  ),
 } as const satisfies Record<string, ErrorRow>;
 
 export type ErrorCode = keyof typeof errorTable;

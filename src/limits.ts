@@ -8,6 +8,9 @@ export interface Limits {
   /** One clock tick of every group. */
   readonly tickMs: number;
   readonly heartbeatTicks: number;
+  /** From so many led groups on a node sends their heartbeats together, as beats; and for at most so many to one node [34]. */
+  readonly beatGroupsMin: number;
+  readonly beatGroupsMax: number;
   /** An election time-out is drawn uniformly from [min, max), anew for each wait. */
   readonly electionTicksMin: number;
   readonly electionTicksMax: number;
@@ -95,6 +98,8 @@ export interface Limits {
   readonly segmentRecordsMax: number;
   /** Live log of one group; above it the leader refuses writes. */
   readonly groupLogBytesMax: number;
+  /** State of one group above which it is told to be too large: it is sent whole to who needs it. An option of `serve` sets it. */
+  readonly groupWarnBytes: number;
   /** Less free space than this is little: a leader takes no more writes and hands over. An option of `serve` sets it. */
   readonly minFreeBytes: number;
   /** Taken while there is space, given to the log once there is none: room for votes [20]. */
@@ -140,6 +145,8 @@ export interface Limits {
   readonly diskFullRetryMs: number;
   /** Work of one flush slice within its transaction. */
   readonly flushSliceMs: number;
+  /** With less log applied since the last flush none is due by time: a group that is hardly written has no file, and a restart replays that much at once. */
+  readonly flushLogBytesMin: number;
   /** Log applied since the last flush that makes one due, however few keys it wrote: what is flushed the log can drop. */
   readonly flushLogBytes: number;
   /** Write-ahead log of one kv file; above it a checkpoint is due [29]. */
@@ -192,8 +199,13 @@ export interface Limits {
   /** Request ids with their results. */
   readonly requestIdBytesMax: number;
 
+  /** Groups that the registry takes. */
+  readonly groupsMax: number;
+
   readonly requestTimeoutMs: number;
   readonly requestTimeoutMsMax: number;
+  /** Groups that metrics tell of in detail; of the others a few figures each, and sums. */
+  readonly metricsGroupsMax: number;
 }
 
 const KiB = 1024;
@@ -205,6 +217,8 @@ export const frameOverheadBytes: number = 1 * KiB;
 export const defaultLimits: Limits = checkLimits({
   tickMs: 25,
   heartbeatTicks: 4,
+  beatGroupsMin: 3,
+  beatGroupsMax: 16_384,
   electionTicksMin: 16,
   electionTicksMax: 32,
   checkQuorumTicks: 32,
@@ -255,6 +269,7 @@ export const defaultLimits: Limits = checkLimits({
   segmentBytes: 64 * MiB,
   segmentRecordsMax: 1_000_000,
   groupLogBytesMax: 8 * 1024 * MiB,
+  groupWarnBytes: 4 * 1024 * MiB,
   minFreeBytes: 256 * MiB,
   ballastBytes: 16 * MiB,
   freeSpaceLookMs: 500,
@@ -283,6 +298,7 @@ export const defaultLimits: Limits = checkLimits({
   memtableFlushMs: 30_000,
   diskFullRetryMs: 1_000,
   flushSliceMs: 2,
+  flushLogBytesMin: 64 * KiB,
   flushLogBytes: 512 * MiB,
   kvWalBytesMax: 256 * MiB,
   kvOpenFilesMax: 256,
@@ -313,8 +329,10 @@ export const defaultLimits: Limits = checkLimits({
   requestIdTtlMs: 600_000,
   requestIdBytesMax: 16 * MiB,
 
+  groupsMax: 4_096,
   requestTimeoutMs: 5_000,
   requestTimeoutMsMax: 60_000,
+  metricsGroupsMax: 64,
 });
 
 /** Throws when the relations that the code relies on do not hold. Returns its argument. */
@@ -383,6 +401,7 @@ export function checkLimits(limits: Limits): Limits {
     l.snapshotWindowBytes + l.snapshotChunkBytes <= l.snapshotReceiveBytesMax,
     "snapshotWindowBytes + snapshotChunkBytes <= snapshotReceiveBytesMax",
   );
+  must(l.flushLogBytesMin <= l.flushLogBytes, "flushLogBytesMin <= flushLogBytes");
   must(l.kvWalBytesMax <= l.snapshotWalBytesMax, "kvWalBytesMax <= snapshotWalBytesMax");
   must(l.retainedLogBytesMax <= l.groupLogBytesMax, "retainedLogBytesMax <= groupLogBytesMax");
   must(l.sessionTtlMsMin <= l.sessionTtlMs, "sessionTtlMsMin <= sessionTtlMs");

@@ -164,7 +164,9 @@ export class KvMachine implements StateMachine {
   work(nowMs: number): boolean {
     if (this.#appliedIndex > this.#frozenIndex) {
       this.#dirtySinceMs ??= nowMs;
-      const old = nowMs - this.#dirtySinceMs >= this.#limits.memtableFlushMs;
+      const { memtableFlushMs, flushLogBytesMin } = this.#limits;
+      const old =
+        this.#logBytes >= flushLogBytesMin && nowMs - this.#dirtySinceMs >= memtableFlushMs;
       // Also where few keys are written again and again: the log below must be able to go.
       const large = this.#logBytes >= this.#limits.flushLogBytes;
       if (old || large || this.#flushWanted || this.#reachedFlushAt) this.#freeze(false);

@@ -126,7 +126,9 @@ export class NullMachine implements StateMachine {
   work(nowMs: number): boolean {
     if (this.#appliedIndex > this.#flushedIndex) {
       this.#dirtySinceMs ??= nowMs;
-      const old = nowMs - this.#dirtySinceMs >= this.#limits.memtableFlushMs;
+      const { memtableFlushMs, flushLogBytesMin } = this.#limits;
+      const old =
+        this.#logBytes >= flushLogBytesMin && nowMs - this.#dirtySinceMs >= memtableFlushMs;
       // As often as a memtable of kv would be full, so that the log stays as short.
       const large = this.#logBytes >= this.#limits.memtableBytes;
       const due = old || large || this.#flushWanted || this.#reachedFlushAt;

@@ -12,7 +12,14 @@
  */
 import type { ErrorCode } from "../errors.ts";
 import type { Limits } from "../limits.ts";
-import { type Batch, batchHeaderBytes, lastIndexOf } from "../wire/batch.ts";
+import {
+  applyVersionOf,
+  type Batch,
+  batchHeaderBytes,
+  lastIndexOf,
+  raisedWith,
+} from "../wire/batch.ts";
+import { systemSeedBytesMax } from "../wire/registry.ts";
 import { SectionKind, SectionReader, sectionHeaderBytes } from "../wire/section.ts";
 import { SectionResults } from "../wire/section-results.ts";
 import { principalBytesMax, readSessionCommand } from "../wire/session-commands.ts";
@@ -43,6 +50,8 @@ export interface SectionRunner {
 }
 
 const savedFormat = 1;
+/** Begins with the seed of `system`. */
+const seededFormat = 2;
 /** Of what is saved: a session with its principal, and each section of its window, but for results. */
 const sessionHeadBytesMax = principalBytesMax + 256;
 const sectionHeadBytesMax = 64;
@@ -54,6 +63,8 @@ export class Sessions implements ResultSink {
   readonly #table: SessionTable;
   readonly #requestIds: RequestIds;
   #version: number;
+  /** Carried by the entry that raised the version. */
+  #seed: Uint8Array = nothing;
   /** The section at hand: its commands, the log index of the first one, and the cluster's time. */
   readonly #section = new SectionReader();
   #bytes: Uint8Array = nothing;
@@ -82,9 +93,18 @@ export class Sessions implements ResultSink {
     return this.#version;
   }
 
+  /** The first members of `system` (wire/registry.ts); empty where the log has not said any. */
+  get systemSeed(): Uint8Array {
+    return this.#seed;
+  }
+
   /** The log says so: never lowered. */
-  raise(version: number): void {
-    this.#version = Math.max(this.#version, version);
+  raise(batch: Batch): void {
+    const version = applyVersionOf(batch);
+    const seed = raisedWith(batch);
+    if (version < this.#version) return;
+    this.#version = version;
+    if (seed.byteLength > 0 && seed.byteLength <= systemSeedBytesMax) this.#seed = seed.slice();
   }
 
   /** Applies the commands of `batch` from index `from` on. */
@@ -238,7 +258,12 @@ export class Sessions implements ResultSink {
   save(): Uint8Array {
     if (this.#version < sessionsVersion) return nothing;
     const out = new BytesWriter();
-    out.u32(savedFormat);
+    const hasSeed = this.#seed.byteLength > 0;
+    out.u32(hasSeed ? seededFormat : savedFormat);
+    if (hasSeed) {
+      out.u32(this.#seed.byteLength);
+      out.bytes(this.#seed);
+    }
     this.#table.save(out);
     this.#requestIds.save(out);
     return out.end();
@@ -246,12 +271,17 @@ export class Sessions implements ResultSink {
 
   load(version: number, saved: Uint8Array): void {
     this.#version = version;
+    this.#seed = nothing;
     this.#table.clear();
     this.#requestIds.clear();
     if (saved.byteLength === 0) return;
     const reader = new BytesReader(saved);
     const format = reader.u32();
-    if (format !== savedFormat) throw new SavedBytesError(`unknown format ${format}`);
+    if (format === seededFormat) {
+      const length = reader.u32();
+      if (length === 0 || length > systemSeedBytesMax) throw new SavedBytesError("no seed");
+      this.#seed = reader.bytes(length);
+    } else if (format !== savedFormat) throw new SavedBytesError(`unknown format ${format}`);
     this.#table.load(reader);
     this.#requestIds.load(reader);
     if (!reader.ended) throw new SavedBytesError("there is more than was saved");
@@ -284,5 +314,5 @@ export function sessionsBytesMax(limits: Limits): number {
   const { sessionsMax, sessionWindowSections, sessionResultBytesMax, requestIdBytesMax } = limits;
   const heads = sessionsMax * (sessionHeadBytesMax + sessionWindowSections * sectionHeadBytesMax);
   // Each session's own share of the results comes on top of what all have.
-  return heads + 2 * sessionResultBytesMax + requestIdBytesMax;
+  return heads + 2 * sessionResultBytesMax + requestIdBytesMax + systemSeedBytesMax;
 }

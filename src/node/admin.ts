@@ -14,15 +14,18 @@ import {
   type AdminRow,
   adminOperations,
   type AdminOperation,
+  type GroupEntry,
   isAdminOperation,
   type SilentMember,
 } from "../wire/admin.ts";
+import { defaultGroup, type RegistryEntry, systemGroup } from "../wire/registry.ts";
 import type { ScrubStatus } from "../wire/status.ts";
 import { Consistency, type AdminReplyMessage, type AdminRequestMessage } from "../wire/messages.ts";
 import { version } from "../version.ts";
 import { compactionProblem } from "./compaction.ts";
 import type { Examine } from "./examine.ts";
 import type { Group } from "./group.ts";
+import { noRegistry, type Registry } from "./registry.ts";
 import type { ScrubPolicy } from "./scrubber.ts";
 import { openSession, useSession } from "./session-calls.ts";
 
@@ -48,10 +51,18 @@ export interface ClusterIdentity {
 type Handler<O extends AdminOperation> = (
   group: Group,
   call: AdminCall<O>,
-  identity: ClusterIdentity | undefined,
-  limits: Limits,
-  scrubber: ScrubControl | undefined,
+  context: AdminContext,
 ) => void;
+
+/** What a handler may need besides the group. */
+interface AdminContext {
+  readonly identity: ClusterIdentity | undefined;
+  readonly limits: Limits;
+  readonly scrubber: ScrubControl | undefined;
+  readonly registry: Registry | undefined;
+  /** One operation leads to another one, which may be for another node to answer. */
+  readonly ask: (operation: AdminOperation, body: object, waiter: AdminWaiter) => void;
+}
 
 /** Reads the disk of this node through. */
 export interface ScrubControl {
@@ -90,14 +101,14 @@ const handlers: { readonly [O in AdminOperation]: Handler<O> } = {
     group.changeCompaction(wanted);
     call.answer({ group: group.id, node: group.nodeId, ...wanted });
   },
-  scrub: (group, call, _, _limits, scrubber) => {
+  scrub: (group, call, { scrubber }) => {
     if (scrubber === undefined) {
       return call.fail(new BargeError("bad_request", "This node has no disk to read."));
     }
     scrubber.set(call.body);
     call.answer({ node: group.nodeId, ...scrubber.status() });
   },
-  backupOpen: (group, call, identity, limits) => {
+  backupOpen: (group, call, { identity, limits }) => {
     group.openBackup(call.body.backup, call.body.local, call.deadlineMs, {
       opened: ({ index, bytes }) => {
         const { id, nodeId: node, raft, machine, machineKind } = group;
@@ -133,15 +144,16 @@ const handlers: { readonly [O in AdminOperation]: Handler<O> } = {
       failed: (error) => call.fail(error),
     });
   },
-  changeMembers: (group, call, identity) => {
+  changeMembers: (group, call, { identity, ask }) => {
     const { changes, force } = call.body;
+    if (group.id !== defaultGroup) return changeHosts(group, call, ask);
     const newcomers = force ? [] : newcomersOf(changes, group);
     examineAll(newcomers, identity, (refused, silent) => {
       if (refused !== undefined) return call.fail(refused);
       change(group, changes, force, call, identity, silent);
     });
   },
-  join: (group, call, identity) => {
+  join: (group, call, { identity }) => {
     const refused = refuseJoin(call.body, identity);
     if (refused !== undefined) return call.fail(new BargeError("unauthorised", refused));
     const { id, address, incarnation } = call.body;
@@ -152,10 +164,97 @@ const handlers: { readonly [O in AdminOperation]: Handler<O> } = {
     const bind = { op: "bind" as const, id, incarnation };
     change(group, isMember ? [bind] : [add], false, call, identity);
   },
-  sessionOpen: (group, call, _, limits) => openSession(group, limits, call.body.ttlMs, call),
+  sessionOpen: (group, call, { limits }) => openSession(group, limits, call.body.ttlMs, call),
   sessionKeepAlive: (group, call) => useSession(group, "keepAlive", call.body.session, call),
   sessionClose: (group, call) => useSession(group, "close", call.body.session, call),
+  groups: (_, call, { registry }) =>
+    registry!.list({
+      ...callOf(call),
+      answer: (entries) => call.answer({ groups: entries.map(entryOf) }),
+    }),
+  createGroups: (_, call, { registry }) => {
+    const { request, count, id, name, machine, replicas, members, logBytesMax } = call.body;
+    const applyVersion = registry!.applyVersion;
+    const wanted = { request, count, id, name, machine, replicas, members, logBytesMax };
+    registry!.create(
+      { ...wanted, applyVersion },
+      { ...callOf(call), answer: (entries) => call.answer({ groups: entries.map(entryOf) }) },
+    );
+  },
+  removeGroups: (_, call, { registry }) =>
+    registry!.remove(call.body.groups, {
+      ...callOf(call),
+      answer: (removed) => call.answer({ removed }),
+    }),
+  moveGroup: (_, call, { registry }) => {
+    const { id, members, add = [], remove = [] } = call.body;
+    const wish = (before: readonly number[]): readonly number[] =>
+      members ?? [...before.filter((node) => !remove.includes(node)), ...add];
+    registry!.move(id, wish, {
+      ...callOf(call),
+      answer: ({ entry, changed }) => call.answer({ ...entryOf(entry), changed }),
+    });
+  },
+  settleGroups: (_, call, { registry }) =>
+    registry!.settle(call.body.settled, { ...callOf(call), answer: () => call.answer({}) }),
 };
+
+function callOf<O extends AdminOperation>(
+  call: AdminCall<O>,
+): Pick<AdminCall<O>, "deadlineMs" | "fail"> {
+  return { deadlineMs: call.deadlineMs, fail: (error) => call.fail(error) };
+}
+
+function entryOf(entry: RegistryEntry): GroupEntry {
+  const { id, name, machine, members, leaving, replicas, logBytesMax, version: rising } = entry;
+  return {
+    id,
+    ...(name === undefined ? {} : { name }),
+    machine,
+    members: members.map((member) => member.id),
+    leaving: leaving.map((member) => member.id),
+    replicas,
+    ...(logBytesMax === undefined ? {} : { logBytesMax }),
+    version: rising,
+  };
+}
+
+/** Which nodes host a group the registry says: so it is asked, and the group follows. */
+function changeHosts(
+  group: Group,
+  call: AdminCall<"changeMembers">,
+  ask: AdminContext["ask"],
+): void {
+  if (group.id === systemGroup) {
+    const text = "The members of system are those of the cluster: change them without --group.";
+    return call.fail(new BargeError("bad_request", text));
+  }
+  const add: number[] = [];
+  const remove: number[] = [];
+  for (const wish of call.body.changes) {
+    if (wish.op === "add" && !wish.learner) add.push(wish.id);
+    else if (wish.op === "remove") remove.push(wish.id);
+    else if (wish.op === "replace") {
+      add.push(wish.by);
+      remove.push(wish.id);
+    } else {
+      const text = `A group's members are voters, at the addresses that the cluster knows: ${wish.op} is for the members of the cluster, without --group.`;
+      return call.fail(new BargeError("bad_request", text));
+    }
+  }
+  const body = {
+    id: group.id,
+    ...(add.length > 0 ? { add: [...new Set(add)] } : {}),
+    ...(remove.length > 0 ? { remove: [...new Set(remove)] } : {}),
+  };
+  ask("moveGroup", body, {
+    answered: (answer) => {
+      const { changed } = answer as AdminAnswers["moveGroup"];
+      call.answer({ ...group.memberList(), changed });
+    },
+    failed: (error) => call.fail(error),
+  });
+}
 
 interface Newcomer {
   readonly id: number;
@@ -248,6 +347,10 @@ function refuseJoin(
 export interface AdminOptions {
   readonly identity: ClusterIdentity | undefined;
   readonly scrubber: ScrubControl | undefined;
+  /** A group that is not here may be elsewhere. */
+  readonly unknownGroup: (id: number) => BargeError;
+  /** More groups than the first. */
+  readonly registry: () => Registry | undefined;
   /** Random, so that an answer to a life before a crash is not taken for one to this. */
   readonly firstRequest: number;
   readonly limits: Limits;
@@ -362,9 +465,11 @@ export class Admin {
     }
     const checked = checkAdminBody(operation, body);
     if ("problem" in checked) return new BargeError("bad_request", checked.problem);
-    const group = this.#options.groups.get(checked.body.group);
+    const isOfRegistry = adminOperations[operation].at === "registry";
+    const id = isOfRegistry ? systemGroup : checked.body.group;
+    const group = this.#options.groups.get(id);
     if (group === undefined) {
-      return new BargeError("unknown_group", `This node has no group ${checked.body.group}.`);
+      return isOfRegistry ? noRegistry() : this.#options.unknownGroup(id);
     }
     return { group, name: operation as O, body: checked.body as CheckedAdminBody<O> };
   }
@@ -382,8 +487,14 @@ export class Admin {
       answer: (answer) => waiter.answered(answer),
       fail: (error) => waiter.failed(error),
     };
-    const { identity, limits, scrubber } = this.#options;
-    handlers[name](group, call, identity, limits, scrubber);
+    const { identity, limits, scrubber, registry } = this.#options;
+    handlers[name](group, call, {
+      identity,
+      limits,
+      scrubber,
+      registry: registry(),
+      ask: (operation, asked, told) => this.ask(operation, asked, told),
+    });
   }
 
   #failWhere(

@@ -8,7 +8,7 @@ import { membersOf } from "../raft/configuration.ts";
 import type { Raft } from "../raft/raft.ts";
 import { applyVersionOf, type Batch, BatchKind } from "../wire/batch.ts";
 import type { AppendMessage } from "../wire/messages.ts";
-import { applyVersionFirst } from "../wire/versions.ts";
+import { applyVersionFirst, registryVersion } from "../wire/versions.ts";
 
 export interface GroupApplyVersionOptions {
   readonly nodeId: number;
@@ -19,12 +19,28 @@ export interface GroupApplyVersionOptions {
   readonly max: number;
   /** What a member could when this node formed the cluster with it, in this very life; 0 where it did not. */
   readonly founderMax: (id: number) => number;
+  /** Of the group that says who the first members of `system` are: who they are as of now, undefined while that cannot be said. */
+  readonly seed?: SeedSource | undefined;
   /** A leader has sent what this build cannot apply: told once for each version, some times at most. */
   readonly refused: (version: number, leader: number) => void;
 }
 
+export interface SeedSource {
+  /** What the entry is to carry; undefined where it has to wait. */
+  now(): Uint8Array | undefined;
+  /** Whether these bytes, which the state has, are of this very cluster. */
+  isOurs(seed: Uint8Array): boolean;
+}
+
+/** What a leader puts into its log. */
+export interface DueVersion {
+  readonly version: number;
+  readonly seed: Uint8Array | undefined;
+}
+
 /** There are not many versions; who makes up more must not fill the log. */
 const refusalsToldMax = 10;
+const nothing = new Uint8Array(0);
 
 export class GroupApplyVersion {
   readonly #options: GroupApplyVersionOptions;
@@ -53,19 +69,35 @@ export class GroupApplyVersion {
    * could have become a build that cannot, so it is waited for; but not where the cluster has only just formed: then its word of that moment holds, or
    * one that is lost right away would keep all others from what they were made for.
    */
-  due(): number | undefined {
+  due(): DueVersion | undefined {
     const { raft, machine, max } = this.#options;
-    if (machine.applyVersion >= max || raft.role !== "leader") return undefined;
+    if (raft.role !== "leader" || (machine.applyVersion >= max && !this.#lacksSeed))
+      return undefined;
     if (machine.appliedIndex < this.#fromIndex) return undefined;
-    const version = Math.min(max, ...this.#others().map((id) => this.#maxOf(id)));
-    return version > machine.applyVersion ? version : undefined;
+    const all = Math.min(max, ...this.#others().map((id) => this.#maxOf(id)));
+    const seed = all < registryVersion ? undefined : this.#options.seed?.now();
+    const waitsForSeed = this.#options.seed !== undefined && seed === undefined;
+    const version = waitsForSeed ? Math.min(all, registryVersion - 1) : all;
+    if (version > machine.applyVersion) return { version, seed };
+    return this.#lacksSeed && seed !== undefined
+      ? { version: machine.applyVersion, seed }
+      : undefined;
+  }
+
+  /** The state came from another cluster, by a backup or because this one was recovered: with its first members nobody here can begin. */
+  get #lacksSeed(): boolean {
+    const { seed, machine } = this.#options;
+    if (seed === undefined || machine.applyVersion < registryVersion) return false;
+    return !seed.isOurs(machine.systemSeed ?? nothing);
   }
 
   /** As the leader: the log holds a higher one already, for all that is known, or is about to. */
   get mayRiseSoon(): boolean {
     const { raft, machine } = this.#options;
     if (raft.role !== "leader") return false;
-    return machine.appliedIndex < this.#fromIndex || this.due() !== undefined;
+    if (machine.appliedIndex < this.#fromIndex) return true;
+    const due = this.due();
+    return due !== undefined && due.version > machine.applyVersion;
   }
 
   /** As the leader: the members that the next version waits for. */

@@ -13,6 +13,7 @@ import type { ChangePlan, MemberChange } from "../raft/membership.ts";
 import type { Raft, Seal } from "../raft/raft.ts";
 import type { Configuration, Ready } from "../raft/ready.ts";
 import type {
+  GroupBrief,
   GroupStatus,
   ReadWaiter,
   WatchHandle,
@@ -23,11 +24,12 @@ import type {
 import type { SpaceLevel } from "../storage/disk-space.ts";
 import { CorruptBatchError, type GroupWrite, type LogStore } from "../storage/log-store.ts";
 import type {
+  GroupFigures,
   GroupQueues,
   SessionFigures,
   SnapshotFigures,
   WatchFigures,
-} from "../telemetry/metrics.ts";
+} from "../telemetry/group-metrics.ts";
 import {
   applyVersionBytes,
   type Batch,
@@ -80,6 +82,8 @@ export interface GroupOptions {
   readonly logger: GroupLogger;
   /** For who has to tell one state from another; "kv" if nothing is said. */
   readonly machineKind?: string;
+  /** Another leads it, as far as this node knows, or its members are others. */
+  readonly leaderChanged?: ((id: number) => void) | undefined;
   /** Random, below 2^48: where this life's requests to other nodes begin to be numbered. */
   readonly firstRequest: number;
   /** Asks for a turn soon: a thread of the machine has done something. */
@@ -192,6 +196,7 @@ export class Group {
   /** Set by the shard: see `touch`. */
   #activate: () => void = () => {};
   readonly #wakeShard: () => void;
+  readonly #leaderChanged: ((id: number) => void) | undefined;
   /** Set by the shard: what the disk has left. */
   #space: SpaceLevel = "plenty";
   readonly #compaction: Compaction;
@@ -205,6 +210,7 @@ export class Group {
     this.machine = options.machine;
     this.machineKind = options.machineKind ?? "kv";
     this.#wakeShard = options.wake;
+    this.#leaderChanged = options.leaderChanged;
     const wake = (): void => this.touch();
     this.backups = new Backups(options.limits, options.machine, wake);
     this.#nodeId = options.nodeId;
@@ -734,6 +740,13 @@ export class Group {
     return plan;
   }
 
+  /** Another term is needed: another voter leads in it where there is one that can. */
+  giveUpTerm(reason: string): void {
+    if (this.#stopped !== undefined || this.raft.role !== "leader") return;
+    if (this.#handOver.begin(0, reason).refusal === undefined) return;
+    this.#guard(() => this.raft.stepDown(reason));
+  }
+
   /** A configuration is a batch of its own [3]. */
   #proposeConfiguration(configuration: Configuration, nowMs: number): void {
     const place = this.raft.nextSeal();
@@ -1079,6 +1092,7 @@ export class Group {
   #roleChanged(ready: Ready, nowMs: number): void {
     const { role, leader } = ready.softState!;
     this.#leader = leader;
+    this.#leaderChanged?.(this.id);
     const leads = role === "leader";
     if (leads && !this.#wasLeader) {
       this.#leaderSinceMs = nowMs;
@@ -1263,6 +1277,72 @@ export class Group {
       joint: isJoint(configuration),
       members,
       removed: removed ?? [],
+    };
+  }
+
+  /** Of its state machine: the file, its write-ahead log, and what is in memory. */
+  get stateBytes(): number {
+    const { memtableBytes = 0, fileWalBytes = 0, fileBytes = 0 } = this.machine.figures();
+    return memtableBytes + fileWalBytes + fileBytes;
+  }
+
+  get memberIds(): readonly number[] {
+    return membersOf(this.raft.configuration);
+  }
+
+  /** Committed as far as this node knows, and not applied. */
+  get toApply(): number {
+    return Math.max(0, this.#commit - this.machine.appliedIndex);
+  }
+
+  get isStopped(): boolean {
+    return this.#stopped !== undefined;
+  }
+
+  /** For metrics. */
+  figures(): GroupFigures {
+    const { raft, machine } = this;
+    const { voters, outgoing, learners } = raft.configuration;
+    return {
+      id: this.id,
+      role: this.#stopped === undefined ? raft.role : "stopped",
+      leader: this.#leader,
+      term: raft.term,
+      commitIndex: this.#commit,
+      appliedIndex: machine.appliedIndex,
+      durableIndex: raft.durableIndex,
+      machineDurableIndex: machine.durableIndex,
+      firstIndex: raft.firstIndex,
+      lastIndex: raft.lastIndex,
+      logBytes: this.#store.logBytes(this.id),
+      stateBytes: this.stateBytes,
+      voters: voters.length + outgoing.filter((id) => !voters.includes(id)).length,
+      learners: learners.length,
+      configurationIndex: raft.configurationIndex,
+      joint: isJoint(raft.configuration),
+      applyVersion: machine.applyVersion,
+      woundedTo: raft.wound?.index ?? 0,
+      queues: this.queues(),
+      sessions: this.sessionFigures(),
+      snapshots: this.snapshotFigures(),
+      watches: this.watchFigures(),
+    };
+  }
+
+  /** A line of it, without much ado. */
+  brief(): GroupBrief {
+    const { raft, machine } = this;
+    return {
+      id: this.id,
+      role: this.#stopped === undefined ? raft.role : "stopped",
+      leader: this.#leader,
+      term: raft.term,
+      commitIndex: this.#commit,
+      appliedIndex: machine.appliedIndex,
+      logBytes: this.#store.logBytes(this.id),
+      stateBytes: this.stateBytes,
+      members: this.memberIds,
+      ...(raft.wound === undefined ? {} : { wounded: true }),
     };
   }
 

@@ -4,6 +4,7 @@
  */
 import { randomBytes, randomInt } from "node:crypto";
 import { basename } from "node:path";
+import { BargeError } from "../errors.ts";
 import { fatal, FatalError, onFatalNote } from "../fatal.ts";
 import { defaultLimits, type Limits } from "../limits.ts";
 import {
@@ -23,11 +24,13 @@ import type {
   Groups,
   NodeStatus,
   ReadWaiter,
+  StatusRequest,
   WatchHandle,
   WatchRequest,
   Watcher,
   WriteWaiter,
 } from "../server/groups.ts";
+import type { KnownGroups } from "../server/group-followers.ts";
 import { startHttpServer, type HttpAddress, type HttpServer } from "../server/http-server.ts";
 import {
   type DataDir,
@@ -45,6 +48,7 @@ import { createLogger, type Logger } from "../telemetry/logger.ts";
 import { LoopGapCounts } from "../telemetry/loop-gaps.ts";
 import { Metrics, type NodeFigures } from "../telemetry/metrics.ts";
 import type { Consistency, Hello, HelloReply } from "../wire/messages.ts";
+import { defaultGroup, systemGroup } from "../wire/registry.ts";
 import { applyVersionMax, versionsSpoken } from "../wire/versions.ts";
 import { version } from "../version.ts";
 import type { SectionHeader } from "../wire/section.ts";
@@ -62,6 +66,11 @@ import { examiner } from "./examine.ts";
 import { Expulsion, type ExpulsionCode } from "./expulsion.ts";
 import { joinCluster, type JoinedCluster, type JoinTarget } from "./join.ts";
 import { hasOtherVoters, Peers, removed } from "./peers.ts";
+import type { Group } from "./group.ts";
+import { Overview } from "./overview.ts";
+import { PacedFigure } from "./paced-figure.ts";
+import { Readiness } from "./readiness.ts";
+import { Registry, systemSeedOf } from "./registry.ts";
 import { Replicas } from "./replicas.ts";
 import { Scrubber } from "./scrubber.ts";
 import { Shard } from "./shard.ts";
@@ -94,6 +103,8 @@ export interface NodeOptions {
   readonly compaction?: { readonly [Bound in keyof CompactionPolicy]: number | undefined };
   /** Less free space than this is little; 0 = never. */
   readonly minFreeBytes?: number | undefined;
+  /** A group with more state than this is larger than it should be; 0 = none is. */
+  readonly groupWarnBytes?: number | undefined;
   /** The pace at which the disk is read through; 0 = not at all, undefined = the usual one. */
   readonly scrubBytesPerSecond?: number | undefined;
   readonly logLevel: string;
@@ -113,8 +124,6 @@ export interface RunningNode {
 /** How a peer that cannot be dialled is up. */
 const overItsOwn = "over its own connections, as this node could not dial it";
 
-/** The one group there is. */
-const defaultGroup = 0;
 /** Ticks between two rounds of connection time-outs. */
 const connectionTicks = 4;
 /** Members dial a new one at once, and again every second. */
@@ -151,7 +160,7 @@ class Node implements RunningNode, Groups {
   readonly #options: NodeOptions;
   readonly #limits: Limits;
   readonly #logger: Logger;
-  readonly #metrics = new Metrics();
+  readonly #metrics: Metrics;
   readonly #clusterId: string;
   readonly #dataDir: DataDir;
   readonly #failureNote: FailureNote;
@@ -164,11 +173,16 @@ class Node implements RunningNode, Groups {
   /** Of group 0. */
   #machine!: StateMachine;
   #replicas!: Replicas;
+  #registry!: Registry;
   readonly #files: KvFiles;
   #transport!: TcpTransport;
   #shard!: Shard;
   #listener!: Listener;
   #clients!: ClientServer;
+  #overview!: Overview;
+  #readiness!: Readiness;
+  readonly #diskBytes: PacedFigure;
+  readonly #largeBytes: number;
   #http!: HttpServer;
 
   #scrubber!: Scrubber;
@@ -182,8 +196,6 @@ class Node implements RunningNode, Groups {
   #stopping = false;
   #stopped: Promise<void> | undefined;
   readonly #startedMs = performance.now();
-  /** All that was committed when this node came up is applied. */
-  #caughtUp = false;
   #isRemoved = false;
   /** What clients were told last. */
   #toldLeader = 0;
@@ -204,6 +216,7 @@ class Node implements RunningNode, Groups {
   constructor(options: NodeOptions, joined: JoinedCluster | undefined) {
     this.#options = options;
     this.#limits = options.limits ?? defaultLimits;
+    this.#metrics = new Metrics(this.#limits.metricsGroupsMax);
     this.#applyVersionMax = Math.min(options.applyVersionMax ?? applyVersionMax, applyVersionMax);
     this.#versions = new Versions({
       nodeId: options.nodeId,
@@ -235,6 +248,8 @@ class Node implements RunningNode, Groups {
     this.#clusterId = owner.clusterId;
     const free = (): void => checkPorts(options);
     this.#dataDir = openDataDir(dataDir, owner, free, joined?.incarnation);
+    this.#diskBytes = new PacedFigure(() => this.#dataDir.bytes());
+    this.#largeBytes = options.groupWarnBytes ?? this.#limits.groupWarnBytes;
     try {
       this.#checkApplyVersion(this.#dataDir.applyVersion);
       const { ballastBytes } = this.#limits;
@@ -370,6 +385,34 @@ class Node implements RunningNode, Groups {
       nowMs,
     );
     this.#replicas.attach(this.#shard);
+    this.#registry = new Registry({
+      nodeId,
+      incarnation: this.#dataDir.incarnation,
+      clusterId: this.#clusterId,
+      seedCrc: seedCrcOf(this.#clusterId),
+      limits: this.#limits,
+      store: this.#store,
+      shard: this.#shard,
+      replicas: this.#replicas,
+      logger: this.#logger,
+      incarnationOf: (id) => this.#peers.incarnationOf(id),
+      changed: (id) => this.#clients.groupChanged(id),
+    });
+    this.#shard.follow(this.#registry);
+    this.#overview = new Overview({
+      groups: this.#shard.groups,
+      registry: () => this.#registry.view,
+      largeBytes: this.#largeBytes,
+    });
+    this.#readiness = new Readiness(
+      {
+        nodeId,
+        groups: this.#shard.groups,
+        connected: (id) => this.#transport.connected(id),
+        woundText,
+      },
+      nowMs,
+    );
     this.#clients = new ClientServer({
       groups: this,
       limits: this.#limits,
@@ -412,10 +455,17 @@ class Node implements RunningNode, Groups {
         deleteFiles: (id) => this.#dataDir.deleteMachine(id),
         canHeal: () => this.#hasOtherVoters,
         wake: () => this.#wake(),
+        leaderChanged: (id) => this.#clients?.groupChanged(id),
         preferred: preferredLeader,
         compaction: compactionOf(compaction),
         applyVersionMax: this.#applyVersionMax,
         founderMax: (id) => (this.#hasFormed ? this.#versions.saidMax(id) : 0),
+        addressOf: (id) => this.members().addresses[id],
+        seed: systemSeedOf(
+          this.#clusterId,
+          () => this.#shard.group(defaultGroup)!.raft.configuration,
+          (id) => this.#peers.incarnationOf(id),
+        ),
         unsupported: (needed) => fatal("build_too_old", this.#tooOld(needed)),
       },
       recovered,
@@ -690,6 +740,7 @@ class Node implements RunningNode, Groups {
     timeoutMs: number,
     waiter: WriteWaiter,
   ): void {
+    if (group === systemGroup) return waiter.failed(systemIsKept());
     this.#shard.write(group, section, header, timeoutMs, waiter);
   }
 
@@ -711,8 +762,12 @@ class Node implements RunningNode, Groups {
     this.#shard.admin(operation, body, waiter);
   }
 
-  status(): NodeStatus {
-    const groups = this.#shard.status();
+  get known(): KnownGroups {
+    return this.#overview;
+  }
+
+  status(request: StatusRequest = {}): NodeStatus {
+    const overview = this.#overview.status(request);
     const incompatible = this.#incompatible();
     const { user, system } = process.cpuUsage();
     return {
@@ -723,10 +778,10 @@ class Node implements RunningNode, Groups {
       applyVersionMax: this.#applyVersionMax,
       ...(incompatible.length === 0 ? {} : { incompatible }),
       uptimeSeconds: (performance.now() - this.#startedMs) / 1_000,
-      diskBytes: this.#dataDir.bytes(),
+      diskBytes: this.#diskBytes.value(performance.now()),
       freeBytes: this.#space.freeBytes,
-      health: this.#health(groups),
-      groups,
+      health: this.#health(overview.summary.wounded > 0),
+      ...overview,
       scrub: this.#scrubber.status(performance.now()),
       syncs: this.#disk.syncDurations(),
       loopGaps: this.#loopGaps.reading(),
@@ -746,30 +801,27 @@ class Node implements RunningNode, Groups {
 
   /** For metrics: the status, and what can grow. */
   #figures(): NodeFigures {
-    const status = this.status();
+    const status = this.status({ groups: [] });
     return {
       ...status,
       scrub: this.#scrubber.status(performance.now()),
       connections: this.#listener.counts.all,
       clientBytes: this.#listener.clientBytes,
       kvOpenFiles: this.#files.openFiles,
-      groups: status.groups.map((group) => ({
-        ...group,
-        queues: this.#shard.group(group.id)!.queues(),
-        snapshots: this.#shard.group(group.id)!.snapshotFigures(),
-        sessions: this.#shard.group(group.id)!.sessionFigures(),
-        watches: this.#shard.group(group.id)!.watchFigures(),
-      })),
+      summary: this.#overview.summary(),
+      groups: this.#overview.ids.map((id) => this.#shard.group(id)!),
       peers: this.#transport.peerIds.map((id) => ({ id, ...this.#transport.figures(id)! })),
     };
   }
 
-  #health(groups: NodeStatus["groups"]): NodeStatus["health"] {
+  /** What other groups than the cluster's own are like is theirs: see the summary. */
+  #health(isWounded: boolean): NodeStatus["health"] {
     if (this.#stopping) return "stopping";
     if (this.#isRemoved) return "removed";
     if (this.#shard.diskFull || this.#space.level === "out") return "read_only";
-    if (groups.some(({ wounded }) => wounded !== undefined)) return "wounded";
-    if (groups.some(({ leader }) => leader === 0)) return "no_leader";
+    if (isWounded) return "wounded";
+    const own = [defaultGroup, systemGroup].map((id) => this.#shard.group(id));
+    if (own.some((group) => group?.leader === 0)) return "no_leader";
     return this.#space.level === "low" ? "low_space" : "ok";
   }
 
@@ -793,20 +845,9 @@ class Node implements RunningNode, Groups {
       const { absent } = this.#peers;
       missing.push(`first start: waiting for the initial members ${absent.join(", ")}`);
     }
-    for (const group of this.#shard.status()) {
-      if (group.wounded !== undefined) missing.push(woundText(group));
-      if (group.role === "stopped") missing.push(`group ${group.id} stopped`);
-      else if (this.#isUnheard) missing.push(this.#unheardText());
-      else if (group.leader === 0) missing.push(`group ${group.id} has no leader`);
-      else if (!group.members.some(({ id, connected }) => id === group.leader && connected)) {
-        missing.push(`group ${group.id}: no connection to its leader, node ${group.leader}`);
-      } else if (!this.#caughtUp && group.appliedIndex < group.commitIndex) {
-        const behind = group.commitIndex - group.appliedIndex;
-        missing.push(`group ${group.id} has ${behind} committed commands to apply`);
-      }
-    }
-    // From then on it lags only as far as the load makes it.
-    if (missing.length === 0) this.#caughtUp = true;
+    if (this.#isUnheard) missing.push(this.#unheardText());
+    else missing.push(...this.#readiness.missing(performance.now()));
+    if (missing.length === 0) this.#readiness.ready();
     // Why, it may be; by itself, that others are strange is their trouble.
     else {
       for (const { message } of this.#incompatible()) missing.push(message);
@@ -884,13 +925,20 @@ class Node implements RunningNode, Groups {
   }
 }
 
-function woundText({ id, leader, lastIndex, wounded }: NodeStatus["groups"][number]): string {
+function woundText({ id, leader, raft }: Group): string {
   const lost =
-    `group ${id} is wounded: this disk lost a part of its log, or the state below it; the log ends at ${lastIndex} and went to ${wounded!.index}; ` +
+    `group ${id} is wounded: this disk lost a part of its log, or the state below it; the log ends at ${raft.lastIndex} and went to ${raft.wound!.index}; ` +
     "it does not vote until that has come back";
   return leader > 0
     ? `${lost} from the leader, node ${leader}`
     : `${lost} from a leader, and there is none: start the members that are whole. Should a majority be wounded, none can be elected: barge recover`;
+}
+
+function systemIsKept(): BargeError {
+  return new BargeError(
+    "bad_request",
+    "The group system is written by the cluster alone: see `barge group`.",
+  );
 }
 
 function unknownMachine(group: number, machine: string): string {

@@ -11,7 +11,9 @@ import { InvariantError } from "../raft/invariants.ts";
 import type { Raft } from "../raft/raft.ts";
 import type { LogStore, RecoveredGroup } from "../storage/log-store.ts";
 import { isDiskFull } from "../storage/sqlite.ts";
+import { defaultGroup } from "../wire/registry.ts";
 import { createCore, type FirstLog, unreadableState, withoutState } from "./bootstrap.ts";
+import type { SeedSource } from "./apply-version.ts";
 import type { CompactionPolicy } from "./compaction.ts";
 import { Group, type GroupLogger } from "./group.ts";
 import type { Shard } from "./shard.ts";
@@ -43,8 +45,12 @@ export interface ReplicasOptions {
   readonly deleteFiles: (id: number) => void;
   /** There are others that may have what this node has lost. */
   readonly canHeal: () => boolean;
+  /** Where a node is reached: group 0 alone says it of itself. */
   readonly addressOf?: (nodeId: number) => string | undefined;
+  /** For group 0. */
+  readonly seed?: SeedSource;
   readonly wake: () => void;
+  readonly leaderChanged?: ((id: number) => void) | undefined;
   readonly preferred?: boolean;
   readonly compaction?: CompactionPolicy | undefined;
   readonly applyVersionMax?: number;
@@ -88,8 +94,12 @@ export class Replicas {
   }
 
   /** Found in the log and not opened yet. */
-  get dormant(): Iterable<number> {
-    return this.#dormant.keys();
+  isDormant(id: number): boolean {
+    return this.#dormant.has(id);
+  }
+
+  get openIds(): Iterable<number> {
+    return this.#machines.keys();
   }
 
   /** Of this node, whether it could be opened or not. */
@@ -152,6 +162,9 @@ export class Replicas {
         machine,
         machineKind: spec.machine,
         firstRequest: this.#options.firstRequest(),
+        ...(spec.id === defaultGroup
+          ? { seed: this.#options.seed }
+          : { addressOf: this.#options.addressOf }),
         ...this.#given(),
       });
       this.#machines.set(spec.id, machine);
@@ -168,17 +181,19 @@ export class Replicas {
     | "transport"
     | "logger"
     | "wake"
+    | "leaderChanged"
     | "compaction"
     | "applyVersionMax"
     | "founderMax"
     | "unsupported"
   > {
-    const { transport, logger, wake, compaction, applyVersionMax, founderMax, unsupported } =
-      this.#options;
+    const { transport, logger, wake, leaderChanged, ...rest } = this.#options;
+    const { compaction, applyVersionMax, founderMax, unsupported } = rest;
     return {
       transport,
       logger,
       wake,
+      leaderChanged,
       ...(compaction === undefined ? {} : { compaction }),
       ...(applyVersionMax === undefined ? {} : { applyVersionMax }),
       ...(founderMax === undefined ? {} : { founderMax }),

@@ -25,7 +25,9 @@ import { CorruptBatchError, type GroupWrite, type LogStore } from "../storage/lo
 import type { Consistency, PeerMessage } from "../wire/messages.ts";
 import { readSectionHeader, type SectionHeader } from "../wire/section.ts";
 import { Admin, type ClusterIdentity, type ScrubControl } from "./admin.ts";
+import { Beats } from "./beats.ts";
 import type { Group } from "./group.ts";
+import type { Registry } from "./registry.ts";
 
 export interface ShardOptions {
   readonly limits: Limits;
@@ -85,6 +87,8 @@ export class Shard {
   #syncingBytes = 0;
   readonly #wake: () => void;
   readonly #admin: Admin;
+  readonly #beats: Beats<Group>;
+  #registry: Registry | undefined;
   readonly #space: Space | undefined;
   /** As the groups know it. */
   #spaceLevel: SpaceLevel = "plenty";
@@ -112,6 +116,13 @@ export class Shard {
     this.#nowMs = nowMs;
     this.#tickedMs = nowMs;
     for (const group of options.groups) this.#adopt(group);
+    this.#beats = new Beats({
+      limits: options.limits,
+      transport: options.transport,
+      groups: this.#groups,
+      first: options.firstRequest,
+      activate: (group) => this.#activate(group),
+    });
     this.#admin = new Admin({
       identity: options.identity,
       scrubber: options.scrubber,
@@ -119,11 +130,26 @@ export class Shard {
       limits: options.limits,
       transport: options.transport,
       groups: this.#groups,
+      unknownGroup: (id) => this.#unknownGroup(id),
+      registry: () => this.#registry,
       deadlineMs: (timeoutMs) => this.#deadline(timeoutMs),
     });
   }
 
   /* ---------------------------------------------------------------- groups come and go */
+
+  /** From now on groups come and go as it says, at the ends of turns. */
+  follow(registry: Registry): void {
+    this.#registry = registry;
+  }
+
+  /** The registry may know where a group is that is not here. */
+  #unknownGroup(id: number): BargeError {
+    return (
+      this.#registry?.elsewhere(id) ??
+      new BargeError("unknown_group", `This node has no group ${id}.`)
+    );
+  }
 
   /** A replica that this node has from now on. */
   add(group: Group): void {
@@ -182,12 +208,14 @@ export class Shard {
   }
 
   peerUp(nodeId: number): void {
+    this.#beats.peerUp(nodeId);
     for (const group of this.#groups.values()) group.peerUp(nodeId);
     this.#activateAll();
     this.#wake();
   }
 
   peerDown(nodeId: number): void {
+    this.#beats.peerDown(nodeId);
     for (const group of this.#groups.values()) group.peerDown(nodeId);
     this.#admin.peerDown(nodeId);
   }
@@ -200,7 +228,7 @@ export class Shard {
     waiter: WriteWaiter,
   ): void {
     const group = this.#groups.get(groupId);
-    if (group === undefined) return waiter.failed(unknownGroup(groupId));
+    if (group === undefined) return waiter.failed(this.#unknownGroup(groupId));
     group.write(section, header, this.#deadline(timeoutMs), waiter);
     this.#activate(group);
     this.#wake();
@@ -214,7 +242,7 @@ export class Shard {
     waiter: ReadWaiter,
   ): void {
     const group = this.#groups.get(groupId);
-    if (group === undefined) return waiter.failed(unknownGroup(groupId));
+    if (group === undefined) return waiter.failed(this.#unknownGroup(groupId));
     group.read(consistency, maxStalenessMs, this.#deadline(timeoutMs), waiter);
     this.#activate(group);
     this.#wake();
@@ -223,7 +251,7 @@ export class Shard {
   /** Throws a BargeError where there can be no such watch. */
   watch(groupId: number, request: WatchRequest, watcher: Watcher): WatchHandle {
     const group = this.#groups.get(groupId);
-    if (group === undefined) throw unknownGroup(groupId);
+    if (group === undefined) throw this.#unknownGroup(groupId);
     return group.watch(request, watcher);
   }
 
@@ -271,6 +299,8 @@ export class Shard {
 
     this.#startSync();
     this.#rest();
+    if (this.#registry?.step(nowMs) === true) more = true;
+    if (!this.diskFull) this.#beats.send();
     this.#transport.flush();
     return more;
   }
@@ -352,7 +382,10 @@ export class Shard {
     if (arrived.length === 0) return;
     this.#arrived = [];
     for (const message of arrived) {
-      if (message.type === "beat") continue;
+      if (message.type === "beat") {
+        this.#beats.received(message);
+        continue;
+      }
       const group = this.#groups.get(message.group);
       // A message for a group that is not here never creates state.
       if (group === undefined) continue;
@@ -393,6 +426,7 @@ export class Shard {
     }
     for (let i = 0; i < due; i++) {
       for (const group of this.#groups.values()) group.tick();
+      this.#beats.tick();
       this.#housekeep(++this.#ticks, nowMs);
     }
     for (const group of this.#groups.values()) if (group.hasReady) this.#activate(group);
@@ -560,6 +594,10 @@ export class Shard {
     this.#admin.failAll();
   }
 
+  get groups(): ReadonlyMap<number, Group> {
+    return this.#groups;
+  }
+
   group(id: number): Group | undefined {
     return this.#groups.get(id);
   }
@@ -567,8 +605,4 @@ export class Shard {
   status(): GroupStatus[] {
     return [...this.#groups.values()].map((group) => group.status());
   }
-}
-
-function unknownGroup(id: number): BargeError {
-  return new BargeError("unknown_group", `This node has no group ${id}.`);
 }

@@ -18,6 +18,8 @@ export type MemberChange =
       readonly learner: boolean;
       /** The data folder that it is bound to. */
       readonly incarnation?: string;
+      /** Also where it was removed: whoever asks knows that nothing which it said then counts now. */
+      readonly returns?: boolean;
     }
   /** A learner becomes a voter, once it has caught up. */
   | { readonly op: "promote"; readonly id: number }
@@ -163,7 +165,8 @@ function applyChange(draft: Draft, change: MemberChange): RefusedChange | undefi
   const { id } = change;
   switch (change.op) {
     case "add": {
-      const { address, incarnation, learner } = change;
+      const { address, incarnation, learner, returns } = change;
+      if (returns === true) draft.removed.delete(id);
       return addMember(draft, { id, address, incarnation }, learner ? undefined : 0);
     }
     case "promote":

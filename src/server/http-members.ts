@@ -21,6 +21,7 @@ import { BargeError } from "../errors.ts";
 import type { AdminOperation } from "../wire/admin.ts";
 import type { Groups } from "./groups.ts";
 import { jsonAnswer } from "./http-answers.ts";
+import { groupsRoute } from "./http-groups.ts";
 import type { HttpParameters } from "./http-parameters.ts";
 
 export const membersPath = "/v1/members";
@@ -42,6 +43,8 @@ export interface AdminRoute {
 interface AdminRequest {
   readonly operation: AdminOperation;
   readonly body: object;
+  /** What of the answer is wanted; all of it, if nothing is said. Throws a BargeError where there is no such thing. */
+  readonly pick?: (answer: unknown) => object;
 }
 
 /** Undefined where there is nothing at that path. */
@@ -99,7 +102,7 @@ export function adminRoute(path: string): AdminRoute | undefined {
     };
   }
   const match = /^\/v1\/members\/([0-9]{1,10})(\/replace)?$/.exec(path);
-  if (match === null) return undefined;
+  if (match === null) return groupsRoute(path);
   const id = Number(match[1]);
   if (match[2] !== undefined) {
     return {
@@ -158,10 +161,19 @@ export function parseBody(bytes: Uint8Array): unknown {
 }
 
 /** One operation of administration as an answer. */
-export function answerAdmin(groups: Groups, operation: string, body: object): Promise<Response> {
+export function answerAdmin(
+  groups: Groups,
+  { operation, body, pick }: AdminRequest,
+): Promise<Response> {
   const { promise, resolve, reject } = Promise.withResolvers<Response>();
   groups.admin(operation, body, {
-    answered: (answer) => resolve(jsonAnswer(answer)),
+    answered: (answer) => {
+      try {
+        resolve(jsonAnswer(pick === undefined ? answer : pick(answer)));
+      } catch (error) {
+        reject(error);
+      }
+    },
     failed: reject,
   });
   return promise;

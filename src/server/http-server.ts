@@ -306,10 +306,10 @@ class HttpDoor {
     const checked = new HttpParameters(parameters, [...common, ...route.parameters]);
     this.#allowTime(request, checked, server);
     return withBody(request, this.#bodyBounds(membersBodyBytesMax), this.#bodies, (bytes) => {
-      const { operation, body } = route.request(request.method, parseBody(bytes), checked);
+      const wanted = route.request(request.method, parseBody(bytes), checked);
       const group = checked.integer("group") ?? 0;
       const timeoutMs = checked.integer("timeoutMs") ?? 0;
-      return answerAdmin(this.#groups, operation, { ...body, group, timeoutMs });
+      return answerAdmin(this.#groups, { ...wanted, body: { ...wanted.body, group, timeoutMs } });
     });
   }
 

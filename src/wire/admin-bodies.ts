@@ -1,6 +1,7 @@
 /** The bodies of the operations of administration: their shapes, by which a node checks what it is sent. Pure. */
 import * as v from "valibot";
 import type { AdminBodies, AdminOperation } from "./admin.ts";
+import { groupId, groupMembersMax, groupName } from "./registry.ts";
 
 const u32Max = 0xffff_ffff;
 const nodeIdMax = 0xffff_fffe;
@@ -25,6 +26,17 @@ const common = {
 
 const u32 = v.pipe(v.number(), v.integer(), v.minValue(0), v.maxValue(u32Max));
 const whole = v.pipe(v.number(), v.safeInteger(), v.minValue(0));
+
+/** Each once. */
+const nodeIds = v.pipe(
+  v.array(nodeId),
+  v.minLength(1),
+  v.maxLength(groupMembersMax),
+  v.check((ids) => new Set(ids).size === ids.length, "a node is named twice"),
+);
+const groupsPerRequestMax = 10_000;
+/** Less could not hold what a few clients write at once. */
+const logBytesMin = 1024 * 1024;
 
 const memberChange = v.variant("op", [
   v.strictObject({
@@ -85,6 +97,45 @@ export const adminBodies = {
   sessionOpen: v.strictObject({ ...common, ttlMs: v.optional(u32) }),
   sessionKeepAlive: v.strictObject({ ...common, session: whole }),
   sessionClose: v.strictObject({ ...common, session: whole }),
+  groups: v.strictObject(common),
+  createGroups: v.pipe(
+    v.strictObject({
+      ...common,
+      request: v.pipe(v.string(), v.minLength(8), v.maxLength(64)),
+      count: v.optional(
+        v.pipe(v.number(), v.integer(), v.minValue(1), v.maxValue(groupsPerRequestMax)),
+        1,
+      ),
+      id: v.optional(groupId),
+      name: v.optional(groupName),
+      machine: v.optional(v.picklist(["kv", "null"]), "kv"),
+      replicas: v.optional(
+        v.pipe(v.number(), v.integer(), v.minValue(1), v.maxValue(groupMembersMax)),
+      ),
+      members: v.optional(nodeIds),
+      logBytesMax: v.optional(v.pipe(whole, v.minValue(logBytesMin))),
+    }),
+    v.check(({ name, count }) => name === undefined || count === 1, "a name is for one group"),
+  ),
+  removeGroups: v.strictObject({
+    ...common,
+    groups: v.pipe(v.array(groupId), v.minLength(1), v.maxLength(groupsPerRequestMax)),
+  }),
+  moveGroup: v.strictObject({
+    ...common,
+    id: groupId,
+    members: v.optional(nodeIds),
+    add: v.optional(nodeIds),
+    remove: v.optional(nodeIds),
+  }),
+  settleGroups: v.strictObject({
+    ...common,
+    settled: v.pipe(
+      v.array(v.strictObject({ id: groupId, version: whole, term: whole })),
+      v.minLength(1),
+      v.maxLength(changesMax),
+    ),
+  }),
 } as const satisfies { readonly [O in AdminOperation]: v.GenericSchema<AdminBodies[O]> };
 
 /** As a handler gets it. */

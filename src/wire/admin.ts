@@ -8,8 +8,8 @@
 import type { ScrubStatus } from "./status.ts";
 
 export interface AdminRow {
-  /** Who answers: the leader of the group, or the node that was asked. */
-  readonly at: "leader" | "here";
+  /** Who answers: the leader of the group, the node that was asked, or the leader of the registry, whatever group is named. */
+  readonly at: "leader" | "here" | "registry";
   /** It may have changed something when its answer is lost. */
   readonly changes: boolean;
 }
@@ -43,6 +43,16 @@ export const adminOperations = {
   sessionOpen: { at: "here", changes: true },
   sessionKeepAlive: { at: "here", changes: true },
   sessionClose: { at: "here", changes: true },
+  /** All groups as they are to be, linearizably. */
+  groups: { at: "registry", changes: false },
+  /** Makes groups. Answered once the registry has them; their members make them a moment later. */
+  createGroups: { at: "registry", changes: true },
+  /** For good: their ids are never used again. Answered once the registry has it; their members drop all they have of them a moment later. */
+  removeGroups: { at: "registry", changes: true },
+  /** Other nodes are to be the members of a group: either all are named, or those that come and go. */
+  moveGroup: { at: "registry", changes: true },
+  /** Among nodes: leaders tell that the members of groups are what they are to be. */
+  settleGroups: { at: "registry", changes: true },
 } as const satisfies Record<string, AdminRow>;
 
 export type AdminOperation = keyof typeof adminOperations;
@@ -104,6 +114,33 @@ export interface AdminBodies {
   };
   sessionKeepAlive: CommonBody & { session: number };
   sessionClose: CommonBody & { session: number };
+  groups: CommonBody;
+  createGroups: CommonBody & {
+    /** Drawn by who asks, at random: asked again with the same one, what is there already is not made twice. */
+    request: string;
+    /** @default 1 */
+    count?: number | undefined;
+    /** Of the first one; the others follow on it. @default the next ones that were never used */
+    id?: number | undefined;
+    /** Only of one group. */
+    name?: string | undefined;
+    /** Kind of its state machine. @default "kv" */
+    machine?: "kv" | "null" | undefined;
+    /** How many nodes host it. @default 3, or as many as there are */
+    replicas?: number | undefined;
+    /** Which. @default those that host the fewest groups */
+    members?: number[] | undefined;
+    /** Above it writes are refused. @default the bound of each node */
+    logBytesMax?: number | undefined;
+  };
+  removeGroups: CommonBody & { groups: number[] };
+  moveGroup: CommonBody & {
+    id: number;
+    members?: number[] | undefined;
+    add?: number[] | undefined;
+    remove?: number[] | undefined;
+  };
+  settleGroups: CommonBody & { settled: { id: number; version: number; term: number }[] };
 }
 
 export type AdminBody<O extends AdminOperation> = AdminBodies[O];
@@ -240,6 +277,37 @@ export interface SessionAnswer {
   readonly windowBytes: number;
 }
 
+/** One group of the registry. */
+export interface GroupEntry {
+  readonly id: number;
+  readonly name?: string;
+  /** Kind of its state machine. */
+  readonly machine: string;
+  /** The nodes that are to host it. */
+  readonly members: readonly number[];
+  /** Nodes that are to host it no longer, and still do. */
+  readonly leaving: readonly number[];
+  /** How many it is to have, also once one of them has left the cluster. */
+  readonly replicas: number;
+  readonly logBytesMax?: number;
+  /** Rises with each change. */
+  readonly version: number;
+}
+
+export interface GroupsAnswer {
+  readonly groups: readonly GroupEntry[];
+}
+
+export interface RemovedGroupsAnswer {
+  /** Those that were there. */
+  readonly removed: readonly number[];
+}
+
+export interface MovedGroupAnswer extends GroupEntry {
+  /** False: they were its members already. */
+  readonly changed: boolean;
+}
+
 export interface AdminAnswers {
   readonly members: MembersAnswer;
   readonly changeMembers: ChangedMembersAnswer;
@@ -254,6 +322,11 @@ export interface AdminAnswers {
   readonly sessionOpen: SessionAnswer;
   readonly sessionKeepAlive: Record<never, never>;
   readonly sessionClose: Record<never, never>;
+  readonly groups: GroupsAnswer;
+  readonly createGroups: GroupsAnswer;
+  readonly removeGroups: RemovedGroupsAnswer;
+  readonly moveGroup: MovedGroupAnswer;
+  readonly settleGroups: Record<never, never>;
 }
 
 export function isAdminOperation(name: string): name is AdminOperation {

@@ -3,7 +3,7 @@
  *
  * A batch is one run of bytes, immutable once sealed: a header of 48 bytes, then the body. For commands the body
  * is a concatenation of sections (section.ts); for a configuration it is that of raft/configuration; a no-op has none; for a raised
- * apply version it is that version, u32 [16].
+ * apply version it is that version, u32 [16], and from version 3 on, in group 0, the first members of `system` (registry.ts).
  *
  *     0 version u8 | 1 kind u8 | 2 flags u16 | 4 group u32 | 8 firstIndex u64 | 16 term u64 | 24 timeMs u64
  *     32 count u32 | 36 bodyBytes u32 | 40 prevCrc u32 | 44 crc u32 | 48 body
@@ -90,16 +90,28 @@ export function bodyOf(batch: Batch): Uint8Array {
   return batch.bytes.subarray(batchHeaderBytes);
 }
 
+/** From this version on the batch that raises it may carry more. */
+const applyVersionWithMore = 3;
+
 /** The version that a batch of kind `applyVersion` raises its group to [16]; 0 where its body is none. */
 export function applyVersionOf(batch: Batch): number {
-  if (batch.bytes.byteLength !== batchHeaderBytes + 4) return 0;
-  return new DataView(batch.bytes.buffer, batch.bytes.byteOffset).getUint32(batchHeaderBytes, true);
+  const bodyBytes = batch.bytes.byteLength - batchHeaderBytes;
+  if (bodyBytes < 4) return 0;
+  const view = new DataView(batch.bytes.buffer, batch.bytes.byteOffset);
+  const version = view.getUint32(batchHeaderBytes, true);
+  return bodyBytes === 4 || version >= applyVersionWithMore ? version : 0;
+}
+
+/** What such a batch carries besides: a view, mostly empty. */
+export function raisedWith(batch: Batch): Uint8Array {
+  return batch.bytes.subarray(batchHeaderBytes + 4);
 }
 
 /** Room for the header, and the body of such a batch behind it: to be sealed. */
-export function applyVersionBytes(applyVersion: number): Uint8Array {
-  const bytes = new Uint8Array(batchHeaderBytes + 4);
+export function applyVersionBytes(applyVersion: number, more?: Uint8Array): Uint8Array {
+  const bytes = new Uint8Array(batchHeaderBytes + 4 + (more?.byteLength ?? 0));
   new DataView(bytes.buffer).setUint32(batchHeaderBytes, applyVersion, true);
+  if (more !== undefined) bytes.set(more, batchHeaderBytes + 4);
   return bytes;
 }
 

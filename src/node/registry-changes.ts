@@ -1,0 +1,366 @@
+/**
+ * What there is to change in the registry, each as a function from what it says to what to write next: create, remove and move groups, note that a move is done, and
+ * replace nodes that have left the cluster. Pure.
+ */
+import { BargeError } from "../errors.ts";
+import type { KvOperation } from "../wire/kv-txn.ts";
+import {
+  encodeEntry,
+  encodeIds,
+  type FormerMember,
+  type Founder,
+  groupKey,
+  type GroupMember,
+  type IdRun,
+  idRunsMax,
+  idsKey,
+  nameKey,
+  nextId,
+  type RegistryEntry,
+  wasGiven,
+  withId,
+} from "../wire/registry.ts";
+import type { RegisteredGroup, RegistryView } from "./registry-view.ts";
+import type { RegistryWrite } from "./registry-writer.ts";
+
+/** A node of the cluster that can have replicas. */
+export type Host = Founder;
+
+export interface NewGroups {
+  /** Drawn by who asks, at random: asked again with the same one, what is there already is not made twice. */
+  readonly request: string;
+  readonly count: number;
+  /** Of the first one, the others follow on it; undefined = the next ones that are free. */
+  readonly id: number | undefined;
+  readonly name: string | undefined;
+  readonly machine: string;
+  readonly applyVersion: number;
+  readonly replicas: number | undefined;
+  /** Who is to host them; undefined = those that host the fewest. */
+  readonly members: readonly number[] | undefined;
+  readonly logBytesMax: number | undefined;
+}
+
+/** Groups of one transaction: each takes one of its operations, and where it was there before up to three more. */
+const createdPerWrite = 100;
+const groupsPerWrite = 24;
+/** How many members a group has, where nobody says. */
+const replicasUsual = 3;
+
+/** Makes groups, as many writes as it takes. `made` collects what there is in the end. */
+export function creation(
+  wanted: NewGroups,
+  hosts: () => readonly Host[],
+  groupsMax: number,
+  made: Map<number, RegistryEntry>,
+): (view: RegistryView) => RegistryWrite | undefined {
+  return (view) => {
+    made.clear();
+    for (const { entry } of view.groups.values()) {
+      if (entry.request === wanted.request) made.set(entry.id, entry);
+    }
+    const left = wanted.count - made.size;
+    if (left <= 0) return undefined;
+    if (view.groups.size + left > groupsMax) {
+      throw new BargeError(
+        "too_many_groups",
+        `There are ${view.groups.size} groups, and at most ${groupsMax} are allowed: remove some.`,
+      );
+    }
+    const { runs, revision } = view.ids;
+    const placing = new Placing(view, hosts(), wanted);
+    let given: readonly IdRun[] = runs;
+    const compare = [{ key: idsKey, revision }];
+    const operations: KvOperation[] = [];
+    for (let at = 0; at < Math.min(left, createdPerWrite); at++) {
+      const id = wanted.id === undefined ? nextId(given) : wanted.id + made.size + at;
+      if (id === undefined)
+        throw new BargeError("too_many_groups", "All ids of groups were given.");
+      checkId(view, given, id);
+      given = withId(given, id);
+      const members = placing.next();
+      const { name } = wanted;
+      if (name !== undefined) {
+        if (view.named(name) !== undefined) throw taken(`the name ${name}`, view.named(name)!);
+        compare.push({ key: nameKey(name), revision: 0 });
+        operations.push({ op: "put", key: nameKey(name), value: encodeName(id) });
+      }
+      operations.push({
+        op: "put",
+        key: groupKey(id),
+        value: encodeEntry(firstEntry(wanted, id, members)),
+      });
+    }
+    if (given.length > idRunsMax) {
+      throw new BargeError(
+        "too_many_groups",
+        "Too many ids lie apart from all others; let the cluster choose the ids.",
+      );
+    }
+    operations.push({ op: "put", key: idsKey, value: encodeIds(given) });
+    return { compare, operations };
+  };
+}
+
+function encodeName(id: number): Uint8Array {
+  return new TextEncoder().encode(String(id));
+}
+
+function firstEntry(wanted: NewGroups, id: number, hosts: readonly Host[]): RegistryEntry {
+  const { name, machine, applyVersion, logBytesMax, request } = wanted;
+  const founders = hosts.map(({ id: node, incarnation }) => ({ id: node, incarnation }));
+  return {
+    id,
+    name,
+    machine,
+    applyVersion,
+    logBytesMax,
+    request,
+    replicas: hosts.length,
+    members: founders.map((founder) => ({ ...founder, since: 1 })),
+    leaving: [],
+    founders,
+    version: 1,
+  };
+}
+
+function checkId(view: RegistryView, given: readonly IdRun[], id: number): void {
+  if (view.group(id) !== undefined) throw taken(`the id ${id}`, id);
+  if (!wasGiven(given, id)) return;
+  throw new BargeError(
+    "group_exists",
+    `There was a group ${id}, and the id of a removed group is never used again: take another one, or let the cluster choose.`,
+  );
+}
+
+function taken(what: string, id: number): BargeError {
+  return new BargeError("group_exists", `Group ${id} has ${what} already.`);
+}
+
+/** Spreads groups over the nodes: each goes to those that host the fewest. */
+class Placing {
+  readonly #loads: Map<number, number>;
+  readonly #hosts: readonly Host[];
+  readonly #fixed: readonly Host[] | undefined;
+  readonly #replicas: number;
+
+  constructor(view: RegistryView, hosts: readonly Host[], wanted: NewGroups) {
+    this.#hosts = hosts;
+    this.#loads = loadsOf(view, hosts);
+    this.#fixed = wanted.members?.map((id) => hostOf(hosts, id));
+    this.#replicas = wanted.replicas ?? Math.min(replicasUsual, hosts.length);
+    if (this.#replicas > hosts.length && this.#fixed === undefined) {
+      throw new BargeError(
+        "bad_request",
+        `A group of ${this.#replicas} members needs as many nodes that vote in the cluster, and there are ${hosts.length}.`,
+      );
+    }
+  }
+
+  next(): readonly Host[] {
+    if (this.#fixed !== undefined) return this.#fixed;
+    const chosen = leastLoaded(this.#hosts, this.#loads).slice(0, this.#replicas);
+    for (const { id } of chosen) this.#loads.set(id, this.#loads.get(id)! + 1);
+    return chosen.toSorted((a, b) => a.id - b.id);
+  }
+}
+
+function leastLoaded(hosts: readonly Host[], loads: ReadonlyMap<number, number>): Host[] {
+  return hosts.toSorted((a, b) => loads.get(a.id)! - loads.get(b.id)! || a.id - b.id);
+}
+
+function loadsOf(view: RegistryView, hosts: readonly Host[]): Map<number, number> {
+  const loads = new Map(hosts.map(({ id }) => [id, 0]));
+  for (const { entry } of view.groups.values()) {
+    for (const { id } of entry.members) {
+      const load = loads.get(id);
+      if (load !== undefined) loads.set(id, load + 1);
+    }
+  }
+  return loads;
+}
+
+function hostOf(hosts: readonly Host[], id: number): Host {
+  const host = hosts.find((each) => each.id === id);
+  if (host !== undefined) return host;
+  throw new BargeError(
+    "unknown_member",
+    `Node ${id} cannot host groups: it is no voter of the cluster, or has not joined yet. \`barge member list\` tells.`,
+  );
+}
+
+/* ------------------------------------------------------------------ the end of groups */
+
+/** `removed` collects those that were there. */
+export function removal(
+  ids: readonly number[],
+  removed: Set<number>,
+): (view: RegistryView) => RegistryWrite | undefined {
+  return (view) => {
+    const compare: { key: Uint8Array; revision: number }[] = [];
+    const operations: KvOperation[] = [];
+    const gone: number[] = [];
+    for (const id of ids) {
+      const found = view.group(id);
+      if (found === undefined && !wasGiven(view.ids.runs, id)) throw unknownGroup(id);
+      if (found === undefined || gone.length >= groupsPerWrite) continue;
+      gone.push(id);
+      compare.push({ key: groupKey(id), revision: found.revision });
+      operations.push({ op: "delete", key: groupKey(id) });
+      const { name } = found.entry;
+      if (name !== undefined) operations.push({ op: "delete", key: nameKey(name) });
+    }
+    if (gone.length === 0) return undefined;
+    return { compare, operations, written: () => gone.forEach((id) => removed.add(id)) };
+  };
+}
+
+export function unknownGroup(id: number): BargeError {
+  return new BargeError(
+    "unknown_group",
+    `There is no group ${id}: \`barge group list\` shows all.`,
+  );
+}
+
+/* ------------------------------------------------------------------ members */
+
+/** What is wanted of a group's members, given those that it has. */
+export type Wish = (members: readonly number[]) => readonly number[];
+
+/** Others are to be its members. `changed` hears whether that was anything new. */
+export function move(
+  id: number,
+  wish: Wish,
+  hosts: () => readonly Host[],
+  changed: () => void,
+): (view: RegistryView) => RegistryWrite | undefined {
+  return (view) => {
+    const found = view.group(id);
+    if (found === undefined) throw unknownGroup(id);
+    const before = found.entry.members.map((member) => member.id);
+    const wanted = [...new Set(wish(before))].toSorted((a, b) => a - b);
+    if (wanted.length === 0) {
+      throw new BargeError(
+        "bad_request",
+        `Group ${id} would have no member left. To end it: \`barge group remove ${id}\`.`,
+      );
+    }
+    const all = hosts();
+    for (const node of wanted) if (!before.includes(node)) hostOf(all, node);
+    const next = withMembers(found.entry, wanted, all);
+    if (next === undefined) return undefined;
+    return rewrite([{ found, next: { ...next, replicas: wanted.length } }], changed);
+  };
+}
+
+function rewrite(
+  changes: readonly { readonly found: RegisteredGroup; readonly next: RegistryEntry }[],
+  written?: () => void,
+): RegistryWrite {
+  return {
+    compare: changes.map(({ found, next }) => ({
+      key: groupKey(next.id),
+      revision: found.revision,
+    })),
+    operations: changes.map(({ next }) => ({
+      op: "put",
+      key: groupKey(next.id),
+      value: encodeEntry(next),
+    })),
+    ...(written === undefined ? {} : { written }),
+  };
+}
+
+/** Undefined where it has just these. Who goes stays among the leaving; who comes back before it has left is as it was. */
+function withMembers(
+  entry: RegistryEntry,
+  wanted: readonly number[],
+  hosts: readonly Host[],
+): RegistryEntry | undefined {
+  const known = new Map([...entry.leaving, ...entry.members].map((each) => [each.id, each]));
+  const version = entry.version + 1;
+  const members = wanted.map((id) => known.get(id) ?? newMember(entry, id, hosts, version));
+  const leaving = [...known.values()].filter(({ id }) => !wanted.includes(id));
+  const same =
+    members.length === entry.members.length &&
+    members.every(({ id }, at) => entry.members[at]!.id === id);
+  if (same) return undefined;
+  const former = entry.former?.filter(({ id }) => !wanted.includes(id));
+  return { ...entry, members, leaving, former, version };
+}
+
+function newMember(
+  { former = [] }: RegistryEntry,
+  id: number,
+  hosts: readonly Host[],
+  since: number,
+): GroupMember {
+  const { incarnation } = hostOf(hosts, id);
+  const aboveTerm = former.find((each) => each.id === id)?.term;
+  return { id, incarnation, since, ...(aboveTerm === undefined ? {} : { aboveTerm }) };
+}
+
+/** A group's leader says that the members of that version are its members, and no others, committed. */
+export interface SettledGroup {
+  readonly id: number;
+  readonly version: number;
+  /** In which it said so: no former member was heard in a later one. */
+  readonly term: number;
+}
+
+/** What has left has left. */
+export function settling(
+  settled: readonly SettledGroup[],
+): (view: RegistryView) => RegistryWrite | undefined {
+  return (view) => {
+    const changes = settled.flatMap(({ id, version, term }) => {
+      const found = view.group(id);
+      if (found === undefined || found.entry.version !== version) return [];
+      const { entry } = found;
+      if (entry.leaving.length === 0) return [];
+      const gone: FormerMember[] = entry.leaving.map((each) => ({ id: each.id, term }));
+      const former = [...(entry.former ?? []), ...gone].slice(-formerMax);
+      return [{ found, next: { ...entry, leaving: [], former, version: version + 1 } }];
+    });
+    return changes.length === 0 ? undefined : rewrite(changes.slice(0, groupsPerWrite));
+  };
+}
+
+/** Of one group; those that left longest ago are forgotten first. */
+const formerMax = 1_024;
+
+/**
+ * Groups whose members are no nodes of the cluster any more: others take their places, as long as there are any. Undefined where there is none such.
+ */
+export function replacing(
+  hosts: () => readonly Host[],
+  isNode: (id: number) => boolean,
+): (view: RegistryView) => RegistryWrite | undefined {
+  return (view) => {
+    const changes: { found: RegisteredGroup; next: RegistryEntry }[] = [];
+    let loads: Map<number, number> | undefined;
+    for (const found of view.groups.values()) {
+      const { entry } = found;
+      if (entry.members.every(({ id }) => isNode(id))) continue;
+      const all = hosts();
+      loads ??= loadsOf(view, all);
+      const stay = entry.members.filter(({ id }) => isNode(id)).map(({ id }) => id);
+      for (const { id } of leastLoaded(all, loads)) {
+        if (stay.length >= entry.replicas) break;
+        if (stay.includes(id) || !isNode(id)) continue;
+        stay.push(id);
+        loads.set(id, loads.get(id)! + 1);
+      }
+      // All of it is lost, and nobody could bring it back.
+      if (stay.length === 0) continue;
+      const next = withMembers(
+        entry,
+        stay.toSorted((a, b) => a - b),
+        all,
+      );
+      if (next !== undefined) changes.push({ found, next });
+      if (changes.length >= groupsPerWrite) break;
+    }
+    return changes.length === 0 ? undefined : rewrite(changes);
+  };
+}

@@ -1,0 +1,128 @@
+/**
+ * What the registry says, as far as this node has applied it: a copy of the keys of `system` in objects. Read again whenever that group has applied something, so it
+ * is the same after a restart or a snapshot; only what has changed is decoded.
+ */
+import { ResultCode, type StateMachine } from "../machine/machine.ts";
+import { encodeKvGet, encodeKvRange, type KvPage, readKvEntry, readKvPage } from "../wire/kv.ts";
+import {
+  decodeEntry,
+  decodeIds,
+  groupPrefix,
+  type IdRun,
+  idsKey,
+  type RegistryEntry,
+} from "../wire/registry.ts";
+
+export interface RegisteredGroup {
+  readonly entry: RegistryEntry;
+  /** Index of the registry's log at which it was written. */
+  readonly revision: number;
+}
+
+/** The keys of `system` as its machine has them. */
+export type RegistryState = Pick<StateMachine, "appliedIndex" | "read">;
+
+export class RegistryView {
+  #index = 0;
+  #groups = new Map<number, RegisteredGroup>();
+  #names = new Map<string, number>();
+  #runs: readonly IdRun[] = [];
+  #idsRevision = 0;
+  readonly #told: (id: number) => void;
+
+  /** `told` hears of each group that has changed, come or gone. */
+  constructor(told: (id: number) => void = () => {}) {
+    this.#told = told;
+  }
+
+  /** All that the registry's log says up to here is in it. */
+  get index(): number {
+    return this.#index;
+  }
+
+  get groups(): ReadonlyMap<number, RegisteredGroup> {
+    return this.#groups;
+  }
+
+  group(id: number): RegisteredGroup | undefined {
+    return this.#groups.get(id);
+  }
+
+  named(name: string): number | undefined {
+    return this.#names.get(name);
+  }
+
+  /** Ids that were ever given, and where that was written; 0 = nowhere yet. */
+  get ids(): { readonly runs: readonly IdRun[]; readonly revision: number } {
+    return { runs: this.#runs, revision: this.#idsRevision };
+  }
+
+  refresh(state: RegistryState): void {
+    if (state.appliedIndex === this.#index) return;
+    this.#index = state.appliedIndex;
+    const changed: number[] = [];
+    const groups = new Map<number, RegisteredGroup>();
+    const names = new Map<string, number>();
+    let after: Uint8Array | undefined;
+    for (let more = true; more;) {
+      const page = readPage(state, after);
+      for (const { key, value, revision } of page.items) {
+        const known = this.#known(key, revision);
+        const found = known ?? decoded(value, revision);
+        after = key;
+        if (found === undefined) continue;
+        const { id, name } = found.entry;
+        if (known === undefined) changed.push(id);
+        groups.set(id, found);
+        if (name !== undefined) names.set(name, id);
+      }
+      more = page.more;
+    }
+    for (const id of this.#groups.keys()) if (!groups.has(id)) changed.push(id);
+    this.#groups = groups;
+    this.#names = names;
+    this.#readIds(state);
+    for (const id of changed) this.#told(id);
+  }
+
+  #known(key: Uint8Array, revision: number): RegisteredGroup | undefined {
+    let id = 0;
+    for (let at = groupPrefix.byteLength; at < key.byteLength; at++) id = id * 10 + key[at]! - 48;
+    const known = this.#groups.get(id);
+    return known?.revision === revision ? known : undefined;
+  }
+
+  #readIds(state: RegistryState): void {
+    const bytes = answerOf(state, encodeKvGet(idsKey));
+    const found = bytes === undefined ? undefined : readKvEntry(bytes);
+    if (found === undefined || found.revision === this.#idsRevision) return;
+    this.#runs = decodeIds(found.value) ?? malformed("ids");
+    this.#idsRevision = found.revision;
+  }
+}
+
+function readPage(state: RegistryState, after: Uint8Array | undefined): KvPage {
+  const bytes = answerOf(state, encodeKvRange({ prefix: groupPrefix, after, limit: 0 }));
+  return (bytes === undefined ? undefined : readKvPage(bytes)) ?? malformed("groups");
+}
+
+/** Undefined where there is nothing. */
+function answerOf(state: RegistryState, query: Uint8Array): Uint8Array | undefined {
+  let found: Uint8Array | undefined;
+  state.read(query, {
+    answer: (code, bytes) => {
+      if (code === ResultCode.ok) found = bytes?.slice();
+    },
+  });
+  return found;
+}
+
+/** What a newer build has written is not for this one to judge: a raised apply version keeps such builds apart. */
+function decoded(value: Uint8Array, revision: number): RegisteredGroup | undefined {
+  const entry = decodeEntry(value);
+  return entry === undefined ? undefined : { entry, revision };
+}
+
+function malformed(what: string): never {
+  throw new Error(`registry: the ${what} cannot be read`);
+}

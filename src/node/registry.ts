@@ -1,0 +1,427 @@
+/**
+ * More groups than one, on one node: makes `system` where the cluster has come so far, follows what it says, and brings the replicas of this node in line with it. Nothing
+ * else creates a replica or takes one away. On the leader of `system` it also takes changes of the registry, and puts other nodes in the places of those that have left
+ * the cluster. Knows no sockets and no clock: a simulated node has the same.
+ *
+ *     group 0 at apply version 3 ──▶ `system`, from the seed in group 0's state, or empty
+ *     `system` applies ──▶ view ──▶ replicas: create, remove      (every node)
+ *                            └────▶ members of the groups that this node leads
+ */
+import { BargeError, errorTable } from "../errors.ts";
+import type { Limits } from "../limits.ts";
+import { encodeConfiguration, decodeConfiguration, isJoint } from "../raft/configuration.ts";
+import type { Configuration } from "../raft/ready.ts";
+import { DiskFullError } from "../storage/disk.ts";
+import type { LogStore } from "../storage/log-store.ts";
+import { Consistency } from "../wire/messages.ts";
+import {
+  decodeSystemSeed,
+  defaultGroup,
+  encodeSystemSeed,
+  type RegistryEntry,
+  systemGroup,
+} from "../wire/registry.ts";
+import { registryVersion } from "../wire/versions.ts";
+import type { SeedSource } from "./apply-version.ts";
+import { emptyLog, type FirstLog, foundingLog } from "./bootstrap.ts";
+import type { Group, GroupLogger } from "./group.ts";
+import { GroupMembers, placeholderAddress } from "./group-members.ts";
+import {
+  creation,
+  type Host,
+  move,
+  type NewGroups,
+  removal,
+  replacing,
+  type SettledGroup,
+  settling,
+  type Wish,
+} from "./registry-changes.ts";
+import { type RegisteredGroup, RegistryView } from "./registry-view.ts";
+import { type RegistryJob, RegistryWriter } from "./registry-writer.ts";
+import type { Replicas, ReplicaSpec } from "./replicas.ts";
+import type { Shard } from "./shard.ts";
+
+export interface RegistryOptions {
+  readonly nodeId: number;
+  readonly incarnation: string;
+  readonly clusterId: string;
+  readonly seedCrc: number;
+  readonly limits: Limits;
+  readonly store: LogStore;
+  readonly shard: Shard;
+  readonly replicas: Replicas;
+  readonly logger: GroupLogger;
+  /** The data folder of a node of the cluster as far as this one knows it. */
+  readonly incarnationOf: (id: number) => string | undefined;
+  /** The registry says something else of that group than before. */
+  readonly changed?: (id: number) => void;
+}
+
+/** Who asks for a change of the registry hears of it once: exactly one of the two is called. */
+export interface RegistryCall<Answer> {
+  readonly deadlineMs: number;
+  answer(answer: Answer): void;
+  fail(error: BargeError): void;
+}
+
+/** Replicas that are made in one turn: each takes some tenths of a millisecond. */
+const madePerStep = 64;
+const removedPerStep = 64;
+/** Between two looks at the members of groups, and at what is left over. */
+const lookEveryMs = 200;
+/** Between two looks for groups on nodes that are gone. */
+const replaceEveryMs = 1_000;
+
+export class Registry {
+  readonly view: RegistryView;
+  readonly #options: RegistryOptions;
+  readonly #members: GroupMembers;
+  #system: Group | undefined;
+  #writer: RegistryWriter | undefined;
+  /** The replicas of this node are as the registry said at that index. */
+  #followedIndex = -1;
+  #lookMs = -Infinity;
+  #replaceMs = -Infinity;
+  #isReplacing = false;
+
+  constructor(options: RegistryOptions) {
+    this.#options = options;
+    this.view = new RegistryView(options.changed);
+    const { shard, replicas, limits, incarnationOf } = options;
+    this.#members = new GroupMembers({
+      view: this.view,
+      group: (id) => shard.group(id),
+      ids: () => replicas.openIds,
+      incarnationOf,
+      settle: (settled, done) =>
+        shard.admin("settleGroups", { settled }, { answered: done, failed: done }),
+      readTimeoutMs: limits.requestTimeoutMs,
+    });
+  }
+
+  get system(): Group | undefined {
+    return this.#system;
+  }
+
+  /** After each turn. True when there is something for the next one. */
+  step(nowMs: number): boolean {
+    if (this.#system === undefined) this.#begin();
+    const system = this.#system;
+    if (system === undefined) return false;
+    this.view.refresh(system.machine);
+    let more = this.view.index !== this.#followedIndex && this.#follow();
+    if (this.#writer?.step(nowMs) === true) more = true;
+    if (nowMs - this.#lookMs >= lookEveryMs) {
+      this.#lookMs = nowMs;
+      this.#look(system, nowMs);
+    }
+    return more;
+  }
+
+  /* ---------------------------------------------------------------- `system` */
+
+  /** Group 0 is where it has to be for a registry, and this node has none yet. */
+  #begin(): void {
+    const { replicas, shard } = this.#options;
+    if (!replicas.has(systemGroup) && !this.#foundSystem()) return;
+    if (!replicas.isOpen(systemGroup)) replicas.start(systemSpec);
+    this.#system = shard.group(systemGroup);
+    if (this.#system !== undefined) this.#writer = new RegistryWriter(this.#system, this.view);
+  }
+
+  #foundSystem(): boolean {
+    const { replicas, shard } = this.#options;
+    const { machine } = shard.group(defaultGroup)!;
+    if (machine.applyVersion < registryVersion || shard.diskFull) return false;
+    const seed = this.#ownSeed(machine.systemSeed);
+    if (seed === undefined) return false;
+    return (
+      this.#found([{ spec: systemSpec, log: this.#systemLog(seed) }]) && replicas.has(systemGroup)
+    );
+  }
+
+  /** The first members, where they are those of this cluster. */
+  #ownSeed(bytes: Uint8Array | undefined): Configuration | undefined {
+    const seed = bytes === undefined ? undefined : decodeSystemSeed(bytes);
+    if (seed === undefined || seed.clusterId !== this.#options.clusterId) return undefined;
+    return decodeConfiguration(seed.configuration);
+  }
+
+  /** Should this very folder be among the first members', it begins as all of them do; else it waits for the leader. */
+  #systemLog(configuration: Configuration): FirstLog {
+    const { nodeId, incarnation, seedCrc } = this.#options;
+    const place = { group: systemGroup, seedCrc };
+    const isFirst =
+      configuration.voters.includes(nodeId) && configuration.incarnations?.[nodeId] === incarnation;
+    if (!isFirst) return emptyLog(place);
+    return foundingLog({ ...place, configuration, applyVersion: registryVersion });
+  }
+
+  /* ---------------------------------------------------------------- following */
+
+  /** Brings the replicas of this node in line with the view; true when there is more of that at once. */
+  #follow(): boolean {
+    const { replicas, shard } = this.#options;
+    // Whatever waits for space is to go on first.
+    if (shard.diskFull) return false;
+    let removed = 0;
+    for (const id of replicas.ids) {
+      if (id === defaultGroup || id === systemGroup || this.#names(this.view.group(id))) continue;
+      // What the registry said before it made the replica says nothing of it.
+      if (this.view.index <= replicas.madeAt(id)) continue;
+      if (removed === removedPerStep) return true;
+      removed++;
+      replicas.remove(id, this.view.index);
+      this.#members.forget(id);
+    }
+    return this.#make();
+  }
+
+  #make(): boolean {
+    const { replicas, store } = this.#options;
+    const founded: { spec: ReplicaSpec; log: FirstLog }[] = [];
+    let made = 0;
+    let waits = false;
+    for (const found of this.view.groups.values()) {
+      const { id } = found.entry;
+      if (replicas.isOpen(id) || !this.#names(found)) continue;
+      if (made === madePerStep) return this.#found(founded);
+      if (replicas.isDormant(id)) {
+        replicas.start(specOf(found.entry));
+        made++;
+      } else if (replicas.isLeaving(id)) waits = true;
+      else if (!replicas.has(id) && !isPast(found, store.tombstones.get(id))) {
+        founded.push({ spec: specOf(found.entry), log: this.#firstLog(found) });
+        made++;
+      }
+    }
+    // Files of an earlier replica are deleted first, with the ticks.
+    if (this.#found(founded) && !waits) this.#followedIndex = this.view.index;
+    return false;
+  }
+
+  #names(found: RegisteredGroup | undefined): boolean {
+    if (found === undefined) return false;
+    const { members, leaving } = found.entry;
+    return members.some(this.#isThis) || leaving.some(this.#isThis);
+  }
+
+  readonly #isThis = (member: Host): boolean =>
+    member.id === this.#options.nodeId && member.incarnation === this.#options.incarnation;
+
+  #firstLog({ entry, revision: registryIndex }: RegisteredGroup): FirstLog {
+    const { seedCrc } = this.#options;
+    const { id: group, applyVersion } = entry;
+    const place = { group, seedCrc, registryIndex };
+    const isFounder = [...entry.members, ...entry.leaving].some(
+      (member) => this.#isThis(member) && member.since === 1,
+    );
+    if (!isFounder) return emptyLog(place);
+    const configuration = foundingConfiguration(entry.founders);
+    return foundingLog({ ...place, configuration, applyVersion });
+  }
+
+  /** False where the disk has no room for them: it is tried again. */
+  #found(founded: readonly { readonly spec: ReplicaSpec; readonly log: FirstLog }[]): boolean {
+    if (founded.length === 0) return true;
+    try {
+      this.#options.replicas.found(founded);
+      return true;
+    } catch (error) {
+      if (!(error instanceof DiskFullError)) throw error;
+      return false;
+    }
+  }
+
+  /* ---------------------------------------------------------------- now and then */
+
+  #look(system: Group, nowMs: number): void {
+    const { replicas, store } = this.#options;
+    const { machine } = system;
+    replicas.deleteLeft();
+    store.forgetTombstones(machine.durableIndex);
+    // What it says is read at the next start before there is a leader.
+    if (machine.durableIndex < machine.appliedIndex) machine.flush();
+    this.#members.step(nowMs);
+    if (system.raft.role === "leader" && nowMs - this.#replaceMs >= replaceEveryMs) {
+      this.#replaceMs = nowMs;
+      this.#replaceLeft(nowMs);
+    }
+  }
+
+  #replaceLeft(nowMs: number): void {
+    const isNode = (id: number): boolean => this.#cluster.addresses[id] !== undefined;
+    const hasLeft = [...this.view.groups.values()].some(({ entry }) =>
+      entry.members.some(({ id }) => !isNode(id)),
+    );
+    if (!hasLeft || this.#isReplacing) return;
+    this.#isReplacing = true;
+    const ended = (): void => void (this.#isReplacing = false);
+    // As a quorum of group 0 has it: this node may not have heard yet of who has come.
+    const group = this.#options.shard.group(defaultGroup)!;
+    const deadlineMs = nowMs + this.#options.limits.requestTimeoutMs;
+    group.read(Consistency.linearizable, 0, deadlineMs, {
+      ready: () => {
+        const plan = replacing(() => this.#hosts(), isNode);
+        this.#submit({ plan, deadlineMs, done: ended, failed: ended });
+      },
+      failed: ended,
+    });
+  }
+
+  /** A group that this node does not host; undefined where there is none. */
+  elsewhere(id: number): BargeError | undefined {
+    const found = this.view.group(id);
+    if (found === undefined) return undefined;
+    const { addresses } = this.#cluster;
+    const members = found.entry.members.map((member) => member.id);
+    const leaderHint = members.map((node) => addresses[node]).find((at) => at !== undefined);
+    return new BargeError(
+      "group_elsewhere",
+      `Group ${id} is on the nodes ${members.join(", ")}; ask one of them.`,
+      leaderHint === undefined ? {} : { leaderHint },
+    );
+  }
+
+  /** That new groups begin with: all nodes can, as group 0 has it. */
+  get applyVersion(): number {
+    return this.#options.shard.group(defaultGroup)!.machine.applyVersion;
+  }
+
+  /* ---------------------------------------------------------------- changes, on the leader of `system` */
+
+  create(wanted: NewGroups, call: RegistryCall<readonly RegistryEntry[]>): void {
+    const made = new Map<number, RegistryEntry>();
+    this.#submit({
+      plan: creation(wanted, () => this.#hosts(), this.#options.limits.groupsMax, made),
+      deadlineMs: call.deadlineMs,
+      done: () => call.answer([...made.values()]),
+      failed: (error) => call.fail(error),
+    });
+  }
+
+  /** Answered with those that were there. */
+  remove(ids: readonly number[], call: RegistryCall<readonly number[]>): void {
+    const removed = new Set<number>();
+    this.#submit({
+      plan: removal(ids, removed),
+      deadlineMs: call.deadlineMs,
+      done: () => call.answer([...removed]),
+      failed: (error) => call.fail(error),
+    });
+  }
+
+  /** Answered with the entry, and whether it is another one than before. */
+  move(
+    id: number,
+    wish: Wish,
+    call: RegistryCall<{ readonly entry: RegistryEntry; readonly changed: boolean }>,
+  ): void {
+    let changed = false;
+    this.#submit({
+      plan: move(
+        id,
+        wish,
+        () => this.#hosts(),
+        () => (changed = true),
+      ),
+      deadlineMs: call.deadlineMs,
+      done: () => call.answer({ entry: this.view.group(id)!.entry, changed }),
+      failed: (error) => call.fail(error),
+    });
+  }
+
+  settle(settled: readonly SettledGroup[], call: RegistryCall<undefined>): void {
+    this.#submit({
+      plan: settling(settled),
+      deadlineMs: call.deadlineMs,
+      done: () => call.answer(undefined),
+      failed: (error) => call.fail(error),
+    });
+  }
+
+  /** All groups, as a quorum has them. */
+  list(call: RegistryCall<readonly RegistryEntry[]>): void {
+    const system = this.#system;
+    if (system === undefined) return call.fail(noRegistry());
+    system.read(Consistency.linearizable, 0, call.deadlineMs, {
+      ready: () => {
+        this.view.refresh(system.machine);
+        call.answer([...this.view.groups.values()].map(({ entry }) => entry));
+      },
+      failed: (error) => call.fail(error),
+    });
+  }
+
+  #submit(job: RegistryJob): void {
+    if (this.#writer === undefined) job.failed(noRegistry());
+    else this.#writer.submit(job);
+  }
+
+  failAll(error: BargeError): void {
+    this.#writer?.failAll(error);
+  }
+
+  get #cluster(): Configuration {
+    return this.#options.shard.group(defaultGroup)!.raft.configuration;
+  }
+
+  /** The nodes that can have replicas: the cluster's voters, once they have joined. */
+  #hosts(): Host[] {
+    const { voters, incarnations = {} } = this.#cluster;
+    return voters.flatMap((id) => {
+      const incarnation = incarnations[id] ?? this.#options.incarnationOf(id);
+      return incarnation === undefined ? [] : [{ id, incarnation }];
+    });
+  }
+}
+
+export const systemSpec: ReplicaSpec = { id: systemGroup, machine: "kv" };
+
+export function noRegistry(): BargeError {
+  return new BargeError("no_registry", errorTable.no_registry.help);
+}
+
+/** An earlier life had gone on from there, and taken the replica away: the registry is only being read again. */
+function isPast({ revision }: RegisteredGroup, removedAt: number | undefined): boolean {
+  return removedAt !== undefined && revision <= removedAt;
+}
+
+function specOf({ id, machine, logBytesMax }: RegistryEntry): ReplicaSpec {
+  return { id, machine, logBytesMax };
+}
+
+/** The configuration of a group's first log. */
+function foundingConfiguration(founders: readonly Host[]): Configuration {
+  return {
+    voters: founders.map(({ id }) => id).toSorted((a, b) => a - b),
+    outgoing: [],
+    learners: [],
+    addresses: Object.fromEntries(founders.map(({ id }) => [id, placeholderAddress(id)])),
+    incarnations: Object.fromEntries(founders.map(({ id, incarnation }) => [id, incarnation])),
+  };
+}
+
+/** What group 0 says of how `system` begins: with its voters of now, each in the folder that this node knows it by. */
+export function systemSeedOf(
+  clusterId: string,
+  configuration: () => Configuration,
+  incarnationOf: (id: number) => string | undefined,
+): SeedSource {
+  return {
+    isOurs: (seed) => decodeSystemSeed(seed)?.clusterId === clusterId,
+    now: () => {
+      const current = configuration();
+      if (isJoint(current)) return undefined;
+      const founders: Host[] = [];
+      for (const id of current.voters) {
+        const incarnation = current.incarnations?.[id] ?? incarnationOf(id);
+        if (incarnation === undefined) return undefined;
+        founders.push({ id, incarnation });
+      }
+      const bytes = encodeConfiguration(foundingConfiguration(founders));
+      return encodeSystemSeed({ clusterId, configuration: bytes });
+    },
+  };
+}

@@ -1,0 +1,152 @@
+/** More groups than one on real processes: made, used, moved and removed, through restarts; none comes back that was removed. */
+import { describe, expect, test } from "bun:test";
+import { until, withCluster } from "./cluster.ts";
+import {
+  ask,
+  createGroups,
+  type Entry,
+  get,
+  groupOf,
+  groupsOf,
+  listGroups,
+  machineFolders,
+  put,
+  settled,
+} from "./groups.ts";
+
+const system = 0xffff_ffff;
+
+describe.concurrent("groups", () => {
+  test("are made and used on all members within a second, each with a log and keys of its own, and survive the restart of every node", async () => {
+    await withCluster({}, async (cluster) => {
+      const [one, two, three] = cluster.nodes as [never, never, never];
+      const [first] = await createGroups(one, { name: "orders" });
+      expect(first).toMatchObject({ id: 1, name: "orders", members: [1, 2, 3], version: 1 });
+      const [second] = await createGroups(two, { id: 77 });
+      expect(second!.id).toBe(77);
+      const atMs = performance.now();
+      await put(one, 1, "k", "of the first");
+      await put(two, 77, "k", "of the second");
+      await put(three, 0, "k", "of group 0");
+      // Generous: elections of two groups on a crowded machine.
+      expect(performance.now() - atMs).toBeLessThan(5_000);
+      for (const node of cluster.nodes) {
+        expect(await get(node, 1, "k")).toBe("of the first");
+        expect(await get(node, 77, "k")).toBe("of the second");
+        expect(await get(node, 0, "k")).toBe("of group 0");
+      }
+      expect((await listGroups(three)).map(({ id }) => id)).toEqual([1, 77]);
+
+      for (const node of cluster.nodes) await node.kill();
+      await cluster.start();
+      await settled(cluster, 1, [1, 2, 3]);
+      await settled(cluster, 77, [1, 2, 3]);
+      for (const node of cluster.nodes) {
+        await until("it serves the groups", async () => {
+          return (await get(node, 1, "k")) === "of the first";
+        });
+      }
+      await put(two, 1, "after", "the restart");
+      expect(await get(three, 1, "after")).toBe("the restart");
+    });
+  }, 60_000);
+
+  test("that were removed never come back: not at a restart, nor by a node that was away; their ids are never used again", async () => {
+    await withCluster({}, async (cluster) => {
+      const [one, two, three] = cluster.nodes as [never, never, never];
+      await createGroups(one, { count: 3 });
+      for (const id of [1, 2, 3]) {
+        await settled(cluster, id, [1, 2, 3]);
+        await put(one, id, "k", "v");
+      }
+      const [, , away] = cluster.nodes;
+      await away!.kill();
+      expect(await ask(two, "DELETE", "/v1/groups/2")).toEqual({ removed: [2] });
+      expect(await ask(two, "DELETE", "/v1/groups/2")).toEqual({ removed: [] });
+      await settled(cluster, 2, []);
+      await until("its files are gone", () => !machineFolders(one).includes(2));
+      for (const node of [one, two]) {
+        await expect(get(node, 2, "k")).rejects.toThrow("unknown_group");
+      }
+      const again = ask<{ groups: Entry[] }>(one, "POST", "/v1/groups", { id: 2 });
+      await expect(again).rejects.toThrow("never used again");
+      const [next] = await createGroups(one);
+      expect(next!.id).toBe(4);
+
+      // Whoever was away has it, and speaks to the others as long as it has not heard.
+      away!.start();
+      await away!.ready();
+      await settled(cluster, 2, []);
+      for (const node of cluster.nodes) await node.kill();
+      await cluster.start();
+      await settled(cluster, 1, [1, 2, 3]);
+      for (const node of cluster.nodes) {
+        expect((await groupsOf(node)).map(({ id }) => id).toSorted((a, b) => a - b)).toEqual(
+          [0, 1, 3, 4, system],
+        );
+        expect(machineFolders(node)).not.toContain(2);
+      }
+      expect(await get(three, 3, "k")).toBe("v");
+    });
+  }, 90_000);
+
+  test("move between nodes, there and back, with what they hold", async () => {
+    await withCluster({ nodes: 4 }, async (cluster) => {
+      const [one] = cluster.nodes as [never];
+      const [group] = await createGroups(one, { members: [1, 2, 3] });
+      const { id } = group!;
+      await settled(cluster, id, [1, 2, 3]);
+      await put(one, id, "k", "v1");
+      const moved = await ask<Entry>(one, "PATCH", `/v1/groups/${id}`, { members: [1, 2, 4] });
+      expect(moved).toMatchObject({ members: [1, 2, 4], leaving: [3], changed: true });
+      await settled(cluster, id, [1, 2, 4]);
+      const [, , three, four] = cluster.nodes;
+      expect(await get(four!, id, "k")).toBe("v1");
+      await until("node 3 keeps nothing of it", () => !machineFolders(three!).includes(id));
+      expect(await groupOf(three!, id)).toBeUndefined();
+      await put(four!, id, "k", "v2");
+      // Back again: it begins with nothing, and gets all of it anew.
+      await ask(four!, "PATCH", `/v1/groups/${id}`, { members: [2, 3, 4] });
+      await settled(cluster, id, [2, 3, 4]);
+      await until("node 3 has it", async () => (await get(three!, id, "k")) === "v2");
+      const same = await ask(four!, "PATCH", `/v1/groups/${id}`, { members: [2, 3, 4] });
+      expect(same).toMatchObject({ changed: false });
+    });
+  }, 90_000);
+
+  test("whose node has left the cluster are hosted by another", async () => {
+    await withCluster({ nodes: 4 }, async (cluster) => {
+      const [one] = cluster.nodes as [never];
+      await createGroups(one, { count: 4, members: [1, 2, 3] });
+      for (const id of [1, 2, 3, 4]) await settled(cluster, id, [1, 2, 3]);
+      await put(one, 2, "k", "v");
+      const [, , three, four] = cluster.nodes;
+      await three!.kill();
+      await ask(one, "DELETE", "/v1/members/3");
+      cluster.leave(three!);
+      for (const id of [1, 2, 3, 4]) await settled(cluster, id, [1, 2, 4]);
+      expect(await get(four!, 2, "k")).toBe("v");
+      await settled(cluster, system, [1, 2, 4]);
+    });
+  }, 90_000);
+
+  test("refusals say what is wrong", async () => {
+    await withCluster({}, async (cluster) => {
+      const [one] = cluster.nodes as [never];
+      await createGroups(one, { name: "a" });
+      const refused = (body: object): Promise<unknown> => ask(one, "POST", "/v1/groups", body);
+      await expect(refused({ name: "a" })).rejects.toThrow("group_exists");
+      await expect(refused({ id: 1 })).rejects.toThrow("group_exists");
+      await expect(refused({ id: 0 })).rejects.toThrow("bad_request");
+      await expect(refused({ id: system })).rejects.toThrow("bad_request");
+      await expect(refused({ members: [1, 9] })).rejects.toThrow("unknown_member");
+      await expect(refused({ replicas: 5 })).rejects.toThrow("bad_request");
+      await expect(ask(one, "DELETE", "/v1/groups/9")).rejects.toThrow("unknown_group");
+      const response = await cluster.nodes[0]!.fetch(`/v1/kv/k?group=${system}`, {
+        method: "PUT",
+        body: "v",
+      });
+      expect(await response.text()).toContain("written by the cluster alone");
+    });
+  }, 60_000);
+});
