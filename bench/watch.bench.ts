@@ -170,6 +170,7 @@ function addClient(count: number, batches: number): void {
   let taken = 0;
   const streams = Array.from({ length: count }, () => {
     const stream = new WatchStream({
+      group: 0,
       prefix: new Uint8Array(0),
       exact: false,
       from: 0,

@@ -21,7 +21,7 @@ export class AdminCall extends ControlCall {
     resolve: (body: unknown) => void,
     reject: Reject,
   ) {
-    super(name, endpoint, resolve, reject);
+    super(name, body, endpoint, resolve, reject);
     this.repeatable = !adminOperations[name].changes;
     this.#name = name;
     this.#body = body;

@@ -57,7 +57,7 @@ export interface ClientOptions<C extends CodecName = CodecName> {
    * @default "127.0.0.1:9091"
    */
   readonly endpoints?: string | readonly string[] | undefined;
-  /** The group that all calls go to. @default 0 */
+  /** The group that calls go to where they name no other. @default 0 */
   readonly group?: number | undefined;
   /** Time for a whole call, retries and waiting for room included. At most 60,000. @default 5000 */
   readonly timeoutMs?: number | undefined;
@@ -67,7 +67,7 @@ export interface ClientOptions<C extends CodecName = CodecName> {
    * after so long without any answer, at first; where there is no session they wait for theirs until `timeoutMs`, as long as the node lives. @default 1000
    */
   readonly attemptTimeoutMs?: number | undefined;
-  /** Calls that await their answer; further ones wait for room, in order. @default 65536 */
+  /** Calls that await their answer, over all groups; further ones wait for room, in order. @default 65536 */
   readonly maxInFlightRequests?: number | undefined;
   /** Bytes of commands and queries that await their answer; further calls wait for room. @default 67108864 (64 MiB) */
   readonly maxInFlightBytes?: number | undefined;
@@ -92,6 +92,8 @@ export interface ClientOptions<C extends CodecName = CodecName> {
 }
 
 export interface CallOptions {
+  /** The group that the call goes to: the same as `client.group(id)` and the call there. @default the client's */
+  readonly group?: number | undefined;
   /** Overrides the client's `timeoutMs` for this call. */
   readonly timeoutMs?: number | undefined;
   /**
@@ -114,6 +116,18 @@ export interface ReadOptions extends CallOptions {
    * from heartbeats how old its state may be at most: 225 to 325 ms while all is well. For less, read linearizably. @default any age
    */
   readonly maxStalenessMs?: number | undefined;
+}
+
+/** A part of what a node says about itself; its other figures are always there. */
+export interface StatusOptions extends CallOptions {
+  /** These groups in full. @default the first of all there are */
+  readonly groups?: readonly number[] | undefined;
+  /** Groups with higher ids than this, by rising id: the last one of the page before. */
+  readonly after?: number | undefined;
+  /** Groups on one page, at most 256 in full, 4,096 in brief. @default 64 in full, 4096 in brief */
+  readonly limit?: number | undefined;
+  /** The groups as `briefs` instead: a line of each. @default false */
+  readonly brief?: boolean | undefined;
 }
 
 export interface PutResult {
@@ -310,7 +324,7 @@ export interface WriteBatch<C extends CodecName = "bytes"> {
 }
 
 /**
- * A client of one group. Lazy: it connects at the first call. Calls of one turn of the event loop travel together. Use it with
+ * A client of one group, and the way to those of others. Lazy: it connects at the first call. Calls of one turn of the event loop travel together. Use it with
  * `await using`, or call `drain()`.
  *
  * Every call rejects with a `BargeError`, whatever fails; a wrong argument rejects with `bad_request` or `too_large`, not applied.
@@ -360,8 +374,19 @@ export interface Client<C extends CodecName = "bytes"> extends AsyncDisposable {
    */
   watch(options?: WatchOptions): Watch<C>;
 
+  /** The group that calls go to where they name no other. */
+  readonly groupId: number;
+  /**
+   * The client of another group, over the same connections: always the same one for the same id. Each has its own session, and waits for no other.
+   * What it is asked to `close` or `drain` is itself; to close the client that `connect` gave closes all.
+   *
+   *     await client.group(groupOfKey(key, 16)).put(key, value);
+   */
+  group(group: number): Client<C>;
+  /** The groups that this client has been told of by now: of all of them, once it uses more than one. */
+  groups(): number[];
   /** What a node says about itself: the given one, or any. */
-  status(endpoint?: string, options?: CallOptions): Promise<NodeStatus>;
+  status(endpoint?: string, options?: StatusOptions): Promise<NodeStatus>;
   /** The members in force, linearizably: voters and learners, the leader, and how far each has come. */
   members(options?: CallOptions): Promise<MembersAnswer>;
   /**

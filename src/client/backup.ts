@@ -14,6 +14,8 @@ export interface Backup extends AsyncIterable<Uint8Array> {
 }
 
 export interface BackupOptions {
+  /** @default the client's */
+  readonly group?: number | undefined;
   /** The node to read it from. @default the first one that gives it */
   readonly endpoint?: string | undefined;
   /** What that node has applied, also while there is no leader; else all that was acknowledged before is in it. @default false */

@@ -7,12 +7,18 @@ import { parseAddress } from "../net/address.ts";
 import type { CloseReason, Connection, ConnectionHandler } from "../net/connection.ts";
 import type { ByteSocket, Dial } from "../net/socket.ts";
 import { decodeServerReply } from "../wire/client-messages.ts";
+import {
+  decodeGroupLeaders,
+  encodeFollowGroups,
+  type GroupLeaders,
+} from "../wire/group-leaders.ts";
 import { FrameType, type HelloReply, type Notice, type ServerReply } from "../wire/messages.ts";
 import { decodeNotice } from "../wire/notice.ts";
 import { Feature, featuresKnown } from "../wire/versions.ts";
 import { greet, readGreeting } from "./greeting.ts";
 import { InFlight } from "./in-flight.ts";
 import type { NodeLink } from "./node-link.ts";
+import type { Interest } from "./nodes.ts";
 import type { Outgoing } from "./outgoing.ts";
 
 export interface ChannelOptions {
@@ -34,6 +40,8 @@ export interface ChannelEvents {
   ): void;
   /** Members or leader have changed. */
   noticed(notice: Notice): void;
+  /** Who leads the groups that were asked for. */
+  told(leaders: GroupLeaders): void;
   /** False where the answer makes no sense for that request. */
   answered(channel: Channel, outgoing: Outgoing, reply: ServerReply): boolean;
 }
@@ -82,6 +90,12 @@ export class Channel implements ConnectionHandler {
     return this.ready && (features & Feature.notice) !== 0;
   }
 
+  /** The same of groups besides group 0, once it was asked to. */
+  get tellsGroups(): boolean {
+    const features = this.#connection?.agreed.features ?? 0;
+    return this.ready && (features & Feature.groups) !== 0;
+  }
+
   /** Sections of sessions, and those with an id, are what they are there: to an older build all are plain. */
   get knowsSessions(): boolean {
     return ((this.#connection?.agreed.features ?? 0) & Feature.sessions) !== 0;
@@ -110,6 +124,13 @@ export class Channel implements ConnectionHandler {
     outgoing.encode(connection.out, { request, group, timeoutMs });
     outgoing.endsAt = connection.figures.bytesSent + connection.out.byteLength;
     return true;
+  }
+
+  /** The node is to tell of these groups from now on, where it can. */
+  follow(groups: Interest): void {
+    if (this.#connection === undefined || !this.tellsGroups) return;
+    encodeFollowGroups(this.#connection.out, groups);
+    this.#connection.flush();
   }
 
   flush(): void {
@@ -145,6 +166,11 @@ export class Channel implements ConnectionHandler {
       const notice = decodeNotice(payload, fieldsBytes);
       if (notice === undefined) return connection.close("malformed message");
       return this.#options.events.noticed(notice);
+    }
+    if (type === FrameType.groupLeaders) {
+      const leaders = decodeGroupLeaders(payload, fieldsBytes);
+      if (leaders === undefined) return connection.close("malformed message");
+      return this.#options.events.told(leaders);
     }
     const reply = decodeServerReply(type, payload, fieldsBytes);
     if (reply === undefined) return connection.close("malformed message");

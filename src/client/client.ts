@@ -1,13 +1,11 @@
 /**
- * The client: calls in, promises out. Lays the calls of one turn of the event loop into as few requests as they fit into, keeps the
- * bounds on what is in flight, and owns the one timer. Where requests go is the router's business.
+ * The client of one group: calls in, promises out. Lays the calls of one turn of the event loop into as few requests as they fit into, and keeps the
+ * bounds on what is in flight. Where requests go is the router's business; what the groups of one client share is core.ts.
  *
  * Per command it makes the promise that it returns and what resolves that, nothing else [39]: commands are laid out straight into the
  * section, whose parallel arrays hold who waits.
  */
 import { BargeError } from "../errors.ts";
-import { defaultLimits } from "../limits.ts";
-import type { Dial } from "../net/socket.ts";
 import { KvOp } from "../wire/kv.ts";
 import { Consistency } from "../wire/messages.ts";
 import type {
@@ -26,6 +24,7 @@ import type {
   ReadAnswer,
   ReadOptions,
   ScanOptions,
+  StatusOptions,
   Txn,
   ValueInput,
   WriteBatch,
@@ -36,8 +35,10 @@ import { AdminCall } from "./admin-call.ts";
 import { type AskNode, type Backup, type BackupOptions, openBackup } from "./backup.ts";
 import { Batch } from "./batch.ts";
 import { ControlCall } from "./control-call.ts";
+import type { ClientCore, GroupClient } from "./core.ts";
 import { deferred, type Deferred } from "./deferred.ts";
-import { checkEndpoint, checkTimeout, type Settings } from "./options.ts";
+import type { NodeLink } from "./node-link.ts";
+import { checkEndpoint, checkGroup, checkTimeout, isGroup, type Settings } from "./options.ts";
 import type { Outgoing, Reject, Resolve } from "./outgoing.ts";
 import { keyBytes } from "./text.ts";
 import { Ask, ReadBatch } from "./read-batch.ts";
@@ -51,18 +52,16 @@ import type {
   MemberWish,
   LeaderAnswer,
 } from "../wire/admin.ts";
-import type { NodeStatus } from "../wire/status.ts";
-import { Sweeper } from "./sweeper.ts";
+import type { NodeStatus, StatusRequest } from "../wire/status.ts";
 import { TxnBuilder } from "./txn.ts";
 import { type ValueCodec, valueCodec } from "./value-codec.ts";
 import { WaitingCalls } from "./waiting-calls.ts";
 import type { Watch, WatchOptions } from "./watch-api.ts";
 import { openWatch } from "./watch-call.ts";
-import { Watches } from "./watches.ts";
 import { resultCode, type SectionBounds, Want, WriteSection } from "./write-section.ts";
 
-/** Sections kept for their buffers. */
-const pooledSectionsMax = 64;
+/** Groups that one client may use at once. */
+const groupsUsedMax = 16_384;
 /** A section is held open no longer, so that the deadlines of its calls, which are one, are near enough to each other's. */
 const sectionHeldMsMax = 50;
 /** Of one page of a scan: the bound of the nodes. */
@@ -82,12 +81,14 @@ interface Waitable<K> extends Outgoing {
   waitFor(kind: K, resolve: Resolve, reject: Reject): void;
 }
 
-export class BargeClient<C extends CodecName> implements Client<C>, RouterEvents {
+export class BargeClient<C extends CodecName> implements Client<C>, GroupClient, RouterEvents {
   readonly #settings: Settings;
+  readonly #core: ClientCore<BargeClient<C>>;
+  /** The one that connect() gave: closing it closes all. */
+  readonly #isFirst: boolean;
   readonly #codec: ValueCodec;
   readonly #bounds: SectionBounds;
   readonly #router: Router;
-  readonly #sweeper: Sweeper;
   #state: "open" | "draining" | "closed" = "open";
 
   /** The section and the reads that this turn's calls still go into, and the requests of this turn that are complete. */
@@ -97,39 +98,64 @@ export class BargeClient<C extends CodecName> implements Client<C>, RouterEvents
   #reads: ReadBatch[] = [];
   #turn: Outgoing[] = [];
   #turnEnds = false;
-  readonly #pool: WriteSection[] = [];
 
   /** Requests of earlier turns that are not settled. */
   #outstanding = 0;
-  #callsInFlight = 0;
-  #bytesInFlight = 0;
+  callsInFlight = 0;
+  bytesInFlight = 0;
   readonly #waiting: WaitingCalls;
-
-  readonly #dial: Dial;
-  /** Made with the first watch. */
-  #watches: Watches | undefined;
 
   #drained: Deferred<void> | undefined;
 
-  constructor(settings: Settings, dial: Dial) {
+  /** `settings` name the group. */
+  constructor(settings: Settings, core: ClientCore<BargeClient<C>>, isFirst: boolean) {
     this.#settings = settings;
-    this.#dial = dial;
+    this.#core = core;
+    this.#isFirst = isFirst;
     this.#codec = valueCodec(settings.codec);
-    const { sectionBytesMax, frameBytesMax } = defaultLimits;
-    this.#bounds = { sectionBytesMax, frameBytesMax };
-    this.#router = new Router(settings, this.#bounds, dial, this);
+    this.#bounds = core.bounds;
+    this.#router = new Router(settings, core.nodes, this);
     this.#waiting = new WaitingCalls(settings.maxWaitingRequests);
-    this.#sweeper = new Sweeper(settings.attemptTimeoutMs, (nowMs) => this.#sweep(nowMs));
+    core.add(settings.group, this);
+  }
+
+  /* ---------------------------------------------------------------- groups */
+
+  get groupId(): number {
+    return this.#settings.group;
+  }
+
+  group(group: number): BargeClient<C> {
+    return this.#client(checkGroup(group));
+  }
+
+  #client(group: number): BargeClient<C> {
+    const known = this.#core.client(group);
+    if (known !== undefined) return known;
+    if (this.#core.size >= groupsUsedMax) {
+      const text = `this client uses ${groupsUsedMax} groups already; drain() those that are done`;
+      throw new BargeError("overloaded", text);
+    }
+    const client = new BargeClient<C>({ ...this.#settings, group }, this.#core, false);
+    if (this.#core.closed) client.close();
+    return client;
+  }
+
+  /** The client of the group that the call names; a wrong one is refused where the other options are checked. */
+  #of(options: CallOptions | undefined): BargeClient<C> {
+    const group = options?.group;
+    if (group === undefined || group === this.#settings.group || !isGroup(group)) return this;
+    return this.#client(group);
   }
 
   /* ---------------------------------------------------------------- key-value */
 
   put(key: Key, value: ValueInput<C>, options?: CallOptions): Promise<PutResult> {
-    return this.#kv(Want.put, KvOp.put, key, value, 0, options);
+    return this.#of(options).#kv(Want.put, KvOp.put, key, value, 0, options);
   }
 
   delete(key: Key, options?: CallOptions): Promise<DeleteResult> {
-    return this.#kv(Want.delete, KvOp.delete, key, undefined, 0, options);
+    return this.#of(options).#kv(Want.delete, KvOp.delete, key, undefined, 0, options);
   }
 
   compareAndSet(
@@ -138,21 +164,37 @@ export class BargeClient<C extends CodecName> implements Client<C>, RouterEvents
     prevRevision: number,
     options?: CallOptions,
   ): Promise<CompareResult> {
-    return this.#kv(Want.compare, KvOp.compareAndPut, key, value, prevRevision, options);
+    return this.#of(options).#kv(
+      Want.compare,
+      KvOp.compareAndPut,
+      key,
+      value,
+      prevRevision,
+      options,
+    );
   }
 
   compareAndDelete(key: Key, prevRevision: number, options?: CallOptions): Promise<CompareResult> {
-    return this.#kv(Want.compare, KvOp.compareAndDelete, key, undefined, prevRevision, options);
+    return this.#of(options).#kv(
+      Want.compare,
+      KvOp.compareAndDelete,
+      key,
+      undefined,
+      prevRevision,
+      options,
+    );
   }
 
   get(key: Key, options?: ReadOptions): Promise<Entry<C> | undefined> {
-    if (this.#full) return this.#later(options, (late) => this.#get(key, late));
-    return this.#get(key, options);
+    const to = this.#of(options);
+    if (to.#full) return to.#later(options, (late) => to.#get(key, late));
+    return to.#get(key, options);
   }
 
   range(options?: RangeOptions): Promise<RangePage<C>> {
-    if (this.#full) return this.#later(options, (late) => this.#range({ ...options, ...late }));
-    return this.#range(options ?? {});
+    const to = this.#of(options);
+    if (to.#full) return to.#later(options, (late) => to.#range({ ...options, ...late }));
+    return to.#range(options ?? {});
   }
 
   async *scan(options: ScanOptions = {}): AsyncGenerator<RangeItem<C>, void> {
@@ -182,8 +224,9 @@ export class BargeClient<C extends CodecName> implements Client<C>, RouterEvents
   /* ---------------------------------------------------------------- opaque commands and queries */
 
   write(command: Uint8Array, options?: CallOptions): Promise<WriteResult> {
-    if (this.#full) return this.#later(options, (late) => this.#write(command, late));
-    return this.#write(command, options);
+    const to = this.#of(options);
+    if (to.#full) return to.#later(options, (late) => to.#write(command, late));
+    return to.#write(command, options);
   }
 
   async writeMany(
@@ -203,22 +246,24 @@ export class BargeClient<C extends CodecName> implements Client<C>, RouterEvents
   }
 
   batch(): WriteBatch<C> {
-    const section = this.#pool.pop() ?? new WriteSection();
-    return new Batch(section, this.#bounds, this.#codec, (filled, options) =>
-      this.#full
-        ? this.#later(options, (late) => this.#sendBatch(filled, late))
-        : this.#sendBatch(filled, options),
-    );
+    const section = this.#core.takeSection();
+    return new Batch(section, this.#bounds, this.#codec, (filled, options) => {
+      const to = this.#of(options);
+      return to.#full
+        ? to.#later(options, (late) => to.#sendBatch(filled, late))
+        : to.#sendBatch(filled, options);
+    });
   }
 
   read(query: Uint8Array, options?: ReadOptions): Promise<ReadAnswer> {
-    if (this.#full) return this.#later(options, (late) => this.#read(query, late));
-    return this.#read(query, options);
+    const to = this.#of(options);
+    if (to.#full) return to.#later(options, (late) => to.#read(query, late));
+    return to.#read(query, options);
   }
 
   /* ---------------------------------------------------------------- the client itself */
 
-  status(endpoint?: string, options?: CallOptions): Promise<NodeStatus> {
+  status(endpoint?: string, options?: StatusOptions): Promise<NodeStatus> {
     if (this.#state !== "open") return Promise.reject(closedError());
     const { promise, resolve, reject } = deferred<NodeStatus>();
     try {
@@ -229,7 +274,7 @@ export class BargeClient<C extends CodecName> implements Client<C>, RouterEvents
         else resolve(status);
       };
       checkSignal(options);
-      const call = new ControlCall("status", target, taken, reject);
+      const call = new ControlCall("status", statusBody(options), target, taken, reject);
       call.timeoutMs = this.#timeoutMs(options);
       this.#begin(call, options);
     } catch (error) {
@@ -265,7 +310,7 @@ export class BargeClient<C extends CodecName> implements Client<C>, RouterEvents
     for (;;) {
       const timeoutMs = Math.max(1, Math.ceil(untilMs - performance.now()));
       try {
-        return await this.#adminOnce(operation, body, { ...options, timeoutMs });
+        return await this.#of(options).#adminOnce(operation, body, { ...options, timeoutMs });
       } catch (error) {
         // What holds already is not changed again, so to ask once more tells whether it does.
         const isLost = error instanceof BargeError && error.code === "outcome_unknown";
@@ -297,12 +342,14 @@ export class BargeClient<C extends CodecName> implements Client<C>, RouterEvents
   }
 
   async backup(options: BackupOptions = {}): Promise<Backup> {
-    const endpoints = options.endpoint === undefined ? this.endpoints() : [options.endpoint];
+    const { endpoint: only, group } = options;
+    const nodes = this.#core.nodes.endpointsFor(group ?? this.#settings.group);
+    const endpoints = only === undefined ? nodes : [only];
     let failure: unknown;
     for (const endpoint of endpoints) {
       // All of it from one node.
       const ask: AskNode = (operation, body, timeoutMs) =>
-        this.admin(operation, body, { endpoint, timeoutMs });
+        this.admin(operation, body, { endpoint, timeoutMs, group });
       try {
         return await openBackup(ask, options);
       } catch (error) {
@@ -314,20 +361,12 @@ export class BargeClient<C extends CodecName> implements Client<C>, RouterEvents
 
   watch(options?: WatchOptions): Watch<C> {
     if (this.#state !== "open") throw closedError();
-    const { group, attemptTimeoutMs, logger } = this.#settings;
-    this.#watches ??= new Watches({
-      dial: this.#dial,
-      group,
-      attemptTimeoutMs,
-      logger,
-      endpoints: () => this.#router.endpoints,
-      learn: (members) => this.#router.learn(members),
-    });
-    return openWatch<C>(this.#watches, this.#codec, options);
+    const group = checkGroup(options?.group ?? this.#settings.group);
+    return openWatch<C>(this.#core.watches, group, this.#codec, options);
   }
 
   endpoints(): string[] {
-    return this.#router.endpoints;
+    return this.#core.nodes.endpoints;
   }
 
   session(): number | undefined {
@@ -338,21 +377,31 @@ export class BargeClient<C extends CodecName> implements Client<C>, RouterEvents
     return this.#router.leader;
   }
 
+  groups(): number[] {
+    return this.#core.nodes.directory.ids;
+  }
+
   drain(): Promise<void> {
+    if (this.#isFirst) {
+      for (const client of this.#core.clients) if (client !== this) void client.drain();
+    }
     if (this.#state === "closed") return this.#drained?.promise ?? Promise.resolve();
     this.#drained ??= deferred<void>();
     this.#state = "draining";
-    this.#watches?.close();
-    this.#endTurn();
+    this.#core.closeWatches(this.#settings.group);
+    this.endTurn(performance.now());
+    this.#core.nodes.flush();
     this.#closeIfDrained();
     return this.#drained.promise;
   }
 
   close(): void {
+    if (this.#isFirst) {
+      for (const client of this.#core.clients) if (client !== this) client.close();
+    }
     if (this.#state === "closed") return;
     this.#state = "closed";
-    this.#watches?.close();
-    this.#sweeper.stop();
+    this.#core.closeWatches(this.#settings.group);
     this.#waiting.rejectAll(closedError());
     for (const outgoing of this.#takeTurn(false)) {
       if (outgoing.phase === "settled") continue;
@@ -361,7 +410,14 @@ export class BargeClient<C extends CodecName> implements Client<C>, RouterEvents
       outgoing.phase = "settled";
     }
     this.#router.close();
+    if (this.#isFirst) this.#core.close();
+    else {
+      this.#router.closeInFlight();
+      this.#core.nodes.flush();
+    }
+    this.#core.remove(this.#settings.group, this);
     this.#drained?.resolve();
+    this.#core.first?.otherClosed();
   }
 
   [Symbol.asyncDispose](): Promise<void> {
@@ -373,14 +429,13 @@ export class BargeClient<C extends CodecName> implements Client<C>, RouterEvents
   settled(outgoing: Outgoing, reusable: boolean): void {
     this.#outstanding--;
     this.#uncount(outgoing);
-    if (reusable && outgoing instanceof WriteSection) this.#recycle(outgoing);
-    if (this.#waiting.length > 0 && this.#state !== "closed") this.#admit();
+    if (reusable && outgoing instanceof WriteSection) this.#core.recycle(outgoing);
+    if (this.#core.crowded.size > 0) this.#core.admit();
     if (this.#state === "draining") this.#closeIfDrained();
   }
 
   leftOver(rest: Outgoing): void {
-    this.#callsInFlight += rest.countedCalls;
-    this.#bytesInFlight += rest.countedBytes;
+    this.#take(rest.countedCalls, rest.countedBytes);
     this.#turn.push(rest);
     this.#scheduleTurn();
   }
@@ -539,8 +594,13 @@ export class BargeClient<C extends CodecName> implements Client<C>, RouterEvents
   #count(outgoing: Outgoing, bytes: number): void {
     outgoing.countedCalls++;
     outgoing.countedBytes += bytes;
-    this.#callsInFlight++;
-    this.#bytesInFlight += bytes;
+    this.#take(1, bytes);
+  }
+
+  #take(calls: number, bytes: number): void {
+    this.#core.room.take(calls, bytes, this.callsInFlight === 0);
+    this.callsInFlight += calls;
+    this.bytesInFlight += bytes;
   }
 
   /** The open section, or a fresh one where that asks for another time-out or the call must travel alone. */
@@ -568,11 +628,11 @@ export class BargeClient<C extends CodecName> implements Client<C>, RouterEvents
     this.#heldSinceMs = undefined;
     // A command that was refused before it was laid out leaves an empty one.
     if (section.count > 0) this.#turn.push(section);
-    else this.#recycle(section);
+    else this.#core.recycle(section);
   }
 
   #newSection(timeoutMs: number): WriteSection {
-    const section = this.#pool.pop() ?? new WriteSection();
+    const section = this.#core.takeSection();
     section.timeoutMs = timeoutMs;
     return section;
   }
@@ -609,7 +669,9 @@ export class BargeClient<C extends CodecName> implements Client<C>, RouterEvents
     return batch;
   }
 
+  /** Every call asks for it, and has its group checked by the way. */
   #timeoutMs(options: CallOptions | undefined): number {
+    if (options?.group !== undefined) checkGroup(options.group);
     const timeoutMs = options?.timeoutMs;
     return timeoutMs === undefined ? this.#settings.timeoutMs : checkTimeout(timeoutMs);
   }
@@ -633,14 +695,13 @@ export class BargeClient<C extends CodecName> implements Client<C>, RouterEvents
   #scheduleTurn(): void {
     if (this.#turnEnds) return;
     this.#turnEnds = true;
-    setImmediate(this.#endTurn);
+    this.#core.endsTurn(this);
   }
 
   /** Everything that this turn's calls laid out goes on its way. */
-  readonly #endTurn = (): void => {
+  endTurn(nowMs: number): void {
     this.#turnEnds = false;
     if (this.#state === "closed") return;
-    const nowMs = performance.now();
     this.#router.pump(nowMs);
     for (const outgoing of this.#takeTurn(this.#holdsSection(nowMs))) {
       if (outgoing.phase === "settled") continue;
@@ -649,10 +710,9 @@ export class BargeClient<C extends CodecName> implements Client<C>, RouterEvents
       this.#outstanding++;
       this.#router.submit(outgoing, nowMs);
     }
-    this.#router.flush();
-    this.#sweeper.busy();
+    this.#core.wakes(this);
     if (this.#state === "draining") this.#closeIfDrained();
-  };
+  }
 
   /** While others wait before it for room in the session, the open section may as well take more: it would only wait behind them. */
   #holdsSection(nowMs: number): boolean {
@@ -679,31 +739,21 @@ export class BargeClient<C extends CodecName> implements Client<C>, RouterEvents
   }
 
   #uncount(outgoing: Outgoing): void {
-    this.#callsInFlight -= outgoing.countedCalls;
-    this.#bytesInFlight -= outgoing.countedBytes;
+    const { countedCalls: calls, countedBytes: bytes } = outgoing;
+    this.callsInFlight -= calls;
+    this.bytesInFlight -= bytes;
+    this.#core.room.give(calls, bytes, calls > 0 && this.callsInFlight === 0);
     outgoing.countedCalls = 0;
     outgoing.countedBytes = 0;
     outgoing.whenSettled?.();
     outgoing.whenSettled = undefined;
   }
 
-  #recycle(section: WriteSection): void {
-    const kept = section.capacity <= this.#bounds.sectionBytesMax * 2;
-    if (!kept || this.#pool.length >= pooledSectionsMax) return;
-    section.reset();
-    this.#pool.push(section);
-  }
-
   /* ---------------------------------------------------------------- bounds, time, the end */
 
   /** A call must wait for room, or be refused. */
   get #full(): boolean {
-    return (
-      this.#callsInFlight >= this.#settings.maxInFlightRequests ||
-      this.#bytesInFlight >= this.#settings.maxInFlightBytes ||
-      this.#waiting.length > 0 ||
-      this.#state !== "open"
-    );
+    return this.#waiting.length > 0 || this.#state !== "open" || this.#core.room.isFullFor(this);
   }
 
   /** Waits for room, in order, on the call's own time. */
@@ -715,7 +765,8 @@ export class BargeClient<C extends CodecName> implements Client<C>, RouterEvents
     try {
       checkSignal(options);
       const timeoutMs = this.#timeoutMs(options);
-      this.#sweeper.busy();
+      this.#core.wakes(this);
+      this.#core.crowded.add(this);
       return this.#waiting.add(performance.now() + timeoutMs, options?.signal, (leftMs) =>
         call({ ...(options as O), timeoutMs: leftMs }),
       );
@@ -724,28 +775,51 @@ export class BargeClient<C extends CodecName> implements Client<C>, RouterEvents
     }
   }
 
-  #admit(): void {
+  admit(): void {
     const nowMs = performance.now();
-    while (
-      this.#waiting.length > 0 &&
-      this.#callsInFlight < this.#settings.maxInFlightRequests &&
-      this.#bytesInFlight < this.#settings.maxInFlightBytes
-    ) {
-      this.#waiting.admit(nowMs);
-    }
+    while (this.#waiting.length > 0 && !this.#core.room.isFullFor(this)) this.#waiting.admit(nowMs);
+    if (this.#waiting.length === 0) this.#core.crowded.delete(this);
   }
 
-  /** True while there is something to watch. */
-  #sweep(nowMs: number): boolean {
+  pump(nowMs: number): void {
+    this.#router.pump(nowMs);
+  }
+
+  learned(): void {
+    this.#router.learned();
+    this.#scheduleTurn();
+  }
+
+  nodeLost(node: NodeLink): void {
+    this.#router.nodeLost(node);
+  }
+
+  sweep(nowMs: number): boolean {
     this.#waiting.expire(nowMs);
     this.#router.sweep(nowMs);
     if (this.#section !== undefined) this.#scheduleTurn();
     return this.#outstanding > 0 || this.#waiting.length > 0;
   }
 
+  /** The first one goes last. */
+  otherClosed(): void {
+    if (this.#state === "draining") this.#closeIfDrained();
+  }
+
   #closeIfDrained(): void {
+    if (this.#isFirst && this.#core.size > 1) return;
     if (this.#outstanding === 0 && this.#waiting.length === 0 && !this.#turnEnds) this.close();
   }
+}
+
+function statusBody(options: StatusOptions | undefined): StatusRequest {
+  const { groups, after, limit, brief } = options ?? {};
+  return {
+    ...(groups === undefined ? {} : { groups: groups.map(checkGroup) }),
+    ...(after === undefined ? {} : { after }),
+    ...(limit === undefined ? {} : { limit }),
+    ...(brief === undefined ? {} : { brief }),
+  };
 }
 
 function abortedError(reason: unknown): BargeError {

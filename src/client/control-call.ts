@@ -9,24 +9,27 @@ export class ControlCall extends Outgoing {
   readonly repeatable: boolean = true;
   override readonly endpoint: string | undefined;
   readonly #operation: string;
+  readonly #body: object;
   readonly #resolve: (body: unknown) => void;
   readonly #reject: Reject;
 
   constructor(
     operation: string,
+    body: object,
     endpoint: string | undefined,
     resolve: (body: unknown) => void,
     reject: Reject,
   ) {
     super();
     this.#operation = operation;
+    this.#body = body;
     this.endpoint = endpoint;
     this.#resolve = resolve;
     this.#reject = reject;
   }
 
   encode(out: SendBuffer, head: RequestHead): void {
-    encodeControl(out, head.request, this.#operation, {});
+    encodeControl(out, head.request, this.#operation, this.#body);
   }
 
   accept(reply: ServerReply): boolean {

@@ -27,6 +27,7 @@ export type {
   ReadAnswer,
   ReadOptions,
   ScanOptions,
+  StatusOptions,
   Txn,
   TxnCompare,
   TxnOperation,
@@ -52,4 +53,10 @@ export type {
   ScrubAnswer,
   SnapshotAnswer,
 } from "../wire/admin.ts";
-export type { GroupStatus, MemberStatus, NodeStatus } from "../wire/status.ts";
+export type {
+  GroupBrief,
+  GroupsSummary,
+  GroupStatus,
+  MemberStatus,
+  NodeStatus,
+} from "../wire/status.ts";

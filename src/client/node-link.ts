@@ -56,6 +56,11 @@ export class NodeLink {
     return this.channels.some((channel) => channel.tells);
   }
 
+  /** The same of groups besides group 0. */
+  get tellsGroups(): boolean {
+    return this.channels.some((channel) => channel.tellsGroups);
+  }
+
   /** Requests that await their answer. */
   get inFlight(): number {
     let count = 0;

@@ -31,7 +31,7 @@ const silent: ClientLogger = { debug: nothing, info: nothing, warn: nothing, err
 export function resolveOptions(options: ClientOptions): Settings {
   return {
     endpoints: parseEndpoints(options.endpoints ?? "127.0.0.1:9091"),
-    group: integer("group", options.group ?? 0, 0, groupMax),
+    group: checkGroup(options.group ?? 0),
     timeoutMs: checkTimeout(options.timeoutMs ?? 5_000),
     attemptTimeoutMs: integer(
       "attemptTimeoutMs",
@@ -66,6 +66,14 @@ export function resolveOptions(options: ClientOptions): Settings {
     codec: checkCodec(options.codec ?? "bytes"),
     logger: options.logger ?? silent,
   };
+}
+
+export function isGroup(group: unknown): group is number {
+  return Number.isSafeInteger(group) && (group as number) >= 0 && (group as number) <= groupMax;
+}
+
+export function checkGroup(group: number): number {
+  return integer("group", group, 0, groupMax);
 }
 
 export function checkTimeout(timeoutMs: number): number {

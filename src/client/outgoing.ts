@@ -5,6 +5,7 @@
 import type { BargeError } from "../errors.ts";
 import type { ServerReply } from "../wire/messages.ts";
 import type { SendBuffer } from "../wire/send-buffer.ts";
+import type { NodeLink } from "./node-link.ts";
 
 /** `filling` → `waiting` (for a connection, or a pause) ⇄ `sent` → `settled`, for good. */
 export type Phase = "filling" | "waiting" | "sent" | "settled";
@@ -18,10 +19,22 @@ export interface RequestHead {
 export type Resolve = (value: never) => void;
 export type Reject = (error: BargeError) => void;
 
+/** Who sends requests, and hears what becomes of them. */
+export interface Sender {
+  /** False where the reply makes no sense: the connection is closed then. */
+  answered(outgoing: Outgoing, node: NodeLink, reply: ServerReply): boolean;
+  /** The connection is gone. `sent`: all of its bytes had left, and no answer came. */
+  lost(outgoing: Outgoing, node: NodeLink, reason: string, sent: boolean, nowMs: number): void;
+  /** True where the request in flight is over for this connection. */
+  overdue(outgoing: Outgoing, node: NodeLink, nowMs: number): boolean;
+}
+
 const nothing: readonly Outgoing[] = [];
 
 export abstract class Outgoing {
   phase: Phase = "filling";
+  /** Set once it is submitted. */
+  sender: Sender | undefined;
   /** What its calls asked for; only calls with the same share a request. */
   timeoutMs = 0;
   /** On the clock of `performance.now()`. */

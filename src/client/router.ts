@@ -1,27 +1,25 @@
 /**
- * Where requests go: finds and follows the leader, sends again what may be sent again, gives up what ran out of time. Any node takes any
- * request, so a write goes to whatever node is connected while the leader is being looked for.
+ * Where the requests of one group go: finds and follows its leader, sends again what may be sent again, gives up what ran out of time. Any node that
+ * has the group takes any request, so a write goes to whatever such node is connected while the leader is being looked for. The nodes and the
+ * connections to them are those of all groups that the client uses (nodes.ts).
  *
  * Writes have a keeper, which knows what to send again (write-keeper.ts): the session, or an id for each. Without one a write is sent again only when
  * a node refused it as not applied, or when not all of its bytes left this process; once sent, it is answered or fails as `unknown`. Reads and control
  * calls are sent again freely. All within the deadline of the call.
  */
-import { BargeError, errorCodeOf } from "../errors.ts";
-import { defaultLimits } from "../limits.ts";
-import { parseAddress } from "../net/address.ts";
-import type { Dial } from "../net/socket.ts";
-import type { ErrorReply, HelloReply, Notice, ServerReply } from "../wire/messages.ts";
-import { Channel, type ChannelEvents, type ChannelOptions } from "./channel.ts";
+import { BargeError, type ErrorCode, errorCodeOf } from "../errors.ts";
+import type { ErrorReply, ServerReply } from "../wire/messages.ts";
 import { ControlCall } from "./control-call.ts";
 import { IdentifiedWrites } from "./identified-writes.ts";
-import { NodeLink } from "./node-link.ts";
+import type { NodeLink } from "./node-link.ts";
+import type { Nodes } from "./nodes.ts";
 import type { Settings } from "./options.ts";
-import type { Outgoing } from "./outgoing.ts";
+import type { Outgoing, Sender } from "./outgoing.ts";
 import { Session } from "./session.ts";
 import type { NodeStatus } from "../wire/status.ts";
 import { SectionKind } from "../wire/section.ts";
 import type { WriteKeeper, WriteRoutes } from "./write-keeper.ts";
-import { type SectionBounds, WriteSection } from "./write-section.ts";
+import { WriteSection } from "./write-section.ts";
 
 /** Refusals that are followed at once to the node in the hint, before a pause. */
 const hopsMax = 4;
@@ -31,14 +29,6 @@ const pauseMsMax = 100;
 const leavingMs = 1_000;
 /** The leader may change without a refusal, since any node takes any request: ask now and then who it is. */
 const leaderProbeMs = 1_000;
-/**
- * A connection stops reading above this much unsent. Never reached: little is laid out ahead, and a client that does not read while the
- * node waits to be read would stand still with it.
- */
-const clientSendQueueBytesMax = 16 * 1024 * 1024;
-/** Members that a node names beyond this are not learned. */
-const nodesMax = 64;
-
 export interface RouterEvents {
   /** Settled, well or not. `reusable`: answered, so its bytes are no longer needed by any connection. */
   settled(outgoing: Outgoing, reusable: boolean): void;
@@ -50,20 +40,16 @@ export interface RouterEvents {
 
 const plain = { kind: SectionKind.plain, session: 0, firstSeq: 0, doneUpTo: 0 };
 
-export class Router implements ChannelEvents, WriteRoutes {
+export class Router implements Sender, WriteRoutes {
   readonly #settings: Settings;
-  readonly #bounds: SectionBounds;
-  readonly #channelOptions: ChannelOptions;
+  readonly #group: number;
+  readonly #nodes: Nodes;
   readonly #events: RouterEvents;
-  readonly #nodes: NodeLink[] = [];
   /** Undefined where the user wants none: writes are sent once then. */
   readonly keeper: WriteKeeper | undefined;
   /** When a caller last asked for something. */
   activeMs = 0;
   #leader: string | undefined;
-  /** What the newest notices were about. */
-  #term = 0;
-  #configurationIndex = 0;
   /** Requests that wait for a connection or for the end of a pause, in order. */
   #waiting: Outgoing[] = [];
   #nextProbeMs = 0;
@@ -71,19 +57,14 @@ export class Router implements ChannelEvents, WriteRoutes {
   #sentSinceProbe = false;
   #closed = false;
 
-  constructor(settings: Settings, bounds: SectionBounds, dial: Dial, events: RouterEvents) {
+  /** `settings` name the group. */
+  constructor(settings: Settings, nodes: Nodes, events: RouterEvents) {
     this.#settings = settings;
-    this.#bounds = bounds;
-    const { attemptTimeoutMs } = settings;
-    const limits = {
-      ...defaultLimits,
-      helloTimeoutMs: attemptTimeoutMs,
-      sendQueueBytesMax: clientSendQueueBytesMax,
-    };
-    this.#channelOptions = { dial, limits, attemptTimeoutMs, events: this };
+    this.#group = settings.group;
+    this.#nodes = nodes;
     this.#events = events;
     this.keeper = this.#keeperOf(settings);
-    for (const endpoint of settings.endpoints) this.#nodes.push(this.#link(endpoint));
+    this.learned();
   }
 
   #keeperOf(settings: Settings): WriteKeeper | undefined {
@@ -97,12 +78,9 @@ export class Router implements ChannelEvents, WriteRoutes {
     return this.#leader;
   }
 
-  get endpoints(): string[] {
-    return this.#nodes.map((node) => node.endpoint);
-  }
-
   /** Sends it now, or when there is a way. Its bytes do not change any more. */
   submit(outgoing: Outgoing, nowMs: number): void {
+    outgoing.sender = this;
     if (!outgoing.internal) this.activeMs = nowMs;
     if (outgoing instanceof WriteSection) {
       if (this.keeper === undefined) this.submitPlain(outgoing, nowMs);
@@ -127,11 +105,6 @@ export class Router implements ChannelEvents, WriteRoutes {
     this.#events.pumpWanted();
   }
 
-  /** Hands what was submitted to the sockets: once per turn. */
-  flush(): void {
-    for (const node of this.#nodes) node.flush();
-  }
-
   /** The caller gave up: fails the request as not applied, or as unknown where it was sent. */
   abandon(outgoing: Outgoing, reason: unknown): void {
     if (outgoing.phase === "settled") return;
@@ -146,98 +119,69 @@ export class Router implements ChannelEvents, WriteRoutes {
     );
   }
 
-  /** Time-outs, pauses that end, silent connections, dials: called each few milliseconds while anything is under way. */
+  /** Time-outs and pauses that end: called each few milliseconds while anything is under way. */
   sweep(nowMs: number): void {
-    for (const node of this.#nodes) node.sweep(nowMs);
-    for (const node of this.#nodes) {
-      for (const channel of node.channels) {
-        channel.inFlight.sweep((outgoing) => this.#overdue(outgoing, node, nowMs));
-      }
-    }
     this.keeper?.sweep(nowMs);
     this.pump(nowMs);
-    this.#dropRetired();
     const probeDue = this.#sentSinceProbe && nowMs >= this.#nextProbeMs;
-    if (probeDue && this.#probe === undefined && !this.#nodes.some((node) => node.tells)) {
-      this.#probeLeader(nowMs);
-    }
-    this.flush();
+    if (probeDue && this.#probe === undefined && !this.#isTold) this.#probeLeader(nowMs);
+  }
+
+  /** Some node says by itself who leads the group. */
+  get #isTold(): boolean {
+    return this.#nodes.list.some((node) => (this.#group === 0 ? node.tells : node.tellsGroups));
   }
 
   close(): void {
     this.keeper?.close(closedError());
     this.#closed = true;
-    for (const node of this.#nodes) node.close();
     const waiting = this.#waiting;
     this.#waiting = [];
     for (const outgoing of waiting) this.#fail(outgoing, closedError());
   }
 
+  /** What is in flight, as the connections are about to be closed over it: each has its answer before that. */
+  closeInFlight(): void {
+    for (const node of this.#nodes.list) {
+      for (const channel of node.channels) {
+        channel.inFlight.sweep((outgoing) => {
+          if (outgoing.sender !== this) return false;
+          if (!outgoing.internal) this.#failClosed(outgoing, node);
+          return !outgoing.internal;
+        });
+      }
+    }
+  }
+
+  #failClosed(outgoing: Outgoing, node: NodeLink): void {
+    const error = outgoing.repeatable ? closedError() : lostError(node.endpoint, "closed here");
+    this.#fail(outgoing, error);
+  }
+
   /* ---------------------------------------------------------------- what connections say */
 
-  ready(channel: Channel, hello: HelloReply): void {
-    const node = channel.node;
-    const nowMs = performance.now();
-    node.connected(hello.nodeId);
-    this.#bounds.frameBytesMax = hello.frameBytesMax;
-    this.#bounds.sectionBytesMax = hello.sectionBytesMax;
-    this.learn(hello.members);
-    // Hello knows the leader of group 0 only.
-    if (this.#settings.group === 0 && hello.leader !== 0) {
-      const leader = this.#endpointOf(hello.leader, hello.members);
-      if (this.#leader === undefined && leader !== undefined) this.#follow(leader);
-    }
-    this.#settings.logger.debug(`connected to node ${hello.nodeId} at ${node.endpoint}`);
-    node.connect(nowMs);
-    this.pump(nowMs);
-    this.flush();
-  }
-
-  /** Nodes may be behind each other: only what is newer than all before counts. */
-  noticed({ group, term, leader, configurationIndex, members }: Notice): void {
-    if (group !== this.#settings.group) return;
-    if (configurationIndex >= this.#configurationIndex) {
-      this.#configurationIndex = configurationIndex;
-      this.learn(members);
-      this.#retireAllBut(members);
-    }
-    if (term < this.#term) return;
-    this.#term = term;
-    const endpoint = this.#endpointOf(leader, members);
+  /** The directory knows more of the group. */
+  learned(): void {
+    const leader = this.#nodes.directory.leaderOf(this.#group);
+    const endpoint = leader === 0 ? undefined : this.#nodes.endpointOf(leader);
     if (endpoint !== undefined) this.#follow(endpoint);
-    this.#events.pumpWanted();
   }
 
-  /** `unsent`: not all of their bytes left. `sent`: they did, and no answer came. */
-  closed(
-    channel: Channel,
-    reason: string,
-    unsent: readonly Outgoing[],
-    sent: readonly Outgoing[],
-  ): void {
-    const nowMs = performance.now();
-    const { node } = channel;
-    node.disconnected(channel, reason, nowMs);
-    if (this.#leader === node.endpoint && !node.usable) this.#leader = undefined;
-    if (!this.#closed) this.#settings.logger.info(`lost ${node.endpoint}: ${reason}`);
-    for (const outgoing of sent) {
-      if (isKept(outgoing)) this.keeper!.lost(outgoing, node, true, nowMs);
-      else if (outgoing.repeatable) this.#again(outgoing, node, nowMs);
-      else this.#fail(outgoing, lostError(node.endpoint, reason));
-    }
-    for (const outgoing of unsent) {
-      if (isKept(outgoing)) this.keeper!.lost(outgoing, node, false, nowMs);
-      else this.#again(outgoing, node, nowMs);
-    }
+  /** There is no connection to the node any more, or it is no member any more. */
+  nodeLost(node: NodeLink): void {
+    if (this.#leader === node.endpoint) this.#leader = undefined;
     this.#failPinned(node);
-    this.pump(nowMs);
-    this.flush();
   }
 
-  /** False where the reply makes no sense: the connection is closed then. */
-  answered(channel: Channel, outgoing: Outgoing, reply: ServerReply): boolean {
+  lost(outgoing: Outgoing, node: NodeLink, reason: string, sent: boolean, nowMs: number): void {
+    if (isKept(outgoing)) this.keeper!.lost(outgoing, node, sent, nowMs);
+    else if (!sent || outgoing.repeatable) this.#again(outgoing, node, nowMs);
+    else this.#fail(outgoing, lostError(node.endpoint, reason));
+  }
+
+  answered(outgoing: Outgoing, node: NodeLink, reply: ServerReply): boolean {
     if (reply.type === "errorReply") {
-      this.#refused(channel.node, outgoing, reply, performance.now());
+      this.#refused(node, outgoing, reply, performance.now());
     } else {
       if (!outgoing.accept(reply)) return false;
       for (const rest of outgoing.takeLeftovers()) this.#events.leftOver(rest);
@@ -279,7 +223,7 @@ export class Router implements ChannelEvents, WriteRoutes {
     if (channel === undefined) return false;
     const leftMs = Math.max(1, Math.ceil(outgoing.deadlineMs - nowMs));
     const timeoutMs = outgoing.repeatable ? Math.min(leftMs, this.#attemptMs(outgoing)) : leftMs;
-    if (!channel.send(outgoing, this.#settings.group, timeoutMs)) return false;
+    if (!channel.send(outgoing, this.#group, timeoutMs)) return false;
     outgoing.phase = "sent";
     outgoing.sentMs = nowMs;
     this.#sentSinceProbe = true;
@@ -298,56 +242,48 @@ export class Router implements ChannelEvents, WriteRoutes {
   }
 
   chooseForWrites(avoid: string | undefined, nowMs: number): NodeLink | undefined {
-    const leader = this.#find(this.#leader);
+    const group = this.#group;
+    const leader = this.#nodes.find(this.#leader);
     if (leader !== undefined && leader.endpoint !== avoid) {
       if (leader.lively) return leader;
       leader.connect(nowMs);
     }
     let second: NodeLink | undefined;
-    for (const node of this.#nodes) {
+    for (const node of this.#nodes.list) {
       if (!node.usable || node.retired) continue;
-      const good = node.lively && nowMs >= node.passOverUntilMs;
+      const good = node.lively && nowMs >= node.passOverUntilMs && this.#nodes.serves(group, node);
       if (good && node.endpoint !== avoid) return node;
       second ??= node;
     }
-    // Others may be better than one that has just refused, or answers no ping.
-    this.#dialMore(nowMs);
+    // Others may be better than one that has just refused, answers no ping or does not have the group.
+    this.#nodes.dialMore(group, nowMs);
     return second;
   }
 
   #chooseOne(endpoint: string, nowMs: number): NodeLink | undefined {
-    let node = this.#find(endpoint);
-    if (node === undefined) {
-      node = this.#link(endpoint);
-      this.#nodes.push(node);
-    }
-    if (node.usable) return node;
+    const node = this.#nodes.findOrAdd(endpoint);
+    if (node === undefined || node.usable) return node;
     node.connect(nowMs);
     return undefined;
   }
 
-  /** The first node that can be reached, in the order of the user's list. */
+  /** The first node that can be reached, in the order of the user's list, among those that have the group. */
   #chooseInOrder(outgoing: Outgoing, nowMs: number): NodeLink | undefined {
-    for (const node of this.#nodes) {
+    const all = this.#nodes.list;
+    const there = all.filter((node) => this.#nodes.serves(this.#group, node));
+    const nodes = there.length === 0 ? all : there;
+    for (const node of nodes) {
       if (node.usable && node.endpoint !== outgoing.avoid) return node;
       node.connect(nowMs);
       if (node.dialling && !node.slow(nowMs)) return undefined;
     }
-    return this.#nodes.find((node) => node.usable);
-  }
-
-  /** Dials the next node unless one is being dialled that is not slow about it. */
-  #dialMore(nowMs: number): void {
-    if (this.#nodes.some((node) => node.dialling && !node.slow(nowMs))) return;
-    for (const node of this.#nodes) {
-      if (!node.retired && !node.usable && !node.dialling && node.connect(nowMs)) return;
-    }
+    return nodes.find((node) => node.usable);
   }
 
   /* ---------------------------------------------------------------- sending again, giving up */
 
   #refused(node: NodeLink, outgoing: Outgoing, reply: ErrorReply, nowMs: number): void {
-    const code = errorCodeOf(reply.error);
+    const code = this.#codeOf(reply);
     const leaderHint = reply.leaderHint === "" ? undefined : reply.leaderHint;
     const error = new BargeError(code, reply.message, {
       outcome: outgoing.repeatable ? "not-applied" : reply.outcome,
@@ -365,6 +301,13 @@ export class Router implements ChannelEvents, WriteRoutes {
     else this.#pause(outgoing, nowMs);
     outgoing.phase = "waiting";
     this.#waiting.push(outgoing);
+  }
+
+  /** A node that lags may not have heard yet of a group that another one has told of. */
+  #codeOf({ error }: ErrorReply): ErrorCode {
+    const code = errorCodeOf(error);
+    const isElsewhere = code === "unknown_group" && this.#nodes.directory.isListed(this.#group);
+    return isElsewhere ? "group_elsewhere" : code;
   }
 
   /** What a refusal says of the node and of the leader. */
@@ -392,8 +335,7 @@ export class Router implements ChannelEvents, WriteRoutes {
     outgoing.notBeforeMs = nowMs + longest * (0.5 + Math.random() / 2);
   }
 
-  /** True where the request in flight is over for this connection. */
-  #overdue(outgoing: Outgoing, node: NodeLink, nowMs: number): boolean {
+  overdue(outgoing: Outgoing, node: NodeLink, nowMs: number): boolean {
     if (isKept(outgoing)) return false;
     if (nowMs >= outgoing.deadlineMs) {
       const outcome = outgoing.repeatable ? "not-applied" : "unknown";
@@ -422,10 +364,10 @@ export class Router implements ChannelEvents, WriteRoutes {
       const hint = leaderHint === undefined ? {} : { leaderHint };
       return new BargeError(code, text, { outcome: "not-applied", cause, ...hint });
     }
-    const reasons = this.#nodes.flatMap((node) =>
+    const reasons = this.#nodes.list.flatMap((node) =>
       node.lastError === undefined ? [] : [`${node.endpoint}: ${node.lastError}`],
     );
-    if (this.#nodes.some((node) => node.usable)) {
+    if (this.#nodes.list.some((node) => node.usable)) {
       const text = `not sent ${limit}`;
       return new BargeError("timeout", text, { outcome: "not-applied" });
     }
@@ -445,7 +387,7 @@ export class Router implements ChannelEvents, WriteRoutes {
 
   #drop(outgoing: Outgoing): void {
     if (outgoing.phase !== "sent") return;
-    for (const node of this.#nodes) {
+    for (const node of this.#nodes.list) {
       for (const channel of node.channels) {
         channel.inFlight.sweep((other) => other === outgoing);
       }
@@ -464,84 +406,31 @@ export class Router implements ChannelEvents, WriteRoutes {
     else if (!outgoing.internal) this.#events.settled(outgoing, reusable);
   }
 
-  /* ---------------------------------------------------------------- nodes and the leader */
-
-  #link(endpoint: string): NodeLink {
-    const { connectionsPerNode, attemptTimeoutMs } = this.#settings;
-    return new NodeLink(
-      endpoint,
-      connectionsPerNode,
-      attemptTimeoutMs,
-      (node, nowMs) => new Channel(node, this.#channelOptions, nowMs),
-    );
-  }
-
-  #find(endpoint: string | undefined): NodeLink | undefined {
-    if (endpoint === undefined) return undefined;
-    return this.#nodes.find((node) => node.endpoint === endpoint);
-  }
+  /* ---------------------------------------------------------------- the leader */
 
   #follow(endpoint: string): void {
-    if (this.#leader === endpoint) return;
-    if (this.#find(endpoint) === undefined) {
-      if (this.#nodes.length >= nodesMax || parseAddress(endpoint) === undefined) return;
-      this.#nodes.push(this.#link(endpoint));
-    }
+    if (this.#leader === endpoint || this.#nodes.findOrAdd(endpoint) === undefined) return;
     this.#leader = endpoint;
-    this.#settings.logger.debug(`leader is ${endpoint}`);
+    const of = this.#group === 0 ? "" : ` of group ${this.#group}`;
+    this.#settings.logger.debug(`leader${of} is ${endpoint}`);
   }
 
-  /** `members`: `host:port` by the ids of nodes, as one of them names them. */
-  learn(members: Record<string, string>): void {
-    for (const [id, endpoint] of Object.entries(members)) {
-      // The same node may be reached by another name already.
-      const known = this.#nodes.some(
-        (node) => node.endpoint === endpoint || (node.nodeId === Number(id) && node.usable),
-      );
-      if (known || this.#nodes.length >= nodesMax || parseAddress(endpoint) === undefined) continue;
-      this.#nodes.push(this.#link(endpoint));
-    }
-  }
-
-  /** Those that the user named are tried again and again, members or not. */
-  #retireAllBut(members: Record<string, string>): void {
-    const endpoints = new Set([...Object.values(members), ...this.#settings.endpoints]);
-    for (const node of this.#nodes) {
-      node.retired = !endpoints.has(node.endpoint) && !(String(node.nodeId) in members);
-    }
-  }
-
-  #dropRetired(): void {
-    if (!this.#nodes.some(({ retired }) => retired)) return;
-    const gone = this.#nodes.filter(({ retired, inFlight }) => retired && inFlight === 0);
-    for (const node of gone) {
-      this.#nodes.splice(this.#nodes.indexOf(node), 1);
-      if (this.#leader === node.endpoint) this.#leader = undefined;
-      node.close();
-    }
-  }
-
-  #endpointOf(nodeId: number, members: Record<string, string>): string | undefined {
-    const node = this.#nodes.find((each) => each.nodeId === nodeId && each.usable);
-    return node?.endpoint ?? members[String(nodeId)];
-  }
-
+  /** Of a node that does not tell by itself. */
   #probeLeader(nowMs: number): void {
     this.#sentSinceProbe = false;
     this.#nextProbeMs = nowMs + leaderProbeMs;
     const take = (body: unknown): void => {
       const groups = (body as NodeStatus | null)?.groups;
       if (!Array.isArray(groups)) return;
-      const group = (groups as NodeStatus["groups"]).find(({ id }) => id === this.#settings.group);
+      const group = (groups as NodeStatus["groups"]).find(({ id }) => id === this.#group);
       if (group === undefined || !(group.leader > 0) || !Array.isArray(group.members)) return;
       // Members may all be replaced while one connection lives.
-      this.learn(Object.fromEntries(group.members.map(({ id, address }) => [id, address])));
-      const member = group.members.find(({ id }) => id === group.leader);
-      const known = this.#nodes.find((each) => each.nodeId === group.leader);
-      const endpoint = known?.endpoint ?? member?.address;
+      this.#nodes.learn(Object.fromEntries(group.members.map(({ id, address }) => [id, address])));
+      const endpoint = this.#nodes.endpointOf(group.leader);
       if (typeof endpoint === "string") this.#follow(endpoint);
     };
-    const probe = new ControlCall("status", undefined, take, () => {});
+    const probe = new ControlCall("status", {}, undefined, take, () => {});
+    probe.sender = this;
     this.#probe = probe;
     probe.timeoutMs = this.#settings.attemptTimeoutMs;
     probe.deadlineMs = nowMs + probe.timeoutMs;

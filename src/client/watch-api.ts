@@ -2,6 +2,8 @@
 import type { CodecName, Key, ValueOutput } from "./api.ts";
 
 export interface WatchOptions {
+  /** Keys of that group. @default the client's */
+  readonly group?: number | undefined;
   /** Keys that begin with it; without it, and without `key`, all keys. */
   readonly prefix?: Key | undefined;
   /** This key alone; not together with `prefix`. */

@@ -13,6 +13,7 @@ const windowBytesDefault = 1_048_576;
 /** Throws `bad_request` or `too_large`. */
 export function openWatch<C extends CodecName>(
   watches: Watches,
+  group: number,
   codec: ValueCodec,
   options: WatchOptions = {},
 ): WatchStream<C> {
@@ -24,6 +25,7 @@ export function openWatch<C extends CodecName>(
   const giveUpMs = options.giveUpMs ?? Infinity;
   if (!(giveUpMs > 0)) throw new BargeError("bad_request", "giveUpMs must be above 0");
   const stream = new WatchStream<C>({
+    group,
     prefix: watchedBytes(key ?? prefix ?? ""),
     exact: key !== undefined,
     from: integer("from", options.from ?? 0, 0, Number.MAX_SAFE_INTEGER),

@@ -19,7 +19,6 @@ export type Stream = WatchStream<CodecName>;
 
 export interface WatchLinkOptions {
   readonly dial: Dial;
-  readonly group: number;
   /** To connect and be greeted; and how long the node may be silent afterwards, though it is pinged. */
   readonly attemptTimeoutMs: number;
   /** `members`: `host:port` of the nodes that this one knows, by their ids. */
@@ -77,7 +76,7 @@ export class WatchLink implements ConnectionHandler {
 
   /** Begins where the stream has come to. */
   start(stream: Stream): void {
-    const { prefix, exact } = stream.options;
+    const { group, prefix, exact } = stream.options;
     const number = ++this.#number;
     stream.heard = false;
     const served = { stream, number, creditBytes: 0 };
@@ -85,7 +84,7 @@ export class WatchLink implements ConnectionHandler {
     this.#numbers.set(stream, served);
     encodeWatch(this.#connection!.out, {
       watch: number,
-      group: this.#options.group,
+      group,
       windowBytes: stream.roomBytes,
       from: stream.received + 1,
       exact,

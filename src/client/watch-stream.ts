@@ -11,6 +11,7 @@ import type { Change, ChangeBatch, Watch } from "./watch-api.ts";
 import { ChangeIterator } from "./watch-iterator.ts";
 
 export interface WatchStreamOptions {
+  readonly group: number;
   readonly prefix: Uint8Array;
   readonly exact: boolean;
   /** 0 = from now on. */

@@ -10,11 +10,12 @@ import { type Stream, WatchLink } from "./watch-link.ts";
 
 export interface WatchesOptions {
   readonly dial: Dial;
-  readonly group: number;
   readonly attemptTimeoutMs: number;
   readonly logger: ClientLogger;
-  /** Those that the client knows by now. */
-  readonly endpoints: () => readonly string[];
+  /** Those that the client knows by now, the ones that have the group first. */
+  readonly endpoints: (group: number) => readonly string[];
+  /** Some node has told that there is such a group. */
+  readonly isListed: (group: number) => boolean;
   /** `host:port` of members by their ids, as a node names them: the client's calls need them as much as its watches. */
   readonly learn: (members: Record<string, string>) => void;
 }
@@ -87,6 +88,10 @@ export class Watches {
     for (const stream of this.#streams) stream.close();
   }
 
+  closeGroup(group: number): void {
+    for (const stream of this.#streams) if (stream.options.group === group) stream.close();
+  }
+
   #rest(): void {
     clearInterval(this.#timer);
     this.#timer = undefined;
@@ -105,7 +110,7 @@ export class Watches {
   /** Finds a node for each that has none. */
   #settle(nowMs: number): void {
     for (const [stream, homeless] of this.#homeless) {
-      const link = nowMs < homeless.notBeforeMs ? undefined : this.#choose(homeless, nowMs);
+      const link = nowMs < homeless.notBeforeMs ? undefined : this.#choose(stream, homeless, nowMs);
       if (link?.ready === true) {
         this.#homeless.delete(stream);
         this.#served.set(stream, homeless);
@@ -119,8 +124,8 @@ export class Watches {
   }
 
   /** A node that is connected or being dialled; undefined where there is none to try now. */
-  #choose({ tried }: Homeless, nowMs: number): WatchLink | undefined {
-    const endpoints = this.#options.endpoints().filter((endpoint) => !tried.has(endpoint));
+  #choose(stream: Stream, { tried }: Homeless, nowMs: number): WatchLink | undefined {
+    const endpoints = this.#endpoints(stream).filter((endpoint) => !tried.has(endpoint));
     let dialling: WatchLink | undefined;
     for (const endpoint of endpoints) {
       const link = this.#links.get(endpoint);
@@ -136,13 +141,16 @@ export class Watches {
     return undefined;
   }
 
+  #endpoints({ options }: Stream): readonly string[] {
+    return this.#options.endpoints(options.group);
+  }
+
   #dial(endpoint: string, nowMs: number): WatchLink {
-    const { dial, group, attemptTimeoutMs } = this.#options;
+    const { dial, attemptTimeoutMs } = this.#options;
     const link = new WatchLink(
       endpoint,
       {
         dial,
-        group,
         attemptTimeoutMs,
         ready: (_, members) => this.#ready(endpoint, members),
         ended: (_, stream, message) => this.#ended(endpoint, stream, message),
@@ -185,7 +193,10 @@ export class Watches {
 
   #ended(endpoint: string, stream: Stream, { error: number, message }: WatchEnded): void {
     const nowMs = performance.now();
-    const code = errorCodeOf(number);
+    const said = errorCodeOf(number);
+    // A node that lags may not have heard yet of a group that another one has told of.
+    const isElsewhere = said === "unknown_group" && this.#options.isListed(stream.options.group);
+    const code = isElsewhere ? "group_elsewhere" : said;
     const error = new BargeError(code, message);
     if (!errorTable[code].retryable && code !== "compacted") return stream.fail(error);
     const homeless = this.#again(stream, nowMs);
@@ -206,7 +217,7 @@ export class Watches {
   /** There is nobody to ask at the moment: for good, where none reaches back far enough. */
   #triedAll(stream: Stream, homeless: Homeless, nowMs: number): void {
     const { tried, compacted } = homeless;
-    if (!this.#options.endpoints().every((endpoint) => tried.has(endpoint))) return;
+    if (!this.#endpoints(stream).every((endpoint) => tried.has(endpoint))) return;
     if (compacted !== undefined) return stream.fail(compacted);
     // Those that refused for the moment are asked again after a pause.
     tried.clear();

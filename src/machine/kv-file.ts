@@ -59,6 +59,8 @@ export interface KvFile {
    */
   scan(from: Uint8Array | undefined, visit: (row: KvRow) => boolean): void;
 
+  /** Bytes of the main file as of the last checkpoint, or of `open`. */
+  readonly mainBytes?: number;
   /** Bytes of the write-ahead log that a checkpoint would move into the main file. */
   readonly walBytes: number;
   /**

@@ -101,6 +101,7 @@ export class KvFlush {
       flushedRows: this.#rows,
       checkpoints: this.#checkpoints,
       fileWalBytes: this.#file.walBytes,
+      fileBytes: this.#file.mainBytes ?? 0,
     };
   }
 

@@ -39,6 +39,7 @@ export class SqliteKvFile implements KvFile {
   #holds = 0;
   #closed = false;
   #walBytes = 0;
+  #mainBytes = 0;
   /** `KvFiles` counts uses, to leave the file that was not used for longest. */
   lastUse = 0;
 
@@ -55,6 +56,7 @@ export class SqliteKvFile implements KvFile {
     fdatasyncFile(database.walDescriptor);
     syncNames(this.path);
     this.#walBytes = walUse(database)();
+    this.#mainBytes = fstatSync(database.mainDescriptor).size;
     return this.#reading((opened) => opened.meta());
   }
 
@@ -85,6 +87,10 @@ export class SqliteKvFile implements KvFile {
     if (this.#exists) this.#reading((file) => file.scan(from, visit));
   }
 
+  get mainBytes(): number {
+    return this.#mainBytes;
+  }
+
   get walBytes(): number {
     return this.#walBytes;
   }
@@ -97,6 +103,7 @@ export class SqliteKvFile implements KvFile {
         committed: () => {},
         done: (walBytes) => {
           this.#walBytes = walBytes;
+          this.#mainBytes = statSync(this.path).size;
           this.#end(() => done(true));
         },
         failed: (failure) => this.#failed(failure, () => done(false)),

@@ -7,7 +7,7 @@ import type { IncomingSnapshot } from "../machine/machine.ts";
 import { encodeConfiguration } from "../raft/configuration.ts";
 import type { Restore } from "../raft/ready.ts";
 import type { StoreRestore } from "../storage/group-log.ts";
-import type { SnapshotFigures } from "../telemetry/metrics.ts";
+import type { SnapshotFigures } from "../telemetry/group-metrics.ts";
 import type {
   SnapshotChunkMessage,
   SnapshotOfferMessage,

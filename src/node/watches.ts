@@ -17,7 +17,7 @@ import { BargeError, errorTable, type ErrorCode } from "../errors.ts";
 import type { Limits } from "../limits.ts";
 import type { ChangeHistory } from "../machine/machine.ts";
 import type { WatchHandle, WatchRequest, Watcher } from "../server/groups.ts";
-import type { WatchFigures } from "../telemetry/metrics.ts";
+import type { WatchFigures } from "../telemetry/group-metrics.ts";
 import { type Batch, lastIndexOf } from "../wire/batch.ts";
 import { ChangeSlice, SliceTarget, type Target } from "./change-slice.ts";
 import { PrefixIndex } from "./prefix-index.ts";

@@ -6,8 +6,9 @@
  * and by the connection itself the bytes that a client does not read. Answering is work and memory, so it has a budget per turn: reads
  * beyond it, and those of a client that does not take its replies, are held until there is time and room.
  *
- * More than the node can take is refused before it is decoded. While the sections that wait for their reply are over a bound, a connection
- * with more than its share of them is told `overloaded`, and not read until there is room: refusing costs less than reading does.
+ * More than the node can take is refused before it is decoded. While the sections that wait for their reply are over a bound, a connection and a group
+ * with more than their share of them are told `overloaded` (section-shares.ts), and a connection that has no other group is not read until there is room:
+ * refusing costs less than reading does.
  */
 import { BargeError, errorTable } from "../errors.ts";
 import type { Limits } from "../limits.ts";
@@ -17,6 +18,7 @@ import type { AdminBody, SessionAnswer } from "../wire/admin.ts";
 import {
   answerHeadBytes,
   decodeClientRequest,
+  groupOfWrite,
   requestOf,
   encodeControlReply,
   encodeErrorReply,
@@ -25,10 +27,12 @@ import {
   ReadReplyWriter,
 } from "../wire/client-messages.ts";
 import { frameHeaderBytes } from "../wire/frame.ts";
+import { decodeFollowGroups, type FollowGroups } from "../wire/group-leaders.ts";
 import { Feature } from "../wire/versions.ts";
 import { isWatchFrame } from "../wire/watch-messages.ts";
 import { ClientWatches } from "./client-watches.ts";
 import { ConnectionSessions } from "./connection-sessions.ts";
+import { GroupFollowers } from "./group-followers.ts";
 import {
   Consistency,
   type ControlRequest,
@@ -38,12 +42,13 @@ import {
   type WriteRequest,
 } from "../wire/messages.ts";
 import { encodeNotice } from "../wire/notice.ts";
+import { checkStatusRequest } from "../wire/status-request.ts";
 import { readSectionHeader, type SectionHeader, SectionKind } from "../wire/section.ts";
+import { type SectionShare, SectionShares } from "./section-shares.ts";
 import { SessionGaps } from "./session-gaps.ts";
 import type {
   AdminWaiter,
   Groups,
-  NodeStatus,
   ReadSink,
   ReadSource,
   ReadWaiter,
@@ -79,8 +84,8 @@ export class ClientServer {
   #stalled: ServedConnection[] = [];
   /** Connections that were refused and are not read. */
   readonly #shedding = new Set<ServedConnection>();
-  /** Connections with sections that await their reply. */
-  #writers = 0;
+  readonly #shares: SectionShares;
+  readonly #followers: GroupFollowers<ServedConnection>;
   /** What is left for taking in, and for answering, in this turn of the loop. */
   #turnRequests: number;
   #turnRequestBytes: number;
@@ -88,8 +93,6 @@ export class ClientServer {
   #turnBytes: number;
   /** The last change of members or leader; undefined while nobody was told of any. */
   #notice: Notice | undefined;
-  /** Gathered once per turn, whoever asks how often. */
-  #status: NodeStatus | undefined;
   #stopping = false;
   readonly replyWriter = new ReadReplyWriter();
   readonly answerBytesMax: number;
@@ -102,6 +105,12 @@ export class ClientServer {
     this.#wake = wake;
     this.answerBytesMax = limits.frameBytesMax - frameHeaderBytes - replyOverheadBytes;
     this.readRequestMsMax = limits.readRequestMsMax;
+    this.#shares = new SectionShares(limits.inboxBytesMax);
+    this.#followers = new GroupFollowers({
+      known: () => groups.known,
+      hasRoom: (connection) => this.#queueHasRoom(connection),
+      sent: (served) => this.sent(served),
+    });
     this.#turnRequests = limits.requestsPerTurn;
     this.#turnRequestBytes = limits.requestBytesPerTurn;
     this.#turnMs = limits.readMsPerTurn;
@@ -128,6 +137,7 @@ export class ClientServer {
 
   /** The end of a turn: hands its replies to the sockets, and goes on with what was held. */
   flush(): void {
+    this.#followers.flush();
     const dirty = this.#dirty;
     this.#dirty = [];
     for (const served of dirty) {
@@ -139,7 +149,6 @@ export class ClientServer {
     this.#turnRequestBytes = requestBytesPerTurn;
     this.#turnMs = readMsPerTurn;
     this.#turnBytes = readBytesPerTurn;
-    this.#status = undefined;
     if (this.#holding.size > 0) this.#answerHeld();
     if (this.#shedding.size > 0) this.#readShed();
     if (this.#stalled.length > 0) this.#readStalled();
@@ -149,6 +158,11 @@ export class ClientServer {
   tell(notice: Notice): void {
     this.#notice = notice;
     for (const served of this.#served) this.#sendNotice(served);
+  }
+
+  /** Another leads the group, its members are others, it has come or gone: who follows it hears so with the end of the turn. */
+  groupChanged(group: number): void {
+    this.#followers.changed(group);
   }
 
   #sendNotice(served: ServedConnection): void {
@@ -177,14 +191,18 @@ export class ClientServer {
     this.#tallies.framesReceived++;
     this.#take(served, payload.byteLength);
     if (isWatchFrame(type)) return this.#watch(served, type, payload, fieldsBytes);
-    if (type === FrameType.write && this.#isTooMuch(served, payload.byteLength)) {
-      return this.#shed(served, payload, fieldsBytes);
+    if (type === FrameType.followGroups) return this.#follow(served, payload, fieldsBytes);
+    if (type === FrameType.write) {
+      const group = groupOfWrite(payload, fieldsBytes) ?? 0;
+      if (this.#shares.isTooMuch(served, group, payload.byteLength)) {
+        return this.#shed(served, group, payload, fieldsBytes);
+      }
     }
     const message = decodeClientRequest(type, payload, fieldsBytes);
     if (message === undefined) return served.connection.close("malformed message");
     if (message.type === "write") {
       this.#admit(served, 0);
-      this.#admitSection(served, message.section.byteLength);
+      this.#admitSection(served, message.group, message.section.byteLength);
       return this.#write(served, message);
     }
     this.#admit(served, payload.byteLength);
@@ -203,6 +221,12 @@ export class ClientServer {
     if (!watches.frame(type, payload, fieldsBytes)) served.connection.close("malformed message");
   }
 
+  #follow(served: ServedConnection, payload: Uint8Array, fieldsBytes: number): void {
+    const groups = decodeFollowGroups(payload, fieldsBytes);
+    if (groups === undefined) served.connection.close("malformed message");
+    else this.#followers.follow(served, groups);
+  }
+
   #write(served: ServedConnection, message: WriteRequest): void {
     const waiter = new SectionWaiter(this, served, message);
     const header = readSectionHeader(message.section, 0);
@@ -211,7 +235,7 @@ export class ClientServer {
         ? new BargeError("bad_request", "The section is malformed.")
         : (this.#refusal() ??
           this.#checkSection(message.section, header) ??
-          waiter.ofSession(message.group, header));
+          waiter.ofSession(header));
     if (refused !== undefined || header === undefined) return waiter.failed(refused!);
     this.#tallies.writeRequests++;
     this.#tallies.writeCommands += header.count;
@@ -242,17 +266,26 @@ export class ClientServer {
       return;
     }
     this.settle(served, payloadBytes);
-    this.#status ??= this.#groups.status();
-    this.sendControl(served, request, this.#status);
+    const asked = checkStatusRequest(body);
+    if ("problem" in asked) {
+      return this.sendError(served, request, new BargeError("bad_request", asked.problem));
+    }
+    this.sendControl(served, request, this.#groups.status(asked));
   }
 
-  #checkSessions(served: ServedConnection, { operation }: ControlRequest): BargeError | undefined {
+  #checkSessions(
+    served: ServedConnection,
+    { operation, body }: ControlRequest,
+  ): BargeError | undefined {
     if (operation !== "sessionOpen") return undefined;
     const { connectionSessionsMax: max } = this.#limits;
-    served.sessions ??= new ConnectionSessions(max);
-    if (served.sessions.open(performance.now())) return undefined;
-    const text = `This connection has opened ${max} sessions that it has not closed, as many as one may have.`;
+    if (served.sessionsOf(groupIn(body), max).open(performance.now())) return undefined;
+    const text = `This connection has opened ${max} sessions in the group that it has not closed, as many as one may have.`;
     return new BargeError("sessions_full", text);
+  }
+
+  get sessionsMax(): number {
+    return this.#limits.connectionSessionsMax;
   }
 
   get sessionTtlMs(): number {
@@ -361,16 +394,7 @@ export class ClientServer {
     }
   }
 
-  get #shareBytes(): number {
-    return this.#limits.inboxBytesMax / Math.max(1, this.#writers);
-  }
-
-  #isTooMuch({ sectionBytes }: ServedConnection, bytes: number): boolean {
-    if (this.#tallies.writeBytesWaiting + bytes <= this.#limits.inboxBytesMax) return false;
-    return sectionBytes > 0 && sectionBytes + bytes > this.#shareBytes;
-  }
-
-  #shed(served: ServedConnection, payload: Uint8Array, fieldsBytes: number): void {
+  #shed(served: ServedConnection, group: number, payload: Uint8Array, fieldsBytes: number): void {
     const request = requestOf(payload, fieldsBytes);
     if (request === undefined) return served.connection.close("malformed message");
     const { number, outcome, help } = errorTable.overloaded;
@@ -378,6 +402,8 @@ export class ClientServer {
     served.gaps.refusedFrame(payload, fieldsBytes);
     encodeErrorReply(served.connection.out, request, number, outcome, help, "");
     this.sent(served);
+    // What it has of other groups must not wait for this one.
+    if (!this.#shares.isAllOf(served, group)) return;
     served.shed = true;
     this.#shedding.add(served);
     served.updatePause();
@@ -385,10 +411,8 @@ export class ClientServer {
 
   /** Goes on reading where there is room again, with some to spare. */
   #readShed(): void {
-    const { writeBytesWaiting } = this.#tallies;
-    const calm = writeBytesWaiting * 2 <= this.#limits.inboxBytesMax;
     for (const served of this.#shedding) {
-      if (!calm && served.sectionBytes * 2 > this.#shareBytes) continue;
+      if (!this.#shares.hasRoomFor(served)) continue;
       this.#shedding.delete(served);
       served.shed = false;
       served.updatePause();
@@ -396,16 +420,14 @@ export class ClientServer {
     }
   }
 
-  #admitSection(served: ServedConnection, bytes: number): void {
-    this.#tallies.writeBytesWaiting += bytes;
-    if (served.sectionBytes === 0) this.#writers++;
-    served.sectionBytes += bytes;
+  #admitSection(served: ServedConnection, group: number, bytes: number): void {
+    this.#shares.add(served, group, bytes);
+    this.#tallies.writeBytesWaiting = this.#shares.bytes;
   }
 
-  settleSection(served: ServedConnection, bytes: number): void {
-    this.#tallies.writeBytesWaiting -= bytes;
-    served.sectionBytes -= bytes;
-    if (served.sectionBytes === 0) this.#writers--;
+  settleSection(served: ServedConnection, group: number, bytes: number): void {
+    this.#shares.remove(served, group, bytes);
+    this.#tallies.writeBytesWaiting = this.#shares.bytes;
   }
 
   /* ---------------------------------------------------------------- what has to wait for time and room */
@@ -460,6 +482,7 @@ export class ClientServer {
 
   drained(served: ServedConnection): void {
     if (served.noticeDue) this.#sendNotice(served);
+    if (served.leadersDue) this.#followers.tellAll(served);
     if (served.held.length > 0) this.#wake();
   }
 
@@ -502,7 +525,9 @@ export class ClientServer {
     this.#tallies.clientConnections = this.#served.size;
     this.#tallies.requestsWaiting -= served.waiting;
     this.#tallies.requestBytesWaiting -= served.connection.requestBytes;
-    if (served.sectionBytes > 0) this.settleSection(served, served.sectionBytes);
+    this.#shares.removeAll(served);
+    this.#tallies.writeBytesWaiting = this.#shares.bytes;
+    this.#followers.forget(served);
     this.#holding.delete(served);
     this.#shedding.delete(served);
     served.held.length = 0;
@@ -520,12 +545,13 @@ interface Held {
 }
 
 /** What the door keeps of one connection. */
-class ServedConnection implements ConnectionHandler {
+class ServedConnection implements ConnectionHandler, SectionShare {
   readonly #server: ClientServer;
   readonly connection: Connection;
   waiting = 0;
   /** Bytes of sections that await their reply. */
   sectionBytes = 0;
+  readonly sectionBytesByGroup = new Map<number, number>();
   /** Why it is not read: too much waits; it had its share of this turn; it was refused for want of room. */
   full = false;
   stalled = false;
@@ -534,11 +560,14 @@ class ServedConnection implements ConnectionHandler {
   dirty = false;
   /** It could not be told of the last change yet. */
   noticeDue = false;
+  /** The groups that it wants to be told of. */
+  follows: FollowGroups | undefined;
+  leadersDue = false;
   /** Of the sessions that write here. */
   readonly gaps = new SessionGaps();
   readonly held: Held[] = [];
-  /** Made with the first session. */
-  sessions: ConnectionSessions | undefined;
+  /** By group, made with its first session. */
+  readonly #sessions = new Map<number, ConnectionSessions>();
   /** Made with the first watch. */
   watches: ClientWatches | undefined;
   answeringHeld = false;
@@ -548,6 +577,15 @@ class ServedConnection implements ConnectionHandler {
   constructor(server: ClientServer, connection: Connection) {
     this.#server = server;
     this.connection = connection;
+  }
+
+  sessionsOf(group: number, max: number): ConnectionSessions {
+    let sessions = this.#sessions.get(group);
+    if (sessions === undefined) {
+      sessions = new ConnectionSessions(max);
+      this.#sessions.set(group, sessions);
+    }
+    return sessions;
   }
 
   frame(_connection: Connection, type: number, payload: Uint8Array, fieldsBytes: number): void {
@@ -577,8 +615,8 @@ class SectionWaiter implements WriteWaiter {
   readonly #served: ServedConnection;
   readonly #request: number;
   readonly #bytes: number;
+  readonly #group: number;
   /** Where it is one of a session: its place in there. */
-  #group = 0;
   #session = 0;
   #firstSeq = 0;
 
@@ -587,15 +625,15 @@ class SectionWaiter implements WriteWaiter {
     this.#served = served;
     this.#request = message.request;
     this.#bytes = message.section.byteLength;
+    this.#group = message.group;
   }
 
   /** Why it may not enter the log: one before it was refused. Undefined where it may. */
-  ofSession(group: number, { kind, session, firstSeq }: SectionHeader): BargeError | undefined {
+  ofSession({ kind, session, firstSeq }: SectionHeader): BargeError | undefined {
     if (kind !== SectionKind.session) return undefined;
-    this.#group = group;
     this.#session = session;
     this.#firstSeq = firstSeq;
-    if (this.#served.gaps.lets(group, session, firstSeq)) return undefined;
+    if (this.#served.gaps.lets(this.#group, session, firstSeq)) return undefined;
     return new BargeError("sequence_gap", errorTable.sequence_gap.help);
   }
 
@@ -614,7 +652,7 @@ class SectionWaiter implements WriteWaiter {
 
   #settle(): boolean {
     if (!this.#server.settle(this.#served, 0)) return false;
-    this.#server.settleSection(this.#served, this.#bytes);
+    this.#server.settleSection(this.#served, this.#group, this.#bytes);
     return true;
   }
 }
@@ -738,9 +776,9 @@ class ControlWaiter implements AdminWaiter {
     const { operation, body: asked } = this.#message;
     if (operation === "sessionOpen") {
       const { session, ttlMs } = body as SessionAnswer;
-      this.#served.sessions?.opened(session, ttlMs, performance.now());
+      this.#sessions.opened(session, ttlMs, performance.now());
     } else if (operation === "sessionClose") {
-      this.#served.sessions?.closed((asked as AdminBody<"sessionClose">).session);
+      this.#sessions.closed((asked as AdminBody<"sessionClose">).session);
     }
     if (!this.#server.settle(this.#served, this.#payloadBytes)) return;
     this.#server.sendControl(this.#served, this.#message.request, body);
@@ -749,7 +787,7 @@ class ControlWaiter implements AdminWaiter {
   failed(error: BargeError): void {
     if (this.#message.operation === "sessionOpen") {
       const maybe = error.outcome !== "not-applied";
-      this.#served.sessions?.failed(maybe, this.#server.sessionTtlMs, performance.now());
+      this.#sessions.failed(maybe, this.#server.sessionTtlMs, performance.now());
     }
     this.refused(error);
   }
@@ -758,4 +796,14 @@ class ControlWaiter implements AdminWaiter {
     if (!this.#server.settle(this.#served, this.#payloadBytes)) return;
     this.#server.sendError(this.#served, this.#message.request, error);
   }
+
+  get #sessions(): ConnectionSessions {
+    return this.#served.sessionsOf(groupIn(this.#message.body), this.#server.sessionsMax);
+  }
+}
+
+/** The group that the body of a request of administration names; 0 where it names none, or is none. */
+function groupIn(body: unknown): number {
+  const group = (body as { readonly group?: unknown } | null | undefined)?.group;
+  return typeof group === "number" ? group : 0;
 }

@@ -1,6 +1,7 @@
 /**
- * How many sessions one connection has opened: a program that opens one for each write, and forgets them, must not take the room of all others. Each
- * counts until it is closed over this connection, or its time has passed since it was opened.
+ * How many sessions of a group one connection has opened: a program that opens one for each write, and forgets them, must not take the room of all others.
+ * Each counts until it is closed over this connection, or its time has passed since it was opened. Sessions of different groups have nothing to do with
+ * each other: their ids may be the same.
  */
 export class ConnectionSessions {
   readonly #max: number;

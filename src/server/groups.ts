@@ -2,10 +2,17 @@
 import type { BargeError } from "../errors.ts";
 import type { Consistency } from "../wire/messages.ts";
 import type { SectionHeader } from "../wire/section.ts";
-import type { NodeStatus } from "../wire/status.ts";
+import type { NodeStatus, StatusRequest } from "../wire/status.ts";
+import type { KnownGroups } from "./group-followers.ts";
 import type { ChangeSource } from "../wire/watch-messages.ts";
 
-export type { GroupStatus, MemberStatus, NodeStatus } from "../wire/status.ts";
+export type {
+  GroupBrief,
+  GroupStatus,
+  MemberStatus,
+  NodeStatus,
+  StatusRequest,
+} from "../wire/status.ts";
 
 /** One write section that waits for its result. Exactly one of the two is called, once. */
 export interface WriteWaiter {
@@ -91,7 +98,10 @@ export interface Groups {
   watch(group: number, request: WatchRequest, watcher: Watcher): WatchHandle;
   /** `operation` is one of wire/admin.ts; its body is checked by the node. */
   admin(operation: string, body: unknown, waiter: AdminWaiter): void;
-  status(): NodeStatus;
+  /** Of the groups those that are asked for: the first ones, where nothing is. */
+  status(request?: StatusRequest): NodeStatus;
+  /** Which groups there are, and who leads them. */
+  readonly known: KnownGroups;
   /** What is missing before this node serves, as text; empty when it is ready. */
   notReady(): string[];
   /** `host:port` by node id, and the leader of group 0 (0 = unknown), for the hello reply. */

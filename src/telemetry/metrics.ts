@@ -1,93 +1,12 @@
 /**
  * What a node tells Prometheus. Figures that the node holds anyway are gathered when somebody asks; what happens often is counted in
  * plain fields, once per batch, section or frame and never per command; only durations are observed as they occur. Names begin
- * with `barge_`, in base units. Two tables say what there is.
+ * with `barge_`, in base units. Tables say what there is; that of groups is group-metrics.ts.
  */
 import { Counter, Gauge, Histogram, Registry } from "prom-client";
+import { defaultLimits } from "../limits.ts";
+import { groupsText, type MeasuredGroup } from "./group-metrics.ts";
 import type { LoopGapReading } from "./loop-gaps.ts";
-
-/** What can grow in one group; each has its bound in limits.ts, named here. */
-export interface GroupQueues {
-  /** inboxBytesMax. */
-  readonly inboxBytes: number;
-  /** waitersMax: sections in the inbox, and sections in the log that somebody waits for. */
-  readonly waiters: number;
-  /** readWaitersMax. */
-  readonly readWaiters: number;
-  /** forwardsMax. */
-  readonly forwards: number;
-  /** unsyncedBytesMax. */
-  readonly unsyncedBytes: number;
-  /** unappliedBytesMax. */
-  readonly unappliedBytes: number;
-  /** tailCacheBytes. */
-  readonly tailCacheBytes: number;
-  /** memtableBytes, of each of two. */
-  readonly memtableBytes: number;
-  /** kvWalBytesMax. */
-  readonly kvWalBytes: number;
-  /** backupsMax. */
-  readonly backups: number;
-}
-
-/** Sessions and request ids of one group; their bounds are sessionsMax, requestIdsMax, sessionResultBytesMax and requestIdBytesMax. */
-export interface SessionFigures {
-  readonly open: number;
-  readonly requestIds: number;
-  readonly bytes: number;
-  /** Since the start of the process: sections that were applied before and answered again, and such as were not applied. */
-  readonly repeated: number;
-  readonly refused: number;
-}
-
-/** Snapshots of one group since the start of the process. */
-export interface SnapshotFigures {
-  readonly sent: number;
-  readonly installed: number;
-  /** Streams that came to nothing, on either side. */
-  readonly givenUp: number;
-  readonly bytesSent: number;
-  readonly bytesReceived: number;
-}
-
-/** Watches of one group: how many there are, and what they were told since the start of the process. */
-export interface WatchFigures {
-  /** watchesMax. */
-  readonly watches: number;
-  /** Of these, the ones that catch up, and the ones whose client does not take what it is told. */
-  readonly behind: number;
-  readonly waiting: number;
-  readonly changes: number;
-  readonly bytes: number;
-  /** Ended because what they had not been told yet was gone. */
-  readonly compacted: number;
-  /** outcomeBytesMax. */
-  readonly outcomeBytes: number;
-}
-
-/** What a scrape needs of one group; `GroupStatus` of server/groups.ts has most of it. */
-export interface GroupFigures {
-  readonly id: number;
-  readonly role: string;
-  readonly leader: number;
-  readonly term: number;
-  readonly commitIndex: number;
-  readonly appliedIndex: number;
-  readonly durableIndex: number;
-  readonly machineDurableIndex: number;
-  readonly firstIndex: number;
-  readonly lastIndex: number;
-  readonly logBytes: number;
-  readonly members: readonly { readonly voter: boolean }[];
-  readonly configurationIndex: number;
-  readonly joint: boolean;
-  readonly applyVersion?: number;
-  readonly wounded?: { readonly index: number };
-  readonly queues: GroupQueues;
-  readonly sessions: SessionFigures;
-  readonly snapshots: SnapshotFigures;
-  readonly watches: WatchFigures;
-}
 
 /** What a scrape needs of the connections to and from another node. */
 export interface PeerFigures {
@@ -107,7 +26,17 @@ export interface ScrubFigures {
   readonly passedSecondsAgo?: number;
 }
 
-/** What a scrape needs of the node; `NodeStatus` of server/groups.ts has most of it. */
+/** How many groups a node has, and of what kind; `GroupsSummary` of wire/status.ts has more. */
+export interface GroupCounts {
+  readonly total: number;
+  readonly leads: number;
+  readonly leaderless: number;
+  readonly stopped: number;
+  readonly wounded: number;
+  readonly large: number;
+}
+
+/** What a scrape needs of the node; `NodeStatus` of wire/status.ts has most of it. */
 export interface NodeFigures {
   readonly version: string;
   readonly uptimeSeconds: number;
@@ -122,7 +51,9 @@ export interface NodeFigures {
   readonly kvOpenFiles: number;
   readonly loopGaps: LoopGapReading;
   readonly scrub: ScrubFigures;
-  readonly groups: readonly GroupFigures[];
+  /** By rising id. */
+  readonly groups: readonly MeasuredGroup[];
+  readonly summary: GroupCounts;
   readonly peers: readonly PeerFigures[];
 }
 
@@ -160,12 +91,6 @@ interface NodeRow {
   readonly name: string;
   readonly help: string;
   readonly value: (node: NodeFigures) => number;
-}
-
-interface GroupRow {
-  readonly name: string;
-  readonly help: string;
-  readonly value: (group: GroupFigures) => number;
 }
 
 interface PeerRow {
@@ -218,6 +143,36 @@ const nodeRows: readonly NodeRow[] = [
     value: (node) => node.kvOpenFiles,
   },
   {
+    name: "barge_groups",
+    help: "Groups that this node has a copy of, but for `system`.",
+    value: (node) => node.summary.total,
+  },
+  {
+    name: "barge_groups_led",
+    help: "Of these, the ones that it leads.",
+    value: (node) => node.summary.leads,
+  },
+  {
+    name: "barge_groups_without_leader",
+    help: "Groups of this node that have no leader as far as it knows, `system` among them.",
+    value: (node) => node.summary.leaderless,
+  },
+  {
+    name: "barge_groups_stopped",
+    help: "Groups that stopped here because something was found that must never be; the log says what.",
+    value: (node) => node.summary.stopped,
+  },
+  {
+    name: "barge_groups_wounded",
+    help: "Groups whose log or state this disk has lost a part of: they do not vote until it has come back.",
+    value: (node) => node.summary.wounded,
+  },
+  {
+    name: "barge_groups_large",
+    help: "Groups with more state than --group-warn-bytes: they are better split.",
+    value: (node) => node.summary.large,
+  },
+  {
     name: "barge_scrub_bytes",
     help: "Bytes of the disk that were read in the background to find damage, since the start.",
     value: (node) => node.scrub.bytes,
@@ -241,220 +196,6 @@ const nodeRows: readonly NodeRow[] = [
     name: "barge_resident_memory_bytes",
     help: "Resident memory of the process.",
     value: () => process.memoryUsage.rss(),
-  },
-];
-
-const groupRows: readonly GroupRow[] = [
-  {
-    name: "barge_group_is_leader",
-    help: "1 where this node leads the group.",
-    value: (group) => (group.role === "leader" ? 1 : 0),
-  },
-  {
-    name: "barge_group_leader",
-    help: "Node id of the leader that this node knows; 0 = none.",
-    value: (group) => group.leader,
-  },
-  { name: "barge_group_term", help: "Raft term.", value: (group) => group.term },
-  {
-    name: "barge_group_commit_index",
-    help: "Last index known to be committed.",
-    value: (group) => group.commitIndex,
-  },
-  {
-    name: "barge_group_applied_index",
-    help: "Last index applied to the state machine.",
-    value: (group) => group.appliedIndex,
-  },
-  {
-    name: "barge_group_durable_index",
-    help: "Last index of the log that is durable on this node.",
-    value: (group) => group.durableIndex,
-  },
-  {
-    name: "barge_group_machine_durable_index",
-    help: "Last index that the state machine has made durable.",
-    value: (group) => group.machineDurableIndex,
-  },
-  {
-    name: "barge_group_voters",
-    help: "Members whose votes count, by the configuration that this node has; those that are about to leave among them.",
-    value: (group) => group.members.filter(({ voter }) => voter).length,
-  },
-  {
-    name: "barge_group_learners",
-    help: "Members that get all data and have no vote.",
-    value: (group) => group.members.filter(({ voter }) => !voter).length,
-  },
-  {
-    name: "barge_group_configuration_index",
-    help: "Index that the configuration of the members came with; it moves with each change of them.",
-    value: (group) => group.configurationIndex,
-  },
-  {
-    name: "barge_group_members_joint",
-    help: "1 while a change of the voters is under way: 1 for long means that too few of the old or the new voters answer.",
-    value: (group) => (group.joint ? 1 : 0),
-  },
-  {
-    name: "barge_group_first_index",
-    help: "First index that the log still holds.",
-    value: (group) => group.firstIndex,
-  },
-  {
-    name: "barge_group_last_index",
-    help: "Last index of the log.",
-    value: (group) => group.lastIndex,
-  },
-  {
-    name: "barge_group_log_bytes",
-    help: "Size of the group's live log.",
-    value: (group) => group.logBytes,
-  },
-  {
-    name: "barge_group_snapshots_sent",
-    help: "Snapshots that another node has taken over from this one.",
-    value: (group) => group.snapshots.sent,
-  },
-  {
-    name: "barge_group_snapshots_installed",
-    help: "Snapshots that took the place of this node's state and log.",
-    value: (group) => group.snapshots.installed,
-  },
-  {
-    name: "barge_group_snapshots_given_up",
-    help: "Snapshots sent or received that came to nothing: the other side was gone, or a newer one was needed.",
-    value: (group) => group.snapshots.givenUp,
-  },
-  {
-    name: "barge_group_snapshot_bytes_sent",
-    help: "Bytes of snapshots sent.",
-    value: (group) => group.snapshots.bytesSent,
-  },
-  {
-    name: "barge_group_snapshot_bytes_received",
-    help: "Bytes of snapshots received.",
-    value: (group) => group.snapshots.bytesReceived,
-  },
-  {
-    name: "barge_group_apply_version",
-    help: "How commands take effect: 1, or from 2 on with sessions. Raised once all members can; equal on all of them at equal applied index.",
-    value: (group) => group.applyVersion ?? 1,
-  },
-  {
-    name: "barge_group_wounded_to_index",
-    help: "0 while this node's log is whole; else the index that it must come to again before this node votes.",
-    value: (group) => group.wounded?.index ?? 0,
-  },
-  {
-    name: "barge_group_sessions",
-    help: "Sessions of clients that are open.",
-    value: (group) => group.sessions.open,
-  },
-  {
-    name: "barge_group_request_ids",
-    help: "Request ids of HTTP that are remembered.",
-    value: (group) => group.sessions.requestIds,
-  },
-  {
-    name: "barge_group_session_bytes",
-    help: "Results that are kept for clients that may ask for them again.",
-    value: (group) => group.sessions.bytes,
-  },
-  {
-    name: "barge_group_sections_repeated",
-    help: "Sections that came again and were answered with the results of the first time, since the start.",
-    value: (group) => group.sessions.repeated,
-  },
-  {
-    name: "barge_group_sections_refused",
-    help: "Sections in the log that were not applied since the start: their session was gone, or an earlier one was missing.",
-    value: (group) => group.sessions.refused,
-  },
-  {
-    name: "barge_group_inbox_bytes",
-    help: "Sections of commands that wait to be sealed into a batch.",
-    value: (group) => group.queues.inboxBytes,
-  },
-  {
-    name: "barge_group_waiters",
-    help: "Sections whose sender waits for their result.",
-    value: (group) => group.queues.waiters,
-  },
-  {
-    name: "barge_group_read_waiters",
-    help: "Reads that wait for their index.",
-    value: (group) => group.queues.readWaiters,
-  },
-  {
-    name: "barge_group_forwards",
-    help: "Sections passed on to the leader that have no place in the log yet.",
-    value: (group) => group.queues.forwards,
-  },
-  {
-    name: "barge_group_unsynced_bytes",
-    help: "Log that is written and not yet known to be durable here.",
-    value: (group) => group.queues.unsyncedBytes,
-  },
-  {
-    name: "barge_group_unapplied_bytes",
-    help: "Log that is not applied yet.",
-    value: (group) => group.queues.unappliedBytes,
-  },
-  {
-    name: "barge_group_tail_cache_bytes",
-    help: "Newest part of the log that is kept in memory.",
-    value: (group) => group.queues.tailCacheBytes,
-  },
-  {
-    name: "barge_group_memtable_bytes",
-    help: "Keys and values in memory that are not in the kv file yet.",
-    value: (group) => group.queues.memtableBytes,
-  },
-  {
-    name: "barge_group_kv_wal_bytes",
-    help: "Write-ahead log of the kv file.",
-    value: (group) => group.queues.kvWalBytes,
-  },
-  {
-    name: "barge_group_backups",
-    help: "Backups that are being read from this node.",
-    value: (group) => group.queues.backups,
-  },
-  {
-    name: "barge_group_watches",
-    help: "Watches on this node.",
-    value: (group) => group.watches.watches,
-  },
-  {
-    name: "barge_group_watches_behind",
-    help: "Watches that are being told from further back in the log.",
-    value: (group) => group.watches.behind,
-  },
-  {
-    name: "barge_group_watches_waiting",
-    help: "Watches whose client does not take what it is told; the log keeps it for them.",
-    value: (group) => group.watches.waiting,
-  },
-  {
-    name: "barge_group_watch_changes",
-    help: "Changes of keys that watches were told.",
-    value: (group) => group.watches.changes,
-  },
-  {
-    name: "barge_group_watch_bytes",
-    help: "Bytes of the keys and values of these.",
-    value: (group) => group.watches.bytes,
-  },
-  {
-    name: "barge_group_watches_compacted",
-    help: "Watches that ended because what they had not been told yet was gone.",
-    value: (group) => group.watches.compacted,
-  },
-  {
-    name: "barge_group_outcome_bytes",
-    help: "Memory for the outcomes of commands, from which watches are told the past.",
-    value: (group) => group.watches.outcomeBytes,
   },
 ];
 
@@ -584,8 +325,11 @@ export class Metrics {
   #figures: (() => NodeFigures) | undefined;
   /** Gathered once per scrape. */
   #node: NodeFigures | undefined;
+  /** That are told in detail. */
+  readonly #groupsMax: number;
 
-  constructor() {
+  constructor(groupsMax: number = defaultLimits.metricsGroupsMax) {
+    this.#groupsMax = groupsMax;
     const registers = [this.#registry];
     this.#syncSeconds = new Histogram({
       name: "barge_log_sync_duration_seconds",
@@ -595,7 +339,6 @@ export class Metrics {
     });
     this.#registry.registerMetric(loopGapHistogram(() => this.#node?.loopGaps));
     this.#addNode();
-    this.#addGroups();
     this.#addPeers();
     this.#addTallies();
   }
@@ -610,9 +353,11 @@ export class Metrics {
   }
 
   /** All of it in the text format of Prometheus. */
-  text(): Promise<string> {
-    this.#node = this.#figures?.();
-    return this.#registry.metrics();
+  async text(): Promise<string> {
+    const node = this.#figures?.();
+    this.#node = node;
+    const groups = groupsText(node?.groups ?? [], this.#groupsMax);
+    return `${await this.#registry.metrics()}\n${groups}`;
   }
 
   get contentType(): string {
@@ -653,22 +398,6 @@ export class Metrics {
         if (node !== undefined) this.set({ version: node.version, bun: Bun.version }, 1);
       },
     });
-  }
-
-  #addGroups(): void {
-    const current = (): NodeFigures | undefined => this.#node;
-    for (const { name, help, value } of groupRows) {
-      new Gauge({
-        name,
-        help,
-        labelNames: ["group"],
-        registers: [this.#registry],
-        collect(): void {
-          this.reset();
-          for (const group of current()?.groups ?? []) this.set({ group: group.id }, value(group));
-        },
-      });
-    }
   }
 
   #addPeers(): void {

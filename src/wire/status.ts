@@ -1,4 +1,4 @@
-/** What a node says of itself: the answer to `status`, over the binary protocol and HTTP alike. Types only. */
+/** What a node says of itself: the answer to `status`, over the binary protocol and HTTP alike. Types, and bounds. */
 
 export interface MemberStatus {
   readonly id: number;
@@ -104,6 +104,53 @@ export interface LoopGaps {
   readonly sumMs: number;
 }
 
+/** One line of a group: enough to find those that need a look. */
+export interface GroupBrief {
+  readonly id: number;
+  readonly role: string;
+  /** Node id; 0 = unknown. */
+  readonly leader: number;
+  readonly term: number;
+  readonly commitIndex: number;
+  readonly appliedIndex: number;
+  readonly logBytes: number;
+  /** Of the state machine: its file, and what is in memory. */
+  readonly stateBytes: number;
+  /** Nodes that have a copy. */
+  readonly members: readonly number[];
+  readonly wounded?: true;
+}
+
+/** All groups of a node together. */
+export interface GroupsSummary {
+  readonly total: number;
+  /** Led by this node; without a leader as far as it knows; stopped; wounded. */
+  readonly leads: number;
+  readonly leaderless: number;
+  readonly stopped: number;
+  readonly wounded: number;
+  /** Larger than a group should be. */
+  readonly large: number;
+  readonly logBytes: number;
+  readonly stateBytes: number;
+  /** Ids of some that are leaderless, stopped, wounded or large: the lowest ones. */
+  readonly suspects: readonly number[];
+}
+
+/** Which groups a status is to have; without anything the first ones, in full. */
+export interface StatusRequest {
+  /** These, in full. */
+  readonly groups?: readonly number[] | undefined;
+  /** Those with a higher id than this, by rising id; at most so many. */
+  readonly after?: number | undefined;
+  readonly limit?: number | undefined;
+  /** As `briefs` in place of `groups`. */
+  readonly brief?: boolean | undefined;
+}
+
+/** Of one answer, where nothing else is asked for; and at the most. An answer is at most a control message. */
+export const statusGroups = { usual: 64, max: 256, briefsMax: 4_096 } as const;
+
 export interface NodeStatus {
   readonly nodeId: number;
   readonly clusterId: string;
@@ -120,7 +167,13 @@ export interface NodeStatus {
   /** `low_space`: too little to lead; `read_only`: none. */
   readonly health:
     "ok" | "low_space" | "no_leader" | "stopping" | "read_only" | "wounded" | "removed";
+  /** Those that were asked for. */
   readonly groups: readonly GroupStatus[];
+  readonly briefs?: readonly GroupBrief[];
+  /** There are more groups: ask for those after the last one. */
+  readonly more?: true;
+  /** Absent in the answer of an older build. */
+  readonly summary?: GroupsSummary;
   /** Absent in the answer of an older build. */
   readonly scrub?: ScrubStatus;
   /** Log syncs since the start, for benchmarks: count, and milliseconds at percentiles. */

@@ -12,12 +12,19 @@ import {
   encodeWriteReply,
   ReadReplyWriter,
 } from "../../src/wire/client-messages.ts";
+import {
+  decodeFollowGroups,
+  encodeGroupLeaders,
+  type FollowGroups,
+  type GroupLeader,
+} from "../../src/wire/group-leaders.ts";
 import { writeSafe } from "../../src/wire/batch.ts";
-import type {
-  ControlRequest,
-  HelloReply,
-  ReadRequest,
-  WriteRequest,
+import {
+  type ControlRequest,
+  FrameType,
+  type HelloReply,
+  type ReadRequest,
+  type WriteRequest,
 } from "../../src/wire/messages.ts";
 import { SectionResults } from "../../src/wire/section-results.ts";
 import { readSectionHeader, sectionHeaderBytes } from "../../src/wire/section.ts";
@@ -29,6 +36,8 @@ export type Received = (WriteRequest | ReadRequest | ControlRequest) & {
 export class FakeNode implements Disposable {
   readonly received: Received[] = [];
   readonly connections: Connection[] = [];
+  /** What clients want to be told of. */
+  readonly followed: FollowGroups[] = [];
   /** Answers at once where set; else requests wait for the test. */
   answer: ((node: FakeNode, request: Received) => void) | undefined;
   /** Sessions are opened here and seen by no test; else there are none, and clients write without. */
@@ -66,6 +75,10 @@ export class FakeNode implements Disposable {
         this.connections.push(connection);
         connection.handler = {
           frame: (_, type, payload, fieldsBytes) => {
+            if (type === FrameType.followGroups) {
+              this.followed.push(decodeFollowGroups(payload, fieldsBytes)!);
+              return this.#woken();
+            }
             const request = decodeClientRequest(type, payload, fieldsBytes);
             if (request === undefined) throw new Error(`fake node: malformed frame, type ${type}`);
             this.#take({ ...request, connection });
@@ -140,6 +153,19 @@ export class FakeNode implements Disposable {
   control(request: Received, body: unknown): void {
     encodeControlReply(request.connection.out, request.request, body);
     request.connection.flush();
+  }
+
+  /** Tells all clients who leads. */
+  tell(
+    version: number,
+    whole: boolean,
+    groups: readonly (Partial<GroupLeader> & { group: number })[],
+  ): void {
+    const all = groups.map((each) => ({ leader: 0, term: 1, members: [], gone: false, ...each }));
+    for (const connection of this.connections) {
+      encodeGroupLeaders(connection.out, { version, whole, groups: all });
+      connection.flush();
+    }
   }
 
   /** Cuts every connection. */

@@ -15,6 +15,7 @@ import type {
 import { writeSafe } from "../../src/wire/batch.ts";
 import { KvCommandReader, KvOp, readKvQuery } from "../../src/wire/kv.ts";
 import type { Consistency } from "../../src/wire/messages.ts";
+import type { GroupLeader } from "../../src/wire/group-leaders.ts";
 import { SectionResults } from "../../src/wire/section-results.ts";
 import { sectionHeaderBytes, type SectionHeader } from "../../src/wire/section.ts";
 
@@ -129,6 +130,14 @@ export class FakeGroups implements Groups {
       loopGaps: { boundsMs: [5, 20, 50, 100], counts: [90, 5, 3, 1, 1], sumMs: 900 },
     };
   }
+
+  readonly known = {
+    version: 0,
+    leaderOf: (group: number): GroupLeader | undefined => this.leaders.get(group),
+    all: (): readonly GroupLeader[] => [...this.leaders.values()],
+  };
+  /** What it says of groups. */
+  readonly leaders = new Map<number, GroupLeader>();
 
   notReady(): string[] {
     return [...this.missing];

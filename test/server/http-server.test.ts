@@ -50,7 +50,12 @@ beforeEach(() => {
     return {
       ...status,
       ...node,
-      groups: status.groups.map((group) => ({ ...group, queues, snapshots, sessions, watches })),
+      summary: { total: 1, leads: 1, leaderless: 0, stopped: 0, wounded: 0, large: 0 },
+      groups: status.groups.map((group) => {
+        const members = { voters: 1, learners: 0, woundedTo: 0, applyVersion: 1, stateBytes: 0 };
+        const figures = { ...group, ...members, queues, snapshots, sessions, watches };
+        return { id: group.id, figures: () => figures };
+      }),
     };
   });
   server = start({});

@@ -1,6 +1,6 @@
 /** What a node holds for others has bounds, however much they ask of it: the queues of a group against the limits that name them. */
 import { frameOverheadBytes, type Limits } from "../../src/limits.ts";
-import type { GroupQueues } from "../../src/telemetry/metrics.ts";
+import type { GroupQueues } from "../../src/telemetry/group-metrics.ts";
 
 /** The first queue that is over its bound, or undefined. */
 export function brokenCap(queues: GroupQueues, limits: Limits): string | undefined {

@@ -1,5 +1,6 @@
 import { expect, test } from "bun:test";
-import { type GroupFigures, Metrics, type NodeFigures } from "../../src/telemetry/metrics.ts";
+import type { GroupFigures } from "../../src/telemetry/group-metrics.ts";
+import { Metrics, type NodeFigures } from "../../src/telemetry/metrics.ts";
 
 const group: GroupFigures = {
   id: 0,
@@ -12,7 +13,11 @@ const group: GroupFigures = {
   machineDurableIndex: 4,
   firstIndex: 2,
   lastIndex: 13,
-  members: [{ voter: true }, { voter: true }, { voter: false }],
+  voters: 2,
+  learners: 1,
+  applyVersion: 2,
+  woundedTo: 0,
+  stateBytes: 77,
   configurationIndex: 5,
   joint: true,
   logBytes: 100,
@@ -51,7 +56,8 @@ const node: NodeFigures = {
   kvOpenFiles: 5,
   loopGaps: { boundsMs: [5, 20], counts: [90, 8, 2], sumMs: 500 },
   scrub: { passes: 1, bytes: 2, damages: 3, passedSecondsAgo: 4 },
-  groups: [group],
+  groups: [{ id: 0, figures: () => group }],
+  summary: { total: 1, leads: 1, leaderless: 0, stopped: 0, wounded: 0, large: 0 },
   peers: [{ id: 2, connected: true, dialsIn: false, sendQueueBytes: 6, framesDropped: 7 }],
 };
 
@@ -84,6 +90,30 @@ test("figures of the node are gathered at each scrape; a group that is gone leav
   const text = await metrics.text();
   expect(sample(text, "barge_group_term")).toEqual([]);
   expect(sample(text, "barge_uptime_seconds")).toEqual(["barge_uptime_seconds 42"]);
+});
+
+test("a thousand groups: the first in detail, of the others a few figures each and sums, in a moment", async () => {
+  const metrics = new Metrics(10);
+  const groups = [0, ...Array.from({ length: 999 }, (_, i) => i + 1), 0xffff_ffff].map((id) => ({
+    id,
+    figures: () => ({ ...group, id, role: id % 3 === 0 ? "leader" : "follower" }),
+  }));
+  metrics.observe(() => ({ ...node, groups }));
+  const text = await metrics.text();
+  expect(sample(text, "barge_group_term{").length).toBe(11);
+  expect(sample(text, "barge_group_term{").at(-1)).toBe('barge_group_term{group="system"} 3');
+  expect(sample(text, "barge_group_state_bytes{").length).toBe(1_001);
+  expect(sample(text, "barge_group_is_leader{").filter((line) => line.endsWith(" 1")).length).toBe(
+    335,
+  );
+  // What is added up is right in sums over all.
+  const inboxes = sample(text, "barge_group_inbox_bytes{");
+  expect(inboxes.length).toBe(12);
+  expect(inboxes.at(-1)).toBe('barge_group_inbox_bytes{group="other"} 990');
+  expect(text.split("\n").length).toBeLessThan(7_000);
+  const beginMs = performance.now();
+  await metrics.text();
+  expect(performance.now() - beginMs).toBeLessThan(200);
 });
 
 test("tallies are told as they stand, however often somebody asks", async () => {

@@ -1,0 +1,65 @@
+/**
+ * What keeps a node from being of use, in words. Group 0 and `system` always count. Other groups count while the node starts, so that who restarts one node after the
+ * other waits for all of it; later a group that stands still is its own trouble, and no reason to send nobody here: status and metrics tell of it.
+ */
+import { defaultGroup, systemGroup } from "../wire/registry.ts";
+import type { Group } from "./group.ts";
+
+export interface ReadinessOptions {
+  readonly nodeId: number;
+  readonly groups: ReadonlyMap<number, Group>;
+  readonly connected: (nodeId: number) => boolean;
+  /** Why a group that is wounded is not of use. */
+  readonly woundText: (group: Group) => string;
+}
+
+/** So long the other groups are waited for: one may have lost its majority for good. */
+const startMsMax = 30_000;
+/** The rest is counted. */
+const toldMax = 10;
+
+export class Readiness {
+  readonly #options: ReadinessOptions;
+  readonly #startedMs: number;
+  #wasReady = false;
+
+  constructor(options: ReadinessOptions, nowMs: number) {
+    this.#options = options;
+    this.#startedMs = nowMs;
+  }
+
+  /** Empty where nothing is missing. */
+  missing(nowMs: number): string[] {
+    const isStarting = !this.#wasReady && nowMs - this.#startedMs < startMsMax;
+    const missing: string[] = [];
+    let untold = 0;
+    for (const group of this.#options.groups.values()) {
+      const counts = isStarting || group.id === defaultGroup || group.id === systemGroup;
+      if (!counts) continue;
+      const why = this.#missingOf(group);
+      if (why.length === 0) continue;
+      if (missing.length < toldMax) missing.push(...why);
+      else untold++;
+    }
+    if (untold > 0) missing.push(`and ${untold} groups more`);
+    return missing;
+  }
+
+  /** From then on a group lags only as far as the load makes it. */
+  ready(): void {
+    this.#wasReady = true;
+  }
+
+  #missingOf(group: Group): string[] {
+    const { id, leader, raft, isStopped } = group;
+    const missing = raft.wound === undefined ? [] : [this.#options.woundText(group)];
+    if (isStopped) missing.push(`group ${id} stopped`);
+    else if (leader === 0) missing.push(`group ${id} has no leader`);
+    else if (leader !== this.#options.nodeId && !this.#options.connected(leader)) {
+      missing.push(`group ${id}: no connection to its leader, node ${leader}`);
+    } else if (!this.#wasReady && group.toApply > 0) {
+      missing.push(`group ${id} has ${group.toApply} committed commands to apply`);
+    }
+    return missing;
+  }
+}
