@@ -68,6 +68,12 @@ const entries: readonly Entry[] = [
     load: async () => (await import("./member.ts")).memberCommand(),
   },
   {
+    name: "group",
+    summary: "list, make, move, remove groups",
+    writes: true,
+    load: async () => (await import("./group.ts")).groupCommand(),
+  },
+  {
     name: "transfer-leader",
     summary: "have another node lead",
     writes: true,

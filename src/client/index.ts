@@ -45,10 +45,14 @@ export type { BackupHeader } from "../wire/backup.ts";
 export type { Change, ChangeBatch, Watch, WatchOptions } from "./watch-api.ts";
 export { connect } from "./connect.ts";
 export type {
+  GroupEntry,
+  GroupsAnswer,
   CompactionAnswer,
   LeaderAnswer,
   MemberEntry,
   MembersAnswer,
+  MovedGroupAnswer,
+  RemovedGroupsAnswer,
   MemberWish,
   ScrubAnswer,
   SnapshotAnswer,

@@ -185,7 +185,7 @@ export class Registry {
     let waits = false;
     for (const found of this.view.groups.values()) {
       const { id } = found.entry;
-      if (replicas.isOpen(id) || !this.#names(found)) continue;
+      if (replicas.isOpen(id) || !this.#names(found) || this.#isBuried(found)) continue;
       if (made === madePerStep) return this.#found(founded);
       if (replicas.isDormant(id)) {
         replicas.start(specOf(found.entry));
@@ -199,6 +199,11 @@ export class Registry {
     // Files of an earlier replica are deleted first, with the ticks.
     if (this.#found(founded) && !waits) this.#followedIndex = this.view.index;
     return false;
+  }
+
+  /** This node has removed the group by a later word of the registry: what it reads is what was so before. */
+  #isBuried({ entry, revision }: RegisteredGroup): boolean {
+    return revision <= (this.#options.store.tombstones.get(entry.id) ?? 0);
   }
 
   #names(found: RegisteredGroup | undefined): boolean {
