@@ -23,9 +23,9 @@ const deleted = 0xffff_ffff;
 const chunkShift = 19;
 const chunkMask = (1 << chunkShift) - 1;
 const chunkBytesMax = 4_194_304;
-const chunkBytesMin = 65_536;
-
-const slotsMin = 1_024;
+/** A table with a few keys takes little: there may be thousands of groups. */
+const chunkBytesMin = 4_096;
+const slotsMin = 32;
 /** Old slots that one insert moves: the old table is empty long before the new one is full. */
 const slotsPerInsert = 8;
 /** Copying below this length by words costs less than a call into the runtime. */
@@ -340,8 +340,9 @@ export class Memtable {
     const chunk = this.#chunk;
     const kept = this.#bytes[chunk];
     if (kept === undefined || kept.byteLength < bytes + 8) {
-      const grown = Math.min(chunkBytesMax, chunkBytesMin * 2 ** Math.min(chunk, 6));
-      this.#addChunk(new SharedArrayBuffer(bytes + 8 > grown ? chunkBytesMax : grown), chunk);
+      let size = Math.min(chunkBytesMax, chunkBytesMin * 2 ** Math.min(chunk, 10));
+      while (size < bytes + 8) size *= 2;
+      this.#addChunk(new SharedArrayBuffer(size), chunk);
     }
     this.#nextUnit = 1;
     this.#unitsEnd = this.#bytes[chunk]!.byteLength >>> 3;

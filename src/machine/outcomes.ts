@@ -19,7 +19,7 @@ const valueMask = 2 ** kindShift - 1;
 
 const rowBytes = 12;
 /** Rows to begin with; and at least, whatever the bound. */
-const rowsAtFirst = 64;
+const rowsAtFirst = 8;
 const rowsMin = 4;
 
 /** What `codeAt` says of a command that was not applied at all; no machine's code. */

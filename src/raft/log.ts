@@ -6,7 +6,7 @@
  */
 import type { BatchInfo, LogStart } from "../wire/batch.ts";
 
-const capacityMin = 64;
+const capacityMin = 8;
 
 export class Log {
   #start: LogStart;

@@ -13,11 +13,13 @@ export interface CommandResult {
 /** What one result takes besides its bytes. */
 export const resultHeadBytes = 12;
 const none = new Uint8Array(0);
+const noneView = new DataView(none.buffer);
+const bytesAtFirst = 256;
 
 /** Grows as needed; reused from section to section with `reset`. */
 export class SectionResults {
-  #bytes = new Uint8Array(256);
-  #view = new DataView(this.#bytes.buffer);
+  #bytes = none;
+  #view = noneView;
   #length = 0;
 
   get byteLength(): number {
@@ -45,7 +47,7 @@ export class SectionResults {
   }
 
   #grow(needed: number): void {
-    const bytes = new Uint8Array(Math.max(needed, this.#bytes.byteLength * 2));
+    const bytes = new Uint8Array(Math.max(needed, this.#bytes.byteLength * 2, bytesAtFirst));
     bytes.set(this.#bytes.subarray(0, this.#length));
     this.#bytes = bytes;
     this.#view = new DataView(bytes.buffer);

@@ -37,6 +37,7 @@ const node = await startNode({
     ...limits,
     // The machine is flushed by its own clock, and the ballast is no part of this.
     memtableFlushMs: 50,
+    flushLogBytesMin: 1,
     ballastBytes: 4_096,
   },
 });

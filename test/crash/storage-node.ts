@@ -23,6 +23,7 @@ export const limits: Limits = {
   appendBytesMax: 32 * 1024,
   // Flushes are asked for, so that a life is the same each time.
   memtableFlushMs: 1_000_000,
+  flushLogBytesMin: 1,
   kvWalBytesMax: 100_000,
   watermarkSyncMs: 1,
 };

@@ -14,6 +14,7 @@ export const killLimits = checkLimits({
   ...defaultLimits,
   memtableBytes: 50_000,
   memtableFlushMs: 5,
+  flushLogBytesMin: 1,
   kvWalBytesMax: 300_000,
 });
 

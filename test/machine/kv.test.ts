@@ -42,7 +42,7 @@ const text = (value: string): Uint8Array => new TextEncoder().encode(value);
 const hex = (bytes: Uint8Array): string => Buffer.from(bytes).toString("hex");
 
 function limitsWith(changes: Partial<Limits>): Limits {
-  return checkLimits({ ...defaultLimits, ...changes });
+  return checkLimits({ ...defaultLimits, flushLogBytesMin: 1, ...changes });
 }
 
 /** What the machine should be, as simply as possible; keys in hex, whose order is that of the bytes. */

@@ -264,7 +264,7 @@ describe("machines on real files", () => {
   test("an idle machine creates nothing; a flushed one is found again", async () => {
     const directory = newDirectory();
     const files = newFiles();
-    const limits = checkLimits({ ...defaultLimits, memtableFlushMs: 1 });
+    const limits = checkLimits({ ...defaultLimits, memtableFlushMs: 1, flushLogBytesMin: 1 });
     const options = { directory, files, limits, nowMs: () => performance.now() };
     for (const kind of ["kv", "null"] as const) {
       const machine = createMachine(kind, options);
@@ -293,7 +293,7 @@ describe("machines on real files", () => {
   test("sessions and request ids are found again with the data", async () => {
     const directory = newDirectory();
     const files = newFiles();
-    const limits = checkLimits({ ...defaultLimits, memtableFlushMs: 1 });
+    const limits = checkLimits({ ...defaultLimits, memtableFlushMs: 1, flushLogBytesMin: 1 });
     const options = { directory, files, limits, nowMs: () => performance.now() };
     for (const kind of ["kv", "null"] as const) {
       const log = new TestLog();

@@ -24,6 +24,7 @@ export const smallFlags: readonly string[] = [
 const changes: Readonly<Record<string, string>> = {
   "segmentBytes: 64 * MiB": "segmentBytes: 256 * KiB",
   "memtableFlushMs: 30_000": "memtableFlushMs: 100",
+  "flushLogBytesMin: 64 * KiB": "flushLogBytesMin: 1",
   "flushLogBytes: 512 * MiB": "flushLogBytes: 256 * KiB",
   "kvWalBytesMax: 256 * MiB": "kvWalBytesMax: 512 * KiB",
   "retainedLogBytesMax: 1024 * MiB": "retainedLogBytesMax: 512 * KiB",

@@ -69,6 +69,8 @@ export const traits = [
   "relapses",
   /** There are other groups than the default one. */
   "groups",
+  /** They change their nodes. */
+  "groupMoves",
 ] as const;
 export type Trait = (typeof traits)[number];
 export type Kind = Fault | Trait;
@@ -194,6 +196,7 @@ function withoutKind(swarm: Swarm, kind: Kind): Swarm {
     case "sessions":
     case "relapses":
     case "groups":
+    case "groupMoves":
       // Drawn apart: see watchers.ts, upgrades.ts, relapses.ts, evacuations.ts, session-clients.ts, group-swarm.ts and simulation.ts.
       return swarm;
     default: {
@@ -353,6 +356,7 @@ function drawLimits(random: Random): Limits {
     snapshotStallMs: strange(2_000, [300]),
     kvWalBytesMax: strange(defaultLimits.kvWalBytesMax, [300, 3_000]),
     memtableFlushMs: strange(defaultLimits.memtableFlushMs, [50, 500]),
+    flushLogBytesMin: 1,
     // On the scale of the elections, which are quicker here.
     diskFullRetryMs: electionTicksMax * 10,
   });
