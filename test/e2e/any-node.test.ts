@@ -6,6 +6,7 @@ import { expect, test } from "bun:test";
 import { connect } from "../../src/client/index.ts";
 import { type TestCluster, type TestNode, until, withCluster } from "./cluster.ts";
 import { raisedTo } from "./upgrade-round.ts";
+import { applyVersionMax } from "../../src/wire/versions.ts";
 
 const testMsMax = 60_000;
 const writes = 1_000;
@@ -116,7 +117,7 @@ test(
   () =>
     withCluster({}, async (cluster) => {
       // From then on nothing is in the log that nobody asked for.
-      await raisedTo(cluster, 2);
+      await raisedTo(cluster, applyVersionMax);
       const [first] = cluster.nodes as [TestNode];
       await ask(first, { method: "PUT", path: "/v1/kv/taken", body: "yours" });
       const before = await cluster.converged();

@@ -26,18 +26,18 @@ const changed = {
   /** As the first build was. */
   older: [
     { file: versions, from: "protocolVersionMax = 2;", to: "protocolVersionMax = 1;" },
-    { file: versions, from: "applyVersionMax = 2;", to: "applyVersionMax = 1;" },
+    { file: versions, from: "applyVersionMax = 3;", to: "applyVersionMax = 1;" },
     {
       file: versions,
-      from: "Feature.notice | Feature.watch | Feature.sessions | Feature.bothWays;",
-      to: "0;",
+      from: "export const featuresKnown =",
+      to: "export const featuresKnown = 0;\nexport const featuresOfToday =",
     },
     { file: "version.ts", from: `"0.`, to: `"older-0.` },
   ],
   /** As the next one may be: it understands today's. */
   newer: [
     { file: versions, from: "protocolVersionMax = 2;", to: "protocolVersionMax = 3;" },
-    { file: versions, from: "applyVersionMax = 2;", to: "applyVersionMax = 3;" },
+    { file: versions, from: "applyVersionMax = 3;", to: "applyVersionMax = 4;" },
     { file: "version.ts", from: `"0.`, to: `"newer-0.` },
   ],
   /** As one in the far future may be: it understands today's no more. */

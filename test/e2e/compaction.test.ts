@@ -4,6 +4,7 @@ import { encodeKvPut } from "../../src/wire/kv.ts";
 import { plainSection } from "../../src/wire/section.ts";
 import { clientHello, RawClient, writeFrame } from "../misuse/raw-client.ts";
 import { type TestNode, until, withCluster } from "./cluster.ts";
+import { applyVersionMax } from "../../src/wire/versions.ts";
 
 const testMsMax = 60_000;
 const off = ["--compact-entries=0", "--compact-bytes=0", "--compact-tail-bytes=0"];
@@ -66,7 +67,10 @@ describe("the log is cut", () => {
     () =>
       withCluster({ nodes: 1, flags: off }, async (cluster) => {
         const [node] = cluster.nodes as [TestNode];
-        await until("nothing else is written", async () => (await node.group()).applyVersion === 2);
+        await until(
+          "nothing else is written",
+          async () => (await node.group()).applyVersion === applyVersionMax,
+        );
         using writer = await writerOf(node);
         await ask(node, "PATCH", "/v1/compaction", { entries: 100 });
         let start = await startOf(node);

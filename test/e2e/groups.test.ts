@@ -81,9 +81,13 @@ describe.concurrent("groups", () => {
       await cluster.start();
       await settled(cluster, 1, [1, 2, 3]);
       for (const node of cluster.nodes) {
-        expect((await groupsOf(node)).map(({ id }) => id).toSorted((a, b) => a - b)).toEqual(
-          [0, 1, 3, 4, system],
-        );
+        expect((await groupsOf(node)).map(({ id }) => id).toSorted((a, b) => a - b)).toEqual([
+          0,
+          1,
+          3,
+          4,
+          system,
+        ]);
         expect(machineFolders(node)).not.toContain(2);
       }
       expect(await get(three, 3, "k")).toBe("v");

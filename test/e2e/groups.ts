@@ -53,7 +53,7 @@ export async function listGroups(node: TestNode): Promise<readonly Entry[]> {
 
 export async function groupsOf(node: TestNode): Promise<readonly GroupStatus[]> {
   const found: GroupStatus[] = [];
-  for (let after = -1; ; ) {
+  for (let after = -1; ;) {
     const query = after < 0 ? "" : `?after=${after}`;
     const status = (await (await node.fetch(`/v1/status${query}`)).json()) as {
       groups: GroupStatus[];
@@ -88,11 +88,7 @@ export async function put(
 }
 
 /** Undefined where there is no such key; throws where the node cannot say. */
-export async function get(
-  node: TestNode,
-  group: number,
-  key: string,
-): Promise<string | undefined> {
+export async function get(node: TestNode, group: number, key: string): Promise<string | undefined> {
   const response = await node.fetch(`/v1/kv/${key}?group=${group}`, {}, 5_000);
   if (response.ok) return response.text();
   const text = await response.text();
@@ -113,7 +109,8 @@ export async function settled(
       if (members.includes(node.id) !== (group !== undefined)) return false;
       if (group === undefined) continue;
       const voters = group.members.filter(({ voter }) => voter).map((member) => member.id);
-      if (group.leader === 0 || group.joint || group.members.length !== members.length) return false;
+      if (group.leader === 0 || group.joint || group.members.length !== members.length)
+        return false;
       if (voters.toSorted((a, b) => a - b).join() !== members.join()) return false;
     }
     return true;

@@ -13,6 +13,7 @@ import { buildOfCommit, changedBuild } from "./builds.ts";
 import { type TestNode, thisBuild, withCluster } from "./cluster.ts";
 import { change, raisedTo } from "./upgrade-round.ts";
 import { Workload } from "./workload.ts";
+import { applyVersionMax } from "../../src/wire/versions.ts";
 
 const acknowledgedBetween = 300;
 
@@ -48,7 +49,7 @@ for (let round = 1; round <= Number(values.rounds); round++) {
     await go(first, older);
     await go(first);
     await go(third);
-    await raisedTo(cluster, 2);
+    await raisedTo(cluster, applyVersionMax);
     for (const node of cluster.nodes) await go(node);
     await workload.stop();
     const { lastIndex, stateHash } = await cluster.converged();

@@ -9,6 +9,7 @@ import { encodeKvCompareAndPut } from "../../src/wire/kv.ts";
 import { layOutSection, SectionKind } from "../../src/wire/section.ts";
 import { clientHello, frameOf, RawClient, writeFrame } from "../misuse/raw-client.ts";
 import { type TestCluster, type TestNode, until, withCluster } from "./cluster.ts";
+import { applyVersionMax } from "../../src/wire/versions.ts";
 
 const testMsMax = 60_000;
 /** Cut early: by the kilobyte, not by the hundred megabytes. */
@@ -125,7 +126,10 @@ test(
   () =>
     withCluster({ flags }, async (cluster) => {
       const { leader, lagging: behind, up } = await lagging(cluster);
-      await until("there are sessions", async () => (await behind.group()).applyVersion === 2);
+      await until(
+        "there are sessions",
+        async () => (await behind.group()).applyVersion === applyVersionMax,
+      );
       const { lastIndex } = await behind.group();
       await behind.kill();
       const revision = await putOnce(leader, "one");

@@ -4,6 +4,7 @@ import { changedBuild } from "./builds.ts";
 import { type TestCluster, type TestNode, thisBuild, until, withCluster } from "./cluster.ts";
 import { applyVersions, change, raisedTo, refusedStart } from "./upgrade-round.ts";
 import { Workload } from "./workload.ts";
+import { applyVersionMax } from "../../src/wire/versions.ts";
 
 setDefaultTimeout(60_000);
 
@@ -35,7 +36,7 @@ test("a rolling upgrade under load, one node of it taken back on the way: nothin
     await go(second);
     expect(await applyVersions(cluster)).toEqual([1, 1, 1]);
     await go(third);
-    await raisedTo(cluster, 2);
+    await raisedTo(cluster, applyVersionMax);
     expect(await waitsFor(cluster)).toEqual([]);
     await workload.acknowledges(acknowledgedBetween);
 

@@ -4,6 +4,7 @@ import { connect } from "../../src/client/index.ts";
 import { changedBuild } from "./builds.ts";
 import { TestCluster, type TestNode, thisBuild, until, withCluster } from "./cluster.ts";
 import { applyVersions, change, raisedTo, refusedStart } from "./upgrade-round.ts";
+import { applyVersionMax } from "../../src/wire/versions.ts";
 
 setDefaultTimeout(60_000);
 
@@ -45,21 +46,21 @@ test("a cluster that loses a member as soon as it has formed is raised without i
     [first, second].every((node) => node.log().includes("the cluster forms")),
   );
   await third.kill();
-  await until("those that are left apply version 2", async () => {
+  await until("those that are left raise it", async () => {
     const groups = await Promise.all([first, second].map((node) => node.group()));
-    return groups.every(({ applyVersion }) => applyVersion === 2);
+    return groups.every(({ applyVersion }) => applyVersion === applyVersionMax);
   });
   await using client = connect({ endpoints: cluster.endpoints, session: "required" });
   await client.put("without", "the third");
   third.start();
   await third.ready();
-  await raisedTo(cluster, 2);
+  await raisedTo(cluster, applyVersionMax);
 });
 
 test("builds without a common protocol version part with words, in logs, status and readiness of both", () =>
   withCluster({}, async (cluster) => {
     const [first, , third] = cluster.nodes as [TestNode, TestNode, TestNode];
-    await raisedTo(cluster, 2);
+    await raisedTo(cluster, applyVersionMax);
     await third.terminate();
     third.build = changedBuild("stranger");
     third.start();
@@ -89,11 +90,11 @@ test("builds without a common protocol version part with words, in logs, status 
 test("a folder that a newer build has raised is left alone", () =>
   withCluster({ nodes: 1, build: changedBuild("newer") }, async (cluster) => {
     const [node] = cluster.nodes as [TestNode];
-    await raisedTo(cluster, 3);
+    await raisedTo(cluster, applyVersionMax + 1);
     // Nothing has marked the folder or the machine's file yet, or all has: the log says so by itself.
     await node.kill();
     node.build = thisBuild;
     expect(await refusedStart(node)).toContain(
-      "can apply versions up to 2; the cluster applies version 3",
+      `can apply versions up to ${applyVersionMax}; the cluster applies version ${applyVersionMax + 1}`,
     );
   }));
