@@ -146,6 +146,10 @@ export class TcpTransport implements Transport {
     return this.#peers.get(nodeId)?.dialsIn ?? false;
   }
 
+  takesBeats(nodeId: number): boolean {
+    return this.#peers.get(nodeId)?.takesBeats ?? false;
+  }
+
   applyVersionMax(nodeId: number): number {
     return this.#peers.get(nodeId)?.applyVersionMax ?? 0;
   }
@@ -219,6 +223,11 @@ class Peer implements ConnectionHandler {
 
   get dialsIn(): boolean {
     return this.up && this.#dialledByUs === undefined;
+  }
+
+  get takesBeats(): boolean {
+    const features = this.#pair?.control.agreed.features ?? 0;
+    return (features & Feature.beats) !== 0;
   }
 
   get applyVersionMax(): number {

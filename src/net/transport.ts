@@ -19,6 +19,8 @@ export interface Transport {
   connected(nodeId: number): boolean;
   /** It is connected, yet only over connections that it dialled itself: nobody answers at its address. */
   dialsIn(nodeId: number): boolean;
+  /** It is connected, and understands beats. */
+  takesBeats(nodeId: number): boolean;
   /** Highest apply version that the peer can, as it says itself on the connection that is up; 0 while none is [16]. */
   applyVersionMax(nodeId: number): number;
   /** Hands all queued bytes to the sockets: once per turn. */

@@ -26,6 +26,11 @@ export class Progress {
   probeSent = false;
   /** Newest read round that it has answered [34]. */
   readSeq = 0;
+  /** Tick of the last beat of this node that spoke for this group too; -Infinity = none. Then when the newest that it has answered was sent. */
+  beatTick = -Infinity;
+  beatAnsweredTick = -Infinity;
+  /** It goes by beats only once it has answered this round of heartbeats, or a later one. */
+  beatFromSeq = 1;
   /** What its answers said of its own time. */
   readonly stamps: Stamps = new Stamps();
   /** It says that it should lead. */

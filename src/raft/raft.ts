@@ -419,7 +419,8 @@ export class Raft implements CoreState {
   get transferTarget(): number {
     return this.#transfer?.target ?? 0;
   }
-  get #isPreferred(): boolean {
+  /** This node should lead rather than one that does not say so. */
+  get isPreferred(): boolean {
     return this.#preferred && !this.isReluctant;
   }
   /** Leadership was last lost to a member that had been told to take it: who leads next is known soon. */
@@ -428,7 +429,7 @@ export class Raft implements CoreState {
   }
   /** The preferred member that could lead in place of this leader; 0 = none, or this one is preferred itself. */
   get preferredTarget(): number {
-    return this.#role !== "leader" || this.#isPreferred
+    return this.#role !== "leader" || this.isPreferred
       ? 0
       : bestTarget(this.#transferView, -1, { onlyPreferred: true });
   }
@@ -1060,10 +1061,10 @@ export class Raft implements CoreState {
       const sinceTick = this.#nowTick - this.#limits.electionTicksMax;
       this.#questions.expire(sinceTick, (context) => this.#failRead(context));
     }
-    if (!this.#mayCampaign) return;
     // A single voter has nobody to wait for (E4).
     const alone = this.#role === "follower" && this.#isSingleVoter();
-    if (alone || this.#electionElapsedTicks >= this.#electionTimeoutTicks) this.#preCampaign();
+    if (!alone && this.#electionElapsedTicks < this.#electionTimeoutTicks) return;
+    if (this.#mayCampaign) this.#preCampaign();
   }
 
   /**
@@ -1102,7 +1103,7 @@ export class Raft implements CoreState {
       this.#planSuccessor();
     const { heartbeatTicks } = this.#limits;
     if (this.#nowTick % heartbeatTicks === 0) this.#askAgain();
-    if (++this.#heartbeatElapsedTicks >= heartbeatTicks) this.#sendHeartbeats();
+    if (++this.#heartbeatElapsedTicks >= heartbeatTicks) this.#sendHeartbeats(true);
   }
 
   /** What may have been lost is sent again now and then: on a clock of its own, since reads make heartbeats at any time. */
@@ -1445,7 +1446,7 @@ export class Raft implements CoreState {
       term: this.#term,
       readSeq,
       stamp: this.#firstStamp + this.#nowTick,
-      preferred: this.#isPreferred,
+      preferred: this.isPreferred,
     });
   }
 
@@ -1746,27 +1747,35 @@ export class Raft implements CoreState {
 
   /* ---------------------------------------------------------------- leader: heartbeats and reads */
 
-  /** To all members, on their own, never waiting for a disk (E7). Each is a round that can confirm reads. */
-  #sendHeartbeats(): void {
+  /**
+   * To all members, on their own, never waiting for a disk (E7). Each is a round that can confirm reads. Those that are due by time alone spare the
+   * members that hear the same by beats.
+   */
+  #sendHeartbeats(byTime = false): void {
     this.#heartbeatElapsedTicks = 0;
+    if (byTime && this.#peers.length > 0 && this.#allGoByBeat()) return;
     const readSeq = this.#rounds.open(this.#nowTick, this.#commit, this.#commitIsOwn);
-    const minMatch = this.minMatch();
     for (const peer of this.#peers) {
-      this.#messages.push({
-        type: "heartbeat",
-        group: this.group,
-        from: this.nodeId,
-        to: peer.id,
-        term: this.#term,
-        commit: Math.min(this.#commit, peer.match),
-        readSeq,
-        freshStamp: peer.stamps.before(this.#rounds.freshSeq(peer.match)),
-        minMatch,
-      });
-      const isTold = peer.leftIndex > 0 && Math.min(this.#commit, peer.match) >= peer.leftIndex;
-      if (isTold) peer.leftSeq = Math.min(peer.leftSeq, readSeq);
+      if (!byTime || !this.#goesByBeat(peer)) this.#sendHeartbeat(peer, readSeq);
     }
     this.#confirmRounds();
+  }
+
+  #sendHeartbeat(peer: Progress, readSeq: number): void {
+    const commit = Math.min(this.#commit, peer.match);
+    this.#messages.push({
+      type: "heartbeat",
+      group: this.group,
+      from: this.nodeId,
+      to: peer.id,
+      term: this.#term,
+      commit,
+      readSeq,
+      freshStamp: peer.stamps.before(this.#rounds.freshSeq(peer.match)),
+      minMatch: this.minMatch(),
+    });
+    const isTold = peer.leftIndex > 0 && commit >= peer.leftIndex;
+    if (isTold) peer.leftSeq = Math.min(peer.leftSeq, readSeq);
   }
 
   #stepHeartbeatReply(message: HeartbeatReplyMessage): void {
@@ -1786,6 +1795,113 @@ export class Raft implements CoreState {
   #confirmRounds(): void {
     const seq = quorumValue(this.configuration, this.#readSeqOf);
     this.#rounds.confirm(seq, (read, index) => this.#finishRead(read, index, true));
+  }
+
+  /* ---------------------------------------------------------------- beats: heartbeats of many groups in one [34] */
+
+  /**
+   * Asked for each beat to that member: whether it says for this group all that a heartbeat would. Then none is sent for as long as beats follow one
+   * another. What they cannot do is to find anything out: where the logs meet, whether the term is durable there, what a wounded member has.
+   */
+  joinsBeat(nodeId: number): boolean {
+    const peer = this.#role === "leader" ? this.#peer(nodeId) : undefined;
+    if (peer === undefined || !this.#isSteady(peer)) return false;
+    peer.beatTick = this.#nowTick;
+    return true;
+  }
+
+  /** It follows in this term, and said so since it last did not. */
+  #isSteady(peer: Progress): boolean {
+    // One that has the whole log stays in probe after its connection broke, until there is more to send.
+    const isAtEnd = peer.state === "probe" && peer.match === this.#log.lastIndex;
+    return (
+      (peer.state === "replicate" || isAtEnd) &&
+      peer.readSeq >= peer.beatFromSeq &&
+      peer.leftIndex === 0 &&
+      !peer.wounded &&
+      this.#commitIsOwn &&
+      this.#rounds.isConfirmed
+    );
+  }
+
+  /** No beat speaks for this group any more. */
+  leavesBeat(nodeId: number): void {
+    const peer = this.#peer(nodeId);
+    if (peer !== undefined) peer.beatTick = -Infinity;
+  }
+
+  /** After a pause of the process, too, beats go on before all groups have sent heartbeats of their own. */
+  #goesByBeat(peer: Progress): boolean {
+    const sinceTicks = this.#nowTick - peer.beatTick;
+    return sinceTicks <= 2 * this.#limits.heartbeatTicks && this.#isSteady(peer);
+  }
+
+  #allGoByBeat(): boolean {
+    for (const peer of this.#peers) if (!this.#goesByBeat(peer)) return false;
+    return true;
+  }
+
+  /** For how many ticks at most this leader may have led no more without knowing it; Infinity = since its election. */
+  get ledAgeTicks(): number {
+    const isSure = this.#role === "leader" && this.#rounds.isConfirmed;
+    return isSure ? this.#nowTick - this.#rounds.confirmedTick : Infinity;
+  }
+
+  /** A beat that left so long ago, and said that this node leads in that term, has been heard by that member, which follows. */
+  beatAnswered(nodeId: number, term: number, ageTicks: number, preferred: boolean): void {
+    const leads = this.#role === "leader" && term === this.#term;
+    const peer = leads ? this.#peer(nodeId) : undefined;
+    if (peer === undefined) return;
+    peer.heardTick = this.#nowTick;
+    peer.preferred = preferred;
+    const sentTick = this.#nowTick - ageTicks;
+    if (sentTick <= peer.beatAnsweredTick) return;
+    peer.beatAnsweredTick = sentTick;
+    const seq = this.#rounds.sentBefore(sentTick);
+    if (seq > peer.readSeq) {
+      peer.readSeq = seq;
+      this.#confirmRounds();
+    }
+    const ledTick = quorumValue(this.configuration, this.#beatTickOf);
+    if (ledTick <= this.#rounds.confirmedTick) return;
+    this.#rounds.ledAt(ledTick);
+    // All that was committed then, by whomever, this leader's own commit index covers.
+    if (this.#commitIsOwn) this.#freshAsOf(ledTick, this.#commit);
+  }
+
+  readonly #beatTickOf = (nodeId: number): number =>
+    nodeId === this.nodeId ? this.#nowTick : (this.#peer(nodeId)?.beatAnsweredTick ?? -Infinity);
+
+  /** That member does not stand by what the beat said of this group: it is asked on its own, and goes by beats again once it has answered. */
+  beatRefused(nodeId: number, term: number): void {
+    const leads = this.#role === "leader" && term === this.#term;
+    const peer = leads ? this.#peer(nodeId) : undefined;
+    if (peer === undefined) return;
+    // Reads wait for a round that all members get.
+    const readSeq = this.#rounds.open(this.#nowTick, this.#commit, false);
+    peer.beatTick = -Infinity;
+    peer.beatFromSeq = readSeq;
+    this.#sendHeartbeat(peer, readSeq);
+  }
+
+  /**
+   * A beat says that its sender leads in that term. Heard like a heartbeat, but answered by the node for all its groups at once, so only where that answer
+   * is true as it stands: in this very term, which is durable here. False where it is not; the sender then asks this group on its own. `freshTicks` ago
+   * the sender surely led, and no more than `commit` was committed; Infinity = not known.
+   */
+  heardBeat(
+    from: number,
+    term: number,
+    commit: number,
+    minMatch: number,
+    freshTicks: number,
+  ): boolean {
+    if (term !== this.#term || this.#durableTerm !== term || from === this.nodeId) return false;
+    if (this.#healing !== undefined || !this.#hearLeader(from)) return false;
+    this.#commitTo(Math.min(commit, this.#verified));
+    this.#minMatch = Math.max(this.#minMatch, minMatch);
+    this.#freshAsOf(this.#nowTick - freshTicks, commit);
+    return true;
   }
 
   #roundReady(): boolean {

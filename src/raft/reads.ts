@@ -32,10 +32,21 @@ export class ReadRounds {
   #lastSeq = 0;
   #readsOpen = 0;
   /** When the newest confirmed round was sent: the leader led at that moment. */
-  confirmedTick: number;
+  #confirmedTick: number;
+  #isConfirmed = false;
 
   constructor(nowTick: number) {
-    this.confirmedTick = nowTick;
+    this.#confirmedTick = nowTick;
+  }
+
+  /** At this tick the leader surely led; until a quorum has answered, when it was elected. */
+  get confirmedTick(): number {
+    return this.#confirmedTick;
+  }
+
+  /** A quorum has answered since the election. */
+  get isConfirmed(): boolean {
+    return this.#isConfirmed;
   }
 
   get lastSeq(): number {
@@ -78,7 +89,7 @@ export class ReadRounds {
     for (const round of this.#open) {
       if (round.seq > seq) break;
       confirmed++;
-      this.confirmedTick = round.sentTick;
+      this.ledAt(round.sentTick);
       this.#readsOpen -= round.reads.length;
       for (const read of round.reads) done(read, round.commit);
       // One a tick is enough, and the first of it is the easiest for a lagging follower to reach.
@@ -88,6 +99,20 @@ export class ReadRounds {
     this.#open.splice(0, confirmed);
     if (this.#history.length > historyMax)
       this.#history.splice(0, this.#history.length - historyMax);
+  }
+
+  /** A quorum has confirmed, by rounds or otherwise, that the leader led at that tick. */
+  ledAt(tick: number): void {
+    this.#confirmedTick = Math.max(this.#confirmedTick, tick);
+    this.#isConfirmed = true;
+  }
+
+  /** The newest round under way that was sent before that tick: whoever answers what was sent then answers it too. 0 = none. */
+  sentBefore(tick: number): number {
+    for (let at = this.#open.length - 1; at >= 0; at--) {
+      if (this.#open[at]!.sentTick < tick) return this.#open[at]!.seq;
+    }
+    return 0;
   }
 
   /** The newest moment at which the leader led and all that was committed then is at or below `index`; -Infinity = none known. */

@@ -62,6 +62,7 @@ class World {
         send: (message) => void this.sent.push(message),
         connected: () => true,
         dialsIn: () => false,
+        takesBeats: () => false,
         applyVersionMax: () => 1,
         flush: () => {},
       },

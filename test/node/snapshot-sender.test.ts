@@ -39,6 +39,7 @@ test("a leader that was deposed in this turn offers nothing in the term that it 
       send: (message) => void sent.push(message),
       connected: () => true,
       dialsIn: () => false,
+      takesBeats: () => false,
       applyVersionMax: () => 2,
       flush: () => {},
     },

@@ -125,6 +125,7 @@ export class SimNetwork {
       },
       connected: (peer) => linkTo.get(peer)?.up.get(nodeId) === true,
       dialsIn: () => false,
+      takesBeats: (peer) => linkTo.get(peer)?.up.get(nodeId) === true,
       applyVersionMax: (peer) => {
         const link = linkTo.get(peer);
         return link?.up.get(nodeId) === true ? link.applyVersionMax.get(peer)! : 0;

@@ -1,0 +1,385 @@
+/**
+ * The beats of a node: to each other node one frame per heartbeat interval in place of the heartbeats of all groups that this one leads there, and
+ * with it the answer to the other's last beat [34]. Groups without anything new thus cost nothing on the wire, and there is no state in which a group
+ * sleeps: each replica hears, at each beat, all that a heartbeat would tell it, and each leader hears of each member that it was so.
+ *
+ * Nothing is trusted to have stayed the same. Before each beat every leader says anew whether a beat can speak for it, and in which term and with what
+ * commit index; after each, every replica says whether it stands by that. What did not change is only not sent again: both sides hold the set of claims,
+ * and compare it. A read round, a follower that has to catch up, a term that is not durable go by the group's own messages, as ever.
+ *
+ * No clock and no promise: ticks come in, and one beat per node goes out at the end of a turn.
+ */
+import type { Limits } from "../limits.ts";
+import type { Transport } from "../net/transport.ts";
+import type { Raft } from "../raft/raft.ts";
+import { type BeatClaim, type BeatMessage, ClaimDigest } from "../wire/beat-message.ts";
+
+/** What beats have to do with a group. */
+export interface BeatGroup {
+  readonly id: number;
+  readonly nodeId: number;
+  readonly raft: Raft;
+  /** It takes part in nothing any more. */
+  readonly stopped: string | undefined;
+}
+
+export interface BeatsOptions<G extends BeatGroup> {
+  readonly limits: Limits;
+  readonly transport: Transport;
+  readonly groups: ReadonlyMap<number, G>;
+  /** Random, below 2^48: where this life's beats and stamps begin to be numbered. */
+  readonly first: number;
+  /** A group's core has something to do. */
+  readonly activate: (group: G) => void;
+}
+
+/** What another node said of itself with its newest beat. */
+export interface PeerLoad {
+  /** Groups that it leads. */
+  readonly leads: number;
+  readonly preferred: boolean;
+  readonly reluctant: boolean;
+}
+
+/** What the other was told of a group. */
+interface Said {
+  claim: BeatClaim;
+  /** The first beat from which on it was told this term without a break. */
+  sinceSeq: number;
+  /** The newest beat that speaks for the group. */
+  seq: number;
+}
+
+interface Stamped {
+  readonly stamp: number;
+  readonly tick: number;
+}
+
+/** Beats that may still be answered, and stamps that are remembered; both some seconds' worth. */
+const historyMax = 64;
+
+/** Another node that is connected. */
+class Pair {
+  readonly id: number;
+
+  /** The newest beat to it, and when it left. */
+  seq: number;
+  sentTick = -Infinity;
+  /** When there was nothing to send. */
+  lookedTick = -Infinity;
+  isDue = false;
+  readonly said = new Map<number, Said>();
+  readonly saidDigest = new ClaimDigest();
+  /** It has not been told anything, or lost it. */
+  tellsWhole = true;
+  /** When the newest beats left, the last one last. */
+  readonly sentTicks: number[] = [];
+
+  /** The newest beat from it, and what it claims. */
+  heardSeq = 0;
+  readonly heard = new Map<number, BeatClaim>();
+  readonly heardDigest = new ClaimDigest();
+  /** The beat that an answer is due to, 0 = none, and the groups that do not stand by it. */
+  answerSeq = 0;
+  refused: number[] = [];
+  asksWhole = false;
+
+  load: PeerLoad = { leads: 0, preferred: false, reluctant: false };
+  loadTick = -Infinity;
+  /** What it said of its own time, the newest last. */
+  readonly stamps: Stamped[] = [];
+
+  constructor(id: number, first: number) {
+    this.id = id;
+    this.seq = first;
+  }
+
+  /** When that beat left; undefined where it is not known any more, or never was. */
+  sentTickOf(seq: number): number | undefined {
+    return this.sentTicks[this.sentTicks.length - 1 - (this.seq - seq)];
+  }
+
+  sent(seq: number, tick: number): void {
+    this.seq = seq;
+    this.sentTick = tick;
+    this.sentTicks.push(tick);
+    if (this.sentTicks.length > historyMax) this.sentTicks.shift();
+  }
+
+  stamped(stamp: number, tick: number): void {
+    this.stamps.push({ stamp, tick });
+    if (this.stamps.length > historyMax) this.stamps.shift();
+  }
+
+  /** The newest stamp that came before that tick; 0 = none. */
+  stampBefore(tick: number): number {
+    return this.stamps.findLast((entry) => entry.tick < tick)?.stamp ?? 0;
+  }
+}
+
+export class Beats<G extends BeatGroup> {
+  readonly #limits: Limits;
+  readonly #transport: Transport;
+  readonly #groups: ReadonlyMap<number, G>;
+  readonly #first: number;
+  readonly #activate: (group: G) => void;
+  readonly #pairs = new Map<number, Pair>();
+  /** Highest number that a beat may have had, to whomever. */
+  #seqMax: number;
+  #nowTick = 0;
+  #anyDue = false;
+  /** Set by the shard: this node would rather not lead. */
+  isReluctant = false;
+
+  constructor(options: BeatsOptions<G>) {
+    this.#limits = options.limits;
+    this.#transport = options.transport;
+    this.#groups = options.groups;
+    this.#first = this.#seqMax = options.first;
+    this.#activate = options.activate;
+  }
+
+  /** What that node said of itself within the check-quorum time; undefined where it did not. */
+  loadOf(nodeId: number): PeerLoad | undefined {
+    const pair = this.#pairs.get(nodeId);
+    if (pair === undefined || this.#nowTick - pair.loadTick >= this.#limits.checkQuorumTicks)
+      return undefined;
+    return pair.load;
+  }
+
+  /** Groups whose heartbeats to that node go by beats. */
+  groupsTo(nodeId: number): number {
+    return this.#pairs.get(nodeId)?.said.size ?? 0;
+  }
+
+  /** What was told over an older connection may be lost. */
+  peerUp(nodeId: number): void {
+    // No answer to what was said before may be taken for one of now.
+    this.#seqMax += historyMax;
+    this.#pairs.set(nodeId, new Pair(nodeId, this.#seqMax));
+  }
+
+  peerDown(nodeId: number): void {
+    this.#pairs.delete(nodeId);
+  }
+
+  /** After all groups had theirs. */
+  tick(): void {
+    this.#nowTick++;
+    for (const pair of this.#pairs.values()) {
+      const sinceTicks = this.#nowTick - Math.max(pair.sentTick, pair.lookedTick);
+      if (sinceTicks >= this.#limits.heartbeatTicks + this.#patienceTicks(pair)) this.#due(pair);
+    }
+  }
+
+  /** Where both have something to say, one waits for the other, so that each beat is answered by the next. */
+  #patienceTicks({ id, heard }: Pair): number {
+    return heard.size > 0 && id < (this.#nodeId ?? 0) ? 1 : 0;
+  }
+
+  #due(pair: Pair): void {
+    pair.isDue = true;
+    this.#anyDue = true;
+  }
+
+  /* ---------------------------------------------------------------- what leaves */
+
+  /** The end of a turn, whose transaction has been committed [20]. */
+  send(): void {
+    if (!this.#anyDue) return;
+    this.#anyDue = false;
+    const led: G[] = [];
+    for (const group of this.#groups.values()) {
+      if (group.raft.role === "leader" && group.stopped === undefined) led.push(group);
+    }
+    for (const pair of this.#pairs.values()) if (pair.isDue) this.#beat(pair, led);
+  }
+
+  #beat(pair: Pair, led: readonly G[]): void {
+    pair.isDue = false;
+    pair.lookedTick = this.#nowTick;
+    if (!this.#transport.takesBeats(pair.id)) return;
+    const { beatGroupsMin } = this.#limits;
+    const seq = pair.seq + 1;
+    const claims: BeatClaim[] = [];
+    const ledTick = this.#claim(pair, seq, led.length < beatGroupsMin ? [] : led, claims);
+    const isEmpty = pair.said.size === 0 && claims.length === 0;
+    if (isEmpty && pair.answerSeq === 0 && !pair.asksWhole) return;
+    const nodeId = this.#nodeId;
+    if (nodeId === undefined) return;
+    const message: BeatMessage = {
+      type: "beat",
+      from: nodeId,
+      to: pair.id,
+      seq,
+      whole: pair.tellsWhole,
+      claims: pair.tellsWhole ? [...pair.said.values()].map(({ claim }) => claim) : claims,
+      count: pair.said.size,
+      digest: pair.saidDigest.value,
+      answered: pair.answerSeq,
+      refused: pair.refused,
+      asksWhole: pair.asksWhole,
+      preferred: this.#isPreferred,
+      reluctant: this.isReluctant,
+      leads: led.length,
+      stamp: this.#first + this.#nowTick,
+      freshStamp: pair.stampBefore(ledTick),
+    };
+    pair.sent(seq, this.#nowTick);
+    this.#seqMax = Math.max(this.#seqMax, seq);
+    pair.tellsWhole = false;
+    pair.answerSeq = 0;
+    pair.refused = [];
+    pair.asksWhole = false;
+    this.#transport.send(message);
+  }
+
+  /** Of any group: it is the same node. */
+  get #nodeId(): number | undefined {
+    for (const group of this.#groups.values()) return group.nodeId;
+    return undefined;
+  }
+
+  get #isPreferred(): boolean {
+    for (const group of this.#groups.values()) return group.raft.isPreferred;
+    return false;
+  }
+
+  /**
+   * Brings the set up to what is so now, and says what of it changed. Returns a tick of this node's at which it surely led all groups of the set; what of
+   * them was committed then is no more than is claimed.
+   */
+  #claim(pair: Pair, seq: number, led: readonly G[], changed: BeatClaim[]): number {
+    const { said, saidDigest } = pair;
+    let ageTicks = 0;
+    let claims = 0;
+    for (const { id, raft } of led) {
+      if (claims >= this.#limits.beatGroupsMax || !raft.joinsBeat(pair.id)) continue;
+      claims++;
+      ageTicks = Math.max(ageTicks, raft.ledAgeTicks);
+      const { term, commit } = raft;
+      const minMatch = raft.minMatch();
+      const known = said.get(id);
+      if (known !== undefined) {
+        known.seq = seq;
+        const before = known.claim;
+        if (before.term === term && before.commit === commit && before.minMatch === minMatch)
+          continue;
+        saidDigest.remove(before);
+        if (before.term !== term) known.sinceSeq = seq;
+      }
+      const claim = { group: id, term, commit, minMatch };
+      saidDigest.add(claim);
+      changed.push(claim);
+      if (known === undefined) said.set(id, { claim, sinceSeq: seq, seq });
+      else known.claim = claim;
+    }
+    if (said.size > claims) this.#withdraw(pair, seq, changed);
+    return this.#nowTick - ageTicks;
+  }
+
+  /** Groups that this beat does not speak for. */
+  #withdraw({ id, said, saidDigest }: Pair, seq: number, changed: BeatClaim[]): void {
+    for (const { claim, seq: newestSeq } of said.values()) {
+      if (newestSeq === seq) continue;
+      const { group } = claim;
+      said.delete(group);
+      saidDigest.remove(claim);
+      this.#groups.get(group)?.raft.leavesBeat(id);
+      changed.push({ group, term: 0, commit: 0, minMatch: 0 });
+    }
+  }
+
+  /* ---------------------------------------------------------------- what arrives */
+
+  received(beat: BeatMessage): void {
+    const pair = this.#pairs.get(beat.from);
+    if (pair === undefined) return;
+    const { leads, preferred, reluctant } = beat;
+    pair.load = { leads, preferred, reluctant };
+    pair.loadTick = this.#nowTick;
+    pair.stamped(beat.stamp, this.#nowTick);
+    if (beat.asksWhole) {
+      pair.tellsWhole = true;
+      this.#due(pair);
+    }
+    if (beat.answered > 0) this.#answered(pair, beat);
+    this.#hear(pair, beat);
+  }
+
+  /** Every claim that the answered beat made stands, but for those that are refused. */
+  #answered(pair: Pair, { answered, refused, preferred }: BeatMessage): void {
+    const sentTick = pair.sentTickOf(answered);
+    if (sentTick === undefined) return;
+    const ageTicks = this.#nowTick - sentTick;
+    const standsNot = refused.length === 0 ? undefined : new Set(refused);
+    for (const { claim, sinceSeq } of pair.said.values()) {
+      const { group: id, term } = claim;
+      const group = this.#groups.get(id);
+      if (group === undefined || sinceSeq > answered || group.stopped !== undefined) continue;
+      if (standsNot?.has(id) === true) group.raft.beatRefused(pair.id, term);
+      else group.raft.beatAnswered(pair.id, term, ageTicks, preferred);
+      if (group.raft.hasReady()) this.#activate(group);
+    }
+  }
+
+  #hear(pair: Pair, beat: BeatMessage): void {
+    if (!this.#takeClaims(pair, beat)) return this.#askWhole(pair);
+    const { heard } = pair;
+    // Nothing is claimed, so there is nothing to answer.
+    if (heard.size === 0) return;
+    const freshTicks = this.#ageOf(beat.freshStamp);
+    const refused: number[] = [];
+    for (const { group: id, term, commit, minMatch } of heard.values()) {
+      const group = this.#groups.get(id);
+      const stands =
+        group?.stopped === undefined &&
+        group?.raft.heardBeat(pair.id, term, commit, minMatch, freshTicks) === true;
+      if (!stands) refused.push(id);
+      else if (group.raft.hasReady()) this.#activate(group);
+    }
+    pair.answerSeq = beat.seq;
+    pair.refused = refused;
+    // Unless one left a moment ago, the next leaves at once.
+    if (2 * (this.#nowTick - pair.sentTick) >= this.#limits.heartbeatTicks) this.#due(pair);
+  }
+
+  /** False where the set comes out otherwise than with the sender. */
+  #takeClaims(pair: Pair, { seq, whole, claims, count, digest }: BeatMessage): boolean {
+    const { heard, heardDigest } = pair;
+    const follows = seq === pair.heardSeq + 1;
+    pair.heardSeq = seq;
+    if (whole) {
+      heard.clear();
+      heardDigest.clear();
+    } else if (claims.length > 0 && !follows) return false;
+    // A peer that lies: what it claims takes no more room than what it could.
+    const { beatGroupsMax } = this.#limits;
+    if (count > beatGroupsMax || claims.length > 2 * beatGroupsMax) return false;
+    for (const claim of claims) {
+      const known = heard.get(claim.group);
+      if (known !== undefined) heardDigest.remove(known);
+      if (claim.term === 0) heard.delete(claim.group);
+      else {
+        heard.set(claim.group, claim);
+        heardDigest.add(claim);
+      }
+    }
+    return heard.size === count && heardDigest.value === digest;
+  }
+
+  #askWhole(pair: Pair): void {
+    pair.heard.clear();
+    pair.heardDigest.clear();
+    pair.answerSeq = 0;
+    pair.refused = [];
+    pair.asksWhole = true;
+    if (pair.sentTick < this.#nowTick) this.#due(pair);
+  }
+
+  /** Of a stamp of this node's, in ticks; Infinity where there is none, or it is of an earlier life. */
+  #ageOf(stamp: number): number {
+    const tick = stamp - this.#first;
+    return stamp === 0 || tick < 0 || tick > this.#nowTick ? Infinity : this.#nowTick - tick;
+  }
+}
