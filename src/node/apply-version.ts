@@ -17,6 +17,8 @@ export interface GroupApplyVersionOptions {
   readonly transport: Transport;
   /** The highest that this node takes part in. */
   readonly max: number;
+  /** The group goes no further than this by now; the same as `max`, if nothing is said. */
+  readonly upTo?: (() => number) | undefined;
   /** What a member could when this node formed the cluster with it, in this very life; 0 where it did not. */
   readonly founderMax: (id: number) => number;
   /** Of the group that says who the first members of `system` are: who they are as of now, undefined while that cannot be said. */
@@ -74,7 +76,8 @@ export class GroupApplyVersion {
     if (raft.role !== "leader" || (machine.applyVersion >= max && !this.#lacksSeed))
       return undefined;
     if (machine.appliedIndex < this.#fromIndex) return undefined;
-    const all = Math.min(max, ...this.#others().map((id) => this.#maxOf(id)));
+    const { upTo = () => max } = this.#options;
+    const all = Math.min(max, upTo(), ...this.#others().map((id) => this.#maxOf(id)));
     const seed = all < registryVersion ? undefined : this.#options.seed?.now();
     const waitsForSeed = this.#options.seed !== undefined && seed === undefined;
     const version = waitsForSeed ? Math.min(all, registryVersion - 1) : all;

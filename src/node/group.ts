@@ -91,6 +91,8 @@ export interface GroupOptions {
   readonly compaction?: CompactionPolicy;
   /** The highest apply version that this node takes part in; what the build can, if nothing is said [16]. */
   readonly applyVersionMax?: number;
+  /** No further than this by now. */
+  readonly applyVersionUpTo?: (() => number) | undefined;
   /** What a member could when this node formed the cluster with it, in this very life; 0 where it did not. */
   readonly founderMax?: (id: number) => number;
   /** Who the first members of `system` are, where this group says it. */
@@ -244,6 +246,7 @@ export class Group {
       max,
       founderMax: options.founderMax ?? (() => 0),
       seed: options.seed,
+      upTo: options.applyVersionUpTo,
       refused: (version, leader) =>
         this.#logger.error(
           { group, leader },

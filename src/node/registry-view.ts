@@ -28,6 +28,7 @@ export class RegistryView {
   #names = new Map<string, number>();
   #runs: readonly IdRun[] = [];
   #idsRevision = 0;
+  #unreadable = new Set<number>();
   readonly #told: (id: number) => void;
 
   /** `told` hears of each group that has changed, come or gone. */
@@ -48,6 +49,11 @@ export class RegistryView {
     return this.#groups.get(id);
   }
 
+  /** There is such a group, and this build does not understand what the registry says of it: it is left as it is. */
+  isUnreadable(id: number): boolean {
+    return this.#unreadable.has(id);
+  }
+
   named(name: string): number | undefined {
     return this.#names.get(name);
   }
@@ -63,6 +69,7 @@ export class RegistryView {
     const changed: number[] = [];
     const groups = new Map<number, RegisteredGroup>();
     const names = new Map<string, number>();
+    const unreadable = new Set<number>();
     let after: Uint8Array | undefined;
     for (let more = true; more;) {
       const page = readPage(state, after);
@@ -70,7 +77,10 @@ export class RegistryView {
         const known = this.#known(key, revision);
         const found = known ?? decoded(value, revision);
         after = key;
-        if (found === undefined) continue;
+        if (found === undefined) {
+          unreadable.add(idOf(key));
+          continue;
+        }
         const { id, name } = found.entry;
         if (known === undefined) changed.push(id);
         groups.set(id, found);
@@ -81,14 +91,13 @@ export class RegistryView {
     for (const id of this.#groups.keys()) if (!groups.has(id)) changed.push(id);
     this.#groups = groups;
     this.#names = names;
+    this.#unreadable = unreadable;
     this.#readIds(state);
     for (const id of changed) this.#told(id);
   }
 
   #known(key: Uint8Array, revision: number): RegisteredGroup | undefined {
-    let id = 0;
-    for (let at = groupPrefix.byteLength; at < key.byteLength; at++) id = id * 10 + key[at]! - 48;
-    const known = this.#groups.get(id);
+    const known = this.#groups.get(idOf(key));
     return known?.revision === revision ? known : undefined;
   }
 
@@ -99,6 +108,12 @@ export class RegistryView {
     this.#runs = decodeIds(found.value) ?? malformed("ids");
     this.#idsRevision = found.revision;
   }
+}
+
+function idOf(key: Uint8Array): number {
+  let id = 0;
+  for (let at = groupPrefix.byteLength; at < key.byteLength; at++) id = id * 10 + key[at]! - 48;
+  return id;
 }
 
 function readPage(state: RegistryState, after: Uint8Array | undefined): KvPage {
@@ -117,7 +132,6 @@ function answerOf(state: RegistryState, query: Uint8Array): Uint8Array | undefin
   return found;
 }
 
-/** What a newer build has written is not for this one to judge: a raised apply version keeps such builds apart. */
 function decoded(value: Uint8Array, revision: number): RegisteredGroup | undefined {
   const entry = decodeEntry(value);
   return entry === undefined ? undefined : { entry, revision };

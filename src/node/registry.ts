@@ -169,7 +169,7 @@ export class Registry {
     for (const id of replicas.ids) {
       if (id === defaultGroup || id === systemGroup || this.#names(this.view.group(id))) continue;
       // What the registry said before it made the replica says nothing of it.
-      if (this.view.index <= replicas.madeAt(id)) continue;
+      if (this.view.index <= replicas.madeAt(id) || this.view.isUnreadable(id)) continue;
       if (removed === removedPerStep) return true;
       removed++;
       replicas.remove(id, this.view.index);

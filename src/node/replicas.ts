@@ -164,7 +164,11 @@ export class Replicas {
         firstRequest: this.#options.firstRequest(),
         ...(spec.id === defaultGroup
           ? { seed: this.#options.seed }
-          : { addressOf: this.#options.addressOf }),
+          : {
+              addressOf: this.#options.addressOf,
+              // Any node of the cluster may have to host it.
+              applyVersionUpTo: () => this.#machines.get(defaultGroup)?.applyVersion ?? 0,
+            }),
         ...this.#given(),
       });
       this.#machines.set(spec.id, machine);

@@ -93,7 +93,7 @@ export const groupName = v.pipe(
   ),
 );
 
-const member = v.strictObject({
+const member = v.object({
   id: nodeId,
   incarnation: text,
   since: whole,
@@ -101,7 +101,8 @@ const member = v.strictObject({
 });
 const members = v.pipe(v.array(member), v.maxLength(2 * groupMembersMax));
 
-const entry = v.strictObject({
+/** A newer build may add to it. */
+const entry = v.object({
   id: groupId,
   name: v.optional(groupName),
   machine: text,
