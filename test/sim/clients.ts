@@ -83,6 +83,17 @@ const expectedErrors: ReadonlySet<ErrorCode> = new Set<ErrorCode>([
   "disk_full",
   "outcome_unknown",
 ]);
+/** Groups other than the default one may be elsewhere, not yet there, or gone. */
+const strayErrors: ReadonlySet<ErrorCode> = new Set<ErrorCode>([
+  "unknown_group",
+  "group_elsewhere",
+]);
+
+/** Whether a node may answer that to a client of a group. */
+export function mayFailWith(group: number, code: ErrorCode): boolean {
+  return expectedErrors.has(code) || (group !== 0 && strayErrors.has(code));
+}
+
 /** Requests of a burst that share a key. */
 const burstPerKey = 8;
 
@@ -136,7 +147,7 @@ export class Clients {
         },
         failed: ({ code, message }) => {
           tally.staleReads++;
-          if (!expectedErrors.has(code)) {
+          if (!mayFailWith(this.#options.group, code)) {
             throw new Violation(`node ${node.id} answers ${code}: ${message}`);
           }
         },
@@ -277,7 +288,7 @@ export class Clients {
 
   #failed(request: Request, error: BargeError): void {
     const { code } = error;
-    if (!expectedErrors.has(code)) {
+    if (!mayFailWith(this.#options.group, code)) {
       throw new Violation(`node ${request.node.id} answers ${code}: ${error.message}`);
     }
     if (code === "overloaded") {

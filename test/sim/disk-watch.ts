@@ -2,7 +2,7 @@
  * The observer between a node's log-store and its disk: it tells the ledger of each group what is appended, and what a sync has covered once it
  * has ended. Each record belongs to one group, each sync to all of them.
  */
-import type { Disk, LogRecord, SegmentFile } from "../../src/storage/disk.ts";
+import { RecordKind, type Disk, type LogRecord, type SegmentFile } from "../../src/storage/disk.ts";
 import type { DurableLedger, Found } from "./durable-ledger.ts";
 
 /** One life of a node as its disk sees it. */
@@ -26,8 +26,12 @@ export class DiskWatch {
   /** Nothing was appended yet in this life. */
   #begins = false;
 
-  constructor(ledgers: Ledgers) {
+  readonly #rewritten: () => void;
+
+  /** `rewritten`: a batch was copied forward. */
+  constructor(ledgers: Ledgers, rewritten: () => void) {
     this.#ledgers = ledgers;
+    this.#rewritten = rewritten;
   }
 
   /** The node starts again from what its disk has left. */
@@ -47,6 +51,7 @@ export class DiskWatch {
       this.#begins = false;
       for (const ledger of this.#ledgers.all()) ledger.goesOnAt(record.seq);
     }
+    if (record.kind === RecordKind.rewrite) this.#rewritten();
     this.#ledgers.of(record.group).appended(segment, record);
   }
 

@@ -7,9 +7,11 @@ import { RecordKind, type LogRecord } from "../../src/storage/disk.ts";
 import {
   readHardState,
   readLogStart,
+  readReplica,
   readWound,
   recordIntact,
   type LogStartRecord,
+  type ReplicaRecord,
 } from "../../src/storage/records.ts";
 import { batchIntact, readBatch, type Batch, type LogStart } from "../../src/wire/batch.ts";
 
@@ -27,6 +29,9 @@ export class Shadow {
   votedFor = 0;
   /** The log on disk begins after this index. */
   start = 0;
+  /** The registry has taken it away, at that index of its own log; and the index at which the replica that there is was made. */
+  removedAt = 0;
+  madeAt = 0;
   /** Ascending and contiguous; what was retired from the disk stays, as it was known to be committed. */
   readonly log: Entry[] = [];
 
@@ -62,6 +67,25 @@ export class Shadow {
     const later = this.log.filter(({ firstIndex }) => firstIndex > start.index);
     this.restore(start, committed);
     this.log.push(...later);
+  }
+
+  /** What the registry says of it; each segment repeats it. */
+  become({ removed, registryIndex }: ReplicaRecord): void {
+    if (!removed) {
+      this.madeAt = registryIndex;
+      return;
+    }
+    this.removedAt = Math.max(this.removedAt, registryIndex);
+    if (this.madeAt > registryIndex) return;
+    this.term = 0;
+    this.votedFor = 0;
+    this.start = 0;
+    this.log.length = 0;
+  }
+
+  /** There is no replica, as it was taken away. */
+  get isGone(): boolean {
+    return this.removedAt > 0 && this.removedAt >= this.madeAt;
   }
 
   endsAt({ index, crc }: LogStart): boolean {
@@ -115,6 +139,8 @@ interface Change {
   readonly restore?: LogStart;
   /** The log begins there by compaction, whatever else it holds. */
   readonly compacts?: boolean;
+  /** The registry has made the replica, or taken it away. */
+  readonly replica?: ReplicaRecord;
 }
 
 /** A record as a start of the node finds it. */
@@ -157,13 +183,16 @@ export class DurableLedger {
   readonly #committed: () => readonly Entry[];
 
   readonly #onRestore: (at: LogStartRecord) => void;
+  readonly #onReplica: (replica: ReplicaRecord) => void;
 
   constructor(
     group: number,
     onAppend: OnAppend,
     committed: () => readonly Entry[],
     onRestore: (at: LogStartRecord) => void,
+    onReplica: (replica: ReplicaRecord) => void,
   ) {
+    this.#onReplica = onReplica;
     this.#onRestore = onRestore;
     this.#group = group;
     this.#onAppend = onAppend;
@@ -279,6 +308,12 @@ export class DurableLedger {
     // Rot has struck it, and the node goes on: a later segment repeats what counts.
     const mayBeRotten = this.#damaged && !fresh && record.kind !== RecordKind.batch;
     if (mayBeRotten && !recordIntact(record)) return;
+    if (record.kind === RecordKind.replica) return this.#become(about, record, fresh);
+    if (fresh && this.visible.isGone) {
+      throw new Error(
+        `group ${this.#group} is written to, which the registry took away at ${this.visible.removedAt}`,
+      );
+    }
     if (record.kind === RecordKind.batch) {
       // The data belongs to whoever appended it, so only numbers are kept.
       const batch = readBatch(record.data, 0);
@@ -325,6 +360,30 @@ export class DurableLedger {
     }
   }
 
+  /** A replica that was taken away comes back by a later word of the registry alone. */
+  #become(
+    about: Pick<Change, "seq" | "segment" | "synced">,
+    record: LogRecord,
+    fresh: boolean,
+  ): void {
+    const replica = readReplica(record.data);
+    if (replica === undefined) throw new Error("appended bytes are no replica");
+    const { removed, registryIndex } = replica;
+    const { madeAt, removedAt } = this.visible;
+    const isNew = registryIndex > Math.max(madeAt, removedAt);
+    if (fresh && !isNew && registryIndex !== (removed ? removedAt : madeAt)) {
+      throw new Error(
+        `group ${this.#group} is ${removed ? "taken away" : "made"} by what the registry said at ${registryIndex}; it was made at ${madeAt} and taken away at ${removedAt}`,
+      );
+    }
+    if (fresh && !removed && this.visible.isGone && !isNew) {
+      throw new Error(`group ${this.#group} comes back, which was taken away at ${removedAt}`);
+    }
+    if (fresh && isNew) this.#onReplica(replica);
+    this.visible.become(replica);
+    this.#changes.push({ ...about, replica });
+  }
+
   /** Each segment begins with hard state and log start, so an older one that nobody synced is not missed once a newer one is. */
   #isRepeated(at: number): boolean {
     const isState = ({ batch, cut = 0 }: Change): boolean => batch === undefined && cut === 0;
@@ -344,6 +403,10 @@ export class DurableLedger {
         this.wounded = change.wounded;
       }
       this.#perform(this.durable, change);
+      if (change.replica !== undefined && this.durable.isGone) {
+        this.promised = undefined;
+        this.wounded = false;
+      }
     }
     this.#history.push(...this.#changes.splice(0, done));
     this.#comeAgain();
@@ -360,7 +423,11 @@ export class DurableLedger {
     return shadow;
   }
 
-  #perform(shadow: Shadow, { batch, hardState, cut = 0, restore, compacts }: Change): void {
+  #perform(
+    shadow: Shadow,
+    { batch, hardState, cut = 0, restore, compacts, replica }: Change,
+  ): void {
+    if (replica !== undefined) return shadow.become(replica);
     if (batch !== undefined) return shadow.take(batch);
     if (compacts === true) return shadow.compact(restore!, this.#committed());
     if (restore !== undefined) return shadow.restore(restore, this.#committed());
@@ -407,8 +474,10 @@ function historyAsFound(
   return [...changes.values()].filter(({ seq }) => seq <= lastSeq).sort((a, b) => a.seq - b.seq);
 }
 
-function copyOf({ term, votedFor, start, log }: Shadow): Shadow {
+function copyOf({ term, votedFor, start, log, removedAt, madeAt }: Shadow): Shadow {
   const copy = new Shadow();
+  copy.removedAt = removedAt;
+  copy.madeAt = madeAt;
   copy.term = term;
   copy.votedFor = votedFor;
   copy.start = start;

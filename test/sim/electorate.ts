@@ -25,8 +25,12 @@ export class Electorate {
   /** Where there are any; ascending. */
   #indexes: number[] = [];
 
-  constructor(ledgers: ReadonlyMap<number, DurableLedger>) {
+  /** Nodes may come back that were members before. */
+  readonly #idsReturn: boolean;
+
+  constructor(ledgers: ReadonlyMap<number, DurableLedger>, idsReturn: boolean) {
     this.#ledgers = ledgers;
+    this.#idsReturn = idsReturn;
   }
 
   /** A batch comes into a log for the first time. Returns what is wrong with it. */
@@ -58,7 +62,7 @@ export class Electorate {
     );
     if (empty !== undefined) return `${what}: ${empty} becomes a voter and has nothing`;
     const back = [...next.voters, ...next.learners].find((id) => removed.includes(id));
-    if (back !== undefined) return `${what}: removed node ${back} is back`;
+    if (back !== undefined && !this.#idsReturn) return `${what}: removed node ${back} is back`;
     if (!this.isHeld(before)) return `${what}, which is not committed`;
     return undefined;
   }

@@ -1,36 +1,47 @@
 /**
- * Runs with several groups: how many, of how many members, and how often they come, go and move. Drawn apart, so that seeds without them do as before.
+ * Runs with more groups than the default one: how many, on how many nodes, and how often they come, go and move. Drawn apart, so that seeds without them
+ * do as before.
  */
 import type { Random } from "./random.ts";
 import { faults, type Swarm } from "./swarm.ts";
 
 export interface GroupSwarm {
-  /** Groups besides the default one that are there from the start, with their first members. */
-  readonly groups: readonly (readonly number[])[];
-  /** Clients of each. */
-  readonly clients: number;
+  /** Nodes have a registry of groups, and somebody asks it for changes as often as that; Infinity = they have none. */
+  readonly changeEveryMs: number;
+  /** That there are at once, at most. */
+  readonly groupsMax: number;
+  /** Each is on all nodes: a damaged disk may take all that is on it, and each group has to have a quorum left. */
+  readonly everywhere: boolean;
+  readonly moves: boolean;
+  /** Clients of one group, at most. */
+  readonly clientsMax: number;
 }
 
 /** Of all runs. */
 const share = 0.2;
-const groupsMax = 15;
 /** Of runs with several groups: nearly as many as there may be. */
 const manyShare = 0.2;
 
-export const noGroups: GroupSwarm = { groups: [], clients: 0 };
-
-export function drawGroups(random: Random, swarm: Swarm, without: boolean): GroupSwarm {
-  const isOn = random.chance(share);
-  const count = random.chance(manyShare) ? random.between(6, groupsMax) : random.between(1, 4);
-  // A damaged disk may take all groups on it, and only so many that each has a quorum left.
+export function drawGroups(
+  random: Random,
+  swarm: Swarm,
+  without: { readonly groups: boolean; readonly groupMoves: boolean },
+): GroupSwarm {
+  const isOn = random.chance(share) && !without.groups;
+  const electionMs = swarm.limits.electionTicksMax * swarm.limits.tickMs;
+  const everyMs = electionMs * random.pick([0.1, 0.3, 1]);
   const rots = swarm.faultWeights[faults.indexOf("rot")]! > 0;
-  const nodes = Array.from({ length: swarm.nodes }, (_, at) => at + 1);
-  const groups = Array.from({ length: count }, () => {
-    const size = rots ? swarm.nodes : Math.min(swarm.nodes, random.pick([1, 2, 3, 3, 3, 5]));
-    return pickSome(random, nodes, size);
-  });
-  const clients = random.between(1, 2);
-  return isOn && !without ? { groups, clients } : noGroups;
+  return {
+    changeEveryMs: isOn ? everyMs : Infinity,
+    groupsMax: random.chance(manyShare) ? random.between(6, 15) : random.between(1, 4),
+    everywhere: rots,
+    moves: random.chance(0.7) && !rots && !without.groupMoves,
+    clientsMax: random.between(1, 2),
+  };
+}
+
+export function hasGroups({ changeEveryMs }: GroupSwarm): boolean {
+  return changeEveryMs < Infinity;
 }
 
 /** Ascending. */

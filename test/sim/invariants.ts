@@ -39,8 +39,13 @@ export class Violation extends Error {
   override readonly name: string = "Violation";
 }
 
+/** No leader proposes in it. */
+const foundingTerm = 1;
+
 export class Invariants {
   readonly oracle: Oracle;
+  /** The group is removed: one after the other its members forget what they have. */
+  isOver = false;
   readonly #ledgers: ReadonlyMap<number, DurableLedger>;
   readonly #electorate: Electorate;
   readonly #blackBox: boolean;
@@ -74,7 +79,7 @@ export class Invariants {
     this.#transfers = new Transfers(limits);
     this.#nowMs = nowMs;
     this.#ledgers = ledgers;
-    this.#electorate = new Electorate(ledgers);
+    this.#electorate = new Electorate(ledgers, group !== 0);
   }
 
   /** Terms in which somebody led. */
@@ -241,8 +246,8 @@ export class Invariants {
     this.#electorate.applied(batch);
     const lastIndex = batch.firstIndex + batch.count - 1;
     this.#staleness.applied(lastIndex, this.#nowMs());
-    // The first batch is the same on all by construction, and committed from the start [36].
-    if (batch.firstIndex === 1 || this.#blackBox) return;
+    // What a log is founded with is the same on all by construction, and committed from the start [36].
+    if (batch.term === foundingTerm || this.#blackBox || this.isOver) return;
     const holds = (id: number): boolean => this.#ledger(id).holds(lastIndex, batch.crc);
     if (!this.#electorate.commits(this.#ledger(nodeId).visible, lastIndex, holds)) {
       const holders = [...this.#ledgers.keys()].filter(holds);
@@ -250,6 +255,12 @@ export class Invariants {
         `index ${lastIndex} (term ${batch.term}) is applied by ${nodeId}, durable on ${holders.join()}; ${shown(this.#electorate.at(this.#ledger(nodeId).visible, lastIndex))}`,
       );
     }
+  }
+
+  /** A node has no replica any more: what it showed says nothing of one that it may get later. */
+  replicaGone(nodeId: number): void {
+    this.#shown.delete(nodeId);
+    this.#ahead.delete(nodeId);
   }
 
   /** A node answers a local read with what it has applied up to an index, which is to be no older than so long on its clock. */
@@ -263,8 +274,8 @@ export class Invariants {
 
   /** The machine may make durable what the node's own log has for sure, and no more [23]. */
   allowedDurable(nodeId: number, index: number): void {
-    const { lastIndex } = this.#ledger(nodeId).durable;
     if (this.#blackBox) return;
+    const lastIndex = this.#durableOf(nodeId);
     if (index > lastIndex) {
       throw new Violation(
         `the machine of node ${nodeId} may make ${index} durable, its log is so up to ${lastIndex}`,
@@ -282,7 +293,7 @@ export class Invariants {
   ): void {
     const { durable, visible } = this.#ledger(nodeId);
     if (this.#blackBox) return;
-    if (core.durableIndex > durable.lastIndex) {
+    if (core.durableIndex > this.#durableOf(nodeId)) {
       throw new Violation(
         `node ${nodeId} takes ${core.durableIndex} for durable, durable is ${durable.lastIndex}`,
       );
@@ -322,11 +333,18 @@ export class Invariants {
     }
   }
 
+  /** What a log is founded with is the same whenever it is written, and nothing that leaves the node is covered by a sync without it. */
+  #durableOf(nodeId: number): number {
+    const { durable, visible } = this.#ledger(nodeId);
+    const founding = visible.log.findLast(({ term }) => term === foundingTerm);
+    return Math.max(durable.lastIndex, founding?.lastIndex ?? 0);
+  }
+
   /** What a leader takes for matched, the other has acknowledged in this very term, and has durably as the leader has it. */
   #matched(nodeId: number, core: CoreView): void {
     const { visible } = this.#ledger(nodeId);
     // Somebody else leads by now, and may rewrite what this one knew.
-    if (core.term < this.#newestTerm) return;
+    if (core.term < this.#newestTerm || this.isOver) return;
     for (const { id, match } of core.progress()) {
       if (match > (this.#acknowledgedIn.get(`${id}>${nodeId}/${core.term}`) ?? 0)) {
         throw new Violation(

@@ -177,7 +177,7 @@ export class Nemesis {
       case "overload": {
         const struck = random.chance(0.5) ? [leader] : this.#victims;
         const withinMs = this.#swarm.limits.tickMs * random.pick([0.1, 4]);
-        for (const { node } of struck) group.clients.burst(node, this.#swarm.burst, withinMs);
+        for (const { node } of struck) group.clients?.burst(node, this.#swarm.burst, withinMs);
         return;
       }
       case "transfer":
@@ -191,7 +191,7 @@ export class Nemesis {
 
   /** The default one, where there is no other. */
   #someGroup(): SimGroup {
-    const all = [...this.#groups.all()];
+    const all = [...this.#groups.all()].filter(({ isRemoved }) => !isRemoved);
     return all.length === 1 ? all[0]! : this.#groupRandom.pick(all);
   }
 

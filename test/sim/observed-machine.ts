@@ -57,6 +57,9 @@ export class ObservedMachine implements StateMachine, ResultSink {
   get applyVersion(): number {
     return this.#inner.applyVersion;
   }
+  get systemSeed(): Uint8Array | undefined {
+    return this.#inner.systemSeed;
+  }
   get resting(): boolean {
     return this.#inner.resting;
   }

@@ -16,6 +16,15 @@ import {
 } from "../../src/wire/batch.ts";
 import { KvCommandReader, KvOp } from "../../src/wire/kv.ts";
 import {
+  KvCompareReader,
+  KvOperator,
+  KvTarget,
+  kvTxnOp,
+  KvTxnReader,
+  operationEnd,
+  operationStart,
+} from "../../src/wire/kv-txn.ts";
+import {
   readSectionHeader,
   type SectionHeader,
   sectionHeaderBytes,
@@ -80,8 +89,15 @@ export class Oracle {
 
   readonly #group: number;
 
+  readonly #limits: Limits;
+  readonly #txn = new KvTxnReader();
+  readonly #compare = new KvCompareReader();
+  /** Hears of each key that a transaction writes, or deletes. */
+  onWritten: (key: string, value: Uint8Array | undefined, index: number) => void = () => {};
+
   constructor(group: number, limits: Limits) {
     this.#group = group;
+    this.#limits = limits;
     this.#sessions = new SessionModel(limits);
   }
 
@@ -209,9 +225,50 @@ export class Oracle {
     let at = bodyAt;
     for (let index = first; index < first + count; index++) {
       const length = view.getUint32(at, true);
+      if (view.getUint8(at + 4) === kvTxnOp) {
+        this.#transact(index, view, at + 4, length, bytes);
+        at += 4 + length;
+        continue;
+      }
       if (!this.#reader.read(view, at + 4, length)) throw new Error(`bad command at ${index}`);
       this.#execute(index, bytes);
       at += 4 + length;
+    }
+  }
+
+  /** As the registry uses them: compares of revisions, then puts and deletes. */
+  #transact(index: number, view: DataView, start: number, length: number, bytes: Uint8Array): void {
+    const txn = this.#txn;
+    if (!txn.read(bytes, view, start, length, this.#limits)) {
+      throw new Error(`bad transaction at ${index}`);
+    }
+    const compare = this.#compare;
+    let holds = true;
+    let at = txn.comparesAt;
+    for (let number = 0; number < txn.compareCount; number++) {
+      at = compare.read(view, at, start + length);
+      const { target, operator, keyAt, keyLength, revision } = compare;
+      if (target !== KvTarget.revision || operator !== KvOperator.equal) {
+        throw new Error(`the model knows no such compare as the one at ${index}`);
+      }
+      const key = decoder.decode(bytes.subarray(keyAt, keyAt + keyLength));
+      if ((this.state.get(key)?.revision ?? 0) !== revision) holds = false;
+    }
+    const code = holds ? ResultCode.ok : ResultCode.failureList;
+    this.commands.set(index, { index, key: "", value: "", code, met: 0 });
+    at = txn.successAt;
+    for (let number = 0; holds && number < txn.successCount; number++) {
+      const end = operationEnd(view, at);
+      const operation = operationStart(at);
+      const reader = this.#reader;
+      if (!reader.read(view, operation, end - operation)) throw new Error(`bad write at ${index}`);
+      const { op, keyAt, keyLength, valueAt, valueLength } = reader;
+      const key = decoder.decode(bytes.subarray(keyAt, keyAt + keyLength));
+      const data = bytes.slice(valueAt, valueAt + valueLength);
+      if (op === KvOp.put) this.state.set(key, { value: decoder.decode(data), revision: index });
+      else this.state.delete(key);
+      this.onWritten(key, op === KvOp.put ? data : undefined, index);
+      at = end;
     }
   }
 

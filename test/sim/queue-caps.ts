@@ -3,11 +3,16 @@ import { frameOverheadBytes, type Limits } from "../../src/limits.ts";
 import type { GroupQueues } from "../../src/telemetry/group-metrics.ts";
 
 /** The first queue that is over its bound, or undefined. */
-export function brokenCap(queues: GroupQueues, limits: Limits): string | undefined {
+export function brokenCap(
+  queues: GroupQueues,
+  limits: Limits,
+  /** Of its commands: some are larger than what a batch may have. */
+  commandBytesMax = 0,
+): string | undefined {
   const over = (name: string, value: number, bound: number): string | undefined =>
     value > bound ? `${name} is ${value}, its bound ${bound}` : undefined;
   // One batch may be the section alone that no bound could split.
-  const batchBytes = limits.batchBytesMax + frameOverheadBytes;
+  const batchBytes = Math.max(limits.batchBytesMax, commandBytesMax) + frameOverheadBytes;
   return (
     over("inboxBytes", queues.inboxBytes, limits.inboxBytesMax) ??
     over("waiters and forwards", queues.waiters + queues.forwards, limits.waitersMax) ??

@@ -14,7 +14,7 @@ import {
   sectionHeaderBytes,
   SectionKind,
 } from "../../src/wire/section.ts";
-import type { ClientNode } from "./clients.ts";
+import { type ClientNode, mayFailWith } from "./clients.ts";
 import { answersOf, commandOf, type Draft, settleDone } from "./drafts.ts";
 import { Violation } from "./invariants.ts";
 import type { Oracle } from "./oracle.ts";
@@ -77,16 +77,6 @@ export function sessionLimits(random: Random, limits: Limits): Limits {
     requestIdsMax: random.pick([limits.requestIdsMax, 20]),
   });
 }
-
-const expectedErrors: ReadonlySet<ErrorCode> = new Set<ErrorCode>([
-  "not_leader",
-  "no_leader",
-  "wounded",
-  "overloaded",
-  "timeout",
-  "disk_full",
-  "outcome_unknown",
-]);
 
 /** There may be too many; or none yet, as a member is away whom the apply version waits for. */
 const refusedOpens: ReadonlySet<ErrorCode> = new Set<ErrorCode>([
@@ -163,7 +153,7 @@ export class SessionClients {
 
   /** True where the answer is one that may be; the sender tries again. */
   mayFail(node: ClientNode, { code, message }: BargeError): void {
-    if (!expectedErrors.has(code)) {
+    if (!mayFailWith(this.#options.group, code)) {
       throw new Violation(`node ${node.id} answers ${code}: ${message}`);
     }
   }

@@ -3,38 +3,43 @@
  * acknowledges says nothing of another, and nothing of one may ever be seen in another.
  */
 import type { Limits } from "../../src/limits.ts";
-import type { LogStartRecord } from "../../src/storage/records.ts";
+import { membersOf } from "../../src/raft/configuration.ts";
+import type { LogStartRecord, ReplicaRecord } from "../../src/storage/records.ts";
 import type { Batch } from "../../src/wire/batch.ts";
+import { defaultGroup } from "../../src/wire/registry.ts";
 import type { PeerMessage } from "../../src/wire/messages.ts";
 import type { ClientNode, Clients } from "./clients.ts";
 import type { Ledgers } from "./disk-watch.ts";
 import { DurableLedger, type Entry, type Shadow } from "./durable-ledger.ts";
 import { Invariants, Violation } from "./invariants.ts";
-
-export const defaultGroup = 0;
+import type { SimNode } from "./sim-node.ts";
 
 export interface SimGroupOptions {
   readonly id: number;
   /** All nodes that could ever have a replica. */
   readonly nodeIds: readonly number[];
-  /** Its first members. */
-  readonly members: ReadonlyMap<number, string>;
   readonly limits: Limits;
   readonly blackBox: boolean;
   readonly nowMs: () => number;
+  /** A node's log says that it has a replica from now on, or has none any more. */
+  readonly replicaChanged: (node: number, replica: ReplicaRecord) => void;
 }
 
 export class SimGroup {
   readonly id: number;
-  readonly members: ReadonlyMap<number, string>;
   /** By node. */
   readonly ledgers: ReadonlyMap<number, DurableLedger>;
   readonly invariants: Invariants;
-  clients!: Clients;
+  /** None for `system`. */
+  clients: Clients | undefined;
+  /** Nodes that its clients ask: those that it is on, or is to be on. Changed in place. */
+  readonly hosts: SimNode[] = [];
+  /** The registry has none of it any more. */
+  isRemoved = false;
 
-  constructor({ id, nodeIds, members, limits, blackBox, nowMs }: SimGroupOptions) {
+  constructor(options: SimGroupOptions) {
+    const { id, nodeIds, limits, blackBox, nowMs, replicaChanged } = options;
     this.id = id;
-    this.members = members;
     const ledgers = new Map<number, DurableLedger>();
     for (const node of nodeIds) {
       const onAppend = (batch: Batch, log: Shadow): void =>
@@ -42,10 +47,26 @@ export class SimGroup {
       const onRestore = ({ start, configuration }: LogStartRecord): void =>
         this.invariants.oracle.members(node, start.index, configuration);
       const committed = (): readonly Entry[] => this.invariants.oracle.batches;
-      ledgers.set(node, new DurableLedger(id, onAppend, committed, onRestore));
+      const onReplica = (replica: ReplicaRecord): void => {
+        this.#mayChange(node, replica);
+        replicaChanged(node, replica);
+        if (replica.removed) this.invariants.replicaGone(node);
+      };
+      ledgers.set(node, new DurableLedger(id, onAppend, committed, onRestore, onReplica));
     }
     this.ledgers = ledgers;
     this.invariants = new Invariants(ledgers, { group: id, blackBox, limits, nowMs });
+  }
+
+  /** A replica may go once the group's members have decided to be without it, or with the group. */
+  #mayChange(node: number, { removed, registryIndex }: ReplicaRecord): void {
+    const { configuration } = this.invariants.oracle;
+    if (!removed || this.isRemoved || configuration === undefined) return;
+    if (membersOf(configuration).includes(node)) {
+      throw new Violation(
+        `node ${node} takes away its replica of group ${this.id} as of ${registryIndex}, of which it is a member; it was made at ${this.ledger(node).visible.madeAt}`,
+      );
+    }
   }
 
   /** Of one node. */
@@ -99,18 +120,24 @@ export class SimGroups {
 
   /** A node is gone, with everything that was asked of it. */
   crashed(node: ClientNode): void {
-    for (const { clients } of this.#groups.values()) clients.crashed(node);
+    for (const { clients } of this.#groups.values()) clients?.crashed(node);
   }
 
   /** No new requests. */
   stopClients(): void {
-    for (const { clients } of this.#groups.values()) clients.stop();
+    for (const { clients } of this.#groups.values()) clients?.stop();
   }
 
   /** A message is about to leave. */
   sent(life: number, message: PeerMessage): void {
     if (message.type === "beat") return;
-    this.of(message.group).invariants.sent(life, message);
+    const group = this.of(message.group);
+    if (group.ledger(message.from).visible.isGone) {
+      throw new Violation(
+        `node ${message.from} sends a ${message.type} of group ${group.id}, which is not there any more`,
+      );
+    }
+    group.invariants.sent(life, message);
   }
 
   /** Terms in which somebody led, over all groups. */

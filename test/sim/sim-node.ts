@@ -7,17 +7,20 @@ import { FatalError } from "../../src/fatal.ts";
 import type { Limits } from "../../src/limits.ts";
 import { KvMachine } from "../../src/machine/kv.ts";
 import type { Transport, TransportEvents } from "../../src/net/transport.ts";
-import { bootstrapGroup, initialConfiguration } from "../../src/node/bootstrap.ts";
+import { bootstrapGroup, initialConfiguration, seedCrcOf } from "../../src/node/bootstrap.ts";
 import type { CompactionPolicy } from "../../src/node/compaction.ts";
 import type { Group } from "../../src/node/group.ts";
 import type { ChangeWaiter } from "../../src/node/member-changes.ts";
+import { Registry, systemSeedOf } from "../../src/node/registry.ts";
 import { Replicas } from "../../src/node/replicas.ts";
 import { Shard } from "../../src/node/shard.ts";
 import type { MemberChange } from "../../src/raft/membership.ts";
+import type { Configuration } from "../../src/raft/ready.ts";
 import { DiskFullError } from "../../src/storage/disk.ts";
 import { CorruptBatchError, LogStore, type RecoveredGroup } from "../../src/storage/log-store.ts";
 import type { LeaderAnswer } from "../../src/wire/admin.ts";
 import { batchIntact } from "../../src/wire/batch.ts";
+import { defaultGroup, systemGroup } from "../../src/wire/registry.ts";
 import { applyVersionFirst, applyVersionMax } from "../../src/wire/versions.ts";
 import type { ClientNode } from "./clients.ts";
 import { DiskWatch } from "./disk-watch.ts";
@@ -27,7 +30,7 @@ import { ProcessEnd, type EndPoint } from "./process-end.ts";
 import { brokenCap } from "./queue-caps.ts";
 import type { Random } from "./random.ts";
 import type { Scheduler } from "./scheduler.ts";
-import { defaultGroup, type SimGroup, type SimGroups } from "./sim-group.ts";
+import type { SimGroups } from "./sim-group.ts";
 import type { NetworkNode, SimNetwork } from "./sim-network.ts";
 import type { CrashMode } from "./sim-disk.ts";
 import type { RotPlace, Storage } from "./storage.ts";
@@ -35,8 +38,12 @@ import type { Happening, Tally } from "./tally.ts";
 
 export interface SimNodeOptions {
   readonly id: number;
+  /** The first members of the cluster. */
+  readonly members: ReadonlyMap<number, string>;
   readonly groups: SimGroups;
-  readonly seedCrc: number;
+  /** It has a registry, and so more groups than the first. */
+  readonly hasRegistry: boolean;
+  readonly clusterId: string;
   readonly limits: Limits;
   readonly compaction: CompactionPolicy;
   readonly scheduler: Scheduler;
@@ -45,8 +52,6 @@ export interface SimNodeOptions {
   /** It should lead rather than one that does not say so. */
   readonly preferred: boolean;
   readonly random: Random;
-  /** For what belongs to other groups than the default one. */
-  readonly groupRandom: Random;
   readonly storage: Storage;
   readonly network: () => SimNetwork;
   readonly endPoint: EndPoint;
@@ -68,6 +73,9 @@ class BuildTooOld extends FatalError {
   }
 }
 
+/** Of one transaction of the registry, with as many groups as there are in a run. */
+const registryWriteBytesMax = 64 * 1024;
+const noLogger = { info: (): void => {}, error: (): void => {} };
 /** From the wish for a turn to the turn. */
 const loopDelayMs = 0.02;
 /** Until the loop hears from its Worker that a sync has failed, at most. */
@@ -92,6 +100,7 @@ export class SimNode implements NetworkNode, ClientNode {
   /** Its log is read, and the sync that makes it count is under way. */
   #booting = false;
   #turnDue = false;
+  #isTooOld = false;
   /** How often its disk has rotted. */
   #damages = 0;
   /** Groups that are. */
@@ -102,7 +111,8 @@ export class SimNode implements NetworkNode, ClientNode {
   constructor(options: SimNodeOptions) {
     this.id = options.id;
     this.#options = options;
-    this.#watch = new DiskWatch(options.groups.ledgersOf(options.id));
+    const rewritten = (): void => void options.tally.rewrites++;
+    this.#watch = new DiskWatch(options.groups.ledgersOf(options.id), rewritten);
   }
 
   get applyVersion(): number {
@@ -125,6 +135,19 @@ export class SimNode implements NetworkNode, ClientNode {
   /** Of the default group. */
   get group(): Group | undefined {
     return this.replica(defaultGroup);
+  }
+
+  /** Groups of which it has a replica; and of what it keeps files, but for the default one. */
+  get groupsHere(): readonly number[] {
+    return this.#replicas?.ids ?? [];
+  }
+
+  get filesHere(): readonly number[] {
+    return this.#options.storage.folders;
+  }
+
+  get tombstones(): number {
+    return this.#store?.tombstones.size ?? 0;
   }
 
   replica(group: number): Group | undefined {
@@ -170,14 +193,11 @@ export class SimNode implements NetworkNode, ClientNode {
 
   #boot(): void {
     const { life } = this;
-    const { groups } = this.#options;
     const store = this.#openStore();
-    const recovered = new Map<number, RecoveredGroup>();
+    let recovered: Map<number, RecoveredGroup>;
     try {
-      const found = store.recover();
-      for (const group of groups.all()) {
-        recovered.set(group.id, found.get(group.id) ?? this.#firstLog(store, group));
-      }
+      recovered = store.recover();
+      if (!recovered.has(defaultGroup)) recovered.set(defaultGroup, this.#firstLog(store));
     } catch (error) {
       if (error instanceof DiskFullError) return this.#options.ended(this, "noSpace");
       if (error instanceof FatalError && this.rotten) return this.#refuseStart();
@@ -194,10 +214,11 @@ export class SimNode implements NetworkNode, ClientNode {
   }
 
   /** A node that is none of the first members has nothing, and waits for a leader. */
-  #firstLog(store: LogStore, { id: group, members }: SimGroup): RecoveredGroup {
-    const { id, seedCrc } = this.#options;
+  #firstLog(store: LogStore): RecoveredGroup {
+    const { id, members } = this.#options;
+    const seedCrc = this.#seedCrc;
     if (members.has(id)) {
-      return bootstrapGroup(store, group, initialConfiguration(members), seedCrc);
+      return bootstrapGroup(store, defaultGroup, initialConfiguration(members), seedCrc);
     }
     return {
       hardState: { term: 0, votedFor: 0, commit: 0 },
@@ -212,12 +233,13 @@ export class SimNode implements NetworkNode, ClientNode {
   }
 
   #openStore(): LogStore {
-    const { storage, groups, limits, seedCrc, random, endPoint } = this.#options;
+    const { storage, members, limits, random, endPoint } = this.#options;
+    const seedCrc = this.#seedCrc;
     const disk = this.#watch.watch(storage.disk, {
       deliver: (event) => this.deliver(event),
       effect: endPoint.effect,
     });
-    const canHeal = groups.default.members.size > 1;
+    const canHeal = members.size > 1;
     return new LogStore(disk, { limits, seedCrc, bootId: random.u32(), canHeal });
   }
 
@@ -242,7 +264,7 @@ export class SimNode implements NetworkNode, ClientNode {
     const coreRandom = lazy(() => random.fork(life));
     const transport = network.transportOf(id, life, this.#options.endPoint.effect);
     const replicas = this.#makeReplicas(store, transport, recovered, coreRandom);
-    const groups = replicas.ids.map((group) => replicas.open({ id: group, machine: "kv" }));
+    const group = replicas.open({ id: defaultGroup, machine: "kv" });
     this.#store = store;
     this.#replicas = replicas;
     const shard = new Shard(
@@ -250,7 +272,7 @@ export class SimNode implements NetworkNode, ClientNode {
         limits,
         store,
         transport,
-        groups,
+        groups: [group],
         firstRequest: coreRandom().u32(),
         wake: () => this.#wake(),
         space: this.#options.storage.space,
@@ -258,6 +280,7 @@ export class SimNode implements NetworkNode, ClientNode {
       this.#nowMs,
     );
     replicas.attach(shard);
+    if (this.#options.hasRegistry) shard.follow(this.#makeRegistry(store, shard, replicas));
     this.door = shard;
     this.events = {
       message: (message) => {
@@ -275,6 +298,28 @@ export class SimNode implements NetworkNode, ClientNode {
     this.#tick(life);
   }
 
+  #makeRegistry(store: LogStore, shard: Shard, replicas: Replicas): Registry {
+    const { limits, clusterId, storage } = this.#options;
+    // Left over by a life that ended before it had deleted them.
+    for (const group of storage.folders) if (!replicas.has(group)) storage.removeFolder(group);
+    return new Registry({
+      nodeId: this.id,
+      incarnation: incarnationOf(this.id),
+      clusterId,
+      seedCrc: this.#seedCrc,
+      limits,
+      store,
+      shard,
+      replicas,
+      logger: noLogger,
+      incarnationOf,
+    });
+  }
+
+  get #seedCrc(): number {
+    return seedCrcOf(this.#options.clusterId);
+  }
+
   #makeReplicas(
     store: LogStore,
     transport: Transport,
@@ -282,20 +327,23 @@ export class SimNode implements NetworkNode, ClientNode {
     random: () => Random,
   ): Replicas {
     const { life } = this;
-    const { limits, storage, groups } = this.#options;
+    const { limits, storage, members, hasRegistry, clusterId } = this.#options;
+    const configuration = (): Configuration => this.group!.raft.configuration;
+    const seed = systemSeedOf(clusterId, configuration, incarnationOf);
     return new Replicas(
       {
         nodeId: this.id,
         limits,
         store,
         transport,
-        logger: { info: () => {}, error: () => {} },
+        logger: noLogger,
         random: () => random().float(),
         firstRequest: () => random().u32(),
         createMachine: ({ id }, generation) => this.#createMachine(id, generation),
         machinePath: (id) => `sim/${id}`,
         deleteFiles: (id) => storage.removeFolder(id),
-        canHeal: () => groups.default.members.size > 1,
+        canHeal: () => members.size > 1,
+        ...(hasRegistry ? { seed } : {}),
         wake: () => {
           if (this.life === life) this.#wake();
         },
@@ -324,7 +372,9 @@ export class SimNode implements NetworkNode, ClientNode {
       nowMs: () => this.#nowMs + (works++ % 64) * 0.05,
     });
     return new ObservedMachine(kv, this.id, groups.of(group).invariants, tally, () => {
-      if (kv.applyVersion > this.applyVersionMax) throw new BuildTooOld();
+      if (kv.applyVersion <= this.applyVersionMax) return;
+      this.#isTooOld = true;
+      throw new BuildTooOld();
     });
   }
 
@@ -374,6 +424,8 @@ export class SimNode implements NetworkNode, ClientNode {
     const { groups, limits } = this.#options;
     this.#turnDue = false;
     const more = this.door!.turn(this.#nowMs);
+    // Of a group that was opened in this turn.
+    if (this.#isTooOld) throw new BuildTooOld();
     for (const id of this.#replicas!.ids) {
       const group = this.door!.group(id);
       if (group === undefined) continue;
@@ -387,7 +439,8 @@ export class SimNode implements NetworkNode, ClientNode {
         invariants.turned(this.id, this.life, group.raft, group.machine, this.#nowMs);
       }
       this.#noteWound(group);
-      const broken = brokenCap(group.queues(), limits);
+      const commandBytesMax = id === systemGroup ? registryWriteBytesMax : 0;
+      const broken = brokenCap(group.queues(), limits, commandBytesMax);
       if (broken !== undefined) throw new Violation(`node ${this.id}: ${broken}`);
     }
     if (more) this.#wake();
@@ -408,6 +461,7 @@ export class SimNode implements NetworkNode, ClientNode {
   }
 
   #nextLife(): number {
+    this.#isTooOld = false;
     this.#options.groups.lives(this.id, ++this.life);
     return this.life;
   }
@@ -507,6 +561,11 @@ export class SimNode implements NetworkNode, ClientNode {
     this.#options.storage.crash(mode);
     this.#options.network().crashed(this.id);
   }
+}
+
+/** Folders of simulated nodes are never lost. */
+function incarnationOf(node: number): string {
+  return `folder ${node}`;
 }
 
 /** Made when it is first asked for. */

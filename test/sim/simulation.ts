@@ -2,20 +2,25 @@
  * One run from one seed: a cluster under a swarm of faults and clients, then peace, recovery and the last checks. Whatever breaks is thrown,
  * out of the event that broke it.
  */
-import { clusterIdOf, seedCrcOf } from "../../src/node/bootstrap.ts";
+import { clusterIdOf } from "../../src/node/bootstrap.ts";
+import { membersOf } from "../../src/raft/configuration.ts";
+import { defaultGroup, type RegistryEntry, systemGroup } from "../../src/wire/registry.ts";
+import { registryVersion } from "../../src/wire/versions.ts";
 import { Clients } from "./clients.ts";
 import { Violation } from "./invariants.ts";
 import { checkHistory, checkStates } from "./last-checks.ts";
 import { MemberChanges } from "./member-changes.ts";
 import { Nemesis, type Victim } from "./nemesis.ts";
-import { drawGroups } from "./group-swarm.ts";
+import { GroupChanges } from "./group-changes.ts";
+import { drawGroups, type GroupSwarm, hasGroups } from "./group-swarm.ts";
 import { EndPoint } from "./process-end.ts";
 import { Random } from "./random.ts";
 import { Recovery } from "./recovery.ts";
+import { names, RegistryJudge } from "./registry-judge.ts";
 import { drawRelapses, Relapses } from "./relapses.ts";
 import { Scheduler } from "./scheduler.ts";
 import { drawSessions, sessionLimits } from "./session-clients.ts";
-import { defaultGroup, SimGroup, SimGroups } from "./sim-group.ts";
+import { SimGroup, SimGroups } from "./sim-group.ts";
 import { SimNetwork } from "./sim-network.ts";
 import { SimNode } from "./sim-node.ts";
 import { Storage } from "./storage.ts";
@@ -73,6 +78,8 @@ const evacuationStream = 1_009;
 const ballastStream = 1_011;
 /** And what other groups draw from, each by its id. */
 const groupStream = 20_000;
+/** In runs with several groups there are so many times the events that are asked for. */
+const groupEvents = 3;
 /** Share of runs whose nodes have a ballast, where their disks run full. */
 const ballastShare = 0.3;
 /** Events of the recovery that no cluster needs: it would go on for ever. */
@@ -84,13 +91,22 @@ const transferShare = 0.3;
 
 class Simulation {
   readonly #seed: number;
-  readonly #eventsMax: number;
+  #eventsMax: number;
   readonly #random: Random;
   readonly #swarm: Swarm;
   readonly #scheduler = new Scheduler();
   readonly #trace = new Trace();
   readonly #tally = emptyTally();
   readonly #groups = new SimGroups();
+  readonly #groupSwarm: GroupSwarm;
+  readonly #groupChanges: GroupChanges;
+  readonly #judge = new RegistryJudge({
+    created: (entry) => this.#groupCreated(entry),
+    changed: (entry) => this.#hostsChanged(entry),
+    removed: (id) => this.#groupRemoved(id),
+  });
+  readonly #blackBox: boolean;
+  readonly #withoutSessions: boolean;
   readonly #nodes: readonly SimNode[];
   readonly #network: SimNetwork;
   /** Chooses among groups, and what happens to them. */
@@ -102,6 +118,8 @@ class Simulation {
   readonly #relapses: Relapses;
   readonly #evacuations: Evacuations;
   #events = 0;
+  /** Faults are over. */
+  #isOver = false;
   /** Elections that were won so far. */
   #leaders = 0;
 
@@ -109,7 +127,19 @@ class Simulation {
     this.#seed = seed;
     this.#eventsMax = events;
     const random = (this.#random = new Random(seed));
-    const swarm = (this.#swarm = this.#draw(random.fork(1), without));
+    const drawn = this.#draw(random.fork(1), without);
+    this.#groupRandom = new Random(seed, groupStream);
+    this.#groupSwarm = drawGroups(this.#groupRandom, drawn, {
+      groups: without.includes("groups"),
+      groupMoves: without.includes("groupMoves"),
+    });
+    const groupsOn = hasGroups(this.#groupSwarm);
+    // Groups whose nodes leave the cluster faster than others take their places are lost, and nobody could help it.
+    const swarm = (this.#swarm = groupsOn ? { ...drawn, spares: 0, changeEveryMs: 0 } : drawn);
+    // It takes its time until there is a registry.
+    if (groupsOn) this.#eventsMax = groupEvents * events;
+    this.#blackBox = blackBox;
+    this.#withoutSessions = without.includes("sessions");
     const scheduler = this.#scheduler;
     const tally = this.#tally;
     const members = new Map<number, string>();
@@ -117,18 +147,13 @@ class Simulation {
     const ids = Array.from({ length: swarm.nodes + swarm.spares }, (_, at) => at + 1);
 
     const groups = this.#groups;
-    const { limits } = swarm;
-    const nowMs = (): number => scheduler.nowMs;
-    groups.add(new SimGroup({ id: defaultGroup, nodeIds: ids, members, limits, blackBox, nowMs }));
+    this.#addGroup(defaultGroup, ids);
     const { invariants } = groups.default;
-    this.#groupRandom = new Random(seed, groupStream);
-    const groupSwarm = drawGroups(this.#groupRandom, swarm, without.includes("groups"));
-    for (const [at, first] of groupSwarm.groups.entries()) {
-      const id = at + 1;
-      const theirs = new Map(first.map((node) => [node, `sim:${node}`]));
-      groups.add(new SimGroup({ id, nodeIds: ids, members: theirs, limits, blackBox, nowMs }));
+    if (groupsOn) {
+      const system = this.#addGroup(systemGroup, ids);
+      system.invariants.oracle.onWritten = (...written) => this.#judge.written(...written);
     }
-    const seedCrc = seedCrcOf(clusterIdOf(`sim ${seed}`, members));
+    const clusterId = clusterIdOf(`sim ${seed}`, members);
     const ballastRandom = new Random(seed, ballastStream);
     const ballastBytes = ballastRandom.chance(ballastShare) ? ballastRandom.between(500, 5_000) : 0;
     const victims = ids.map((id): Victim => {
@@ -144,8 +169,10 @@ class Simulation {
       });
       const node = new SimNode({
         id,
+        members,
         groups,
-        seedCrc,
+        hasRegistry: groupsOn,
+        clusterId,
         limits: swarm.limits,
         compaction: swarm.compaction,
         scheduler,
@@ -153,7 +180,6 @@ class Simulation {
         preferred: id <= swarm.preferredUpTo,
         random: random.fork(200 + id),
         storage,
-        groupRandom: new Random(seed, groupStream + 200 + id),
         network: () => this.#network,
         endPoint,
         tally,
@@ -173,25 +199,12 @@ class Simulation {
       onSend: (life, message) => groups.sent(life, message),
       onBytes: (from, to, crc) => this.#trace.add(scheduler.nowMs, from * 16 + to, crc),
     });
-    for (const group of groups.all()) {
-      const { id } = group;
-      const { oracle } = group.invariants;
-      const isDefault = id === defaultGroup;
-      const sessionRandom = new Random(seed, isDefault ? sessionStream : groupStream + 2_000 + id);
-      group.clients = new Clients({
-        ...swarm,
-        clients: isDefault ? swarm.clients : groupSwarm.clients,
-        group: id,
-        scheduler,
-        random: isDefault ? random.fork(3) : new Random(seed, groupStream + 1_000 + id),
-        nodes: this.#nodes.filter((node) => isDefault || group.members.has(node.id)),
-        oracle,
-        answeredLocally: (node, appliedIndex, boundMs) =>
-          group.invariants.answeredLocally(node, appliedIndex, boundMs),
-        tally,
-        sessions: drawSessions(sessionRandom, swarm, without.includes("sessions")),
-      });
-    }
+    groups.default.hosts.push(...this.#nodes);
+    groups.default.clients = this.#makeClients(groups.default, {
+      clients: swarm.clients,
+      random: random.fork(3),
+      sessionRandom: new Random(seed, sessionStream),
+    });
     const watchRandom = new Random(seed, watchStream);
     const watchSwarm = drawWatches(watchRandom, swarm);
     this.#watchers = new Watchers({
@@ -237,6 +250,16 @@ class Simulation {
       without: without.includes("evacuations"),
       tally,
     });
+    this.#groupChanges = new GroupChanges({
+      scheduler,
+      random: this.#groupRandom,
+      swarm,
+      groups: this.#groupSwarm,
+      nodes: this.#nodes,
+      judge: this.#judge,
+      oracle: invariants.oracle,
+      tally,
+    });
     this.#memberChanges = new MemberChanges({
       scheduler,
       random: random.fork(5),
@@ -244,6 +267,75 @@ class Simulation {
       nodes: this.#nodes,
       tally,
     });
+  }
+
+  /* ---------------------------------------------------------------- groups */
+
+  #addGroup(id: number, nodeIds: readonly number[]): SimGroup {
+    const group = new SimGroup({
+      id,
+      nodeIds,
+      limits: this.#swarm.limits,
+      blackBox: this.#blackBox,
+      nowMs: () => this.#scheduler.nowMs,
+      replicaChanged: (node, replica) => this.#judge.replica(node, id, replica),
+    });
+    this.#groups.add(group);
+    return group;
+  }
+
+  #makeClients(
+    group: SimGroup,
+    drawn: {
+      readonly clients: number;
+      readonly random: Random;
+      readonly sessionRandom: Random;
+    },
+  ): Clients {
+    const { clients, random, sessionRandom } = drawn;
+    const { invariants } = group;
+    return new Clients({
+      ...this.#swarm,
+      clients,
+      group: group.id,
+      scheduler: this.#scheduler,
+      random,
+      nodes: group.hosts,
+      oracle: invariants.oracle,
+      answeredLocally: (node, appliedIndex, boundMs) =>
+        invariants.answeredLocally(node, appliedIndex, boundMs),
+      tally: this.#tally,
+      sessions: drawSessions(sessionRandom, this.#swarm, this.#withoutSessions),
+    });
+  }
+
+  /** The registry has a new one: its clients begin at once. */
+  #groupCreated(entry: RegistryEntry): void {
+    const { id } = entry;
+    const group = this.#addGroup(
+      id,
+      this.#nodes.map((node) => node.id),
+    );
+    for (const node of this.#nodes) group.invariants.lives(node.id, node.life);
+    this.#hostsChanged(entry);
+    const random = new Random(this.#seed, groupStream + 2 * id);
+    const sessionRandom = new Random(this.#seed, groupStream + 2 * id + 1);
+    const clients = random.between(0, this.#groupSwarm.clientsMax);
+    group.clients = this.#makeClients(group, { clients, random, sessionRandom });
+    if (this.#isOver) group.clients.stop();
+  }
+
+  #hostsChanged(entry: RegistryEntry): void {
+    const { hosts } = this.#groups.of(entry.id);
+    hosts.length = 0;
+    for (const node of this.#nodes) if (names(entry, node.id)) hosts.push(node);
+  }
+
+  #groupRemoved(id: number): void {
+    const group = this.#groups.of(id);
+    group.isRemoved = true;
+    group.invariants.isOver = true;
+    group.clients?.stop();
   }
 
   /** What was added later draws from streams of its own, so that what old seeds do changes as little as possible. */
@@ -267,7 +359,7 @@ class Simulation {
         0,
       ),
       operations: [...this.#groups.all()].reduce(
-        (sum, { clients }) => sum + clients.history.length,
+        (sum, { clients }) => sum + (clients?.history.length ?? 0),
         0,
       ),
       tally: this.#tally,
@@ -283,9 +375,12 @@ class Simulation {
     this.#upgrades.start();
     this.#relapses.start();
     this.#evacuations.start();
+    this.#groupChanges.start();
     while (this.#events < this.#eventsMax) this.#step();
 
+    this.#isOver = true;
     this.#groups.stopClients();
+    this.#groupChanges.stop();
     this.#watchers.stop();
     this.#memberChanges.stop();
     this.#upgrades.end();
@@ -293,9 +388,58 @@ class Simulation {
     this.#evacuations.end();
     this.#nemesis.end();
     this.#recoverDefault();
+    if (hasGroups(this.#groupSwarm)) this.#recoverGroups();
+  }
+
+  /** Where a member stays down, there may never be a registry. */
+  #recoverGroups(): void {
+    const system = this.#groups.of(systemGroup);
+    const recovery = this.#recovery(this.#groups.default);
+    recovery.until("changes of groups to be answered", () => this.#groupChanges.unanswered === 0);
+    if (recovery.up.some(({ applyVersion }) => applyVersion < registryVersion)) return;
+    const registry = this.#recovery(system);
+    recovery.until("all to have the registry", () =>
+      recovery.up.every((node) => node.replica(systemGroup) !== undefined),
+    );
+    registry.settles();
+    recovery.until("groups to be where they are to be", () => this.#areGroupsInPlace(recovery.up));
+    registry.settles();
     for (const group of this.#groups.all()) {
-      if (group.id !== defaultGroup) this.#recover(group);
+      const isOwn = group.id === defaultGroup || group.id === systemGroup;
+      if (!isOwn && !group.isRemoved) this.#recover(group);
+      else if (!isOwn) checkHistory(group.clients!, group.invariants.oracle);
     }
+    recovery.until("groups to be where they are to be", () => this.#areGroupsInPlace(recovery.up));
+    recovery.until("tombstones to be forgotten", () =>
+      recovery.up.every(({ tombstones }) => tombstones === 0),
+    );
+  }
+
+  /** Each node has what names it, and nothing else; the members of each group are those that the registry names, and nobody is on the way. */
+  #areGroupsInPlace(up: readonly SimNode[]): boolean {
+    const { entries } = this.#judge;
+    const isInPlace = up.every((node) => {
+      const wanted = entries.filter((entry) => names(entry, node.id)).map(({ id }) => id);
+      const all = [defaultGroup, systemGroup, ...wanted];
+      const { groupsHere, filesHere } = node;
+      return (
+        groupsHere.length === all.length &&
+        all.every((id) => node.replica(id) !== undefined) &&
+        filesHere.every((id) => all.includes(id))
+      );
+    });
+    return (
+      isInPlace &&
+      entries.every(({ id, members, leaving }) => {
+        const { configuration } = this.#groups.of(id).invariants.oracle;
+        return (
+          leaving.length === 0 &&
+          configuration !== undefined &&
+          membersOf(configuration).join() === members.map((member) => member.id).join() &&
+          configuration.voters.length === members.length
+        );
+      })
+    );
   }
 
   #recovery({ id, clients, invariants }: SimGroup): Recovery {
@@ -304,7 +448,7 @@ class Simulation {
       swarm: this.#swarm,
       nodes: this.#nodes,
       group: id,
-      clients,
+      clients: clients ?? this.#groups.default.clients!,
       oracle: invariants.oracle,
       memberChanges: this.#memberChanges,
       step: () => this.#step(),
@@ -313,7 +457,8 @@ class Simulation {
 
   /** Another group than the default one. */
   #recover(group: SimGroup): void {
-    const { id, clients, invariants } = group;
+    const { id, invariants } = group;
+    const clients = group.clients!;
     const recovery = this.#recovery(group);
     recovery.run();
     if (this.#groupRandom.chance(transferShare)) recovery.handsOver(this.#groupRandom);
@@ -323,7 +468,8 @@ class Simulation {
   }
 
   #recoverDefault(): void {
-    const { clients, invariants } = this.#groups.default;
+    const { invariants } = this.#groups.default;
+    const clients = this.#groups.default.clients!;
     const recovery = this.#recovery(this.#groups.default);
     recovery.run();
     if (this.#random.chance(stableShare)) recovery.staysLed();

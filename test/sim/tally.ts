@@ -17,6 +17,13 @@ export const happenings = [
   "heals",
   /** Segments of logs that were said to be damaged. */
   "evacuations",
+  /** Groups that somebody was told are made, are gone, and are to be elsewhere; and requests for that which failed. */
+  "groupsMade",
+  "groupsRemoved",
+  "groupsMoved",
+  "groupsRefused",
+  /** Batches that were copied out of old segments. */
+  "rewrites",
   /** Given up for the log, on a disk that ran full. */
   "ballasts",
   /** Taken over in place of the log. */
