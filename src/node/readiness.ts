@@ -1,8 +1,8 @@
 /**
- * What keeps a node from being of use, in words. Group 0 and `system` always count. Other groups count while the node starts, so that who restarts one node after the
+ * What keeps a node from being of use, in words. Group 0 always counts. Other groups, and `system`, count while the node starts, so that who restarts one node after the
  * other waits for all of it; later a group that stands still is its own trouble, and no reason to send nobody here: status and metrics tell of it.
  */
-import { defaultGroup, systemGroup } from "../wire/registry.ts";
+import { defaultGroup } from "../wire/registry.ts";
 import type { Group } from "./group.ts";
 
 export interface ReadinessOptions {
@@ -34,8 +34,7 @@ export class Readiness {
     const missing: string[] = [];
     let untold = 0;
     for (const group of this.#options.groups.values()) {
-      const counts = isStarting || group.id === defaultGroup || group.id === systemGroup;
-      if (!counts) continue;
+      if (!isStarting && group.id !== defaultGroup) continue;
       const why = this.#missingOf(group);
       if (why.length === 0) continue;
       if (missing.length < toldMax) missing.push(...why);

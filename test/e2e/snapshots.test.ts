@@ -59,7 +59,7 @@ async function metric(node: TestNode, name: string): Promise<number> {
 }
 
 function machineFiles(node: TestNode): string[] {
-  const folder = join(node.dataDir, "machine");
+  const folder = join(node.dataDir, "machine/0");
   return readdirSync(folder, { recursive: true, encoding: "utf8" })
     .filter((name) => name.endsWith(".db"))
     .map((name) => name.split("/").at(-1)!);
