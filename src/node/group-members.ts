@@ -5,7 +5,7 @@
  * A leader acts only on what it has read, through a quorum, since it leads: what an earlier one has done meanwhile it then knows of.
  */
 import { isJoint, membersOf } from "../raft/configuration.ts";
-import type { MemberChange } from "../raft/membership.ts";
+import { type MemberChange, votersMax } from "../raft/membership.ts";
 import type { Configuration } from "../raft/ready.ts";
 import { Consistency } from "../wire/messages.ts";
 import { defaultGroup, type GroupMember, systemGroup } from "../wire/registry.ts";
@@ -25,21 +25,34 @@ export interface WantedMembers {
 export function changesToward(current: Configuration, wanted: WantedMembers): MemberChange[] {
   const { voters, learners, promotions = {} } = current;
   const coming: MemberChange[] = [];
+  let room = votersMax - voters.length - Object.keys(promotions).length;
+  const isFull = room <= 0;
   for (const { id, incarnation } of wanted.voters) {
-    if (voters.includes(id)) continue;
-    if (!learners.includes(id)) coming.push(added(id, incarnation, false));
-    else if (promotions[id] === undefined) coming.push({ op: "promote", id });
+    if (voters.includes(id) || promotions[id] !== undefined || room-- <= 0) continue;
+    coming.push(learners.includes(id) ? { op: "promote", id } : added(id, incarnation, false));
   }
   for (const { id, incarnation } of wanted.learners) {
-    if (voters.includes(id)) coming.push({ op: "demote", id });
-    else if (!learners.includes(id)) coming.push(added(id, incarnation, true));
+    if (!voters.includes(id) && !learners.includes(id)) coming.push(added(id, incarnation, true));
   }
   if (coming.length > 0) return coming;
-  if (wanted.voters.some(({ id }) => !voters.includes(id))) return [];
-  const stay = new Set([...wanted.voters, ...wanted.learners].map(({ id }) => id));
-  return [...voters, ...learners]
-    .filter((id) => !stay.has(id))
-    .map((id) => ({ op: "remove", id }) as const);
+  const isWaiting = wanted.voters.some(({ id }) => !voters.includes(id));
+  if (isWaiting && !(isFull && Object.keys(promotions).length === 0)) return [];
+  const going = goingFrom(current, wanted);
+  // With no room for those who come, one of those who go makes it.
+  return isWaiting ? going.slice(0, 1) : going;
+}
+
+function goingFrom({ voters, learners }: Configuration, wanted: WantedMembers): MemberChange[] {
+  const votes = new Set(wanted.voters.map(({ id }) => id));
+  const learns = new Set(wanted.learners.map(({ id }) => id));
+  const going: MemberChange[] = [];
+  for (const id of voters) {
+    if (!votes.has(id)) going.push({ op: learns.has(id) ? "demote" : "remove", id });
+  }
+  for (const id of learners) {
+    if (!votes.has(id) && !learns.has(id)) going.push({ op: "remove", id });
+  }
+  return going;
 }
 
 /** Where a node is reached group 0 alone says; here each has an address that is nobody else's. */

@@ -1,0 +1,270 @@
+/** Changes of the registry as functions of what it says: what they write is applied to a real kv machine, and read from it again. */
+import { afterAll, describe, expect, test } from "bun:test";
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { defaultLimits } from "../../src/limits.ts";
+import { createMachine, KvFiles } from "../../src/machine/machines.ts";
+import {
+  creation,
+  type Host,
+  move,
+  type NewGroups,
+  removal,
+  replacing,
+  settling,
+} from "../../src/node/registry-changes.ts";
+import { RegistryView } from "../../src/node/registry-view.ts";
+import type { RegistryWrite } from "../../src/node/registry-writer.ts";
+import { encodeKvTxn, KvOperator, KvTarget } from "../../src/wire/kv-txn.ts";
+import type { RegistryEntry } from "../../src/wire/registry.ts";
+import { Results, TestLog } from "../machine/log.ts";
+import { Random } from "../sim/random.ts";
+
+const folder = mkdtempSync(join(tmpdir(), "barge-registry-"));
+afterAll(() => rmSync(folder, { recursive: true, force: true }));
+
+/** `system`, as its leader has it. */
+class World {
+  readonly view: RegistryView;
+  hosts: Host[] = [1, 2, 3, 4, 5].map((id) => ({ id, incarnation: `folder-${id}` }));
+  /** Groups that the view said were other ones. */
+  readonly told: number[] = [];
+  writes = 0;
+  readonly #log = new TestLog();
+  readonly #machine = createMachine("kv", {
+    directory: folder,
+    files: new KvFiles({ limits: defaultLimits }),
+    limits: defaultLimits,
+    nowMs: () => 0,
+  });
+
+  constructor() {
+    this.view = new RegistryView((id) => this.told.push(id));
+  }
+
+  /** To its end. */
+  run(plan: (view: RegistryView) => RegistryWrite | undefined): void {
+    for (let write = plan(this.view); write !== undefined; write = plan(this.view)) {
+      this.#apply(write);
+      write.written?.();
+      if (++this.writes > 1_000) throw new Error("it does not end");
+    }
+  }
+
+  #apply({ compare, operations }: RegistryWrite): void {
+    const command = encodeKvTxn({
+      compare: compare.map(({ key, revision }) => {
+        return { key, revision, target: KvTarget.revision, operator: KvOperator.equal };
+      }),
+      success: operations,
+      failure: [],
+    });
+    const results = new Results();
+    this.#machine.apply([this.#log.add([[command]])], results);
+    // Nothing came in between, so all holds that was compared.
+    expect([...results.all.values()].filter(({ code }) => code !== 0)).toEqual([]);
+    this.view.refresh(this.#machine);
+  }
+
+  create(wanted: Partial<NewGroups> = {}, groupsMax = 4_096): RegistryEntry[] {
+    const made = new Map<number, RegistryEntry>();
+    const all: NewGroups = {
+      request: `request-${this.writes}`,
+      count: 1,
+      id: undefined,
+      name: undefined,
+      machine: "kv",
+      applyVersion: 3,
+      replicas: undefined,
+      members: undefined,
+      logBytesMax: undefined,
+      ...wanted,
+    };
+    this.run(creation(all, () => this.hosts, groupsMax, made));
+    return [...made.values()];
+  }
+
+  move(id: number, members: readonly number[]): boolean {
+    let changed = false;
+    const done = (): void => void (changed = true);
+    this.run(
+      move(
+        id,
+        () => members,
+        () => this.hosts,
+        done,
+      ),
+    );
+    return changed;
+  }
+
+  remove(...ids: readonly number[]): number[] {
+    const removed = new Set<number>();
+    this.run(removal(ids, removed));
+    return [...removed];
+  }
+
+  settle(id: number, term = 7): void {
+    this.run(settling([{ id, version: this.entry(id).version, term }]));
+  }
+
+  /** As seen when that node has left the cluster. */
+  leave(node: number): void {
+    this.hosts = this.hosts.filter(({ id }) => id !== node);
+    const isNode = (id: number): boolean => this.hosts.some((host) => host.id === id);
+    this.run(replacing(() => this.hosts, isNode));
+  }
+
+  entry(id: number): RegistryEntry {
+    return this.view.group(id)!.entry;
+  }
+
+  members(id: number): string {
+    const { members, leaving } = this.entry(id);
+    const ids = members.map((each) => each.id).join();
+    return leaving.length === 0 ? ids : `${ids} but for ${leaving.map((each) => each.id).join()}`;
+  }
+}
+
+describe("new groups", () => {
+  test("get ids above all that were ever given, and are spread over the nodes", () => {
+    const world = new World();
+    const made = world.create({ count: 250 });
+    expect(made.map(({ id }) => id)).toEqual(Array.from({ length: 250 }, (_, at) => at + 1));
+    expect(world.writes).toBe(3);
+    const loads = new Map<number, number>();
+    for (const { members, founders, version } of made) {
+      expect(members).toHaveLength(3);
+      expect(members.map(({ id }) => id)).toEqual(founders.map(({ id }) => id));
+      expect(version).toBe(1);
+      for (const { id } of members) loads.set(id, (loads.get(id) ?? 0) + 1);
+    }
+    expect([...loads.values()]).toEqual([150, 150, 150, 150, 150]);
+    expect(world.remove(250)).toEqual([250]);
+    expect(world.create()[0]!.id).toBe(251);
+    expect(world.create({ id: 300 })[0]!.id).toBe(300);
+    expect(world.create()[0]!.id).toBe(301);
+  });
+
+  test("are not made twice where the answer was lost, nor in part where a part was made", () => {
+    const world = new World();
+    const once = world.create({ request: "the very same", count: 3 });
+    const { writes } = world;
+    expect(world.create({ request: "the very same", count: 3 })).toEqual(once);
+    expect(world.writes).toBe(writes);
+    expect(world.create({ request: "the very same", count: 5 })).toHaveLength(5);
+    expect(world.view.groups.size).toBe(5);
+  });
+
+  test("are refused where id or name was given, where there is no such node, and beyond the bound", () => {
+    const world = new World();
+    world.create({ name: "orders" });
+    world.create({ id: 7 });
+    world.remove(7);
+    const refused = (wanted: Partial<NewGroups>, max?: number) =>
+      expect(() => world.create(wanted, max));
+    refused({ id: 1 }).toThrow("Group 1 has the id 1 already");
+    refused({ id: 7 }).toThrow("never used again");
+    refused({ name: "orders" }).toThrow("Group 1 has the name orders");
+    refused({ members: [1, 9] }).toThrow("Node 9 cannot host groups");
+    refused({ replicas: 6 }).toThrow("there are 5");
+    refused({ count: 3 }, 3).toThrow("at most 3");
+    expect(world.view.groups.size).toBe(1);
+    // A name is free again with its group.
+    world.remove(1);
+    expect(world.create({ name: "orders" })[0]!.id).toBe(8);
+  });
+});
+
+describe("members", () => {
+  test("that go are still there until the leader says that they are not; who comes back meanwhile has never left", () => {
+    const world = new World();
+    world.create({ members: [1, 2, 3] });
+    expect(world.move(1, [1, 2, 4])).toBe(true);
+    expect(world.members(1)).toBe("1,2,4 but for 3");
+    expect(world.entry(1).members.map(({ since }) => since)).toEqual([1, 1, 2]);
+    expect(world.move(1, [1, 2, 4])).toBe(false);
+    expect(world.move(1, [1, 2, 3])).toBe(true);
+    expect(world.members(1)).toBe("1,2,3 but for 4");
+    expect(world.entry(1).members.map(({ since }) => since)).toEqual([1, 1, 1]);
+    world.settle(1);
+    expect(world.members(1)).toBe("1,2,3");
+  });
+
+  test("that left and come back are new, and only for a later term", () => {
+    const world = new World();
+    world.create({ members: [1, 2, 3] });
+    world.move(1, [1, 2, 4]);
+    world.settle(1, 9);
+    expect(world.members(1)).toBe("1,2,4");
+    world.move(1, [1, 2, 3]);
+    const back = world.entry(1).members.find(({ id }) => id === 3)!;
+    expect(back).toEqual({ id: 3, incarnation: "folder-3", since: 4, aboveTerm: 9 });
+    // The very first log is not for it.
+    expect(world.entry(1).founders.map(({ id }) => id)).toEqual([1, 2, 3]);
+  });
+
+  test("a word of an older version settles nothing", () => {
+    const world = new World();
+    world.create({ members: [1, 2, 3] });
+    world.move(1, [1, 2, 4]);
+    const { version } = world.entry(1);
+    world.move(1, [1, 2, 5]);
+    world.run(settling([{ id: 1, version, term: 3 }]));
+    expect(world.members(1)).toBe("1,2,5 but for 3,4");
+  });
+
+  test("whose nodes left the cluster are replaced by those with the fewest groups; where there are none, there are fewer members", () => {
+    const world = new World();
+    world.create({ count: 2, members: [1, 2, 3] });
+    world.create({ count: 1, members: [1, 2, 4] });
+    world.leave(3);
+    expect([1, 2, 3].map((id) => world.members(id))).toEqual([
+      "1,2,5 but for 3",
+      "1,2,4 but for 3",
+      "1,2,4",
+    ]);
+    world.leave(5);
+    world.leave(4);
+    for (const id of [1, 2, 3]) expect(world.members(id)).toStartWith("1,2 but for");
+    world.hosts.push({ id: 6, incarnation: "folder-6" });
+    world.leave(2);
+    for (const id of [1, 2, 3]) expect(world.members(id)).toStartWith("1,6 but for");
+  });
+
+  test("not without any, and not on nodes that there are not", () => {
+    const world = new World();
+    world.create();
+    expect(() => world.move(1, [])).toThrow("no member left");
+    expect(() => world.move(1, [1, 2, 77])).toThrow("Node 77 cannot host");
+    expect(() => world.move(2, [1])).toThrow("There is no group 2");
+    expect(() => world.remove(2)).toThrow("There is no group 2");
+    world.remove(1);
+    expect(world.remove(1)).toEqual([]);
+  });
+});
+
+test("the view is the same, however it came about, and tells each group that changes", () => {
+  const seed = Number(process.env["BARGE_TEST_SEED"] ?? 5);
+  const random = new Random(seed);
+  const world = new World();
+  for (let step = 0; step < 300; step++) {
+    const ids = [...world.view.groups.keys()];
+    const id = ids[Math.floor(random.float() * ids.length)];
+    const before = new Map(world.view.groups);
+    world.told.length = 0;
+    if (id === undefined || random.chance(0.4)) world.create({ count: 1 + (step % 3) });
+    else if (random.chance(0.3)) world.remove(id);
+    else if (random.chance(0.5)) world.settle(id);
+    else world.move(id, [1, 2, 3, 4, 5].filter(() => random.chance(0.6)).concat(3));
+    const changed = [...new Set([...before.keys(), ...world.view.groups.keys()])].filter(
+      (each) => before.get(each) !== world.view.group(each),
+    );
+    expect({ seed, told: [...new Set(world.told)].toSorted() }).toEqual({
+      seed,
+      told: changed.toSorted(),
+    });
+  }
+  expect(world.view.groups.size).toBeGreaterThan(3);
+});
