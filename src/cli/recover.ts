@@ -44,6 +44,13 @@ async function recover(folder: string, flags: RecoverFlags): Promise<void> {
   const recovered = await recoverFolder({ dataDir: folder, clusterToken, advertise });
   if (flags.json === true) return printJson({ survey, ...recovered });
   await printLine(`recovered   the state as of ${recovered.index}`);
+  const { groupsKept, groupsLost, groupsDamaged } = recovered;
+  if (groupsKept > 0)
+    await printLine(`kept        ${groupsKept} more groups, with what this node has of them`);
+  if (groupsLost.length > 0) {
+    await printLine(`lost        groups without a copy in this folder: ${groupsLost.join(", ")}`);
+  }
+  for (const what of groupsDamaged) await printLine(`damaged     ${what}`);
   const words = foundingWords({ ...recovered, dataDir: folder, advertise, clusterToken });
   for (const line of words) await printLine(line);
 }

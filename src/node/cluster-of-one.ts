@@ -12,9 +12,6 @@ import { openSqliteDisk } from "../storage/sqlite-disk.ts";
 import type { LogStart } from "../wire/batch.ts";
 import { seedCrcOf, tokenHashOf } from "./bootstrap.ts";
 
-/** The one group there is. */
-export const defaultGroup = 0;
-
 /** Others join it with the same token. */
 export function drawOwner(
   nodeId: number,

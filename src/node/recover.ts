@@ -9,11 +9,20 @@
 import { resolve } from "node:path";
 import { FatalError } from "../fatal.ts";
 import { defaultLimits } from "../limits.ts";
-import { createMachine, KvFiles, type MachineKind } from "../machine/machines.ts";
+import { createMachine, isMachineKind, KvFiles, type MachineKind } from "../machine/machines.ts";
 import type { ResultSink, StateMachine } from "../machine/machine.ts";
 import { type DataDir, openDataDir, storedIdentity } from "../storage/data-dir.ts";
-import { CorruptBatchError, type LogStore, type RecoveredGroup } from "../storage/log-store.ts";
-import { defaultGroup, drawOwner, loneConfiguration, startAt, withLog } from "./cluster-of-one.ts";
+import {
+  CorruptBatchError,
+  type GroupWrite,
+  type LogStore,
+  type RecoveredGroup,
+} from "../storage/log-store.ts";
+import { type Batch, lastIndexOf } from "../wire/batch.ts";
+import { defaultGroup, systemGroup } from "../wire/registry.ts";
+import { drawOwner, loneConfiguration, startAt, withLog } from "./cluster-of-one.ts";
+import { loneGroupConfiguration, registryOfOne } from "./recover-groups.ts";
+import { RegistryView } from "./registry-view.ts";
 import { type GroupReport, verifyFolder } from "./verify.ts";
 
 /** What is known before anything is changed. */
@@ -47,13 +56,19 @@ export interface Recovered {
   readonly clusterId: string;
   readonly nodeId: number;
   readonly index: number;
+  /** Groups besides the first that go on as well. */
+  readonly groupsKept: number;
+  /** Those that had no copy in this folder: they are gone. */
+  readonly groupsLost: readonly number[];
+  /** Those whose copy here is damaged, and why; they have no leader. */
+  readonly groupsDamaged: readonly string[];
 }
 
 /** Changes nothing. Throws FatalError where the folder is in use, or cannot be recovered from. */
 export function surveyRecovery(dataDir: string): RecoverySurvey {
   const folder = resolve(dataDir);
   const { node, groups, damage, nextStart } = verifyFolder(folder);
-  const [group] = groups;
+  const group = groups.find(({ id }) => id === defaultGroup);
   if (node === undefined || group === undefined) {
     throw new FatalError("wrong_data_dir", `${folder} has no data of a node: ${nextStart.text}`);
   }
@@ -99,29 +114,85 @@ export async function recoverFolder(options: RecoverOptions): Promise<Recovered>
   const owner = drawOwner(nodeId, options.clusterToken);
   const dataDir = openDataDir(folder, { clusterId: oldClusterId, nodeId });
   try {
-    const index = await withLog(dataDir, oldClusterId, async (store, recovered) => {
-      const replica = recovered.get(defaultGroup)!;
-      const state = await takeIn(dataDir, store, replica, kindOf(groups[0]!));
+    const done = await withLog(dataDir, oldClusterId, async (store, recovered) => {
+      const view = new RegistryView();
+      const states = await takeAllIn(dataDir, store, recovered, groups, view);
       dataDir.refound(owner);
       dataDir.peers.forget();
-      const start = startAt(owner.clusterId, state);
       const { incarnation } = dataDir;
       const { advertise: address } = options;
-      if (replica.wound !== undefined) store.heal(defaultGroup);
-      store.compactTo(defaultGroup, start, loneConfiguration({ nodeId, incarnation, address }));
-      const term = Math.max(replica.hardState.term, replica.wound?.hardTerm ?? 0, start.term) + 1;
-      const hardState = { term, votedFor: 0, commit: start.index };
-      store.append([{ group: defaultGroup, hardState, append: [] }]);
-      return start.index;
+      const kept = new Set(states.taken.keys());
+      let lost: readonly number[] = [];
+      const writes: GroupWrite[] = [];
+      for (const [group, state] of states.taken) {
+        const replica = recovered.get(group)!;
+        const start = startAt(owner.clusterId, state);
+        const configuration =
+          group === defaultGroup
+            ? loneConfiguration({ nodeId, incarnation, address })
+            : loneGroupConfiguration(nodeId, incarnation);
+        if (replica.wound !== undefined) store.heal(group);
+        store.compactTo(group, start, configuration);
+        const term = Math.max(replica.hardState.term, replica.wound?.hardTerm ?? 0, start.term) + 1;
+        let append: readonly Batch[] = [];
+        if (group === systemGroup) {
+          const host = { id: nodeId, incarnation };
+          ({ batches: append, lost } = registryOfOne(view, kept, host, start, term));
+        }
+        const last = append.at(-1);
+        const commit = last === undefined ? start.index : lastIndexOf(last);
+        writes.push({ group, hardState: { term, votedFor: 0, commit }, append });
+      }
+      store.append(writes);
+      const groupsKept = [...kept].filter((id) => id !== defaultGroup && id !== systemGroup).length;
+      return {
+        index: states.taken.get(defaultGroup)!.index,
+        groupsKept,
+        groupsLost: lost.filter((id) => !states.damaged.has(id)),
+        groupsDamaged: [...states.damaged.values()],
+      };
     });
-    return { folder, clusterId: owner.clusterId, nodeId, index };
+    return { folder, clusterId: owner.clusterId, nodeId, ...done };
   } finally {
     dataDir.close();
   }
 }
 
-function kindOf({ machine }: GroupReport): MachineKind {
-  return machine?.kind ?? "kv";
+interface AllTakenIn {
+  readonly taken: ReadonlyMap<number, TakenIn>;
+  readonly damaged: ReadonlyMap<number, string>;
+}
+
+/** Of all groups; what is damaged of one but the first harms no other. What the registry says is in `view` then. */
+async function takeAllIn(
+  dataDir: DataDir,
+  store: LogStore,
+  recovered: ReadonlyMap<number, RecoveredGroup>,
+  reports: readonly GroupReport[],
+  view: RegistryView,
+): Promise<AllTakenIn> {
+  const taken = new Map<number, TakenIn>();
+  const damaged = new Map<number, string>();
+  // The registry tells what the others are.
+  const first = [defaultGroup, systemGroup].filter((id) => recovered.has(id));
+  const others = [...recovered.keys()].filter((id) => !first.includes(id));
+  for (const id of [...first, ...others]) {
+    const { start, batches } = recovered.get(id)!;
+    // It had been given nothing yet.
+    if (id !== defaultGroup && start.index === 0 && batches.length === 0) continue;
+    const found = reports.find((report) => report.id === id)?.machine?.kind;
+    const said = view.group(id)?.entry.machine;
+    const kind = found ?? (said !== undefined && isMachineKind(said) ? said : "kv");
+    try {
+      const look =
+        id === systemGroup ? (machine: StateMachine) => view.refresh(machine) : undefined;
+      taken.set(id, await takeIn(dataDir, store, id, recovered.get(id)!, kind, look));
+    } catch (error) {
+      if (id === defaultGroup) throw error;
+      damaged.set(id, `group ${id}: ${error instanceof Error ? error.message : String(error)}`);
+    }
+  }
+  return { taken, damaged };
 }
 
 interface TakenIn {
@@ -137,25 +208,28 @@ const nobody: ResultSink = { result: () => {}, repeated: () => {}, refused: () =
 async function takeIn(
   dataDir: DataDir,
   store: LogStore,
+  id: number,
   { machineGeneration: generation, start, batches }: RecoveredGroup,
   kind: MachineKind,
+  look: ((machine: StateMachine) => void) | undefined,
 ): Promise<TakenIn> {
   const files = new KvFiles({ limits: defaultLimits });
   const machine = createMachine(kind, {
-    directory: dataDir.machinePath(defaultGroup),
+    directory: dataDir.machinePath(id),
     generation,
     files,
     limits: defaultLimits,
     nowMs: () => performance.now(),
   });
   try {
-    machine.open();
+    if (machine.open() < start.index) throw new Error("its state is behind the start of its log");
     const last = batches.at(-1);
     const lastIndex = last === undefined ? start.index : last.firstIndex + last.count - 1;
     machine.allowDurable(lastIndex);
-    await applyTo(machine, store, lastIndex);
+    await applyTo(machine, store, id, lastIndex);
     machine.flush();
     while (machine.durableIndex < machine.appliedIndex) await workOn(machine);
+    look?.(machine);
     const index = machine.appliedIndex;
     return { index, term: last?.term ?? start.term, timeMs: clusterTimeOf(machine) };
   } finally {
@@ -164,12 +238,17 @@ async function takeIn(
   }
 }
 
-async function applyTo(machine: StateMachine, store: LogStore, lastIndex: number): Promise<void> {
+async function applyTo(
+  machine: StateMachine,
+  store: LogStore,
+  id: number,
+  lastIndex: number,
+): Promise<void> {
   let endIndex = lastIndex;
   while (machine.appliedIndex < endIndex) {
     try {
       const from = machine.appliedIndex + 1;
-      const batches = store.batches(defaultGroup, from, endIndex, applyBytes);
+      const batches = store.batches(id, from, endIndex, applyBytes);
       if (machine.apply(batches, nobody) < batches.length) await workOn(machine);
     } catch (error) {
       if (!(error instanceof CorruptBatchError)) throw error;

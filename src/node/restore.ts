@@ -20,7 +20,8 @@ import { fsyncDirectory, fsyncFile } from "../storage/sync-latch.ts";
 import { verifyMachineFile } from "../machine/verify-kv.ts";
 import { BackupError, type BackupHeader } from "../wire/backup.ts";
 import { applyVersionFirst, applyVersionMax } from "../wire/versions.ts";
-import { defaultGroup, drawOwner, loneConfiguration, startAt, withLog } from "./cluster-of-one.ts";
+import { defaultGroup } from "../wire/registry.ts";
+import { drawOwner, loneConfiguration, startAt, withLog } from "./cluster-of-one.ts";
 import { verifyFolder } from "./verify.ts";
 
 export interface RestoreOptions {

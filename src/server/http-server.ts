@@ -13,6 +13,7 @@ import { type BodyBounds, ByteBudget, withBody } from "./http-body.ts";
 import { HttpKv } from "./http-kv.ts";
 import { HttpWatches } from "./http-watch.ts";
 import { answerAdmin, membersBodyBytesMax, adminRoute, parseBody } from "./http-members.ts";
+import { checkStatusRequest } from "../wire/status-request.ts";
 import { HttpParameters } from "./http-parameters.ts";
 import { txnBodyBytesMax } from "./http-txn.ts";
 import { requestIdOf } from "./request-ids.ts";
@@ -174,7 +175,10 @@ class HttpDoor {
   }
 
   /** What is answered also while the node stops. */
-  #fixed(request: Request, { path }: RequestTarget): Response | Promise<Response> | undefined {
+  #fixed(
+    request: Request,
+    { path, parameters }: RequestTarget,
+  ): Response | Promise<Response> | undefined {
     switch (path) {
       case "/livez":
       case "/hc":
@@ -185,10 +189,30 @@ class HttpDoor {
       case "/metrics":
         return wrongMethod(request, "GET, HEAD") ?? this.#metrics();
       case "/v1/status":
-        return wrongMethod(request, "GET, HEAD") ?? jsonAnswer(this.#groups.status());
+        return wrongMethod(request, "GET, HEAD") ?? this.#status(parameters);
       default:
         return undefined;
     }
+  }
+
+  /** Of its groups those that are asked for: `?groups=1,2`, or `?after=64&limit=64`, and `brief=true` for a line of each. */
+  #status(parameters: ReadonlyMap<string, string>): Response {
+    const checked = new HttpParameters(parameters, [
+      "groups",
+      "after",
+      "limit",
+      "brief",
+      "timeoutMs",
+    ]);
+    const list = parameters.get("groups");
+    const asked = checkStatusRequest({
+      groups: list?.split(",").map((id) => (/^[0-9]{1,10}$/.test(id) ? Number(id) : -1)),
+      after: checked.integer("after"),
+      limit: checked.integer("limit"),
+      brief: checked.choice("brief", { true: true, false: false }),
+    });
+    if ("problem" in asked) throw new BargeError("bad_request", asked.problem);
+    return jsonAnswer(this.#groups.status(asked));
   }
 
   #readiness(): Response {
@@ -336,6 +360,6 @@ function noSuchPath(path: string): Response {
   return refusal(
     404,
     "no_such_path",
-    `There is nothing at ${path}; see /v1/kv, /v1/txn, /v1/watch, /v1/members, /v1/transfer-leader, /v1/snapshot, /v1/compaction, /v1/scrub, /v1/backup and /v1/status.`,
+    `There is nothing at ${path}; see /v1/kv, /v1/txn, /v1/watch, /v1/members, /v1/groups, /v1/transfer-leader, /v1/snapshot, /v1/compaction, /v1/scrub, /v1/backup and /v1/status.`,
   );
 }
