@@ -161,6 +161,12 @@ export class Clients {
     this.#sessions.stop();
   }
 
+  /** The group is gone. */
+  abandon(): void {
+    this.#stopped = true;
+    this.#sessions.abandon();
+  }
+
   /** Sections of sessions, and requests with an id, whose senders still want to know. */
   get unfinished(): number {
     return this.#sessions.unfinished;

@@ -95,6 +95,8 @@ export class SessionClients {
   readonly #calls = new Set<Call>();
   #requestIds = 0;
   stopped = false;
+  /** Nobody answers any more. */
+  abandoned = false;
 
   constructor(options: SessionClientOptions) {
     this.#options = options;
@@ -114,6 +116,12 @@ export class SessionClients {
     this.stopped = true;
   }
 
+  /** The group is gone: what became of what is under way will never be known. */
+  abandon(): void {
+    this.stopped = true;
+    this.abandoned = true;
+  }
+
   /** Waiters that nobody has called on nodes that live. */
   get unanswered(): number {
     return this.#calls.size;
@@ -121,6 +129,7 @@ export class SessionClients {
 
   get unfinished(): number {
     let unfinished = 0;
+    if (this.abandoned) return unfinished;
     for (const client of this.#clients) unfinished += client.unfinished;
     for (const client of this.#requests) unfinished += client.unfinished;
     return unfinished;
@@ -283,6 +292,7 @@ class SessionClient {
   }
 
   #act(): void {
+    if (this.#all.abandoned) return;
     const { random, scheduler, timeoutMs, sleepChance, ttlMs } = this.#options;
     this.#think();
     if (!this.#all.stopped && scheduler.nowMs < this.#asleepUntilMs) return;
@@ -415,6 +425,7 @@ class SessionClient {
 
   /** All that has no answer, in order, on a new connection. */
   #reconnect(): void {
+    if (this.#all.abandoned) return;
     this.#connection = new Connection(this.#all.someNode());
     for (const sent of this.#window) {
       if (sent.answer === undefined) this.#send(sent, this.#connection, false);
@@ -507,6 +518,7 @@ class RequestClient {
   }
 
   #act(): void {
+    if (this.#all.abandoned) return;
     this.#think();
     const { random } = this.#options;
     if (this.#current === undefined) {

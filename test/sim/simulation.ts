@@ -335,7 +335,7 @@ class Simulation {
     const group = this.#groups.of(id);
     group.isRemoved = true;
     group.invariants.isOver = true;
-    group.clients?.stop();
+    group.clients?.abandon();
   }
 
   /** What was added later draws from streams of its own, so that what old seeds do changes as little as possible. */

@@ -357,6 +357,7 @@ function drawLimits(random: Random): Limits {
     kvWalBytesMax: strange(defaultLimits.kvWalBytesMax, [300, 3_000]),
     memtableFlushMs: strange(defaultLimits.memtableFlushMs, [50, 500]),
     flushLogBytesMin: 1,
+    everyTickGroups: 1,
     // On the scale of the elections, which are quicker here.
     diskFullRetryMs: electionTicksMax * 10,
   });
