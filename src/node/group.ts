@@ -4,6 +4,7 @@
  */
 import { BargeError, errorCodeOf, errorTable, type ErrorCode } from "../errors.ts";
 import { frameOverheadBytes, type Limits } from "../limits.ts";
+import type { CommonBytes } from "../machine/common-bytes.ts";
 import type { StateMachine } from "../machine/machine.ts";
 import { sessionsVersion } from "../machine/sessions.ts";
 import type { Transport } from "../net/transport.ts";
@@ -121,6 +122,8 @@ interface CutWaiter {
 const earlySectionsMax = 1_024;
 /** Requests for that at once. */
 const logCutsMax = 64;
+/** Rounds of housekeeping without a write after which the log's tail leaves the memory; some seconds. */
+const restRoundsMax = 50;
 
 const noWatches: WatchFigures = {
   watches: 0,
@@ -181,6 +184,8 @@ export class Group {
   /** Cluster time at the moment when this node began to lead, and the monotonic time then [5]. */
   #leaderTimeBaseMs = 0;
   #leaderSinceMs = 0;
+  /** When it was last to be handed over for the sake of balance. */
+  #balancedMs = -Infinity;
   /** Ticks that the core was given; then how many it was not, after a pause, and at which tick that was. */
   #ticks = 0;
   #skippedTicks = 0;
@@ -193,6 +198,8 @@ export class Group {
   isActive = false;
   awaitsSync = false;
   isHeld = false;
+  /** The tick up to which it has had all of them. */
+  tickedTo = 0;
   /** Of the log, in this life. */
   appliedBytes = 0;
   /** Set by the shard: see `touch`. */
@@ -203,6 +210,9 @@ export class Group {
   #space: SpaceLevel = "plenty";
   readonly #compaction: Compaction;
   #logCuts: LogCut[] = [];
+  /** Where the log ended when it was last looked at, and how often it was found so. */
+  #restIndex = 0;
+  #restRounds = 0;
   /** False on a first boot until all initial members have accepted this node: no vote, no candidacy [36]. */
   mayElect = true;
 
@@ -276,8 +286,9 @@ export class Group {
   }
 
   /** Belongs to a shard from now on, which takes it into its next turn when told to. */
-  attach(activate: () => void): void {
+  attach(activate: () => void, tails: CommonBytes): void {
     this.#activate = activate;
+    this.#tail.share(tails);
   }
 
   /** Something about it has changed, and not by one of the calls of the turn: it takes part in the next one. A group that is not touched costs nothing. */
@@ -360,6 +371,7 @@ export class Group {
   /* ---------------------------------------------------------------- requests */
 
   write(section: Uint8Array, header: SectionHeader, deadlineMs: number, waiter: WriteWaiter): void {
+    this.#activate();
     const refusal = this.#writeRefusal(section.byteLength, header.count);
     if (refusal !== undefined) return waiter.failed(this.#error(refusal));
     const { kind, count } = header;
@@ -431,8 +443,11 @@ export class Group {
     waiter: ReadWaiter,
   ): void {
     if (this.#stopped !== undefined) return waiter.failed(this.#error("internal"));
+    if (consistency === Consistency.local && maxStalenessMs === 0) {
+      return waiter.ready(this.machine, this.machine.appliedIndex);
+    }
+    this.#activate();
     if (consistency === Consistency.local) {
-      if (maxStalenessMs === 0) return waiter.ready(this.machine, this.machine.appliedIndex);
       if (this.#boundedReads.length >= this.#limits.readWaitersMax)
         return waiter.failed(this.#error("overloaded"));
       this.#boundedReads.push({ waiter, maxStalenessMs });
@@ -961,6 +976,7 @@ export class Group {
     if (this.#reads.size > 0) this.#reads.expire(nowMs);
     if (this.#forwards.size > 0) this.#expireForwards(nowMs);
     if (this.#inbox.length > 0 || this.#early.length > 0) this.#expireInbox(nowMs);
+    this.#restTail();
     this.#handOver.tick(nowMs);
     if (this.#space !== "plenty") this.#handOver.lacksSpace(nowMs);
     if (nowMs >= this.#heldUntilMs) this.#endHold();
@@ -974,6 +990,21 @@ export class Group {
     if (this.backups.size > 0) this.backups.work(nowMs);
     const isHeld = !this.#snapshots.sender.idle || this.backups.size > 0;
     if (isHeld) this.#guard(() => this.#boundSnapshots());
+  }
+
+  /** What nobody asks for any more is not kept in memory. */
+  #restTail(): void {
+    if (this.#tail.bytes === 0) return;
+    this.#tail.yield();
+    const { lastIndex } = this.raft;
+    if (lastIndex !== this.#restIndex) {
+      this.#restIndex = lastIndex;
+      this.#restRounds = 0;
+    } else if (++this.#restRounds >= restRoundsMax) {
+      const isApplied = this.machine.appliedIndex >= lastIndex;
+      if (isApplied && this.raft.minMatch() >= lastIndex) this.#tail.clear();
+      this.#restRounds = 0;
+    }
   }
 
   #expireForwards(nowMs: number): void {
@@ -1128,6 +1159,17 @@ export class Group {
     this.touch();
   }
 
+  ledForMs(nowMs: number): number {
+    return nowMs - Math.max(this.#leaderSinceMs, this.#balancedMs);
+  }
+
+  /** So that the nodes lead about equally many groups; false where that member cannot take over now. */
+  balanceTo(target: number, nowMs: number): boolean {
+    if (this.#stopped !== undefined || this.#draining) return false;
+    this.#balancedMs = nowMs;
+    return this.#handOver.begin(target, "it leads fewer groups").refusal === undefined;
+  }
+
   /** The node is about to stop: false where it does not lead, or nobody can take over. */
   leave(): boolean {
     if (this.#stopped !== undefined || this.raft.role !== "leader") return false;
@@ -1183,6 +1225,8 @@ export class Group {
 
   /** It leaves this node: whoever waits is told, and nothing more is done in its name. */
   close(code: ErrorCode): void {
+    this.#activate = () => {};
+    this.#tail.clear();
     this.#stopped ??= "it was removed from this node";
     this.#snapshots.stop();
     this.failAll(code);
