@@ -8,6 +8,8 @@ export interface Limits {
   /** One clock tick of every group. */
   readonly tickMs: number;
   readonly heartbeatTicks: number;
+  /** Where a shard has more groups, those that rest have their ticks some at a time, a heartbeat's worth at the most. */
+  readonly everyTickGroups: number;
   /** From so many led groups on a node sends their heartbeats together, as beats; and for at most so many to one node [34]. */
   readonly beatGroupsMin: number;
   readonly beatGroupsMax: number;
@@ -26,6 +28,11 @@ export interface Limits {
   readonly stallWindowMs: number;
   /** A preferred member could lead for this long before the leader hands over to it. */
   readonly preferredDelayMs: number;
+  /** A node that leads so many groups more than another hands some over: 1 and this is left as it is. */
+  readonly balanceTolerance: number;
+  /** Handed over so in half a second; and how long a group stays where it is before. */
+  readonly balanceAtOnceMax: number;
+  readonly balanceRestMs: number;
 
   /** Longest frame accepted once a connection is known. */
   readonly frameBytesMax: number;
@@ -55,6 +62,8 @@ export interface Limits {
   readonly inboxBytesMax: number;
   /** Bodies of the log's tail kept in memory per group, so that sending rarely reads the store. */
   readonly tailCacheBytes: number;
+  /** The same of all groups of a shard together: beyond it those with the most give up some. */
+  readonly shardTailCacheBytes: number;
   /** Requests that wait for their index, per group. */
   readonly waitersMax: number;
   readonly readWaitersMax: number;
@@ -140,6 +149,8 @@ export interface Limits {
   readonly resultBytesMax: number;
   /** kv memtable: keys and values not yet flushed, per group. */
   readonly memtableBytes: number;
+  /** The same of all groups of a shard together, but for what is being flushed: beyond it those with the most flush. */
+  readonly shardMemtableBytes: number;
   readonly memtableFlushMs: number;
   /** How long to wait for space on a full disk before the next attempt to flush or to checkpoint. */
   readonly diskFullRetryMs: number;
@@ -217,6 +228,7 @@ export const frameOverheadBytes: number = 1 * KiB;
 export const defaultLimits: Limits = checkLimits({
   tickMs: 25,
   heartbeatTicks: 4,
+  everyTickGroups: 16,
   beatGroupsMin: 3,
   beatGroupsMax: 16_384,
   electionTicksMin: 16,
@@ -228,6 +240,9 @@ export const defaultLimits: Limits = checkLimits({
   loopStallsMax: 3,
   stallWindowMs: 10_000,
   preferredDelayMs: 10_000,
+  balanceTolerance: 1,
+  balanceAtOnceMax: 16,
+  balanceRestMs: 5_000,
 
   frameBytesMax: 8 * MiB,
   helloBytesMax: 64 * KiB,
@@ -244,6 +259,7 @@ export const defaultLimits: Limits = checkLimits({
   applyBytesPerTurn: 1 * MiB,
   inboxBytesMax: 16 * MiB,
   tailCacheBytes: 16 * MiB,
+  shardTailCacheBytes: 64 * MiB,
   waitersMax: 65_536,
   readWaitersMax: 65_536,
   forwardsMax: 65_536,
@@ -295,6 +311,7 @@ export const defaultLimits: Limits = checkLimits({
   sectionCommandsMax: 65_536,
   resultBytesMax: 1 * MiB,
   memtableBytes: 128 * MiB,
+  shardMemtableBytes: 256 * MiB,
   memtableFlushMs: 30_000,
   diskFullRetryMs: 1_000,
   flushSliceMs: 2,
@@ -346,6 +363,8 @@ export function checkLimits(limits: Limits): Limits {
   const l = limits;
   must(l.heartbeatTicks * 2 <= l.electionTicksMin, "heartbeatTicks * 2 <= electionTicksMin");
   must(l.electionTicksMin < l.electionTicksMax, "electionTicksMin < electionTicksMax");
+  // A node that leads too many must be one that hears what the others lead.
+  must(l.beatGroupsMin <= l.balanceTolerance + 2, "beatGroupsMin <= balanceTolerance + 2");
   // A turn of the loop comes with each tick, a little late at times.
   must(l.loopStallMs >= 2 * l.tickMs, "loopStallMs >= 2 tickMs");
   must(l.checkQuorumTicks >= l.electionTicksMin, "checkQuorumTicks >= electionTicksMin");

@@ -29,6 +29,8 @@ export interface BeatsOptions<G extends BeatGroup> {
   readonly groups: ReadonlyMap<number, G>;
   /** Random, below 2^48: where this life's beats and stamps begin to be numbered. */
   readonly first: number;
+  /** Before a group is asked or told anything: it has had its ticks. */
+  readonly catchUp: (group: G) => void;
   /** A group's core has something to do. */
   readonly activate: (group: G) => void;
 }
@@ -122,6 +124,7 @@ export class Beats<G extends BeatGroup> {
   readonly #transport: Transport;
   readonly #groups: ReadonlyMap<number, G>;
   readonly #first: number;
+  readonly #catchUp: (group: G) => void;
   readonly #activate: (group: G) => void;
   readonly #pairs = new Map<number, Pair>();
   /** Highest number that a beat may have had, to whomever. */
@@ -136,6 +139,7 @@ export class Beats<G extends BeatGroup> {
     this.#transport = options.transport;
     this.#groups = options.groups;
     this.#first = this.#seqMax = options.first;
+    this.#catchUp = options.catchUp;
     this.#activate = options.activate;
   }
 
@@ -190,7 +194,9 @@ export class Beats<G extends BeatGroup> {
     this.#anyDue = false;
     const led: G[] = [];
     for (const group of this.#groups.values()) {
-      if (group.raft.role === "leader" && group.stopped === undefined) led.push(group);
+      if (group.raft.role !== "leader" || group.stopped !== undefined) continue;
+      this.#catchUp(group);
+      led.push(group);
     }
     for (const pair of this.#pairs.values()) if (pair.isDue) this.#beat(pair, led);
   }
@@ -317,6 +323,7 @@ export class Beats<G extends BeatGroup> {
       const { group: id, term } = claim;
       const group = this.#groups.get(id);
       if (group === undefined || sinceSeq > answered || group.stopped !== undefined) continue;
+      this.#catchUp(group);
       if (standsNot?.has(id) === true) group.raft.beatRefused(pair.id, term);
       else group.raft.beatAnswered(pair.id, term, ageTicks, preferred);
       if (group.raft.hasReady()) this.#activate(group);
@@ -332,6 +339,7 @@ export class Beats<G extends BeatGroup> {
     const refused: number[] = [];
     for (const { group: id, term, commit, minMatch } of heard.values()) {
       const group = this.#groups.get(id);
+      if (group !== undefined) this.#catchUp(group);
       const stands =
         group?.stopped === undefined &&
         group?.raft.heardBeat(pair.id, term, commit, minMatch, freshTicks) === true;

@@ -8,6 +8,7 @@
  */
 import { BargeError } from "../errors.ts";
 import type { Limits } from "../limits.ts";
+import { CommonBytes } from "../machine/common-bytes.ts";
 import type { Transport } from "../net/transport.ts";
 import type { Ready } from "../raft/ready.ts";
 import type {
@@ -25,6 +26,7 @@ import { CorruptBatchError, type GroupWrite, type LogStore } from "../storage/lo
 import type { Consistency, PeerMessage } from "../wire/messages.ts";
 import { readSectionHeader, type SectionHeader } from "../wire/section.ts";
 import { Admin, type ClusterIdentity, type ScrubControl } from "./admin.ts";
+import { Balance } from "./balance.ts";
 import { Beats } from "./beats.ts";
 import type { Group } from "./group.ts";
 import type { Registry } from "./registry.ts";
@@ -68,7 +70,7 @@ interface Blocked {
 const roundsPerTurnMax = 4;
 /** A shard that had effects a moment ago is likely to have more. */
 const busyMs = 5;
-/** Ticks between two rounds of time-outs and log retirement. */
+/** Ticks between two rounds of time-outs and log retirement, and the most between two looks at a group that rests. */
 const housekeepTicks = 4;
 
 export class Shard {
@@ -82,12 +84,17 @@ export class Shard {
   #unsynced: Group[] = [];
   /** Those with requests that wait for the end of the sync [7]. */
   #held: Group[] = [];
+  /** Of the log, in memory. */
+  readonly #tails: CommonBytes;
   /** Of what was taken from inboxes and no sync has covered yet, and of that which the one under way covers. */
   #unsyncedBytes = 0;
   #syncingBytes = 0;
   readonly #wake: () => void;
   readonly #admin: Admin;
   readonly #beats: Beats<Group>;
+  readonly #balance: Balance<Group>;
+  /** Until then no node should hand leadership over to this one. */
+  #reluctantUntilMs = -Infinity;
   #registry: Registry | undefined;
   readonly #space: Space | undefined;
   /** As the groups know it. */
@@ -115,12 +122,20 @@ export class Shard {
     this.#space = options.space;
     this.#nowMs = nowMs;
     this.#tickedMs = nowMs;
+    this.#tails = new CommonBytes(options.limits.shardTailCacheBytes);
     for (const group of options.groups) this.#adopt(group);
     this.#beats = new Beats({
       limits: options.limits,
       transport: options.transport,
       groups: this.#groups,
       first: options.firstRequest,
+      catchUp: (group) => this.#catchUp(group),
+      activate: (group) => this.#activate(group),
+    });
+    this.#balance = new Balance({
+      limits: options.limits,
+      groups: this.#groups,
+      loadOf: (nodeId) => this.#beats.loadOf(nodeId),
       activate: (group) => this.#activate(group),
     });
     this.#admin = new Admin({
@@ -162,7 +177,8 @@ export class Shard {
     this.#groups.set(group.id, group);
     if (this.#space !== undefined) group.space = this.#space.level;
     group.diskFull = this.diskFull;
-    group.attach(() => this.#activate(group));
+    group.tickedTo = this.#ticks;
+    group.attach(() => this.#activate(group), this.#tails);
     this.#activate(group);
   }
 
@@ -184,7 +200,6 @@ export class Shard {
       const effects = this.#blocked.effects.filter((effect) => effect.group !== group);
       this.#blocked = { writes, effects };
     }
-    group.attach(() => {});
     group.close("unknown_group");
     this.#wake();
     return group;
@@ -192,8 +207,14 @@ export class Shard {
 
   #activate(group: Group): void {
     if (group.isActive) return;
+    this.#catchUp(group);
     group.isActive = true;
     this.#active.push(group);
+  }
+
+  /** The ticks that it was not given yet, as it was at rest. */
+  #catchUp(group: Group): void {
+    for (; group.tickedTo < this.#ticks; group.tickedTo++) group.tick();
   }
 
   #activateAll(): void {
@@ -209,8 +230,8 @@ export class Shard {
 
   peerUp(nodeId: number): void {
     this.#beats.peerUp(nodeId);
-    for (const group of this.#groups.values()) group.peerUp(nodeId);
     this.#activateAll();
+    for (const group of this.#groups.values()) group.peerUp(nodeId);
     this.#wake();
   }
 
@@ -274,8 +295,9 @@ export class Shard {
     this.#nowMs = nowMs;
     // There is a turn each tick, so a longer time between two is a stall.
     if (sinceMs >= this.#limits.loopStallMs) {
-      for (const group of this.#groups.values()) group.loopStalled(sinceMs, nowMs);
       this.#activateAll();
+      this.#reluctantUntilMs = nowMs + this.#limits.stallWindowMs;
+      for (const group of this.#groups.values()) group.loopStalled(sinceMs, nowMs);
     }
     this.#receive(nowMs);
     if (this.#syncEnded) this.#endSync();
@@ -418,34 +440,49 @@ export class Shard {
     this.#lookAtSpace();
     const syncForMs = this.#store.syncing ? nowMs - this.#syncSinceMs : 0;
     if (syncForMs >= this.#limits.syncStallMs) {
+      this.#reluctantUntilMs = nowMs + this.#limits.stallWindowMs;
       for (const group of this.#groups.values()) group.slowSync(syncForMs, nowMs);
     }
     if (due > heartbeatTicks) {
+      this.#activateAll();
       for (const group of this.#groups.values()) group.skipTicks(due - heartbeatTicks);
       due = heartbeatTicks;
     }
-    for (let i = 0; i < due; i++) {
-      for (const group of this.#groups.values()) group.tick();
-      this.#beats.tick();
-      this.#housekeep(++this.#ticks, nowMs);
-    }
-    for (const group of this.#groups.values()) if (group.hasReady) this.#activate(group);
+    this.#beats.isReluctant = this.#spaceLevel !== "plenty" || nowMs < this.#reluctantUntilMs;
+    for (let i = 0; i < due; i++) this.#tickOnce(nowMs);
+    this.#balance.step(nowMs);
     this.#tickStore(nowMs);
     this.#retryDue = true;
   }
 
-  /** A part of the groups at each tick, so that a thousand of them make no pause. */
-  #housekeep(tick: number, nowMs: number): void {
+  /**
+   * What is done by time is done for a part of the groups at each tick, so that a thousand of them make no pause; and where there are many, those that rest are
+   * given their ticks then, so that each is looked at no oftener. Whatever comes for a group meanwhile, it is given them first.
+   */
+  #tickOnce(nowMs: number): void {
+    const tick = ++this.#ticks;
+    const everyTick = this.#groups.size <= this.#limits.everyTickGroups;
+    for (const group of everyTick ? this.#groups.values() : this.#active) this.#catchUp(group);
+    this.#beats.tick();
+    const stride = everyTick ? 1 : Math.min(this.#limits.heartbeatTicks, housekeepTicks);
     let place = tick;
     for (const group of this.#groups.values()) {
-      if (place++ % housekeepTicks !== 0) continue;
-      group.housekeep(nowMs);
-      // What is done by time, without anything having come.
-      if (group.isActive) continue;
-      const more = group.tellWatches(nowMs, false);
-      if (group.work(nowMs) || more || !group.isQuiet) this.#activate(group);
+      if (place % stride === 0) {
+        this.#catchUp(group);
+        if (group.hasReady) this.#activate(group);
+      }
+      if (place % housekeepTicks === 0) this.#housekeep(group, nowMs);
+      place++;
     }
     if (tick % housekeepTicks === 0) this.#admin.expire(nowMs);
+  }
+
+  #housekeep(group: Group, nowMs: number): void {
+    group.housekeep(nowMs);
+    if (group.isActive) return;
+    // What came by time, without anything having arrived.
+    const more = group.tellWatches(nowMs, false);
+    if (group.work(nowMs) || more || !group.isQuiet) this.#activate(group);
   }
 
   #lookAtSpace(): void {
@@ -571,8 +608,9 @@ export class Shard {
   /** The node is about to stop: its groups go to other leaders. False once none of them is on its way any more. */
   leave(): boolean {
     let leaving = false;
-    for (const group of this.#groups.values()) if (group.leave()) leaving = true;
+    this.#reluctantUntilMs = Infinity;
     this.#activateAll();
+    for (const group of this.#groups.values()) if (group.leave()) leaving = true;
     this.#wake();
     return leaving;
   }

@@ -429,9 +429,11 @@ export class Raft implements CoreState {
   }
   /** The preferred member that could lead in place of this leader; 0 = none, or this one is preferred itself. */
   get preferredTarget(): number {
-    return this.#role !== "leader" || this.isPreferred
-      ? 0
-      : bestTarget(this.#transferView, -1, { onlyPreferred: true });
+    if (this.#role !== "leader" || this.isPreferred) return 0;
+    for (const peer of this.#peers) {
+      if (peer.preferred) return bestTarget(this.#transferView, -1, { onlyPreferred: true });
+    }
+    return 0;
   }
   /** The other members as this leader sees them; empty on other roles. */
   progress(): MemberProgress[] {
@@ -1736,13 +1738,16 @@ export class Raft implements CoreState {
 
   /** Who is no member any more is told so for a while, and then no more. */
   #dropLeft(): void {
+    let hasLeft = false;
+    for (const peer of this.#peers) if (peer.leftIndex > 0) hasLeft = true;
+    if (!hasLeft) return;
     const isOver = (peer: Progress): boolean =>
       peer.leftIndex > 0 &&
       (peer.state === "snapshot" ||
         peer.readSeq >= peer.leftSeq ||
         (this.configurationCommitted &&
           this.#nowTick - peer.leftTick > 4 * this.#limits.electionTicksMax));
-    if (this.#peers.some(isOver)) this.#peers = this.#peers.filter((peer) => !isOver(peer));
+    this.#peers = this.#peers.filter((peer) => !isOver(peer));
   }
 
   /* ---------------------------------------------------------------- leader: heartbeats and reads */

@@ -4,7 +4,8 @@
  */
 import { defaultLimits, type Limits } from "../../src/limits.ts";
 import type { Transport } from "../../src/net/transport.ts";
-import { Beats } from "../../src/node/beats.ts";
+import { Balance } from "../../src/node/balance.ts";
+import { Beats, type PeerLoad } from "../../src/node/beats.ts";
 import { Raft } from "../../src/raft/raft.ts";
 import type { Configuration } from "../../src/raft/ready.ts";
 import { type Batch, type HardState, lastIndexOf } from "../../src/wire/batch.ts";
@@ -27,6 +28,11 @@ export class Replica {
   #batches: Batch[] = [];
   raft: Raft;
   stopped: string | undefined;
+  /** It does not take over when it is told to. */
+  declines = false;
+  readonly #preferred: boolean;
+  #ledSinceMs = Infinity;
+  #balancedMs = -Infinity;
   readonly reads: { readonly context: number; readonly index: number; readonly ok: boolean }[] = [];
 
   constructor(
@@ -35,7 +41,9 @@ export class Replica {
     limits: Limits,
     random: () => number,
     configuration: Configuration,
+    preferred: boolean,
   ) {
+    this.#preferred = preferred;
     this.id = id;
     this.nodeId = nodeId;
     this.#limits = limits;
@@ -56,8 +64,25 @@ export class Replica {
       batches: this.#batches.map(infoOf),
       configurations: [],
       appliedIndex: 0,
+      preferred: this.#preferred,
     });
     return this.raft;
+  }
+
+  ticked(nowMs: number): void {
+    this.raft.isReluctant = this.declines;
+    this.raft.tick();
+    if (this.raft.role !== "leader") this.#ledSinceMs = Infinity;
+    else this.#ledSinceMs = Math.min(this.#ledSinceMs, nowMs);
+  }
+
+  ledForMs(nowMs: number): number {
+    return nowMs - Math.max(this.#ledSinceMs, this.#balancedMs);
+  }
+
+  balanceTo(target: number, nowMs: number): boolean {
+    this.#balancedMs = nowMs;
+    return this.raft.transferLeadership(target).refusal === undefined;
   }
 
   /** Everything that the core wants, done; returns its messages. */
@@ -103,6 +128,7 @@ export interface WorldNode {
   readonly id: number;
   readonly groups: Map<number, Replica>;
   beats: Beats<Replica>;
+  balance: Balance<Replica>;
   life: number;
 }
 
@@ -121,6 +147,9 @@ export interface WorldOptions {
   readonly limits?: Partial<Limits>;
   /** Nodes that know nothing of beats. */
   readonly old?: readonly number[];
+  readonly preferred?: readonly number[];
+  /** Leaders spread over the nodes by themselves. */
+  readonly balances?: boolean;
 }
 
 export class World {
@@ -128,6 +157,7 @@ export class World {
   readonly limits: Limits;
   readonly random: () => number;
   readonly #old: readonly number[];
+  readonly #balances: boolean;
   /** On the way, in order of sending. */
   wire: Sent[] = [];
   /** All that was sent, since the test cleared it. */
@@ -136,7 +166,9 @@ export class World {
   delivers: (message: PeerMessage) => boolean = () => true;
   nowTick = 0;
 
-  constructor({ nodes = 3, groups, membersOf, seed = 1, limits, old = [] }: WorldOptions) {
+  constructor(options: WorldOptions) {
+    const { nodes = 3, groups, membersOf, seed = 1, limits, old = [], preferred = [] } = options;
+    this.#balances = options.balances ?? false;
     this.limits = { ...defaultLimits, ...limits };
     this.random = randomFrom(seed);
     this.#old = old;
@@ -147,19 +179,35 @@ export class World {
         const members = membersOf?.(group) ?? ids;
         if (!members.includes(id)) continue;
         const configuration = configurationOf(members);
-        replicas.set(group, new Replica(group, id, this.limits, this.random, configuration));
+        const isPreferred = preferred.includes(id);
+        const given = [this.limits, this.random, configuration, isPreferred] as const;
+        replicas.set(group, new Replica(group, id, ...given));
       }
-      const node = { id, groups: replicas, life: 0, beats: this.#beatsOf(id, replicas) };
-      this.nodes.set(id, node);
+      this.nodes.set(id, { id, groups: replicas, life: 0, ...this.#shellOf(id, replicas) });
     }
     for (const { id } of this.nodes.values()) this.connect(id);
+  }
+
+  get nowMs(): number {
+    return this.nowTick * this.limits.tickMs;
+  }
+
+  /** By node, how many groups it leads. */
+  led(): number[] {
+    const led = new Map([...this.nodes.keys()].map((id) => [id, 0]));
+    for (const { groups } of this.nodes.values()) {
+      for (const group of groups.values()) {
+        if (group.raft.role === "leader") led.set(group.nodeId, led.get(group.nodeId)! + 1);
+      }
+    }
+    return [...led.values()];
   }
 
   node(id: number): WorldNode {
     return this.nodes.get(id)!;
   }
 
-  #beatsOf(id: number, groups: ReadonlyMap<number, Replica>): Beats<Replica> {
+  #shellOf(id: number, groups: ReadonlyMap<number, Replica>): Pick<WorldNode, "beats" | "balance"> {
     const transport: Transport = {
       send: (message) => this.#send(message),
       connected: () => true,
@@ -169,7 +217,11 @@ export class World {
       flush: () => {},
     };
     const first = Math.floor(this.random() * 2 ** 48);
-    return new Beats({ limits: this.limits, transport, groups, first, activate: () => {} });
+    const { limits } = this;
+    const activate = (): void => {};
+    const beats = new Beats({ limits, transport, groups, first, catchUp: activate, activate });
+    const loadOf = (nodeId: number): PeerLoad | undefined => beats.loadOf(nodeId);
+    return { beats, balance: new Balance({ limits, groups, loadOf, activate }) };
   }
 
   #connection(from: number, to: number): string {
@@ -194,7 +246,7 @@ export class World {
   restart(id: number): void {
     const node = this.node(id);
     node.life++;
-    node.beats = this.#beatsOf(id, node.groups);
+    Object.assign(node, this.#shellOf(id, node.groups));
     for (const replica of node.groups.values()) replica.boot();
     this.connect(id);
   }
@@ -235,9 +287,12 @@ export class World {
 
   tickAll(): void {
     this.nowTick++;
-    for (const { groups, beats } of this.nodes.values()) {
-      for (const { raft, stopped } of groups.values()) if (stopped === undefined) raft.tick();
+    for (const { groups, beats, balance } of this.nodes.values()) {
+      for (const replica of groups.values()) {
+        if (replica.stopped === undefined) replica.ticked(this.nowMs);
+      }
       beats.tick();
+      if (this.#balances) balance.step(this.nowMs);
     }
   }
 
