@@ -810,7 +810,11 @@ class Node implements RunningNode, Groups {
       kvOpenFiles: this.#files.openFiles,
       summary: this.#overview.summary(),
       groups: this.#overview.ids.map((id) => this.#shard.group(id)!),
-      peers: this.#transport.peerIds.map((id) => ({ id, ...this.#transport.figures(id)! })),
+      peers: this.#transport.peerIds.map((id) => ({
+        id,
+        ...this.#transport.figures(id)!,
+        beatGroups: this.#shard.beatGroupsTo(id),
+      })),
     };
   }
 

@@ -632,6 +632,11 @@ export class Shard {
     this.#admin.failAll();
   }
 
+  /** Groups led here whose heartbeats to that node go together. */
+  beatGroupsTo(nodeId: number): number {
+    return this.#beats.groupsTo(nodeId);
+  }
+
   get groups(): ReadonlyMap<number, Group> {
     return this.#groups;
   }

@@ -16,6 +16,10 @@ export interface PeerFigures {
   /** sendQueueBytesMax, and for appends 2 inflightBytesMax + frameBytesMax. */
   readonly sendQueueBytes: number;
   readonly framesDropped: number;
+  readonly framesSent: number;
+  readonly framesReceived: number;
+  /** beatGroupsMax: groups led here whose heartbeats to it go together. */
+  readonly beatGroups: number;
 }
 
 /** Of reading the disk through in the background, since the start of the process. */
@@ -219,6 +223,21 @@ const peerRows: readonly PeerRow[] = [
     name: "barge_peer_frames_dropped",
     help: "Frames for the other node that were dropped since the start: it was away, or its queue was full.",
     value: (peer) => peer.framesDropped,
+  },
+  {
+    name: "barge_peer_frames_sent",
+    help: "Frames that were sent to the other node since the start, without those that only keep a connection alive.",
+    value: (peer) => peer.framesSent,
+  },
+  {
+    name: "barge_peer_frames_received",
+    help: "The same of those that came from it.",
+    value: (peer) => peer.framesReceived,
+  },
+  {
+    name: "barge_peer_beat_groups",
+    help: "Groups led here whose heartbeats to the other node go together, one frame for all.",
+    value: (peer) => peer.beatGroups,
   },
 ];
 

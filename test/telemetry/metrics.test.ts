@@ -58,7 +58,18 @@ const node: NodeFigures = {
   scrub: { passes: 1, bytes: 2, damages: 3, passedSecondsAgo: 4 },
   groups: [{ id: 0, figures: () => group }],
   summary: { total: 1, leads: 1, leaderless: 0, stopped: 0, wounded: 0, large: 0 },
-  peers: [{ id: 2, connected: true, dialsIn: false, sendQueueBytes: 6, framesDropped: 7 }],
+  peers: [
+    {
+      id: 2,
+      connected: true,
+      dialsIn: false,
+      sendQueueBytes: 6,
+      framesDropped: 7,
+      framesSent: 8,
+      framesReceived: 9,
+      beatGroups: 10,
+    },
+  ],
 };
 
 const sample = (text: string, name: string): string[] =>

@@ -1,0 +1,145 @@
+/**
+ * Many groups on three real nodes, and what they cost and withstand: how soon all have leaders, what idle ones take of processors and connections,
+ * how long those of a killed node are without a leader, how soon a node serves all again, and whether the leaders are spread in the end.
+ *
+ *     bun test/e2e/many-groups.ts [--groups 1000] [--idle 10] [--rounds 1]
+ *
+ * Prints one JSON object. What does not come to pass within a minute is an error.
+ */
+import { readFileSync } from "node:fs";
+import { TestCluster, type TestNode, until } from "./cluster.ts";
+import { createGroups } from "./groups.ts";
+import { numberFlags } from "./script-flags.ts";
+
+const flags = numberFlags({ groups: 1_000, idle: 10, rounds: 1 });
+/** Clock ticks of the kernel a second. */
+const kernelTicks = 100;
+
+interface Summary {
+  readonly total: number;
+  readonly leads: number;
+  readonly leaderless: number;
+}
+
+async function summary(node: TestNode): Promise<Summary> {
+  const status = await (await node.fetch("/v1/status?brief=true&limit=1")).json();
+  return (status as { summary: Summary }).summary;
+}
+
+async function leads(nodes: readonly TestNode[]): Promise<number[]> {
+  return (await Promise.all(nodes.map(summary))).map((each) => each.leads);
+}
+
+/** From now until all groups have a leader that all of these nodes know; the milliseconds it took. */
+async function allLed(nodes: readonly TestNode[], total: number): Promise<number> {
+  const fromMs = performance.now();
+  await until(
+    "all groups are led",
+    async () => {
+      const all = await Promise.all(nodes.map((node) => summary(node).catch(() => undefined)));
+      const led = all.reduce((sum, each) => sum + (each?.leads ?? 0), 0);
+      return led === total && all.every((each) => each?.total === total && each.leaderless === 0);
+    },
+    60_000,
+  );
+  return Math.round(performance.now() - fromMs);
+}
+
+interface Used {
+  readonly cpuSeconds: number;
+  readonly atMs: number;
+  readonly frames: ReadonlyMap<string, number>;
+}
+
+/** Of the process, and of its connections to the other nodes. */
+async function used(node: TestNode): Promise<Used> {
+  const fields = readFileSync(`/proc/${node.pid}/stat`, "utf8").split(") ")[1]!.split(" ");
+  const cpuSeconds = (Number(fields[11]) + Number(fields[12])) / kernelTicks;
+  const frames = new Map<string, number>();
+  const metrics = await (await node.fetch("/metrics")).text();
+  for (const [, direction, peer, count] of metrics.matchAll(
+    /^barge_peer_frames_(sent|received)\{peer="(\d+)"\} (\d+)/gm,
+  )) {
+    frames.set(`${direction} ${peer}`, Number(count));
+  }
+  return { cpuSeconds, atMs: performance.now(), frames };
+}
+
+function residentMb(node: TestNode): number {
+  const status = readFileSync(`/proc/${node.pid}/status`, "utf8");
+  return Math.round(Number(/VmRSS:\s+(\d+)/.exec(status)![1]) / 1_024);
+}
+
+async function idle(nodes: readonly TestNode[]): Promise<object> {
+  const before = await Promise.all(nodes.map(used));
+  await Bun.sleep(flags.idle * 1_000);
+  const after = await Promise.all(nodes.map(used));
+  return nodes.map((node, at) => {
+    const seconds = (after[at]!.atMs - before[at]!.atMs) / 1_000;
+    const cpu = after[at]!.cpuSeconds - before[at]!.cpuSeconds;
+    const frames = [...after[at]!.frames].map(
+      ([name, count]) => (count - (before[at]!.frames.get(name) ?? 0)) / seconds,
+    );
+    return {
+      node: node.id,
+      cpuPercent: Number(((cpu / seconds) * 100).toFixed(1)),
+      framesPerSecondAndDirection: Number(Math.max(...frames).toFixed(1)),
+      residentMb: residentMb(node),
+    };
+  });
+}
+
+/** The leaders are spread: how long that took, and what each leads. */
+async function balanced(nodes: readonly TestNode[]): Promise<object> {
+  const fromMs = performance.now();
+  let last: number[] = [];
+  await until(
+    "leaders are spread",
+    async () => {
+      last = await leads(nodes);
+      return Math.max(...last) - Math.min(...last) <= 2;
+    },
+    120_000,
+  );
+  return { afterMs: Math.round(performance.now() - fromMs), leads: last };
+}
+
+await using cluster = new TestCluster();
+try {
+  await cluster.start();
+  const result: Record<string, unknown> = { groups: flags.groups };
+  result["residentMbBefore"] = cluster.nodes.map(residentMb);
+  const total = flags.groups + 2;
+  const fromMs = performance.now();
+  for (let made = 0; made < flags.groups;) {
+    const count = Math.min(flags.groups - made, 1_000);
+    await createGroups(cluster.nodes[0]!, { count });
+    made += count;
+  }
+  result["createMs"] = Math.round(performance.now() - fromMs);
+  await allLed(cluster.nodes, total);
+  result["allLedMs"] = Math.round(performance.now() - fromMs);
+  result["balancedAfterCreate"] = await balanced(cluster.nodes);
+  result["idle"] = await idle(cluster.nodes);
+  const rounds: object[] = [];
+  for (let round = 0; round < flags.rounds; round++) {
+    const killed = cluster.nodes[round % cluster.nodes.length]!;
+    const others = cluster.nodes.filter((node) => node !== killed);
+    const before = await leads(cluster.nodes);
+    await killed.kill();
+    const failoverMs = await allLed(others, total);
+    killed.start();
+    const startedMs = performance.now();
+    await killed.ready();
+    const readyMs = Math.round(performance.now() - startedMs);
+    await allLed(cluster.nodes, total);
+    const servesAllMs = Math.round(performance.now() - startedMs);
+    const spread = await balanced(cluster.nodes);
+    rounds.push({ killed: killed.id, before, failoverMs, readyMs, servesAllMs, spread });
+  }
+  result["rounds"] = rounds;
+  console.log(JSON.stringify(result, undefined, 1));
+} catch (error) {
+  process.stderr.write(cluster.logTails());
+  throw error;
+}
