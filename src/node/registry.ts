@@ -167,7 +167,8 @@ export class Registry {
     if (shard.diskFull) return false;
     let removed = 0;
     for (const id of replicas.ids) {
-      if (id === defaultGroup || id === systemGroup || this.#names(this.view.group(id))) continue;
+      if (id === defaultGroup || id === systemGroup) continue;
+      if (this.#namesNode(this.view.group(id))) continue;
       // What the registry said before it made the replica says nothing of it.
       if (this.view.index <= replicas.madeAt(id) || this.view.isUnreadable(id)) continue;
       if (removed === removedPerStep) return true;
@@ -201,14 +202,20 @@ export class Registry {
     return false;
   }
 
+  /** In whatever folder: one that was recovered has another name from then on, which the registry is about to say. */
+  #namesNode(found: RegisteredGroup | undefined): boolean {
+    if (found === undefined) return false;
+    const { members, leaving } = found.entry;
+    const isNode = ({ id }: Host): boolean => id === this.#options.nodeId;
+    return members.some(isNode) || leaving.some(isNode);
+  }
+
   /** This node has removed the group by a later word of the registry: what it reads is what was so before. */
   #isBuried({ entry, revision }: RegisteredGroup): boolean {
     return revision <= (this.#options.store.tombstones.get(entry.id) ?? 0);
   }
 
-  #names(found: RegisteredGroup | undefined): boolean {
-    if (found === undefined) return false;
-    const { members, leaving } = found.entry;
+  #names({ entry: { members, leaving } }: RegisteredGroup): boolean {
     return members.some(this.#isThis) || leaving.some(this.#isThis);
   }
 
