@@ -110,26 +110,30 @@ function create(): Command {
       wholeNumber(logBytesMin, Number.MAX_SAFE_INTEGER),
     )
     .action(async (flags: CreateFlags) => {
-      const { count, id, name, members, replicas, machine, logBytesMax } = flags;
-      // With the same one the SDK asks again where the answer is lost.
-      const request = crypto.randomUUID();
       const answer = await withClient(flags, (client) =>
-        client.admin("createGroups", {
-          request,
-          machine,
-          count,
-          id,
-          name,
-          members: members === undefined ? undefined : [...members],
-          replicas,
-          logBytesMax,
-        }),
+        client.admin("createGroups", wanted(flags)),
       );
       if (flags.json === true) return printJson(answer);
       const { groups } = answer;
       if (groups.length > rowsUsual) return printLine(`${groups.length} groups: ${runsOf(groups)}`);
       await printLine(tableOf(groups));
     });
+}
+
+/** What is not said is for the cluster to choose. */
+function wanted(flags: CreateFlags) {
+  const { count, id, name, members, replicas, machine, logBytesMax } = flags;
+  return {
+    // With the same one the SDK asks again where the answer is lost.
+    request: crypto.randomUUID(),
+    machine,
+    ...(count === undefined ? {} : { count }),
+    ...(id === undefined ? {} : { id }),
+    ...(name === undefined ? {} : { name }),
+    ...(members === undefined ? {} : { members: [...members] }),
+    ...(replicas === undefined ? {} : { replicas }),
+    ...(logBytesMax === undefined ? {} : { logBytesMax }),
+  };
 }
 
 function move(): Command {

@@ -824,8 +824,7 @@ class Node implements RunningNode, Groups {
     if (this.#isRemoved) return "removed";
     if (this.#shard.diskFull || this.#space.level === "out") return "read_only";
     if (isWounded) return "wounded";
-    const own = [defaultGroup, systemGroup].map((id) => this.#shard.group(id));
-    if (own.some((group) => group?.leader === 0)) return "no_leader";
+    if (this.#shard.group(defaultGroup)!.leader === 0) return "no_leader";
     return this.#space.level === "low" ? "low_space" : "ok";
   }
 
