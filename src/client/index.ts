@@ -44,6 +44,7 @@ export type { Backup, BackupOptions } from "./backup.ts";
 export type { BackupHeader } from "../wire/backup.ts";
 export type { Change, ChangeBatch, Watch, WatchOptions } from "./watch-api.ts";
 export { connect } from "./connect.ts";
+export { groupOfKey } from "./group-of-key.ts";
 export type {
   GroupEntry,
   GroupsAnswer,
