@@ -26,6 +26,7 @@ import { compactionProblem } from "./compaction.ts";
 import type { Examine } from "./examine.ts";
 import type { Group } from "./group.ts";
 import { noRegistry, type Registry } from "./registry.ts";
+import { leavingProblem } from "./registry-changes.ts";
 import type { ScrubPolicy } from "./scrubber.ts";
 import { openSession, useSession } from "./session-calls.ts";
 
@@ -144,13 +145,15 @@ const handlers: { readonly [O in AdminOperation]: Handler<O> } = {
       failed: (error) => call.fail(error),
     });
   },
-  changeMembers: (group, call, { identity, ask }) => {
+  changeMembers: (group, call, { identity, registry, ask }) => {
     const { changes, force } = call.body;
     if (group.id !== defaultGroup) return changeHosts(group, call, ask);
     const newcomers = force ? [] : newcomersOf(changes, group);
-    examineAll(newcomers, identity, (refused, silent) => {
-      if (refused !== undefined) return call.fail(refused);
-      change(group, changes, force, call, identity, silent);
+    whenHosted(force ? [] : changes, registry, call, () => {
+      examineAll(newcomers, identity, (refused, silent) => {
+        if (refused !== undefined) return call.fail(refused);
+        change(group, changes, force, call, identity, silent);
+      });
     });
   },
   join: (group, call, { identity }) => {
@@ -253,6 +256,25 @@ function changeHosts(
       call.answer({ ...group.memberList(), changed });
     },
     failed: (error) => call.fail(error),
+  });
+}
+
+/** Goes on once it is sure that no group loses its majority with those that go. */
+function whenHosted(
+  changes: readonly MemberChange[],
+  registry: Registry | undefined,
+  call: AdminCall<"changeMembers">,
+  done: () => void,
+): void {
+  const going = changes.flatMap(({ op, id }) => (op === "remove" || op === "replace" ? [id] : []));
+  if (going.length === 0 || registry?.system === undefined) return done();
+  registry.list({
+    ...callOf(call),
+    answer: (entries) => {
+      const problem = leavingProblem(entries, new Set(going));
+      if (problem === undefined) done();
+      else call.fail(problem);
+    },
   });
 }
 

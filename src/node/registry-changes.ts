@@ -300,6 +300,39 @@ function newMember(
   return { id, incarnation, since, ...(aboveTerm === undefined ? {} : { aboveTerm }) };
 }
 
+/** Why these nodes cannot leave the cluster now: a group would have too few members left to go on. Undefined where none would. */
+export function leavingProblem(
+  entries: readonly RegistryEntry[],
+  going: ReadonlySet<number>,
+): BargeError | undefined {
+  const stuck: number[] = [];
+  const moving: number[] = [];
+  for (const { id, members, leaving } of entries) {
+    const goes = (member: GroupMember): boolean => going.has(member.id);
+    const left = members.filter((member) => !goes(member)).length;
+    if (left * 2 <= members.length) stuck.push(id);
+    // Which of them are its voters by now its leader alone knows.
+    else if (leaving.length > 0 && [...members, ...leaving].some(goes)) moving.push(id);
+  }
+  const nodes = [...going].join(", ");
+  if (stuck.length > 0) {
+    return new BargeError(
+      "no_live_majority",
+      `Without node ${nodes} the groups ${someOf(stuck)} would have lost their majority, and all that they hold: move them to other nodes first (barge group move), remove one node after the other, or force it.`,
+    );
+  }
+  if (moving.length === 0) return undefined;
+  return new BargeError(
+    "change_in_progress",
+    `The groups ${someOf(moving)} are being moved, node ${nodes} among their members: try again when that is done (barge group list), or force it.`,
+  );
+}
+
+function someOf(ids: readonly number[]): string {
+  const shown = ids.slice(0, 5).join(", ");
+  return ids.length > 5 ? `${shown} and ${ids.length - 5} more` : shown;
+}
+
 /** A group's leader says that the members of that version are its members, and no others, committed. */
 export interface SettledGroup {
   readonly id: number;

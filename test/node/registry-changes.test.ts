@@ -8,6 +8,7 @@ import { createMachine, KvFiles } from "../../src/machine/machines.ts";
 import {
   creation,
   type Host,
+  leavingProblem,
   move,
   type NewGroups,
   removal,
@@ -243,6 +244,28 @@ describe("members", () => {
     world.remove(1);
     expect(world.remove(1)).toEqual([]);
   });
+});
+
+test("nodes may leave the cluster as long as each group keeps its majority", () => {
+  const world = new World();
+  world.create({ members: [1, 2, 3] });
+  world.create({ members: [3, 4, 5] });
+  world.create({ members: [4] });
+  const refused = (...going: readonly number[]): string | undefined => {
+    const entries = [...world.view.groups.values()].map(({ entry }) => entry);
+    const problem = leavingProblem(entries, new Set(going));
+    return problem && `${problem.code}: ${problem.message}`;
+  };
+  expect(refused(1)).toBeUndefined();
+  expect(refused(3)).toBeUndefined();
+  expect(refused(1, 5)).toBeUndefined();
+  expect(refused(2, 3)).toStartWith("no_live_majority: Without node 2, 3 the groups 1 would");
+  expect(refused(4)).toContain("the groups 3 would");
+  world.move(1, [1, 2, 4]);
+  expect(refused(1)).toStartWith("change_in_progress: The groups 1 are being moved");
+  expect(refused(5)).toBeUndefined();
+  world.settle(1);
+  expect(refused(1)).toBeUndefined();
 });
 
 test("the view is the same, however it came about, and tells each group that changes", () => {
