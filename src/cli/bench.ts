@@ -8,7 +8,7 @@ import { dirname, resolve } from "node:path";
 import { describeEnvironment } from "./bench/environment.ts";
 import { humanDiskReport, measureDisk } from "./bench/disk.ts";
 import { Load } from "./bench/load.ts";
-import { connectAll, statusOfAll, testedNodes } from "./bench/nodes.ts";
+import { connectAll, statusOfAll, testedGroups, testedNodes } from "./bench/nodes.ts";
 import {
   type BenchFlags,
   loadPlan,
@@ -28,6 +28,7 @@ Examples:
   barge bench put --batch 1000 --in-flight 64 --value-bytes 16
   barge bench get --endpoints 127.0.0.1:9091 --json
   barge bench put --rate 20000                    open loop: latency from the moment each was due
+  barge bench put --groups 48                     the same load, spread over 48 groups
   barge bench disk                                what the disk itself can do`;
 
 /** Of `bench disk`, for each of its ten points, when --seconds is not given. */
@@ -103,7 +104,11 @@ export async function measureLoad(
     const watcher = clients[0]!;
     // Says at once when nobody is there.
     await watcher.status(undefined, { timeoutMs: reachMs });
-    const generator = new Load(plan, clients);
+    if (plan.groups > 1) tell(`spreading over ${plan.groups} groups`);
+    const groups = await testedGroups(watcher, plan, nodes, flags.machine);
+    const spread = clients.map((client) => groups.map((id) => client.group(id)));
+    const generator = new Load(plan, spread);
+    if (plan.groups > 1) await generator.reach();
     if (plan.readShare > 0) {
       tell(`writing ${plan.keySpace} keys`);
       await generator.fill();

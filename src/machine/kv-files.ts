@@ -3,6 +3,7 @@
  */
 import { Worker } from "node:worker_threads";
 import type { Limits } from "../limits.ts";
+import { CommonBytes } from "./common-bytes.ts";
 import { SnapshotFiles } from "../storage/snapshot-files.ts";
 import { latchMemory } from "../storage/sync-latch.ts";
 import type { KvJob, KvJobFailure, KvReply, KvWorkerData } from "./kv-jobs.ts";
@@ -26,6 +27,8 @@ export class KvFiles {
   /** Reads and writes files of snapshots, in a thread of its own. */
   readonly snapshots = new SnapshotFiles();
   readonly limits: Limits;
+  /** Of all machines, but for what is being flushed. */
+  readonly memtables: CommonBytes;
   readonly #hasRoomFor: (bytes: number) => boolean;
   readonly #open = new Set<SqliteKvFile>();
   /** To be removed once they are left. */
@@ -44,6 +47,7 @@ export class KvFiles {
     readonly hasRoomFor?: (bytes: number) => boolean;
   }) {
     this.limits = limits;
+    this.memtables = new CommonBytes(limits.shardMemtableBytes);
     this.#hasRoomFor = hasRoomFor;
   }
 

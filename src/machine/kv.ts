@@ -11,6 +11,7 @@
 import type { Limits } from "../limits.ts";
 import { BatchKind, lastIndexOf, type Batch } from "../wire/batch.ts";
 import { applyVersionFirst } from "../wire/versions.ts";
+import type { CommonBytes } from "./common-bytes.ts";
 import { KvApply } from "./kv-apply.ts";
 import { KvChanges } from "./kv-changes.ts";
 import type { KvMeta } from "./kv-file.ts";
@@ -32,6 +33,8 @@ import { StateHash } from "./state-hash.ts";
 
 export interface KvMachineOptions extends KvLiveOptions {
   readonly limits: Limits;
+  /** Memory that it shares with other machines. */
+  readonly memtables?: CommonBytes | undefined;
   /** Monotonic; measures slices of work. */
   readonly nowMs: () => number;
 }
@@ -46,6 +49,9 @@ export class KvMachine implements StateMachine {
   #flush!: KvFlush;
   readonly #hash = new StateHash();
   readonly history: KvChanges;
+  readonly #memtables: CommonBytes | undefined;
+  /** Of the active memtable, as the others know it. */
+  #toldBytes = 0;
 
   #appliedIndex = 0;
   /** Cluster time of the last batch [5]. */
@@ -68,6 +74,7 @@ export class KvMachine implements StateMachine {
     this.#nowMs = options.nowMs;
     this.#live = new KvLive(options);
     this.history = new KvChanges(options.limits);
+    this.#memtables = options.memtables;
     this.#build();
   }
 
@@ -139,8 +146,10 @@ export class KvMachine implements StateMachine {
       const full = active.count > 0 && active.bytes >= this.#limits.memtableBytes;
       // Few keys, written again and again, never fill it: yet the log that two memtables hold back must stay bounded.
       const long = this.#logBytes >= this.#limits.flushLogBytes;
-      if (full || long) {
-        if (!this.#freeze(full)) return taken;
+      const crowded = this.#memtables?.wantsBack(active.bytes) === true;
+      if (full || long || crowded) {
+        const mayWait = full || long || this.#memtables!.isExhausted;
+        if (!this.#freeze(full) && mayWait) return taken;
       } else if (this.#reachedFlushAt) this.#freeze(false);
       this.#hash.begin(batch, this.history.noting(results));
       if (batch.kind === BatchKind.commands) this.#sessions.apply(batch, next, this.#hash);
@@ -149,8 +158,15 @@ export class KvMachine implements StateMachine {
       this.#appliedIndex = last;
       this.#timeMs = batch.timeMs;
       this.#logBytes += batch.bytes.byteLength;
+      this.#tellBytes();
     }
     return batches.length;
+  }
+
+  #tellBytes(): void {
+    const { bytes } = this.#layers.active;
+    this.#memtables?.change(this.#toldBytes, bytes);
+    this.#toldBytes = bytes;
   }
 
   read(query: Uint8Array, answers: AnswerSink): void {
@@ -169,7 +185,9 @@ export class KvMachine implements StateMachine {
         this.#logBytes >= flushLogBytesMin && nowMs - this.#dirtySinceMs >= memtableFlushMs;
       // Also where few keys are written again and again: the log below must be able to go.
       const large = this.#logBytes >= this.#limits.flushLogBytes;
-      if (old || large || this.#flushWanted || this.#reachedFlushAt) this.#freeze(false);
+      const crowded = this.#memtables?.wantsBack(this.#layers.active.bytes) === true;
+      const due = old || large || crowded || this.#flushWanted || this.#reachedFlushAt;
+      if (due) this.#freeze(false);
     }
     if (this.#flush.work(nowMs, this.#allowedIndex)) return true;
     const { runs } = this.#layers.active;
@@ -205,6 +223,7 @@ export class KvMachine implements StateMachine {
   recoverFromSnapshot(incoming: IncomingSnapshot): void {
     const meta = this.#live.goOver(incoming);
     this.#build();
+    this.#tellBytes();
     this.#opened(meta);
     this.#logBytes = 0;
     this.#dirtySinceMs = undefined;
@@ -236,6 +255,8 @@ export class KvMachine implements StateMachine {
   }
 
   close(): void {
+    this.#memtables?.change(this.#toldBytes, 0);
+    this.#toldBytes = 0;
     this.#live.file.close();
   }
 
@@ -251,6 +272,7 @@ export class KvMachine implements StateMachine {
     };
     this.#keepMemory = full;
     this.#flush.start(this.#layers.freeze(), meta);
+    this.#tellBytes();
     this.#frozenIndex = this.#appliedIndex;
     this.#logBytes = 0;
     this.#dirtySinceMs = undefined;

@@ -48,6 +48,7 @@ export function createMachine(kind: MachineKind, options: MachineOptions): State
   const { directory, files, generation = 0, limits, nowMs } = options;
   const folder = new SqliteKvFolder(directory, kind, files);
   folder.keepOnly(generation);
-  const given = { file: folder.file(generation), folder, generation, limits, nowMs };
+  const { memtables } = files;
+  const given = { file: folder.file(generation), folder, generation, limits, memtables, nowMs };
   return kind === "kv" ? new KvMachine(given) : new NullMachine(given);
 }

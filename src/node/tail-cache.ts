@@ -1,7 +1,8 @@
 /**
  * The newest batches of one group's log, with bodies, bounded in bytes: sending and applying take them from here and only fall back to
- * the store for what is older [8].
+ * the store for what is older [8]. All groups of a shard have a bound in common as well.
  */
+import type { CommonBytes } from "../machine/common-bytes.ts";
 import { lastIndexOf, type Batch } from "../wire/batch.ts";
 
 export class TailCache {
@@ -9,9 +10,35 @@ export class TailCache {
   #head = 0;
   #bytes = 0;
   readonly #bytesMax: number;
+  #common: CommonBytes | undefined;
+  /** As the others know them. */
+  #toldBytes = 0;
 
   constructor(bytesMax: number) {
     this.#bytesMax = bytesMax;
+  }
+
+  /** From now on it shares that bound. */
+  share(common: CommonBytes): void {
+    this.#common = common;
+    this.#tell();
+  }
+
+  #tell(): void {
+    this.#common?.change(this.#toldBytes, this.#bytes);
+    this.#toldBytes = this.#bytes;
+  }
+
+  /** Gives up what others need more: all but the newest, if need be. */
+  yield(): void {
+    if (this.#common?.wantsBack(this.#bytes) !== true) return;
+    while (this.#common.wantsBack(this.#bytes) && this.#head < this.#batches.length - 1) {
+      this.#bytes -= this.#batches[this.#head]!.bytes.byteLength;
+      this.#head++;
+      this.#tell();
+    }
+    this.#batches = this.#batches.slice(this.#head);
+    this.#head = 0;
   }
 
   get bytes(): number {
@@ -34,6 +61,8 @@ export class TailCache {
       this.#batches = this.#batches.slice(this.#head);
       this.#head = 0;
     }
+    this.#tell();
+    this.yield();
   }
 
   /**
@@ -58,6 +87,7 @@ export class TailCache {
   clear(): void {
     this.#batches = [];
     this.#head = this.#bytes = 0;
+    this.#tell();
   }
 
   /** Drops what begins at or after an index. */
@@ -65,6 +95,7 @@ export class TailCache {
     while (this.#batches.length > this.#head && this.#batches.at(-1)!.firstIndex >= fromIndex) {
       this.#bytes -= this.#batches.pop()!.bytes.byteLength;
     }
+    this.#tell();
   }
 
   /** Position of the batch that spans `index`, or -1. */

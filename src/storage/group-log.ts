@@ -73,6 +73,11 @@ export class GroupLog {
     return this.#firstIndex[slot]! + this.#count[slot]! - 1;
   }
 
+  /** Of its newest batch; 0 where it has none. */
+  get lastSeq(): number {
+    return this.length === 0 ? 0 : this.seqAt(this.length - 1);
+  }
+
   bytesAt(position: number): number {
     return this.#bytesOf[(this.#head + position) & this.#mask]!;
   }

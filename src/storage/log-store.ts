@@ -7,7 +7,8 @@
  *
  * Retiring: each segment begins with hard state, start and configuration of every group, and names the oldest segment that is still
  * needed. Once that is durable, all older ones go, oldest first. A group that stands still while others move on would pin an old
- * segment for ever, so its batches are copied forward, a bounded run per tick [19].
+ * segment for ever, so its batches are copied forward, a bounded run per tick [19]: where that is little, as soon as it has stood still for two
+ * segments, so that the groups that hardly do anything do not add to what the others take; else once half of the disk in use is dead.
  *
  * A broken assertion throws `Error("log-store: …")`; the caller ends the process.
  */
@@ -133,6 +134,8 @@ export class LogStore {
   #movedTombstones = new Set<number>();
   #dirtyTombstones = new Set<number>();
   #forwarding: Forwarding | undefined;
+  /** The newest segment but one when it was last asked whether the oldest holds nothing but what stands still. */
+  #lookedAt: Segment | undefined;
   /** Segments up to this number hold a batch that cannot be read, so they cannot be emptied. */
   #unforwardable = 0;
   /** Segments up to this number are damaged and are to go; 0 = none. */
@@ -239,7 +242,9 @@ export class LogStore {
     group.registryIndex = found.registryIndex;
     for (const batch of found.batches) {
       group.push(batch, batch.bytes, batch.seq);
-      this.#segments.of(batch.seq).liveBatches += 1;
+      const segment = this.#segments.of(batch.seq);
+      segment.liveBatches += 1;
+      segment.liveBytes += batch.bytes;
     }
     this.#groups.set(id, group);
     this.#dirtyGroups.add(group);
@@ -402,7 +407,9 @@ export class LogStore {
     }
     for (const batch of write.append) {
       group.append(batch, records[at]!.seq, this.#dropped);
-      this.#segments.current!.liveBatches += 1;
+      const current = this.#segments.current!;
+      current.liveBatches += 1;
+      current.liveBytes += batch.bytes.byteLength;
       at += 1;
     }
     if (write.append.length > 0) this.#dirtyGroups.add(group);
@@ -634,10 +641,11 @@ export class LogStore {
     this.#disk.close();
   }
 
-  readonly #dropped = (seq: number): void => {
+  readonly #dropped = (seq: number, bytes: number): void => {
     const segment = this.#segments.of(seq);
     must(segment.liveBatches > 0, "a segment has fewer live batches than none");
     segment.liveBatches -= 1;
+    segment.liveBytes -= bytes;
   };
 
   /**
@@ -672,6 +680,10 @@ export class LogStore {
       current.file.append(records);
       this.#appended(records);
       current.liveBatches += records.length;
+      for (const { data } of records) {
+        current.liveBytes += data.byteLength;
+        forwarding.segment.liveBytes -= data.byteLength;
+      }
       copied.forEach(({ group, position }, at) => {
         group.relocate(position, records[at]!.seq);
       });
@@ -710,6 +722,20 @@ export class LogStore {
     }
   }
 
+  /** What is live in it is little, and all of groups that have written nothing since the newest two segments began. */
+  #isForgotten(oldest: Segment): boolean {
+    const previous = this.#segments.list.at(-2);
+    if (previous === undefined || previous === oldest || previous === this.#lookedAt) return false;
+    if (oldest.liveBytes > this.#limits.segmentBytes * littleLive) return false;
+    this.#lookedAt = previous;
+    for (const group of this.#groups.values()) {
+      if (group.lastSeq < previous.firstSeq) continue;
+      // It moves on, and leaves the segment by itself.
+      if (group.seqAt(0) <= oldest.lastSeq) return false;
+    }
+    return true;
+  }
+
   #forwardOldest(): Forwarding | undefined {
     const segments = this.#segments.list;
     const oldest = segments.findIndex(({ liveBatches }) => liveBatches > 0);
@@ -723,7 +749,8 @@ export class LogStore {
     const isLeaving = number <= this.#evacuating;
     // Not into one that is to go as well.
     if (isLeaving && this.#segments.current!.file.number <= this.#evacuating) return undefined;
-    if (!isLeaving && inUse <= 2 * (live + this.#limits.segmentBytes)) return undefined;
+    const isHalfDead = inUse > 2 * (live + this.#limits.segmentBytes);
+    if (!isLeaving && !isHalfDead && !this.#isForgotten(segment)) return undefined;
     if (number <= this.#unforwardable) return undefined;
     const groups: GroupLog[] = [];
     const firstIndexes: number[] = [];
@@ -738,6 +765,9 @@ export class LogStore {
     return { segment, groups, firstIndexes, next: 0 };
   }
 }
+
+/** A segment of which no more than this part is live is emptied at little cost. */
+const littleLive = 1 / 8;
 
 function recordsOf({ hardState, restore, append, registryIndex }: GroupWrite): number {
   let records = append.length;

@@ -10,6 +10,7 @@ export interface Segment {
   readonly firstSeq: number;
   lastSeq: number;
   liveBatches: number;
+  liveBytes: number;
   /** Has records that no sync round covers yet. */
   dirty: boolean;
 }
@@ -44,7 +45,12 @@ export class SegmentChain {
     found: readonly Pick<Segment, "file" | "firstSeq" | "lastSeq">[],
     leftovers: readonly SegmentFile[],
   ): void {
-    this.#segments = found.map((segment) => ({ ...segment, liveBatches: 0, dirty: true }));
+    this.#segments = found.map((segment) => ({
+      ...segment,
+      liveBatches: 0,
+      liveBytes: 0,
+      dirty: true,
+    }));
     this.#dirty = [...this.#segments];
     this.#leftovers = [...leftovers];
     for (const { number } of this.#disk.segments) {
@@ -139,7 +145,9 @@ export class SegmentChain {
     this.#rotates = false;
     this.#unused = undefined;
     this.#oldestNeeded = oldest;
-    this.#segments.push({ file, firstSeq, lastSeq: firstSeq - 1, liveBatches: 0, dirty: false });
+    const lastSeq = firstSeq - 1;
+    const nothing = { liveBatches: 0, liveBytes: 0, dirty: false };
+    this.#segments.push({ file, firstSeq, lastSeq, ...nothing });
   }
 
   /** The current segment has grown up to `lastSeq`. */

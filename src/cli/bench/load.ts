@@ -5,6 +5,8 @@
  * Closed loop: a slot begins its next request when the last one is answered; latency from the call to its answer. Open loop: operations
  * are due at even intervals, and latency counts from the moment one was due, so that a stall is felt by all that were due in it (no
  * coordinated omission).
+ *
+ * With several groups each key belongs to one of them, and each request goes to one that is drawn anew, so that all are written alike.
  */
 import { createHistogram, type RecordableHistogram } from "node:perf_hooks";
 import type { Client } from "../../client/index.ts";
@@ -35,13 +37,19 @@ export interface LoadEvents {
 }
 
 const minuteMs = 60_000;
+/** Groups that are written to for the first time at once. */
+const reachAtOnce = 64;
 const latencyNsMax = 120e9;
 /** Timers are coarse: the last stretch before an operation is due is waited for turn by turn. */
 const spinMs = 2;
 
 export class Load {
   readonly #plan: LoadPlan;
-  readonly #clients: readonly Client[];
+  /** By connection, then by group. */
+  readonly #clients: readonly (readonly Client[])[];
+  readonly #groups: number;
+  /** Of one group. */
+  readonly #keys: number;
   readonly #value: Uint8Array;
   readonly #histogram = createHistogram({ lowest: 1, highest: latencyNsMax, figures: 3 });
   #random = 0x9e37_79b9;
@@ -53,9 +61,11 @@ export class Load {
   #firstError: string | undefined;
   #backlogMax = 0;
 
-  constructor(plan: LoadPlan, clients: readonly Client[]) {
+  constructor(plan: LoadPlan, clients: readonly (readonly Client[])[]) {
     this.#plan = plan;
     this.#clients = clients;
+    this.#groups = plan.groups;
+    this.#keys = Math.floor(plan.keySpace / plan.groups);
     this.#value = new Uint8Array(plan.valueBytes);
     // Not zeros: nothing on the way may profit from that.
     for (let i = 0; i < this.#value.byteLength; i++) this.#value[i] = this.#next() & 0xff;
@@ -63,20 +73,30 @@ export class Load {
 
   /** Writes every key once. */
   async fill(): Promise<void> {
-    const { keySpace } = this.#plan;
-    const client = this.#clients[0]!;
     const key = new Uint8Array(keyBytes);
     let pending: Promise<unknown>[] = [];
-    for (let i = 0; i < keySpace;) {
-      const batch = client.batch();
-      while (i < keySpace && batch.put(writeKey(key, i), this.#value)) i++;
-      pending.push(batch.send());
-      if (pending.length === 8) {
-        await Promise.all(pending);
-        pending = [];
+    for (let group = 0; group < this.#groups; group++) {
+      for (let i = 0; i < this.#keys;) {
+        const batch = this.#clients[0]![group]!.batch();
+        while (i < this.#keys && batch.put(this.#writeKey(key, i, group), this.#value)) i++;
+        pending.push(batch.send());
+        if (pending.length === 8) {
+          await Promise.all(pending);
+          pending = [];
+        }
       }
     }
     await Promise.all(pending);
+  }
+
+  /** Puts something into each group once: whoever leads it is known then, and there is a session. */
+  async reach(): Promise<void> {
+    for (const groups of this.#clients) {
+      for (let from = 0; from < groups.length; from += reachAtOnce) {
+        const some = groups.slice(from, from + reachAtOnce);
+        await Promise.all(some.map((client) => client.put("reach", this.#value)));
+      }
+    }
   }
 
   async run(events: LoadEvents): Promise<LoadResult> {
@@ -115,18 +135,18 @@ export class Load {
   #closedLoops(): Promise<void>[] {
     const { inFlight, batch } = this.#plan;
     return Array.from({ length: inFlight }, (_, slot) => {
-      const client = this.#clients[slot % this.#clients.length]!;
-      return batch === 1 ? this.#singles(client) : this.#batches(client);
+      const clients = this.#clients[slot % this.#clients.length]!;
+      return batch === 1 ? this.#singles(clients) : this.#batches(clients);
     });
   }
 
   /** One slot: one operation at a time, each awaited by itself. */
-  async #singles(client: Client): Promise<void> {
+  async #singles(clients: readonly Client[]): Promise<void> {
     const key = new Uint8Array(keyBytes);
     while (this.#running) {
       const beginNs = Bun.nanoseconds();
       try {
-        await this.#operation(client, key);
+        await this.#operation(clients, key);
         this.#done(beginNs, 1);
       } catch (error) {
         this.#failed(error, 1);
@@ -135,25 +155,30 @@ export class Load {
   }
 
   /** Puts encode the key at once, so that the slot's buffer is free again when this returns. */
-  #operation(client: Client, key: Uint8Array): Promise<unknown> {
-    writeKey(key, this.#next() % this.#plan.keySpace);
+  #operation(clients: readonly Client[], key: Uint8Array): Promise<unknown> {
+    const group = this.#drawGroup();
+    const client = clients[group]!;
+    this.#randomKey(key, group);
     return this.#reads() ? client.get(key) : client.put(key, this.#value);
   }
 
-  async #batches(client: Client): Promise<void> {
+  async #batches(clients: readonly Client[]): Promise<void> {
     const key = new Uint8Array(keyBytes);
     const { batch: size } = this.#plan;
     while (this.#running) {
+      const group = this.#drawGroup();
+      const client = clients[group]!;
       const beginNs = Bun.nanoseconds();
       try {
         if (this.#reads()) {
           const gets: Promise<unknown>[] = [];
-          for (let i = 0; i < size; i++) gets.push(client.get(this.#randomKey(key)));
+          for (let i = 0; i < size; i++) gets.push(client.get(this.#randomKey(key, group)));
           await Promise.all(gets);
         } else {
           const batch = client.batch();
           for (let i = 0; i < size; i++) {
-            if (!batch.put(this.#randomKey(key), this.#value)) throw new Error("the batch is full");
+            if (!batch.put(this.#randomKey(key, group), this.#value))
+              throw new Error("the batch is full");
           }
           await batch.send();
         }
@@ -183,8 +208,8 @@ export class Load {
         await Promise.race(pending);
         continue;
       }
-      const client = this.#clients[begun++ % this.#clients.length]!;
-      const operation = this.#single(client, key, dueNs).then(() => {
+      const clients = this.#clients[begun++ % this.#clients.length]!;
+      const operation = this.#single(clients, key, dueNs).then(() => {
         keys.push(key);
         pending.delete(operation);
       });
@@ -193,9 +218,9 @@ export class Load {
     await Promise.all(pending);
   }
 
-  async #single(client: Client, key: Uint8Array, dueNs: number): Promise<void> {
+  async #single(clients: readonly Client[], key: Uint8Array, dueNs: number): Promise<void> {
     try {
-      await this.#operation(client, key);
+      await this.#operation(clients, key);
       this.#done(dueNs, 1);
     } catch (error) {
       this.#failed(error, 1);
@@ -222,8 +247,17 @@ export class Load {
     return readShare === 1 || this.#next() / 0x1_0000_0000 < readShare;
   }
 
-  #randomKey(key: Uint8Array): Uint8Array {
-    return writeKey(key, this.#next() % this.#plan.keySpace);
+  #drawGroup(): number {
+    return this.#groups === 1 ? 0 : this.#next() % this.#groups;
+  }
+
+  #randomKey(key: Uint8Array, group: number): Uint8Array {
+    return this.#writeKey(key, this.#next() % this.#keys, group);
+  }
+
+  /** The number of that key among those of its group. */
+  #writeKey(key: Uint8Array, number: number, group: number): Uint8Array {
+    return writeKey(key, number * this.#groups + group);
   }
 
   /** xorshift32: every run asks for the same keys in the same order. */

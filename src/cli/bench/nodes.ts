@@ -3,10 +3,14 @@ import { accessSync, constants, mkdirSync, mkdtempSync, rmSync } from "node:fs";
 import { dirname, join, resolve } from "node:path";
 import { type Client, connect, type NodeStatus } from "../../client/index.ts";
 import { UsageError } from "../../config.ts";
+import { BargeError } from "../../errors.ts";
 import type { LoadPlan } from "./plan.ts";
 import { freePorts, LocalCluster } from "../local-cluster.ts";
 
 const nodeCount = 3;
+/** To make the groups, and how often that is tried. */
+const makeMs = 30_000;
+const makeTries = 20;
 
 export interface TestedNodes extends AsyncDisposable {
   readonly endpoints: string;
@@ -113,4 +117,37 @@ export function connectAll(
       maxInFlightBytes: 1024 * 1024 * 1024,
     }),
   );
+}
+
+/** The ids of the groups to load: group 0 where one is enough, else as many of the others, of which our own nodes get what they need. */
+export async function testedGroups(
+  client: Client,
+  { groups }: Pick<LoadPlan, "groups">,
+  { dir }: Pick<TestedNodes, "dir">,
+  machine: string,
+): Promise<number[]> {
+  if (groups === 1) return [0];
+  if (dir !== undefined) return makeGroups(client, groups, machine);
+  const { groups: found } = await client.admin("groups", {});
+  if (found.length < groups) {
+    throw new UsageError(
+      `--groups ${groups}: the cluster has ${found.length} beside group 0; make them: barge group create --count ${groups - found.length}`,
+    );
+  }
+  return found.slice(0, groups).map(({ id }) => id);
+}
+
+async function makeGroups(client: Client, count: number, machine: string): Promise<number[]> {
+  for (let tries = 1; ; tries++) {
+    try {
+      const kind = machine === "null" ? "null" : "kv";
+      const body = { request: crypto.randomUUID(), count, machine: kind } as const;
+      const { groups } = await client.admin("createGroups", body, { timeoutMs: makeMs });
+      return groups.map(({ id }) => id);
+    } catch (error) {
+      // The registry begins a moment after the cluster.
+      if (tries === makeTries || !(error instanceof BargeError)) throw error;
+      await Bun.sleep(makeMs / makeTries);
+    }
+  }
 }

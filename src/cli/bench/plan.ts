@@ -53,8 +53,8 @@ const commandOverheadBytes = 4 + 8 + keyBytes;
 const sectionBytesMax = 256 * 1024;
 
 export function loadPlan(workload: LoadPlan["workload"], flags: BenchFlags): LoadPlan {
-  if (flags.groups !== 1) {
-    throw new UsageError("--groups: this version serves one group; give 1");
+  if (flags.keySpace < flags.groups) {
+    throw new UsageError("--key-space must be at least --groups, or some would have no key");
   }
   if (flags.rate !== undefined && flags.batch !== 1) {
     throw new UsageError("--rate counts single operations; leave --batch at 1");
