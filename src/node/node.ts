@@ -72,7 +72,7 @@ import { PacedFigure } from "./paced-figure.ts";
 import { Readiness } from "./readiness.ts";
 import { Registry, systemSeedOf } from "./registry.ts";
 import { Replicas } from "./replicas.ts";
-import { Scrubber } from "./scrubber.ts";
+import { type ScrubPart, Scrubber } from "./scrubber.ts";
 import { Shard } from "./shard.ts";
 import { type Incompatibility, tooOld, Versions } from "./versions.ts";
 
@@ -128,6 +128,7 @@ const overItsOwn = "over its own connections, as this node could not dial it";
 const connectionTicks = 4;
 /** Members dial a new one at once, and again every second. */
 const unheardEveryMs = 5_000;
+const lookForLargeMs = 5_000;
 const drainMsMax = 1_000;
 /** Two tries at handing over leadership before this node stops. */
 const handOverMsMax = 800;
@@ -192,6 +193,7 @@ class Node implements RunningNode, Groups {
   #turnDue = false;
   #tickedMs = 0;
   #ticks = 0;
+  #tellLargeMs = -Infinity;
   #tellUnheardMs = performance.now() + unheardEveryMs;
   #stopping = false;
   #stopped: Promise<void> | undefined;
@@ -490,17 +492,9 @@ class Node implements RunningNode, Groups {
           const target = { kind: "log", path, frames } as const;
           return { name: basename(path), segment: number, target, release: () => {} };
         },
-        machine: () => {
-          const held = this.#machine.holdFile?.();
-          if (held === undefined) return undefined;
-          const { path, query, release } = held;
-          const target = { kind: "table", path, query } as const;
-          return { name: basename(path), segment: undefined, target, release };
-        },
-        damaged: ({ segment }) => {
-          if (segment === undefined) {
-            return machineAdvice(this.#dataDir.machinePath(defaultGroup));
-          }
+        machine: (after) => this.#machineFileAfter(after),
+        damaged: ({ segment, group = defaultGroup }) => {
+          if (segment === undefined) return machineAdvice(this.#dataDir.machinePath(group));
           return this.#store.evacuate(segment)
             ? "what is live in it is copied out of it; what cannot be read there comes from the leader again, where there is one"
             : "";
@@ -510,6 +504,21 @@ class Node implements RunningNode, Groups {
       },
       nowMs,
     );
+  }
+
+  /** Of the next group above that one whose state machine has a file: most have none, as hardly anything was written to them. */
+  #machineFileAfter(after: number): ScrubPart | undefined {
+    const ids = this.#replicas.ids.filter((id) => id > after).toSorted((a, b) => a - b);
+    for (const group of ids) {
+      const held = this.#replicas.machine(group)?.holdFile?.();
+      if (held === undefined) continue;
+      const { path, query, release } = held;
+      const target = { kind: "table", path, query } as const;
+      const file = basename(path);
+      const name = group === defaultGroup ? file : `group ${group}, ${file}`;
+      return { name, segment: undefined, group, target, release };
+    }
+    return undefined;
   }
 
   #firstReplica(): RecoveredGroup {
@@ -695,6 +704,7 @@ class Node implements RunningNode, Groups {
       this.#listener.checkTimeouts(nowMs);
       this.#lookAtSpace(nowMs);
       this.#tellUnheard(nowMs);
+      this.#tellLarge(nowMs);
     }
     this.#wake();
   }
@@ -723,6 +733,17 @@ class Node implements RunningNode, Groups {
     return level === "low"
       ? `the disk has less than ${this.#minFreeBytes} bytes free: this node takes no writes as the leader, and hands over; free some space, or set --min-free-bytes`
       : "the disk is full: this node takes no writes from anybody, but votes; free some space";
+  }
+
+  #tellLarge(nowMs: number): void {
+    if (nowMs < this.#tellLargeMs) return;
+    this.#tellLargeMs = nowMs + lookForLargeMs;
+    for (const { id: group, stateBytes } of this.#overview.newlyLarge()) {
+      this.#logger.warn(
+        { group, stateBytes },
+        "the state of this group is larger than --group-warn-bytes: it is sent whole to who needs it; several smaller groups serve better",
+      );
+    }
   }
 
   #tellUnheard(nowMs: number): void {
@@ -782,6 +803,7 @@ class Node implements RunningNode, Groups {
       freeBytes: this.#space.freeBytes,
       health: this.#health(overview.summary.wounded > 0),
       ...overview,
+      groupWarnBytes: this.#largeBytes,
       scrub: this.#scrubber.status(performance.now()),
       syncs: this.#disk.syncDurations(),
       loopGaps: this.#loopGaps.reading(),

@@ -1,6 +1,6 @@
 /**
  * Reads what lies on the disk and nobody asks for, slowly, so that damage is found while others still have what it hit: first the segments of the log,
- * oldest first, then the state machine's file. So many bytes per second, in steps of its own thread, and nothing of it while it is paused.
+ * oldest first, then the state machines' files, group by group. So many bytes per second, in steps of its own thread, and nothing of it while it is paused.
  *
  * A segment that is damaged is emptied: what is live in it is copied forward, and where that is what was damaged it comes from the leader again [22]. Of
  * the state machine's file it can only be said.
@@ -14,8 +14,10 @@ import type { ScrubStatus } from "../wire/status.ts";
 export interface ScrubPart {
   /** For people. */
   readonly name: string;
-  /** Of the log; undefined = the state machine's file, after the whole log. */
+  /** Of the log; undefined = a state machine's file, after the whole log. */
   readonly segment: number | undefined;
+  /** Whose state machine it is. */
+  readonly group?: number;
   readonly target: ScrubTarget;
   /** It may go again. */
   readonly release: () => void;
@@ -27,8 +29,8 @@ export interface ScrubberOptions {
   readonly bytesPerSecond: number;
   /** The part after that segment (0 = the first); undefined where there is none. */
   readonly next: (afterSegment: number) => ScrubPart | undefined;
-  /** After the last segment. */
-  readonly machine: () => ScrubPart | undefined;
+  /** After the last segment: the file of the next group above that one (-1 = the first). */
+  readonly machine: (afterGroup: number) => ScrubPart | undefined;
   /** What to do about it: for people. Empty where the part is gone by now, and so is what was found. */
   readonly damaged: (part: ScrubPart) => string;
   readonly logger: {
@@ -62,7 +64,8 @@ export class Scrubber {
   /** A pass is under way, and has come to this segment. */
   #running = false;
   #segment = 0;
-  #inMachine = false;
+  /** Undefined while it reads the log; else the group whose file it has come to. */
+  #group: number | undefined;
   #part: ScrubPart | undefined;
   #passes = 0;
   #passBytes = 0;
@@ -142,7 +145,7 @@ export class Scrubber {
   #beginPass(nowMs: number): void {
     this.#running = true;
     this.#segment = 0;
-    this.#inMachine = false;
+    this.#group = undefined;
     this.#passBytes = 0;
     this.#passStartedMs = nowMs;
     // What is found in this pass counts, not what was before.
@@ -152,15 +155,11 @@ export class Scrubber {
 
   #beginPart(nowMs: number): void {
     const { next, machine } = this.#options;
-    const part = this.#inMachine ? undefined : (next(this.#segment) ?? this.#lastPart(machine));
+    let part = this.#group === undefined ? next(this.#segment) : machine(this.#group);
+    if (part === undefined && this.#group === undefined) part = machine(-1);
     if (part === undefined) return this.#endPass(nowMs);
     this.#part = part;
     this.#thread.begin(part.target, (step) => this.#stepped(part, step));
-  }
-
-  #lastPart(machine: () => ScrubPart | undefined): ScrubPart | undefined {
-    this.#inMachine = true;
-    return machine();
   }
 
   #step(): void {
@@ -177,6 +176,7 @@ export class Scrubber {
     if (damage !== undefined) this.#found(part, damage);
     if (done) {
       if (part.segment !== undefined) this.#segment = part.segment;
+      else this.#group = part.group ?? Infinity;
       this.#letGo();
     }
     this.#goOn(this.#tickedMs);
