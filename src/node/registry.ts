@@ -180,7 +180,7 @@ export class Registry {
   }
 
   #make(): boolean {
-    const { replicas, store } = this.#options;
+    const { replicas } = this.#options;
     const founded: { spec: ReplicaSpec; log: FirstLog }[] = [];
     let made = 0;
     let waits = false;
@@ -192,7 +192,7 @@ export class Registry {
         replicas.start(specOf(found.entry));
         made++;
       } else if (replicas.isLeaving(id)) waits = true;
-      else if (!replicas.has(id) && !isPast(found, store.tombstones.get(id))) {
+      else if (!replicas.has(id)) {
         founded.push({ spec: specOf(found.entry), log: this.#firstLog(found) });
         made++;
       }
@@ -393,11 +393,6 @@ export const systemSpec: ReplicaSpec = { id: systemGroup, machine: "kv" };
 
 export function noRegistry(): BargeError {
   return new BargeError("no_registry", errorTable.no_registry.help);
-}
-
-/** An earlier life had gone on from there, and taken the replica away: the registry is only being read again. */
-function isPast({ revision }: RegisteredGroup, removedAt: number | undefined): boolean {
-  return removedAt !== undefined && revision <= removedAt;
 }
 
 function specOf({ id, machine, logBytesMax }: RegistryEntry): ReplicaSpec {

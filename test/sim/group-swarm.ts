@@ -2,6 +2,7 @@
  * Runs with more groups than the default one: how many, on how many nodes, and how often they come, go and move. Drawn apart, so that seeds without them
  * do as before.
  */
+import { checkLimits, type Limits } from "../../src/limits.ts";
 import type { Random } from "./random.ts";
 import { faults, type Swarm } from "./swarm.ts";
 
@@ -38,6 +39,20 @@ export function drawGroups(
     moves: random.chance(0.7) && !rots && !without.groupMoves,
     clientsMax: random.between(1, 2),
   };
+}
+
+/** Bounds at which what many groups have in common is met with a few. */
+export function groupLimits(random: Random, limits: Limits): Limits {
+  return checkLimits({
+    ...limits,
+    shardUnsyncedBytesMax: Math.max(
+      limits.unsyncedBytesMax,
+      random.pick([limits.shardUnsyncedBytesMax, 1, 1_000]),
+    ),
+    everyTickGroups: random.pick([limits.everyTickGroups, 1, 3]),
+    beatGroupsMin: random.pick([limits.beatGroupsMin, 1, 2]),
+    beatGroupsMax: random.pick([limits.beatGroupsMax, limits.beatGroupsMax, 2]),
+  });
 }
 
 export function hasGroups({ changeEveryMs }: GroupSwarm): boolean {

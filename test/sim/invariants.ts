@@ -156,6 +156,11 @@ export class Invariants {
     }
   }
 
+  /** A beat says that a node leads in that term. */
+  claimed(nodeId: number, life: number, term: number): void {
+    this.#led(nodeId, life, { term });
+  }
+
   /** Takes part in an election: nothing that others may count on is missing there [22]. */
   #elects({ type, from, term }: RaftMessage): void {
     const { lacks, promised, durable } = this.#ledger(from);

@@ -21,6 +21,10 @@ const raft = "raft/raft.ts";
 const group = "node/group.ts";
 const watches = "node/watches.ts";
 const sessions = "machine/sessions.ts";
+const registry = "node/registry.ts";
+const beats = "node/beats.ts";
+const shard = "node/shard.ts";
+const logStore = "storage/log-store.ts";
 const sourcePath = join(import.meta.dir, "../../src");
 
 export const plantedBugs = {
@@ -154,8 +158,8 @@ export const plantedBugs = {
       },
       {
         file: raft,
-        from: "commit: Math.min(this.#commit, peer.match),",
-        to: "commit: this.#commit,",
+        from: "const commit = Math.min(this.#commit, peer.match);",
+        to: "const commit = this.#commit;",
       },
     ],
   },
@@ -1138,8 +1142,178 @@ export const plantedBugs = {
       },
       {
         file: "node/apply-version.ts",
-        from: "const version = Math.min(max, ...this.#others().map((id) => this.#maxOf(id)));",
-        to: "const version = Math.min(max, ...this.#others().map((id) => this.#maxOf(id) || max));",
+        from: "const all = Math.min(max, upTo(), ...this.#others().map((id) => this.#maxOf(id)));",
+        to: "const all = Math.min(max, upTo(), ...this.#others().map((id) => this.#maxOf(id) || max));",
+      },
+    ],
+  },
+  buriedGroupReturns: {
+    what: "a group that was removed is made again by what the registry said before",
+    changes: [
+      {
+        file: registry,
+        from: "return revision <= (this.#options.store.tombstones.get(entry.id) ?? 0);",
+        to: "return revision <= Math.min(0, this.#options.store.tombstones.get(entry.id) ?? 0);",
+      },
+      {
+        file: logStore,
+        from: "removedAt === undefined || registryIndex > removedAt,",
+        to: "removedAt === undefined || registryIndex > 0,",
+      },
+    ],
+  },
+  tombstoneLostAtRotation: {
+    what: "a new segment does not repeat the tombstones, so they are forgotten with the segment that had them",
+    changes: [
+      {
+        file: logStore,
+        from: "      for (const [group, registryIndex] of this.#tombstones) {\n",
+        to: "      for (const [group, registryIndex] of this.#movedTombstones.size > 0 ? this.#tombstones : []) {\n",
+      },
+      {
+        file: logStore,
+        from: "let stateRecords = this.#tombstones.size;",
+        to: "let stateRecords = this.#movedTombstones.size > 0 ? this.#tombstones.size : 0;",
+      },
+    ],
+  },
+  tombstoneForgottenEarly: {
+    what: "a tombstone is forgotten once it is written, though the registry's state is not durable that far",
+    changes: [
+      {
+        file: logStore,
+        from: "if (isWritten && removedAt <= registryIndex) this.#tombstones.delete(group);",
+        to: "if (isWritten && (removedAt <= registryIndex || removedAt > 0)) this.#tombstones.delete(group);",
+      },
+    ],
+  },
+  beatConfirmsRefused: {
+    what: "who answers a beat says of no group that the claim does not stand there",
+    changes: [
+      {
+        file: beats,
+        from: "if (!stands) refused.push(id);",
+        to: "if (!stands) refused.length = 0;",
+      },
+    ],
+  },
+  beatOverChangedGroup: {
+    what: "a group that is led in another term than the newest beat said is taken for unchanged",
+    changes: [
+      {
+        file: beats,
+        from: "if (before.term === term && before.commit === commit && before.minMatch === minMatch)",
+        to: "if (before.commit === commit && before.minMatch === minMatch)",
+      },
+      {
+        file: raft,
+        from: "if (term !== this.#term || this.#durableTerm !== term || from === this.nodeId) return false;",
+        to: "if (term > this.#term || from === this.nodeId) return false;",
+      },
+    ],
+  },
+  beatAnswerCoversLater: {
+    what: "the answer to a beat counts for groups that only a later one has spoken for",
+    changes: [
+      {
+        file: beats,
+        from: "if (group === undefined || sinceSeq > answered || group.stopped !== undefined) continue;",
+        to: "if (group === undefined || sinceSeq < 0 || group.stopped !== undefined) continue;",
+      },
+      {
+        file: beats,
+        from: "const ageTicks = this.#nowTick - sentTick;",
+        to: "const ageTicks = Math.min(0, this.#nowTick - sentTick);",
+      },
+    ],
+  },
+  hotGroupStarves: {
+    what: "where there is no room for all that waits, the same group is served first each time",
+    changes: [
+      {
+        file: shard,
+        from: "if (at > 0) this.#active = [",
+        to: "if (at > 1e9) this.#active = [",
+      },
+      {
+        file: shard,
+        from: "const taken = group.propose(nowMs, syncing, left > 0 ? share : 0);",
+        to: "const taken = group.propose(nowMs, syncing, left > 0 ? Math.max(share, left) : 0);",
+      },
+    ],
+  },
+  rewriteSupersedes: {
+    what: "a batch that is copied forward takes the place of all that comes behind it",
+    changes: [
+      {
+        file: logStore,
+        from: "records.push({ seq, kind: RecordKind.rewrite, group: group.group, data });",
+        to: "records.push({ seq, kind: RecordKind.batch, group: group.group, data });",
+      },
+    ],
+  },
+  rewriteOutOfOrder: {
+    what: "batches that are copied forward change places",
+    changes: [
+      {
+        file: logStore,
+        from: "copied.forEach(({ group, position }, at) => {\n        group.relocate(position, records[at]!.seq);",
+        to: "copied.forEach(({ group, position }, at) => {\n        group.relocate(position, records[records.length - 1 - at]!.seq);",
+      },
+    ],
+  },
+  replicaGoesBeforeItsVote: {
+    what: "a node that is to leave a group forgets it at once, though the group goes on to count on it",
+    changes: [
+      {
+        file: registry,
+        from: "return members.some(this.#isThis) || leaving.some(this.#isThis);",
+        to: "return members.some(this.#isThis);",
+      },
+    ],
+  },
+  registryWritesBlindly: {
+    what: "the registry is written without a look at what came in between",
+    changes: [
+      {
+        file: "node/registry-writer.ts",
+        from: "compare: compare.map(",
+        to: "compare: compare.slice(0, 0).map(",
+      },
+      {
+        file: "node/registry-writer.ts",
+        from: "    this.#view.refresh(this.#group.machine);\n    while",
+        to: "    while",
+      },
+    ],
+  },
+  removedGroupIdGivenAgain: {
+    what: "the id of a group that was removed is given to a new one",
+    changes: [
+      {
+        file: "node/registry-changes.ts",
+        from: "let given: readonly IdRun[] = runs;",
+        to: "let given: readonly IdRun[] = [...view.groups.keys()].toSorted((a, b) => a - b).map((id): IdRun => [id, id]);",
+      },
+    ],
+  },
+  lateMemberBeginsAsFounder: {
+    what: "whoever becomes a member later begins with the group's first log all the same",
+    changes: [
+      {
+        file: registry,
+        from: "(member) => this.#isThis(member) && member.since === 1,",
+        to: "(member) => this.#isThis(member) && member.since >= 1,",
+      },
+    ],
+  },
+  filesOfRemovedGroupStay: {
+    what: "what a removed group had in files is left where it is",
+    changes: [
+      {
+        file: "node/replicas.ts",
+        from: "      this.#options.deleteFiles(id);\n",
+        to: "",
       },
     ],
   },

@@ -7,6 +7,7 @@ import { membersOf } from "../../src/raft/configuration.ts";
 import type { LogStartRecord, ReplicaRecord } from "../../src/storage/records.ts";
 import type { Batch } from "../../src/wire/batch.ts";
 import { defaultGroup } from "../../src/wire/registry.ts";
+import type { BeatMessage } from "../../src/wire/beat-message.ts";
 import type { PeerMessage } from "../../src/wire/messages.ts";
 import type { ClientNode, Clients } from "./clients.ts";
 import type { Ledgers } from "./disk-watch.ts";
@@ -130,7 +131,7 @@ export class SimGroups {
 
   /** A message is about to leave. */
   sent(life: number, message: PeerMessage): void {
-    if (message.type === "beat") return;
+    if (message.type === "beat") return this.#beat(life, message);
     const group = this.of(message.group);
     if (group.ledger(message.from).visible.isGone) {
       throw new Violation(
@@ -138,6 +139,13 @@ export class SimGroups {
       );
     }
     group.invariants.sent(life, message);
+  }
+
+  /** A node claims to lead groups, each in a term. */
+  #beat(life: number, { from, claims }: BeatMessage): void {
+    for (const { group, term } of claims) {
+      if (term > 0) this.of(group).invariants.claimed(from, life, term);
+    }
   }
 
   /** Terms in which somebody led, over all groups. */

@@ -24,6 +24,7 @@ import { defaultGroup, systemGroup } from "../../src/wire/registry.ts";
 import { applyVersionFirst, applyVersionMax } from "../../src/wire/versions.ts";
 import type { ClientNode } from "./clients.ts";
 import { DiskWatch } from "./disk-watch.ts";
+import { Fairness } from "./fairness.ts";
 import { Violation } from "./invariants.ts";
 import { ObservedMachine } from "./observed-machine.ts";
 import { ProcessEnd, type EndPoint } from "./process-end.ts";
@@ -101,6 +102,7 @@ export class SimNode implements NetworkNode, ClientNode {
   #booting = false;
   #turnDue = false;
   #isTooOld = false;
+  #fairness = new Fairness();
   /** How often its disk has rotted. */
   #damages = 0;
   /** Groups that are. */
@@ -426,9 +428,11 @@ export class SimNode implements NetworkNode, ClientNode {
     const more = this.door!.turn(this.#nowMs);
     // Of a group that was opened in this turn.
     if (this.#isTooOld) throw new BuildTooOld();
+    const open: Group[] = [];
     for (const id of this.#replicas!.ids) {
       const group = this.door!.group(id);
       if (group === undefined) continue;
+      open.push(group);
       if (group.machine.applyVersion > this.applyVersionMax)
         throw new Violation(`node ${this.id} applies what its build cannot`);
       if (group.stopped !== undefined)
@@ -443,6 +447,8 @@ export class SimNode implements NetworkNode, ClientNode {
       const broken = brokenCap(group.queues(), limits, commandBytesMax);
       if (broken !== undefined) throw new Violation(`node ${this.id}: ${broken}`);
     }
+    const unfair = this.door!.diskFull ? undefined : this.#fairness.turned(open);
+    if (unfair !== undefined) throw new Violation(`node ${this.id}: ${unfair}`);
     if (more) this.#wake();
   }
 
@@ -462,6 +468,7 @@ export class SimNode implements NetworkNode, ClientNode {
 
   #nextLife(): number {
     this.#isTooOld = false;
+    this.#fairness = new Fairness();
     this.#options.groups.lives(this.id, ++this.life);
     return this.life;
   }

@@ -12,7 +12,7 @@ import { checkHistory, checkStates } from "./last-checks.ts";
 import { MemberChanges } from "./member-changes.ts";
 import { Nemesis, type Victim } from "./nemesis.ts";
 import { GroupChanges } from "./group-changes.ts";
-import { drawGroups, type GroupSwarm, hasGroups } from "./group-swarm.ts";
+import { drawGroups, groupLimits, type GroupSwarm, hasGroups } from "./group-swarm.ts";
 import { EndPoint } from "./process-end.ts";
 import { Random } from "./random.ts";
 import { Recovery } from "./recovery.ts";
@@ -135,7 +135,16 @@ class Simulation {
     });
     const groupsOn = hasGroups(this.#groupSwarm);
     // Groups whose nodes leave the cluster faster than others take their places are lost, and nobody could help it.
-    const swarm = (this.#swarm = groupsOn ? { ...drawn, spares: 0, changeEveryMs: 0 } : drawn);
+    const swarm = (this.#swarm = groupsOn
+      ? {
+          ...drawn,
+          spares: 0,
+          changeEveryMs: 0,
+          limits: without.includes("strangeBounds")
+            ? drawn.limits
+            : groupLimits(this.#groupRandom, drawn.limits),
+        }
+      : drawn);
     // It takes its time until there is a registry.
     if (groupsOn) this.#eventsMax = groupEvents * events;
     this.#blackBox = blackBox;
@@ -196,7 +205,10 @@ class Simulation {
       nodes: this.#nodes,
       frameBytesMax: swarm.limits.frameBytesMax,
       frameTimeoutMs: swarm.outageMs,
-      onSend: (life, message) => groups.sent(life, message),
+      onSend: (life, message) => {
+        if (message.type === "beat") tally.beats++;
+        groups.sent(life, message);
+      },
       onBytes: (from, to, crc) => this.#trace.add(scheduler.nowMs, from * 16 + to, crc),
     });
     groups.default.hosts.push(...this.#nodes);

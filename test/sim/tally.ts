@@ -22,6 +22,8 @@ export const happenings = [
   "groupsRemoved",
   "groupsMoved",
   "groupsRefused",
+  /** Heartbeats of several groups in one. */
+  "beats",
   /** Batches that were copied out of old segments. */
   "rewrites",
   /** Given up for the log, on a disk that ran full. */
