@@ -42,6 +42,8 @@ export interface NodeConfig {
   readonly compaction: CompactionConfig;
   /** Undefined: the usual. */
   readonly minFreeBytes: number | undefined;
+  /** State of one group above which it is told to be too large; 0 = never. */
+  readonly groupWarnBytes: number | undefined;
   /** The pace at which the disk is read through; undefined = the usual one. */
   readonly scrubBytesPerSecond: number | undefined;
   /** This node should lead rather than one without it. */
@@ -349,6 +351,15 @@ export const optionTable = {
     right: "a whole number; 0 = until the disk is full",
     help: "With less free on the disk of the data folder a leader refuses writes (disk_full, not applied) and hands over to a member that has more. It goes on by itself once there is space.",
   },
+  groupWarnBytes: {
+    flag: "group-warn-bytes",
+    value: "BYTES",
+    environment: ["BARGE_GROUP_WARN_BYTES"],
+    fallback: "4294967296",
+    schema: wholeSchema,
+    right: "a whole number; 0 = never",
+    help: "Warns of a group with more state than this, in the log, in barge status and as barge_groups_large: the state of a group is sent whole to who needs it, so several smaller groups serve better.",
+  },
   scrubBytesPerSecond: {
     flag: "scrub-bytes-per-second",
     value: "BYTES",
@@ -583,6 +594,7 @@ function complete(options: Options): NodeConfig {
       tailBytes: options.compactTailBytes,
     },
     minFreeBytes: options.minFreeBytes,
+    groupWarnBytes: options.groupWarnBytes,
     scrubBytesPerSecond: options.scrubBytesPerSecond,
     preferredLeader: options.preferredLeader ?? false,
     applyVersionMax: options.applyVersionMax,

@@ -171,6 +171,12 @@ const samples: Readonly<Record<Exclude<OptionKey, "config">, Sample>> = {
     expected: [0, 4_096],
     bad: badWholes,
   },
+  groupWarnBytes: {
+    good: ["0", "4096"],
+    read: ({ groupWarnBytes }) => groupWarnBytes,
+    expected: [0, 4_096],
+    bad: badWholes,
+  },
   scrubBytesPerSecond: {
     good: ["0", "4096"],
     read: ({ scrubBytesPerSecond }) => scrubBytesPerSecond,
@@ -347,6 +353,7 @@ test("with nothing given: one node, on loopback", () => {
     clusterToken: undefined,
     compaction: { entries: undefined, bytes: undefined, tailBytes: undefined },
     minFreeBytes: undefined,
+    groupWarnBytes: undefined,
     scrubBytesPerSecond: undefined,
     preferredLeader: false,
     applyVersionMax: undefined,

@@ -1,21 +1,45 @@
-/** `barge status`: one table over all nodes of a cluster, those included that do not answer. */
-import type { Command } from "commander";
-import { BargeError, type Client, type NodeStatus } from "../client/index.ts";
+/**
+ * `barge status`: one table over all nodes of a cluster, those included that do not answer. With one group, how each node stands in it; with many, how many of them each
+ * node has and leads, and those that need a look (status-groups.ts).
+ */
+import { type Command, Option } from "commander";
+import { BargeError, type Client, type GroupBrief, type NodeStatus } from "../client/index.ts";
 import {
   clientCommand,
   type ClientFlags,
   printJson,
+  nodeIdMax,
   printLine,
+  wholeNumber,
   withClient,
 } from "./client-options.ts";
 import { exitStatus } from "./exit-status.ts";
+import {
+  type Choice,
+  choose,
+  type GroupLine,
+  hasMany,
+  linesOf,
+  orders,
+  summaryText,
+  tableOf,
+  troubles,
+} from "./status-groups.ts";
 import { notesOn } from "./status-notes.ts";
 import { alignColumns } from "./table.ts";
 
 type Group = NodeStatus["groups"][number];
 
-interface StatusFlags extends ClientFlags {
+interface StatusFlags extends ClientFlags, Choice {
   readonly watch?: boolean;
+  readonly groups?: boolean;
+  readonly all?: boolean;
+}
+
+/** What is to be shown. */
+interface View extends StatusFlags {
+  /** Somebody named the group: how the nodes stand in it is asked for. */
+  readonly isNamed: boolean;
 }
 
 /** One node as it was found. */
@@ -27,11 +51,18 @@ interface Found {
 }
 
 const examples = `  barge status --endpoints 127.0.0.1:9091
-  barge status --watch`;
+  barge status --watch
+  barge status --group 17                 how the nodes stand in group 17
+  barge status --groups                   a line of each group
+  barge status --only no-leader           those that have none
+  barge status --groups --sort state      the largest first`;
 
 const watchMs = 1_000;
 /** A node that is down must not keep the table waiting for the whole time-out. */
 const nodeTimeoutMs = 1_500;
+/** Groups in a list that nobody asked all of, and below the table of the nodes. */
+const linesUsual = 40;
+const suspectsMax = 10;
 
 export function statusCommand(): Command {
   return clientCommand(
@@ -40,21 +71,124 @@ export function statusCommand(): Command {
     examples,
   )
     .option("--watch", "show it again every second, until Ctrl-C")
+    .option("--groups", "a line of each group instead of the nodes")
+    .addOption(new Option("--only <trouble>", "groups with that trouble").choices(troubles))
+    .option("--led-by <id>", "groups that this node leads", wholeNumber(1, nodeIdMax))
+    .option("--on <id>", "groups that this node has a copy of", wholeNumber(1, nodeIdMax))
+    .addOption(
+      new Option("--sort <by>", "groups with the most first, or by id")
+        .choices(orders)
+        .default("id"),
+    )
+    .option("--limit <n>", "so many groups", wholeNumber(1, 1_000_000), linesUsual)
+    .option("--all", "all groups that there are")
     .action(status);
 }
 
-async function status(flags: StatusFlags): Promise<void> {
+async function status(flags: StatusFlags, command: Command): Promise<void> {
+  const view = { ...flags, isNamed: command.getOptionValueSource("group") !== "default" };
+  const isOfGroups =
+    flags.groups ?? [flags.only, flags.ledBy, flags.on].some((it) => it !== undefined);
   await withClient(flags, async (client, answered) => {
     for (;;) {
-      const found = await findAll(client, Math.min(flags.timeout, nodeTimeoutMs));
+      const timeoutMs = Math.min(flags.timeout, nodeTimeoutMs);
+      const found = await findAll(client, view, timeoutMs);
       answered();
       process.exitCode = statusOf(found, flags.group);
-      if (flags.json === true) await printJson({ nodes: found.map(asJson) });
-      else await printTable(found, flags);
+      if (isOfGroups) await printGroups(await askBriefs(client, found, timeoutMs), found, view);
+      else if (flags.json === true) await printJson({ nodes: found.map(asJson) });
+      else if (view.isNamed || !hasMany(found.map((node) => node.status))) {
+        await printTable(found, flags);
+      } else await printNodes(found, await askBriefs(client, found, timeoutMs), view);
       if (flags.watch !== true) return;
       await Bun.sleep(watchMs);
     }
   });
+}
+
+/** What all nodes that answer say of their groups, a line of each. */
+async function askBriefs(
+  client: Client,
+  found: readonly Found[],
+  timeoutMs: number,
+): Promise<GroupLine[]> {
+  const ask = async ({ address, status: known, nodeId }: Found) => {
+    // A build that knows no lines has one group.
+    if (known?.summary === undefined || nodeId === undefined) return { nodeId: 0, briefs: [] };
+    const briefs: GroupBrief[] = [];
+    for (let more = true; more;) {
+      const after: number | undefined = briefs.at(-1)?.id;
+      const page: NodeStatus | undefined = await client
+        .status(address, { brief: true, after, timeoutMs })
+        .catch(() => undefined);
+      briefs.push(...(page?.briefs ?? []));
+      more = page?.more === true;
+    }
+    return { nodeId, briefs };
+  };
+  const largeBytes = Math.max(0, ...found.map((node) => node.status?.groupWarnBytes ?? 0));
+  return linesOf(await Promise.all(found.map(ask)), largeBytes);
+}
+
+async function printGroups(
+  lines: readonly GroupLine[],
+  found: readonly Found[],
+  view: View,
+): Promise<void> {
+  const chosen = choose(lines, view);
+  if (view.json === true) return printJson({ groups: chosen });
+  const shown = view.all === true ? chosen : chosen.slice(0, view.limit);
+  const left = chosen.length - shown.length;
+  const away = found.filter((node) => node.status === undefined);
+  const text = [
+    summaryText(lines, sizeText),
+    ...(shown.length > 0 ? [tableOf(shown, sizeText)] : ["none of that kind"]),
+    ...(left > 0 ? [`and ${left} more: --all`] : []),
+    ...away.map(({ address, error }) => `${address} does not answer: ${error}`),
+  ];
+  await printLine(clearText(view) + text.join("\n"));
+}
+
+const nodeTitles = [
+  "id",
+  "address",
+  "groups",
+  "leads",
+  "log",
+  "state",
+  "disk",
+  "version",
+  "health",
+];
+
+/** The nodes first, then what is not well. */
+async function printNodes(
+  found: readonly Found[],
+  lines: readonly GroupLine[],
+  view: View,
+): Promise<void> {
+  const rows = found.map(({ nodeId, address, status: reply }) => {
+    const id = nodeId === undefined ? "?" : String(nodeId);
+    if (reply === undefined) return [id, address, "unreachable"];
+    const { total = 1, leads = 0, logBytes = 0, stateBytes = 0 } = reply.summary ?? {};
+    const sizes = [logBytes, stateBytes, reply.diskBytes].map(sizeText);
+    return [id, address, String(total), String(leads), ...sizes, reply.version, reply.health];
+  });
+  const suspects = lines.filter(({ trouble }) => trouble.length > 0);
+  const left = suspects.length - suspectsMax;
+  const text = [
+    alignColumns([nodeTitles, ...rows], leftColumns),
+    ...found.flatMap((node) => notes(node, view.group)),
+    `${summaryText(lines, sizeText)}; a line of each: barge status --groups`,
+    ...(suspects.length > 0 ? [tableOf(suspects.slice(0, suspectsMax), sizeText)] : []),
+    ...(left > 0 ? [`and ${left} more: barge status --groups --only …`] : []),
+  ];
+  await printLine(clearText(view) + text.join("\n"));
+}
+
+/** Where it is shown again and again, at the top. */
+function clearText({ watch }: StatusFlags): string {
+  return watch === true && process.stdout.isTTY === true ? "\u001b[H\u001b[2J" : "";
 }
 
 function statusOf(found: readonly Found[], group: number): number {
@@ -64,17 +198,18 @@ function statusOf(found: readonly Found[], group: number): number {
 }
 
 /** Asks the nodes that were given, then those that they name. */
-async function findAll(client: Client, timeoutMs: number): Promise<Found[]> {
+async function findAll(client: Client, view: View, timeoutMs: number): Promise<Found[]> {
   const asked = new Map<string, Promise<Found>>();
+  // Group 0 knows where the nodes are.
+  const groups = view.isNamed ? [...new Set([0, view.group])] : undefined;
   const ask = (address: string): void => {
-    if (!asked.has(address)) asked.set(address, askOne(client, address, timeoutMs));
+    if (!asked.has(address)) asked.set(address, askOne(client, address, groups, timeoutMs));
   };
   for (const endpoint of client.endpoints()) ask(endpoint);
   const ids = new Map<string, number>();
   for (const { status: known } of await Promise.all(asked.values())) {
-    for (const { id, address } of known?.groups.flatMap((group) => group.members) ?? []) {
-      ids.set(address, id);
-    }
+    const cluster = known?.groups.find((group) => group.id === 0);
+    for (const { id, address } of cluster?.members ?? []) ids.set(address, id);
   }
   const first = await Promise.all(asked.values());
   const reachedIds = new Set(first.map((found) => found.nodeId));
@@ -97,9 +232,14 @@ function withoutRepeats(found: readonly Found[]): Found[] {
     });
 }
 
-async function askOne(client: Client, address: string, timeoutMs: number): Promise<Found> {
+async function askOne(
+  client: Client,
+  address: string,
+  groups: readonly number[] | undefined,
+  timeoutMs: number,
+): Promise<Found> {
   try {
-    const reply = await client.status(address, { timeoutMs });
+    const reply = await client.status(address, { groups, timeoutMs });
     return { address, nodeId: reply.nodeId, status: reply, error: undefined };
   } catch (error) {
     if (!(error instanceof BargeError)) throw error;
@@ -124,9 +264,8 @@ async function printTable(found: readonly Found[], flags: StatusFlags): Promise<
   const commit = Math.max(0, ...commits);
   const rows = found.map((node) => cells(node, group, commit));
   const text = alignColumns([[...titles, ...moreTitles], ...rows], leftColumns);
-  const clear = flags.watch === true && process.stdout.isTTY === true ? "\u001b[H\u001b[2J" : "";
   const below = found.flatMap((node) => notes(node, group)).map((note) => `\n${note}`);
-  await printLine(clear + text + below.join(""));
+  await printLine(clearText(flags) + text + below.join(""));
 }
 
 function notes(node: Found, groupId: number): readonly string[] {

@@ -455,6 +455,7 @@ class Node implements RunningNode, Groups {
         },
         machinePath: (id) => this.#dataDir.machinePath(id),
         deleteFiles: (id) => this.#dataDir.deleteMachine(id),
+        storedIds: () => this.#dataDir.machineIds(),
         canHeal: () => this.#hasOtherVoters,
         wake: () => this.#wake(),
         leaderChanged: (id) => this.#clients?.groupChanged(id),
@@ -831,7 +832,11 @@ class Node implements RunningNode, Groups {
       clientBytes: this.#listener.clientBytes,
       kvOpenFiles: this.#files.openFiles,
       summary: this.#overview.summary(),
-      groups: this.#overview.ids.map((id) => this.#shard.group(id)!),
+      groups: this.#overview.ids.map((id) => ({
+        name: id === systemGroup ? "system" : String(id),
+        always: id === systemGroup,
+        figures: () => this.#shard.group(id)!.figures(),
+      })),
       peers: this.#transport.peerIds.map((id) => ({
         id,
         ...this.#transport.figures(id)!,

@@ -26,9 +26,12 @@ export interface OverviewOptions {
 }
 
 const suspectsMax = 16;
+/** Of the bound: below that it is not large any more. */
+const smallAgain = 0.9;
 
 export class Overview implements KnownGroups {
   readonly #options: OverviewOptions;
+  readonly #toldLarge = new Set<number>();
 
   constructor(options: OverviewOptions) {
     this.#options = options;
@@ -77,6 +80,21 @@ export class Overview implements KnownGroups {
     }
     suspects.sort((a, b) => a - b).splice(suspectsMax);
     return { ...counts, ...sums, suspects };
+  }
+
+  /** Groups that have become larger than they should be since the last call; one that hovers about the bound is told once. */
+  newlyLarge(): GroupBrief[] {
+    const { groups, largeBytes } = this.#options;
+    if (largeBytes === 0) return [];
+    const found: GroupBrief[] = [];
+    for (const [id, group] of groups) {
+      const { stateBytes } = group;
+      if (stateBytes > largeBytes && !this.#toldLarge.has(id)) {
+        this.#toldLarge.add(id);
+        found.push(group.brief());
+      } else if (stateBytes < largeBytes * smallAgain) this.#toldLarge.delete(id);
+    }
+    return found;
   }
 
   /* ---------------------------------------------------------------- who leads what */

@@ -3,7 +3,6 @@
  * the rest added up under `group="other"`, so that sums over all groups are right. Written as text at once: a metric object for each would take longer than
  * the loop may stand still.
  */
-import { systemGroup } from "../wire/registry.ts";
 
 /** What can grow in one group; each has its bound in limits.ts, named here. */
 export interface GroupQueues {
@@ -353,20 +352,24 @@ const groupRows: readonly GroupRow[] = [
 
 /** A group that a scrape may ask. */
 export interface MeasuredGroup {
-  readonly id: number;
+  /** The label of its lines. */
+  readonly name: string;
+  /** Told in detail, however many there are. */
+  readonly always: boolean;
   figures(): GroupFigures;
 }
 
-/** `groups` by rising id. At most `detailMax` of them in detail. */
+/** The first ones, at most `detailMax`, in detail. */
 export function groupsText(groups: readonly MeasuredGroup[], detailMax: number): string {
   const detailed: GroupFigures[] = [];
+  const detailedLabels: string[] = [];
   const others: GroupFigures[] = [];
+  const otherLabels: string[] = [];
   for (const group of groups) {
-    const isFirst = detailed.length < detailMax || group.id === systemGroup;
-    (isFirst ? detailed : others).push(group.figures());
+    const inDetail = group.always || detailed.length < detailMax;
+    (inDetail ? detailed : others).push(group.figures());
+    (inDetail ? detailedLabels : otherLabels).push(`{group="${group.name}"}`);
   }
-  const detailedLabels = detailed.map(({ id }) => labelOf(id));
-  const otherLabels = others.map(({ id }) => labelOf(id));
   let text = "";
   for (const { name, help, others: kind, value } of groupRows) {
     text += `# HELP ${name} ${help}\n# TYPE ${name} gauge\n`;
@@ -385,8 +388,4 @@ export function groupsText(groups: readonly MeasuredGroup[], detailMax: number):
     text += `${name}{group="other"} ${sum}\n`;
   }
   return text;
-}
-
-function labelOf(id: number): string {
-  return id === systemGroup ? '{group="system"}' : `{group="${id}"}`;
 }

@@ -174,6 +174,8 @@ export interface NodeStatus {
   readonly more?: true;
   /** Absent in the answer of an older build. */
   readonly summary?: GroupsSummary;
+  /** A group with more state than this is larger than it should be; 0 = none is. */
+  readonly groupWarnBytes?: number;
   /** Absent in the answer of an older build. */
   readonly scrub?: ScrubStatus;
   /** Log syncs since the start, for benchmarks: count, and milliseconds at percentiles. */

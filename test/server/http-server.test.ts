@@ -54,7 +54,7 @@ beforeEach(() => {
       groups: status.groups.map((group) => {
         const members = { voters: 1, learners: 0, woundedTo: 0, applyVersion: 1, stateBytes: 0 };
         const figures = { ...group, ...members, queues, snapshots, sessions, watches };
-        return { id: group.id, figures: () => figures };
+        return { name: String(group.id), always: false, figures: () => figures };
       }),
     };
   });

@@ -56,7 +56,7 @@ const node: NodeFigures = {
   kvOpenFiles: 5,
   loopGaps: { boundsMs: [5, 20], counts: [90, 8, 2], sumMs: 500 },
   scrub: { passes: 1, bytes: 2, damages: 3, passedSecondsAgo: 4 },
-  groups: [{ id: 0, figures: () => group }],
+  groups: [{ name: "0", always: false, figures: () => group }],
   summary: { total: 1, leads: 1, leaderless: 0, stopped: 0, wounded: 0, large: 0 },
   peers: [
     {
@@ -106,7 +106,8 @@ test("figures of the node are gathered at each scrape; a group that is gone leav
 test("a thousand groups: the first in detail, of the others a few figures each and sums, in a moment", async () => {
   const metrics = new Metrics(10);
   const groups = [0, ...Array.from({ length: 999 }, (_, i) => i + 1), 0xffff_ffff].map((id) => ({
-    id,
+    name: id === 0xffff_ffff ? "system" : String(id),
+    always: id === 0xffff_ffff,
     figures: () => ({ ...group, id, role: id % 3 === 0 ? "leader" : "follower" }),
   }));
   metrics.observe(() => ({ ...node, groups }));
