@@ -81,6 +81,7 @@ export class Registry {
   #writer: RegistryWriter | undefined;
   /** The replicas of this node are as the registry said at that index. */
   #followedIndex = -1;
+  #isSwept = false;
   #lookMs = -Infinity;
   #replaceMs = -Infinity;
   #isReplacing = false;
@@ -252,6 +253,11 @@ export class Registry {
     const { replicas, store } = this.#options;
     const { machine } = system;
     replicas.deleteLeft();
+    const isCurrent = this.#followedIndex === this.view.index && system.leader !== 0;
+    if (!this.#isSwept && isCurrent && system.toApply === 0) {
+      this.#isSwept = true;
+      replicas.deleteOrphans();
+    }
     store.forgetTombstones(machine.durableIndex);
     // What it says is read at the next start before there is a leader.
     if (machine.durableIndex < machine.appliedIndex) machine.flush();

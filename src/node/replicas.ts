@@ -43,6 +43,8 @@ export interface ReplicasOptions {
   readonly machinePath: (id: number) => string;
   /** Removes the machine's files, or does nothing where there are none. */
   readonly deleteFiles: (id: number) => void;
+  /** Groups of whose machines there are files. */
+  readonly storedIds?: () => readonly number[];
   /** There are others that may have what this node has lost. */
   readonly canHeal: () => boolean;
   /** Where a node is reached: group 0 alone says it of itself. */
@@ -212,6 +214,8 @@ export class Replicas {
   found(founded: readonly { readonly spec: ReplicaSpec; readonly log: FirstLog }[]): void {
     this.#options.store.append(founded.map(({ log }) => log.write));
     for (const { spec, log } of founded) {
+      // An earlier replica may have left some, where the process ended before they were deleted.
+      this.#options.deleteFiles(spec.id);
       this.#madeAt.set(spec.id, log.recovered.registryIndex);
       this.#dormant.set(spec.id, log.recovered);
       this.start(spec);
@@ -254,6 +258,14 @@ export class Replicas {
       this.#options.deleteFiles(id);
       return false;
     });
+  }
+
+  /** Once, when all replicas are there that are to be: files that belong to none go, as they were left by a process that ended before it had deleted them. */
+  deleteOrphans(): void {
+    const { storedIds = () => [], deleteFiles } = this.#options;
+    for (const id of storedIds()) {
+      if (!this.has(id) && !this.isLeaving(id)) deleteFiles(id);
+    }
   }
 
   close(): void {

@@ -64,6 +64,8 @@ export interface DataDir {
   machinePath(group: number): string;
   /** Nothing of that machine is kept. Not while one of its files is open. */
   deleteMachine(group: number): void;
+  /** Groups whose machines have a folder. */
+  machineIds(): readonly number[];
   /** Bytes of all files in it. Looks at names and sizes only: opening them would drop SQLite's locks [17]. */
   bytes(): number;
   /** Gives up the lock; the last thing to close. */
@@ -129,6 +131,10 @@ export function openDataDir(
       machinePath: (group) => machineFolder(machines, group),
       deleteMachine: (group) =>
         rmSync(join(machines, String(group)), { recursive: true, force: true }),
+      machineIds: () =>
+        readdirSync(machines)
+          .filter((name) => /^[0-9]{1,10}$/.test(name))
+          .map(Number),
       bytes: () => bytesBelow(folder),
       close: () => lock.release(),
     };
