@@ -76,7 +76,7 @@ describe.concurrent("groups", () => {
       expect(next!.id).toBe(4);
 
       // As if it had been killed between what removes a replica from the log, and what deletes its files.
-      cpSync(join(one.dataDir, "machine/1"), join(one.dataDir, "machine/9"), { recursive: true });
+      cpSync(join(one.dataDir, "machine/0"), join(one.dataDir, "machine/9"), { recursive: true });
 
       // Whoever was away has it, and speaks to the others as long as it has not heard.
       away!.start();
