@@ -105,8 +105,8 @@ export const errorTable = {
     507,
     true,
     "not-applied",
-    "The disk of the leader, or of the node that was asked, is full or nearly so, or the log of the group is at its bound.",
-    "Free some space, or start the members that hold the log back; then try again.",
+    "The disk of the leader, or of the node that was asked, is full or nearly so.",
+    "Free some space; then try again.",
   ),
   wounded: row(
     10,
@@ -318,6 +318,14 @@ export const errorTable = {
     "not-applied",
     "The cluster has no registry of groups yet: it begins once every member runs a version that knows it.",
     "Look whom it waits for in `barge status`, and upgrade that node, or start it.",
+  ),
+  group_log_full: row(
+    75,
+    507,
+    true,
+    "not-applied",
+    "The log of the group is at its bound, as something keeps it from being cut; other groups go on.",
+    "Start the members that it waits for, or see in `barge status` why its state is not written; then try again.",
   ),
   group_elsewhere: row(
     78,

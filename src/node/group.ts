@@ -517,7 +517,7 @@ export class Group {
   #enqueue(section: InboxSection): void {
     const bytes = section.section.byteLength;
     let refusal: ErrorCode | undefined;
-    if (this.#store.logBytes(this.id) > this.#limits.groupLogBytesMax) refusal = "disk_full";
+    if (this.#store.logBytes(this.id) > this.#limits.groupLogBytesMax) refusal = "group_log_full";
     else if (this.#inbox.bytes + bytes > this.#limits.inboxBytesMax || this.#isCrowded) {
       refusal = "overloaded";
     }
