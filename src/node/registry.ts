@@ -126,7 +126,7 @@ export class Registry {
   #begin(): void {
     const { replicas, shard } = this.#options;
     if (!replicas.has(systemGroup) && !this.#foundSystem()) return;
-    if (!replicas.isOpen(systemGroup)) replicas.start(systemSpec);
+    if (replicas.isDormant(systemGroup)) replicas.start(systemSpec);
     this.#system = shard.group(systemGroup);
     if (this.#system !== undefined) this.#writer = new RegistryWriter(this.#system, this.view);
   }
@@ -191,6 +191,7 @@ export class Registry {
       if (made === madePerStep) return this.#found(founded);
       if (replicas.isDormant(id)) {
         replicas.start(specOf(found.entry));
+        waits ||= replicas.isDormant(id);
         made++;
       } else if (replicas.isLeaving(id)) waits = true;
       else if (!replicas.has(id)) {

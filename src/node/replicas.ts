@@ -222,11 +222,12 @@ export class Replicas {
     }
   }
 
-  /** Opens a replica that the log has while the node runs; one that cannot be opened is told, and harms no other. */
+  /** Opens a replica that the log has while the node runs. One that cannot be opened is told, and harms no other; without space it stays as it is. */
   start(spec: ReplicaSpec): void {
     try {
       this.#shard!.add(this.open(spec));
     } catch (error) {
+      if (isDiskFull(error)) return;
       if (!(error instanceof FatalError)) throw error;
       this.#dormant.delete(spec.id);
       this.#failed.set(spec.id, error.message);
