@@ -120,6 +120,7 @@ export class Shard {
     this.#transport = options.transport;
     this.#wake = options.wake;
     this.#space = options.space;
+    this.#spaceLevel = options.space?.level ?? "plenty";
     this.#nowMs = nowMs;
     this.#tickedMs = nowMs;
     this.#tails = new CommonBytes(options.limits.shardTailCacheBytes);
@@ -175,7 +176,8 @@ export class Shard {
   #adopt(group: Group): void {
     if (this.#groups.has(group.id)) throw new Error(`shard: group ${group.id} is there already`);
     this.#groups.set(group.id, group);
-    if (this.#space !== undefined) group.space = this.#space.level;
+    // All have the same, so that the next look at it tells all.
+    group.space = this.#spaceLevel;
     group.diskFull = this.diskFull;
     group.tickedTo = this.#ticks;
     group.attach(() => this.#activate(group), this.#tails);

@@ -139,7 +139,7 @@ export class Invariants {
         return;
       case "timeoutNow": {
         // Where somebody else leads by now, he may rewrite what this one knew.
-        if (message.term < this.#newestTerm) return;
+        if (message.term < this.#newestTerm || this.isOver) return;
         const [leader, target] = [this.#ledger(message.from), this.#ledger(message.to)];
         return this.#wrong(this.#transfers.asked(message, leader, target));
       }

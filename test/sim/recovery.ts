@@ -239,7 +239,7 @@ export class Recovery {
         return `${id} ${group?.raft.role} of term ${group?.raft.term}, applied ${group?.machine.appliedIndex}`;
       });
       throw new Violation(
-        `no recovery: waited ${Math.round(patienceMs)} ms for ${what}; ${clients.unanswered} requests wait, history ends at ${oracle.lastIndex}; ${views.join("; ")}`,
+        `no recovery of group ${this.#options.group}: waited ${Math.round(patienceMs)} ms for ${what}; ${clients.unanswered} requests wait, history ends at ${oracle.lastIndex}; ${views.join("; ")}`,
       );
     }
   }
