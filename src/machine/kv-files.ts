@@ -37,6 +37,7 @@ export class KvFiles {
   /** The first one is under way. */
   readonly #jobs: Queued[] = [];
   #worker: Worker | undefined;
+  #idle: (() => void) | undefined;
 
   /** `hasRoomFor`: whether the disk has so much left that is not for the log. */
   constructor({
@@ -65,6 +66,14 @@ export class KvFiles {
   close(): void {
     this.#worker?.unref();
     this.snapshots.close();
+    // Nobody hears of them any more.
+    this.#jobs.splice(1);
+  }
+
+  /** Runs `done` once nothing is being written: until then the folder must stay, or the Worker takes it for a disk that fails. */
+  whenIdle(done: () => void): void {
+    if (this.#jobs.length === 0) done();
+    else this.#idle = done;
   }
 
   nextUse(): number {
@@ -114,6 +123,7 @@ export class KvFiles {
     const next = this.#jobs[0];
     if (next === undefined) {
       this.#worker?.unref();
+      this.#idle?.();
       return;
     }
     this.#worker ??= this.#startWorker();

@@ -130,6 +130,8 @@ const connectionTicks = 4;
 const unheardEveryMs = 5_000;
 const lookForLargeMs = 5_000;
 const drainMsMax = 1_000;
+/** What is being written of a state machine is waited for. */
+const writtenMsMax = 500;
 /** Two tries at handing over leadership before this node stops. */
 const handOverMsMax = 800;
 /** Throws FatalError, having touched nothing that is not its own, when the node cannot start. */
@@ -948,6 +950,13 @@ class Node implements RunningNode, Groups {
     this.#scrubber.close();
     this.#replicas?.close();
     this.#files.close();
+    await new Promise<void>((resolve) => {
+      const timer = setTimeout(resolve, writtenMsMax);
+      this.#files.whenIdle(() => {
+        clearTimeout(timer);
+        resolve();
+      });
+    });
     this.#store.close();
     onFatalNote(undefined);
     this.#failureNote.close();

@@ -588,6 +588,12 @@ class ServedConnection implements ConnectionHandler, SectionShare {
     return sessions;
   }
 
+  /** Nothing is kept of groups without one: a client may name any number of them. */
+  forgetSessions(body: unknown): void {
+    const group = groupIn(body);
+    if (this.#sessions.get(group)?.isEmpty === true) this.#sessions.delete(group);
+  }
+
   frame(_connection: Connection, type: number, payload: Uint8Array, fieldsBytes: number): void {
     this.#server.request(this, type, payload, fieldsBytes);
   }
@@ -780,6 +786,7 @@ class ControlWaiter implements AdminWaiter {
     } else if (operation === "sessionClose") {
       this.#sessions.closed((asked as AdminBody<"sessionClose">).session);
     }
+    this.#served.forgetSessions(this.#message.body);
     if (!this.#server.settle(this.#served, this.#payloadBytes)) return;
     this.#server.sendControl(this.#served, this.#message.request, body);
   }
@@ -789,6 +796,7 @@ class ControlWaiter implements AdminWaiter {
       const maybe = error.outcome !== "not-applied";
       this.#sessions.failed(maybe, this.#server.sessionTtlMs, performance.now());
     }
+    this.#served.forgetSessions(this.#message.body);
     this.refused(error);
   }
 

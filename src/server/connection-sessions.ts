@@ -14,6 +14,11 @@ export class ConnectionSessions {
     this.#max = max;
   }
 
+  /** There is none, nor is one on its way. */
+  get isEmpty(): boolean {
+    return this.#until.size === 0 && this.#opening === 0;
+  }
+
   /** Another one is asked for; false where there is no room. Where there is, `opened` or `failed` follows. */
   open(nowMs: number): boolean {
     for (const [session, untilMs] of this.#until) {

@@ -21,6 +21,8 @@ import {
   bytesOf,
   chain,
   clientRequest,
+  followGroups,
+  groupLeaders,
   hello,
   helloReply,
   notice,
@@ -363,8 +365,9 @@ export class FrameFuzz {
     const request: AnyMessage[] = [
       ...fc.sample(clientRequest, parameters()),
       ...watches.filter(({ type }) => type !== "watchChanges" && type !== "watchEnded"),
+      ...fc.sample(followGroups, parameters()).slice(0, poolSize / 4),
     ];
-    const replying = fc.sample(fc.oneof(serverReply, notice), parameters());
+    const replying = fc.sample(fc.oneof(serverReply, notice, groupLeaders), parameters());
     const client = [...request, ...watches, ...replying];
     const replies = fc.sample(helloReply, parameters());
     const any: AnyMessage[] = [

@@ -513,3 +513,76 @@ test("reads wait while their client does not take replies, and are answered when
     Array.from({ length: 20 }, (_, i) => i + 1),
   );
 });
+
+test("a group that gives no answers takes no room from others on the same connection", () => {
+  const small = checkLimits({ ...defaultLimits, inboxBytesMax: 1_000 });
+  server = new ClientServer({ groups, limits: small, tallies, wake: () => wakes++ });
+  const both = new FakeClient(server);
+  for (const group of [1, 2]) groups.others.add(group);
+  groups.stuck.add(1);
+  const section = plainSection([encodeKvPut(bytes("key"), new Uint8Array(300))]);
+  for (let request = 1; request <= 8; request++) encodeWrite(both.out, request, 1, 0, section);
+  encodeWrite(both.out, 9, 2, 0, section);
+  both.send();
+  server.flush();
+  // All that it had was of the stuck group: it was not read on until there was room.
+  expect(both.paused).toBe(true);
+  groups.release();
+  server.flush();
+  server.flush();
+  groups.release();
+  for (let turn = 0; turn < 4; turn++) {
+    server.flush();
+    groups.release();
+  }
+  server.flush();
+  expect(both.paused).toBe(false);
+  // Something of the other group is under way: it is read on, whatever the stuck one has.
+  groups.stuck.add(2);
+  const little = plainSection([encodeKvPut(bytes("key"), new Uint8Array(10))]);
+  encodeWrite(both.out, 10, 2, 0, little);
+  for (let request = 11; request <= 18; request++) encodeWrite(both.out, request, 1, 0, section);
+  both.send();
+  groups.stuck.delete(2);
+  encodeWrite(both.out, 19, 2, 0, little);
+  both.send();
+  server.flush();
+  expect(both.paused).toBe(false);
+  const answered = both.replies.filter(({ request }) => request === 19);
+  expect(answered).toMatchObject([{ type: "writeReply" }]);
+  expect(tallies.writeBytesWaiting).toBeLessThanOrEqual(2_000);
+  groups.release();
+  server.flush();
+  expect(tallies.writeBytesWaiting).toBe(0);
+});
+
+test("a connection's sessions are counted for each group by itself", () => {
+  const open = (request: number, group: number): void => {
+    encodeControl(client.out, request, "sessionOpen", { group });
+    client.send();
+    server.flush();
+  };
+  const answer = (session: number): void =>
+    groups.admins.shift()!.waiter.answered({ session, ttlMs: 60_000, windowSections: 1 });
+  for (let i = 0; i < 3; i++) {
+    for (const group of [1, 2]) {
+      open(i * 2 + group, group);
+      answer(100 + i);
+    }
+  }
+  expect(client.replies.every(({ type }) => type === "controlReply")).toBe(true);
+  open(10, 1);
+  expect(groups.admins).toEqual([]);
+  expect(client.replies.at(-1)).toMatchObject(errorReply(10, "sessions_full", "not-applied"));
+  // The same id in another group is another session.
+  encodeControl(client.out, 11, "sessionClose", { group: 2, session: 101 });
+  client.send();
+  server.flush();
+  groups.admins.shift()!.waiter.answered({});
+  open(12, 1);
+  expect(client.replies.at(-1)).toMatchObject(errorReply(12, "sessions_full", "not-applied"));
+  open(13, 2);
+  answer(200);
+  server.flush();
+  expect(client.replies.at(-1)).toMatchObject({ type: "controlReply", request: 13 });
+});

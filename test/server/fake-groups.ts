@@ -32,6 +32,9 @@ export class FakeGroups implements Groups {
   lastIndex = 0;
   /** While true, requests are kept and `release` answers them. */
   hold = false;
+  /** Groups besides 0, with the same content; and those whose requests are kept. */
+  readonly others = new Set<number>();
+  readonly stuck = new Set<number>();
   /** Answers every request with it. */
   fail: BargeError | undefined;
   missing: string[] = [];
@@ -149,8 +152,10 @@ export class FakeGroups implements Groups {
 
   #answer(group: number, waiter: WriteWaiter | ReadWaiter, answer: () => void): void {
     if (this.fail !== undefined) return waiter.failed(this.fail);
-    if (group !== 0) return waiter.failed(new BargeError("unknown_group", `No group ${group}.`));
-    if (this.hold) this.#held.push(answer);
+    if (group !== 0 && !this.others.has(group)) {
+      return waiter.failed(new BargeError("unknown_group", `No group ${group}.`));
+    }
+    if (this.hold || this.stuck.has(group)) this.#held.push(answer);
     else answer();
   }
 

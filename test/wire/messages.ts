@@ -743,12 +743,12 @@ export const notice: fc.Arbitrary<Notice> = fc.record({
   }),
 });
 
-const followGroups: fc.Arbitrary<FollowGroups> = fc.oneof(
+export const followGroups: fc.Arbitrary<FollowGroups> = fc.oneof(
   fc.record({ type: fc.constant("followGroups" as const), all: fc.constant(false), group: u32 }),
   fc.constant({ type: "followGroups" as const, all: true, group: 0 }),
 );
 
-const groupLeaders: fc.Arbitrary<GroupLeaders> = fc.record({
+export const groupLeaders: fc.Arbitrary<GroupLeaders> = fc.record({
   type: fc.constant("groupLeaders" as const),
   version: safeInteger,
   whole: fc.boolean(),
