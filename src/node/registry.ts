@@ -82,6 +82,12 @@ export class Registry {
   /** The replicas of this node are as the registry said at that index. */
   #followedIndex = -1;
   #isSwept = false;
+  /**
+   * A damaged log may have lost by which word of the registry a replica was made. An old word, read once more, must not take it away, or it would forget
+   * what it has promised: that is for what the registry surely says now, from this index on.
+   */
+  #sureIndex = Infinity;
+  #isAskingSure = false;
   #lookMs = -Infinity;
   #replaceMs = -Infinity;
   #isReplacing = false;
@@ -172,6 +178,7 @@ export class Registry {
       if (this.#namesNode(this.view.group(id))) continue;
       // What the registry said before it made the replica says nothing of it.
       if (this.view.index <= replicas.madeAt(id) || this.view.isUnreadable(id)) continue;
+      if (replicas.madeAt(id) === 0 && this.view.index < this.#sureIndex) continue;
       if (removed === removedPerStep) return true;
       removed++;
       replicas.remove(id, this.view.index);
@@ -259,6 +266,7 @@ export class Registry {
       this.#isSwept = true;
       replicas.deleteOrphans();
     }
+    if (this.#sureIndex === Infinity) this.#askSure(system, nowMs);
     store.forgetTombstones(machine.durableIndex);
     // What it says is read at the next start before there is a leader.
     if (machine.durableIndex < machine.appliedIndex) machine.flush();
@@ -267,6 +275,23 @@ export class Registry {
       this.#replaceMs = nowMs;
       this.#replaceLeft(nowMs);
     }
+  }
+
+  #askSure(system: Group, nowMs: number): void {
+    const { replicas, limits } = this.#options;
+    const isUnknown = (id: number): boolean =>
+      id !== defaultGroup && id !== systemGroup && replicas.madeAt(id) === 0;
+    if (this.#isAskingSure || !replicas.ids.some(isUnknown)) return;
+    this.#isAskingSure = true;
+    system.read(Consistency.linearizable, 0, nowMs + limits.requestTimeoutMs, {
+      ready: (_, appliedIndex) => {
+        this.#isAskingSure = false;
+        this.#sureIndex = appliedIndex;
+        this.#followedIndex = -1;
+      },
+      failed: () => void (this.#isAskingSure = false),
+    });
+    system.touch();
   }
 
   #replaceLeft(nowMs: number): void {
