@@ -378,7 +378,8 @@ export class BargeClient<C extends CodecName> implements Client<C>, GroupClient,
   }
 
   groups(): number[] {
-    return this.#core.nodes.directory.ids;
+    // The group `system` is the nodes' own.
+    return this.#core.nodes.directory.ids.filter(isGroup);
   }
 
   drain(): Promise<void> {

@@ -13,6 +13,7 @@ export const printed: Readonly<Record<string, string>> = {
   scan: "a b c",
   watch: "2",
   batch: "20000",
+  groups: "4 bob",
   backup: "true",
   abort: "true",
 };
