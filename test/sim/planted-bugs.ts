@@ -1272,21 +1272,6 @@ export const plantedBugs = {
       },
     ],
   },
-  registryWritesBlindly: {
-    what: "the registry is written without a look at what came in between",
-    changes: [
-      {
-        file: "node/registry-writer.ts",
-        from: "compare: compare.map(",
-        to: "compare: compare.slice(0, 0).map(",
-      },
-      {
-        file: "node/registry-writer.ts",
-        from: "    this.#view.refresh(this.#group.machine);\n    while",
-        to: "    while",
-      },
-    ],
-  },
   removedGroupIdGivenAgain: {
     what: "the id of a group that was removed is given to a new one",
     changes: [

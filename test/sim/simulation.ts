@@ -76,8 +76,8 @@ const relapseMomentStream = 1_007;
 /** No seed that is recorded as finding a planted bug has them by it. */
 const evacuationStream = 1_009;
 const ballastStream = 1_011;
-/** And what other groups draw from, each by its id. */
-const groupStream = 20_000;
+/** As above, and what else groups draw from follows on it. */
+const groupStream = 101_127;
 /** In runs with several groups there are so many times the events that are asked for. */
 const groupEvents = 3;
 /** Share of runs whose nodes have a ballast, where their disks run full. */
