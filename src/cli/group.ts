@@ -1,6 +1,11 @@
 /** `barge group`: which groups there are, and changes of them. Any node may be asked; to repeat a change does no harm. */
 import { Command, InvalidArgumentError, Option } from "commander";
-import { BargeError, type Client, type GroupEntry } from "../client/index.ts";
+import {
+  BargeError,
+  type Client,
+  type CreateGroupsOptions,
+  type GroupEntry,
+} from "../client/index.ts";
 import {
   clientCommand,
   type ClientFlags,
@@ -64,7 +69,7 @@ function list(): Command {
     .option("--all", `all of them, also where they are more than ${rowsUsual}`)
     .option("--member <id>", "those that this node hosts", wholeNumber(1, nodeIdMax))
     .action(async (flags: ListFlags) => {
-      const { groups } = await withClient(flags, (client) => client.admin("groups", {}));
+      const groups = await withClient(flags, (client) => client.listGroups());
       const { member } = flags;
       const chosen = groups.filter(
         ({ members, leaving }) =>
@@ -110,30 +115,17 @@ function create(): Command {
       wholeNumber(logBytesMin, Number.MAX_SAFE_INTEGER),
     )
     .action(async (flags: CreateFlags) => {
-      const answer = await withClient(flags, (client) =>
-        client.admin("createGroups", wanted(flags)),
-      );
-      if (flags.json === true) return printJson(answer);
-      const { groups } = answer;
+      const groups = await withClient(flags, (client) => client.createGroups(chosen(flags)));
+      if (flags.json === true) return printJson({ groups });
       if (groups.length > rowsUsual) return printLine(`${groups.length} groups: ${runsOf(groups)}`);
       await printLine(tableOf(groups));
     });
 }
 
-/** What is not said is for the cluster to choose. */
-function wanted(flags: CreateFlags) {
+/** But for what is the client's. */
+function chosen(flags: CreateFlags): CreateGroupsOptions {
   const { count, id, name, members, replicas, machine, logBytesMax } = flags;
-  return {
-    // With the same one the SDK asks again where the answer is lost.
-    request: crypto.randomUUID(),
-    machine,
-    ...(count === undefined ? {} : { count }),
-    ...(id === undefined ? {} : { id }),
-    ...(name === undefined ? {} : { name }),
-    ...(members === undefined ? {} : { members: [...members] }),
-    ...(replicas === undefined ? {} : { replicas }),
-    ...(logBytesMax === undefined ? {} : { logBytesMax }),
-  };
+  return { count, id, name, members, replicas, machine, logBytesMax };
 }
 
 function move(): Command {
@@ -149,7 +141,7 @@ function move(): Command {
     .action(async (group: number | string, flags: MoveFlags) => {
       const moved = await withClient(flags, async (client, answered) => {
         const id = await idOf(client, group);
-        const done = await client.admin("moveGroup", { id, members: [...flags.members] });
+        const done = await client.moveGroup(id, flags.members);
         answered();
         return flags.wait === true ? untilMoved(client, done) : done;
       });
@@ -165,13 +157,12 @@ function remove(): Command {
   )
     .argument("<group...>", "ids or names", idsOrNames)
     .action(async (given: readonly (number | string)[], flags: ClientFlags) => {
-      const answer = await withClient(flags, async (client) => {
+      const removed = await withClient(flags, async (client) => {
         const groups: number[] = [];
         for (const group of given) groups.push(await idOf(client, group));
-        return client.admin("removeGroups", { groups });
+        return client.removeGroups(groups);
       });
-      if (flags.json === true) return printJson(answer);
-      const { removed } = answer;
+      if (flags.json === true) return printJson({ removed });
       await printLine(removed.length === 0 ? "removed before" : `removed ${removed.join(", ")}`);
     });
 }
@@ -181,7 +172,7 @@ async function untilMoved(client: Client, first: GroupEntry): Promise<GroupEntry
   let entry = first;
   while (entry.leaving.length > 0) {
     await Bun.sleep(pollMs);
-    const { groups } = await client.admin("groups", {});
+    const groups = await client.listGroups();
     const found = groups.find(({ id }) => id === first.id);
     if (found === undefined) return entry;
     entry = found;
@@ -191,7 +182,7 @@ async function untilMoved(client: Client, first: GroupEntry): Promise<GroupEntry
 
 async function idOf(client: Client, group: number | string): Promise<number> {
   if (typeof group === "number") return group;
-  const { groups } = await client.admin("groups", {});
+  const groups = await client.listGroups();
   const found = groups.find(({ name }) => name === group);
   if (found !== undefined) return found.id;
   throw new BargeError("unknown_group", `There is no group ${group}: barge group list shows all.`);

@@ -16,9 +16,11 @@ import type {
   AdminAnswers,
   AdminBody,
   AdminOperation,
+  GroupEntry,
+  LeaderAnswer,
   MembersAnswer,
   MemberWish,
-  LeaderAnswer,
+  MovedGroupAnswer,
 } from "../wire/admin.ts";
 import type { Backup, BackupOptions } from "./backup.ts";
 import type { NodeStatus } from "../wire/status.ts";
@@ -101,6 +103,24 @@ export interface CallOptions {
    * signal travels in a section of its own, so at high rates prefer `timeoutMs`.
    */
   readonly signal?: AbortSignal | undefined;
+}
+
+/** What is not given is for the cluster to choose. */
+export interface CreateGroupsOptions extends CallOptions {
+  /** @default 1 */
+  readonly count?: number | undefined;
+  /** Of the first one; the others follow on it. */
+  readonly id?: number | undefined;
+  /** For people; only of one group. */
+  readonly name?: string | undefined;
+  /** @default "kv" */
+  readonly machine?: "kv" | "null" | undefined;
+  /** How many nodes host each. @default 3, or as many as there are */
+  readonly replicas?: number | undefined;
+  /** Which. @default those that host the fewest */
+  readonly members?: readonly number[] | undefined;
+  /** Writes are refused while the log of one is larger. @default the bound of its nodes */
+  readonly logBytesMax?: number | undefined;
 }
 
 export interface ChangeOptions extends CallOptions {
@@ -398,6 +418,18 @@ export interface Client<C extends CodecName = "bytes"> extends AsyncDisposable {
     changes: readonly MemberWish[],
     options?: ChangeOptions,
   ): Promise<AdminAnswers["changeMembers"]>;
+  /** All groups as they are to be, linearizably, but for group 0. */
+  listGroups(options?: CallOptions): Promise<readonly GroupEntry[]>;
+  /** Makes groups, each under an id that none ever had. Resolves once the cluster has decided it: the first calls to one may wait for its first leader. */
+  createGroups(options?: CreateGroupsOptions): Promise<readonly GroupEntry[]>;
+  /** Other nodes are to host a group: they get all of it, and only then the others drop it. Resolves once that is decided. */
+  moveGroup(
+    id: number,
+    members: readonly number[],
+    options?: CallOptions,
+  ): Promise<MovedGroupAnswer>;
+  /** Removes groups with all that they hold, for good: resolves to the ids of those that were there. */
+  removeGroups(ids: readonly number[], options?: CallOptions): Promise<readonly number[]>;
   /**
    * Has another voter lead: the one with that id, or the one that fits best. Resolves once it does; nothing changes where it does already.
    * Writes wait for a moment meanwhile, and none is lost. Refused for who could not lead; without effect where he does not take over in time.

@@ -11,6 +11,7 @@ import { Consistency } from "../wire/messages.ts";
 import type {
   CallOptions,
   ChangeOptions,
+  CreateGroupsOptions,
   Client,
   CodecName,
   CompareResult,
@@ -51,6 +52,8 @@ import type {
   MembersAnswer,
   MemberWish,
   LeaderAnswer,
+  GroupEntry,
+  MovedGroupAnswer,
 } from "../wire/admin.ts";
 import type { NodeStatus, StatusRequest } from "../wire/status.ts";
 import { TxnBuilder } from "./txn.ts";
@@ -293,6 +296,38 @@ export class BargeClient<C extends CodecName> implements Client<C>, GroupClient,
   ): Promise<AdminAnswers["changeMembers"]> {
     const body = { changes: [...changes], force: options?.force ?? false };
     return this.admin("changeMembers", body, options);
+  }
+
+  async listGroups(options?: CallOptions): Promise<readonly GroupEntry[]> {
+    return (await this.admin("groups", {}, options)).groups;
+  }
+
+  async createGroups(options: CreateGroupsOptions = {}): Promise<readonly GroupEntry[]> {
+    const { count, id, name, machine, replicas, members, logBytesMax } = options;
+    const wanted = {
+      // Asked again where the answer is lost, it is the same request.
+      request: crypto.randomUUID(),
+      ...(count === undefined ? {} : { count }),
+      ...(id === undefined ? {} : { id }),
+      ...(name === undefined ? {} : { name }),
+      ...(machine === undefined ? {} : { machine }),
+      ...(replicas === undefined ? {} : { replicas }),
+      ...(members === undefined ? {} : { members: [...members] }),
+      ...(logBytesMax === undefined ? {} : { logBytesMax }),
+    };
+    return (await this.admin("createGroups", wanted, options)).groups;
+  }
+
+  moveGroup(
+    id: number,
+    members: readonly number[],
+    options?: CallOptions,
+  ): Promise<MovedGroupAnswer> {
+    return this.admin("moveGroup", { id, members: [...members] }, options);
+  }
+
+  async removeGroups(ids: readonly number[], options?: CallOptions): Promise<readonly number[]> {
+    return (await this.admin("removeGroups", { groups: [...ids] }, options)).removed;
   }
 
   async transferLeader(to?: number, options?: CallOptions): Promise<LeaderAnswer> {

@@ -10,6 +10,7 @@ export { BargeError, type ErrorCode, type Outcome } from "../errors.ts";
 export type {
   CallOptions,
   ChangeOptions,
+  CreateGroupsOptions,
   Client,
   ClientLogger,
   ClientOptions,
