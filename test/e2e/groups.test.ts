@@ -125,6 +125,28 @@ describe.concurrent("groups", () => {
     });
   }, 90_000);
 
+  test("get and lose members by the commands for members too; what makes no sense for a group is said", async () => {
+    await withCluster({ nodes: 4 }, async (cluster) => {
+      const [one, , , four] = cluster.nodes as [TestNode, TestNode, TestNode, TestNode];
+      await createGroups(one, { members: [1, 2, 3] });
+      await settled(cluster, 1, [1, 2, 3]);
+      const wish = { id: 4, address: four.binary };
+      await ask(one, "POST", "/v1/members/2/replace?group=1", wish);
+      await settled(cluster, 1, [1, 3, 4]);
+      await ask(four, "DELETE", "/v1/members/3?group=1");
+      await settled(cluster, 1, [1, 4]);
+      for (const [path, body] of [
+        ["/v1/members/4?group=1", { role: "learner" }],
+        ["/v1/members/4?group=1", { address: four.binary }],
+        [`/v1/members/4?group=${system}`, { role: "learner" }],
+      ] as const) {
+        await expect(ask(one, "PATCH", path, body)).rejects.toThrow("without --group");
+      }
+      // The cluster's own members are as they were.
+      expect((await one.status()).groups[0]!.members).toHaveLength(4);
+    });
+  }, 90_000);
+
   test("whose node has left the cluster are hosted by another", async () => {
     await withCluster({ nodes: 4 }, async (cluster) => {
       const [one] = cluster.nodes as [TestNode];
@@ -132,6 +154,10 @@ describe.concurrent("groups", () => {
       for (const id of [1, 2, 3, 4]) await settled(cluster, id, [1, 2, 3]);
       await put(one, 2, "k", "v");
       const [, , three, four] = cluster.nodes;
+      const both = [2, 3].map((id) => ({ op: "remove", id }));
+      await expect(ask(one, "PATCH", "/v1/members", { changes: both })).rejects.toThrow(
+        "the groups 1, 2, 3, 4 would have lost their majority",
+      );
       await three!.kill();
       await ask(one, "DELETE", "/v1/members/3");
       cluster.leave(three!);
