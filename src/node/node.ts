@@ -413,6 +413,7 @@ class Node implements RunningNode, Groups {
         nodeId,
         groups: this.#shard.groups,
         connected: (id) => this.#transport.connected(id),
+        unopened: () => this.#replicas.unopened,
         woundText,
       },
       nowMs,

@@ -9,6 +9,8 @@ export interface ReadinessOptions {
   readonly nodeId: number;
   readonly groups: ReadonlyMap<number, Group>;
   readonly connected: (nodeId: number) => boolean;
+  /** Groups that the log has, and that wait for the registry to say what they are. */
+  readonly unopened?: () => number;
   /** Why a group that is wounded is not of use. */
   readonly woundText: (group: Group) => string;
 }
@@ -40,6 +42,8 @@ export class Readiness {
       if (missing.length < toldMax) missing.push(...why);
       else untold++;
     }
+    const unopened = isStarting ? (this.#options.unopened?.() ?? 0) : 0;
+    if (unopened > 0) missing.push(`${unopened} groups are still to be opened`);
     if (untold > 0) missing.push(`and ${untold} groups more`);
     return missing;
   }

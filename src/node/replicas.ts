@@ -100,6 +100,10 @@ export class Replicas {
     return this.#dormant.has(id);
   }
 
+  get unopened(): number {
+    return this.#dormant.size;
+  }
+
   get openIds(): Iterable<number> {
     return this.#machines.keys();
   }

@@ -168,7 +168,8 @@ class FolderReader {
     this.#canHeal = log !== undefined && (ledger?.hasOtherVoters ?? hasOthers(log));
     if (disk !== undefined) this.#lookAtSegments(disk, log);
     const groups: GroupReport[] = [];
-    for (const [id, found] of log?.groups ?? []) {
+    const all = [...(log?.groups ?? [])].toSorted(([a], [b]) => a - b);
+    for (const [id, found] of all) {
       groups.push(this.#group(id, this.#replica(id, found, log!), log!, identity!));
     }
     const watermark = disk?.readWatermark();
