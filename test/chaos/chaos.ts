@@ -5,6 +5,9 @@
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { connect } from "../../src/client/index.ts";
+import { BargeError } from "../../src/errors.ts";
+import { defaultGroup } from "../../src/wire/registry.ts";
 import { applyVersionMax } from "../../src/wire/versions.ts";
 import {
   type Build,
@@ -30,7 +33,8 @@ import {
   type World,
 } from "./faults.ts";
 import { type FaultFigures, Gaps } from "./gaps.ts";
-import { Epoch } from "./histories.ts";
+import { GroupHistory } from "./group-history.ts";
+import type { Epoch } from "./histories.ts";
 import { buildPreload, Surroundings } from "./preload.ts";
 import { Watcher } from "./watchers.ts";
 import type { Network } from "./network.ts";
@@ -40,7 +44,10 @@ export interface ChaosOptions {
   readonly seconds: number;
   readonly nodes: number;
   readonly clients: number;
+  /** Of the default group. */
   readonly watchers: number;
+  /** Besides the default one; clients are shared out among all. @default 0 */
+  readonly groups?: number;
   /** Kinds of faults to draw from. */
   readonly kinds?: readonly FaultKind[];
   /** Chance that two faults come together. */
@@ -69,6 +76,7 @@ export interface ChaosReport {
   readonly network: string;
   readonly counts: Counts;
   readonly epochs: number;
+  readonly groups: number;
   /** Changes that watchers were told, and how often one was told that it had come too late. */
   readonly changes: number;
   readonly watchGaps: number;
@@ -80,7 +88,6 @@ export interface ChaosReport {
 
 /** In turn. The first client also reads the ranges that each epoch ends with. */
 const clientKinds: readonly ClientKind[] = ["session", "plain", "session", "http", "session"];
-const epochMs = 6_000;
 const holdMsMin = 300;
 const holdMsMaxDefault = 5_000;
 const calmMsMax = 2_500;
@@ -89,7 +96,6 @@ const restChance = 0.4;
 /** With all faults healed, all nodes serve within this, and a write succeeds: generous, as a busy machine takes its time to start a process. */
 const recoveryMsMax = 60_000;
 const lastReadMsMax = 60_000;
-const pollMs = 20;
 const watchMs = 200;
 
 /** Cuts the log often, so that who was away needs a snapshot. */
@@ -131,11 +137,15 @@ export async function runChaos(options: ChaosOptions): Promise<ChaosReport> {
     place,
     build: options.build ?? thisBuild,
   });
-  const world: World = { cluster, network, random: new Random(seed, 1), surroundings, disks };
-  await using run = new ChaosRun(options, world);
+  const groups: number[] = [];
+  const random = new Random(seed, 1);
+  const world: World = { cluster, network, random, surroundings, disks, groups };
+  const ids = Array.from({ length: options.groups ?? 0 }, (_, at) => at + 1);
+  await using run = new ChaosRun(options, world, [defaultGroup, ...ids]);
   try {
     await cluster.start();
     await knowsSessions(cluster);
+    if (ids.length > 0) groups.push(...(await createGroups(cluster, ids)));
     await run.run();
   } catch (error) {
     run.violation(error instanceof Error ? (error.stack ?? error.message) : String(error));
@@ -151,6 +161,25 @@ function knowsSessions(cluster: TestCluster): Promise<void> {
     const groups = await Promise.all(cluster.nodes.map((node) => node.group()));
     return groups.every(({ applyVersion }) => applyVersion === applyVersionMax);
   });
+}
+
+/** Of three members each, with these ids. */
+async function createGroups(cluster: TestCluster, ids: readonly number[]): Promise<number[]> {
+  await using client = connect({ endpoints: cluster.endpoints });
+  await until("there are groups", async () => {
+    try {
+      await client.admin("createGroups", {
+        request: `chaos ${ids.join()}`,
+        id: ids[0]!,
+        count: ids.length,
+      });
+      return true;
+    } catch (error) {
+      if (!(error instanceof BargeError) || !error.retryable) throw error;
+      return false;
+    }
+  });
+  return [...ids];
 }
 
 class Folder implements Disposable {
@@ -179,28 +208,21 @@ class ChaosRun implements AsyncDisposable {
   readonly #startMs = performance.now();
   /** Of the nodes that are or were members. */
   readonly #nodes = new Set<TestNode>();
-  #epoch: Epoch;
-  #epochBeganMs = performance.now();
-  /** Ended, but not yet checked. */
-  readonly #ended: Epoch[] = [];
-  #checkedCount = 0;
+  readonly #histories: readonly GroupHistory[];
   #clock = 0;
   /** Infinity while a fault is in force: on a crowded machine a rolling restart takes minutes, and what it is paired with lasts as long. */
   #calmSinceMs = 0;
-  #over = false;
   /** Looks out for daemons that end by themselves. */
   readonly #watch = setInterval(() => this.#nobodyFell(), watchMs);
   readonly #broken = Promise.withResolvers<void>();
   #running: Promise<void> | undefined;
 
-  constructor(options: ChaosOptions, world: World) {
+  constructor(options: ChaosOptions, world: World, groups: readonly number[]) {
     this.#options = options;
     this.#world = world;
     const { clients, pauseMs, seed, kinds = faultKinds } = options;
-    this.#possible = kinds.filter((kind) => isPossible(kind, world));
-    this.#epoch = new Epoch(1, clients, 0);
-    const shared: Shared = {
-      epoch: () => this.#currentEpoch(),
+    this.#possible = kinds.filter((kind) => isPossible(kind, world, groups.length > 1));
+    const shared: Omit<Shared, "epoch"> = {
       tick: () => ++this.#clock,
       succeeded: () => this.#gaps.succeeded(),
       violation: (what) => this.violation(what),
@@ -215,7 +237,8 @@ class ChaosRun implements AsyncDisposable {
           ? world.cluster.endpoints
           : random.pick(world.cluster.nodes).binary,
         random,
-        shared,
+        shared: { ...shared, epoch: () => this.#historyOf(number).current() },
+        group: groups[number % groups.length]!,
         kind: clientKinds[number % clientKinds.length]!,
         nodes: () => world.cluster.nodes,
         pauseMs,
@@ -230,6 +253,32 @@ class ChaosRun implements AsyncDisposable {
         : new SdkSource(nodes[number % nodes.length]!.binary, options.watcherSays);
       return new Watcher({ source, violation: (what) => this.violation(what) });
     });
+    this.#histories = groups.map((group, at) => this.#historyOfGroup(group, this.#clients[at]!));
+  }
+
+  /** Of a client, by its number: they are shared out in turn. */
+  #historyOf(client: number): GroupHistory {
+    return this.#histories[client % this.#histories.length]!;
+  }
+
+  /** The reader speaks no HTTP, which has no ranges here. */
+  #historyOfGroup(group: number, reader: ChaosClient): GroupHistory {
+    const watchers = group === defaultGroup ? this.#watchers : [];
+    return new GroupHistory({
+      group,
+      clientCount: this.#options.clients,
+      reader: () => reader,
+      watchers,
+      isLate: (sinceMs) => performance.now() - Math.max(sinceMs, this.#calmSinceMs) > lastReadMsMax,
+      watched: (revision) => this.#watched(revision),
+      violation: (what) => this.violation(what),
+      broken: (epoch, wrong) => this.#broke(group, epoch, wrong),
+      checked: (epoch) => this.#options.checked?.(epoch),
+    });
+  }
+
+  get #checkedCount(): number {
+    return this.#histories.reduce((sum, { checkedCount }) => sum + checkedCount, 0);
   }
 
   get #isBroken(): boolean {
@@ -251,7 +300,7 @@ class ChaosRun implements AsyncDisposable {
   async #run(): Promise<void> {
     for (const watcher of this.#watchers) watcher.start();
     for (const client of this.#clients) client.start();
-    const checking = this.#checkEpochs();
+    const checking = Promise.all(this.#histories.map((history) => history.check()));
     const untilMs = this.#startMs + this.#options.seconds * 1_000;
     for (const kind of this.#order()) {
       if (performance.now() >= untilMs || this.#isBroken) break;
@@ -259,8 +308,7 @@ class ChaosRun implements AsyncDisposable {
     }
     await this.#recovers();
     await Promise.all(this.#clients.map((client) => client.stop()));
-    this.#ended.push(this.#epoch);
-    this.#over = true;
+    for (const history of this.#histories) history.end();
     await checking;
     if (!this.#isBroken) await this.#world.cluster.converged();
   }
@@ -274,6 +322,7 @@ class ChaosRun implements AsyncDisposable {
       network: this.#world.network.name,
       counts: this.#counts,
       epochs: this.#checkedCount,
+      groups: this.#histories.length,
       changes: this.#watchers.reduce((sum, { changeCount }) => sum + changeCount, 0),
       watchGaps: this.#watchers.reduce((sum, { gapCount }) => sum + gapCount, 0),
       figures: this.#gaps.figures,
@@ -361,58 +410,21 @@ class ChaosRun implements AsyncDisposable {
 
   /* ---------------------------------------------------------------- histories */
 
-  #currentEpoch(): Epoch {
-    if (performance.now() - this.#epochBeganMs > epochMs) {
-      const { number, revision } = this.#epoch;
-      this.#ended.push(this.#epoch);
-      this.#epoch = new Epoch(number + 1, this.#options.clients, revision);
-      this.#epochBeganMs = performance.now();
-    }
-    return this.#epoch;
-  }
-
-  /** Checks those that have ended. */
-  async #checkEpochs(): Promise<void> {
-    while (!this.#over || this.#ended.length > 0) {
-      const epoch = this.#ended[0];
-      if (epoch === undefined || epoch.inFlight > 0) {
-        await Bun.sleep(pollMs);
-        continue;
-      }
-      this.#ended.shift();
-      await this.#check(epoch);
-    }
-  }
-
-  async #check(epoch: Epoch): Promise<void> {
-    const reader = this.#clients[0]!;
-    const endedMs = performance.now();
-    const isLate = (): boolean =>
-      performance.now() - Math.max(endedMs, this.#calmSinceMs) > lastReadMsMax;
-    if (!(await reader.readAll(epoch, isLate))) {
-      this.violation(
-        `epoch ${epoch.number} cannot be read for ${lastReadMsMax} ms without a fault`,
-      );
-    }
-    await this.#collectChanges(epoch);
-    this.#checkedCount++;
-    this.#options.checked?.(epoch);
-    const wrong = epoch.verdict();
-    if (wrong === undefined) return;
+  #broke(group: number, epoch: Epoch, wrong: string): void {
     const { historyDir } = this.#options;
     let where = "";
     if (historyDir !== undefined) {
       mkdirSync(historyDir, { recursive: true });
-      const path = join(historyDir, `seed-${this.#options.seed}-epoch-${epoch.number}.jsonl`);
+      const name = `seed-${this.#options.seed}-group-${group}-epoch-${epoch.number}.jsonl`;
+      const path = join(historyDir, name);
       writeFileSync(path, epoch.operations.map((each) => `${JSON.stringify(each)}\n`).join(""));
       where = ` (history: ${path})`;
     }
-    this.violation(`epoch ${epoch.number}: ${wrong}${where}`);
+    this.violation(`epoch ${epoch.number} of group ${group}: ${wrong}${where}`);
   }
 
-  /** Waits until the watchers have come as far as the epoch was read. */
-  async #collectChanges(epoch: Epoch): Promise<void> {
-    const { revision, prefix, firstRevision } = epoch;
+  /** Waits until the watchers have come as far as an epoch was read. */
+  async #watched(revision: number): Promise<void> {
     await until(
       `watches come to revision ${revision}`,
       () => this.#isBroken || this.#watchers.every((each) => each.revision >= revision),
@@ -421,17 +433,11 @@ class ChaosRun implements AsyncDisposable {
       const there = this.#watchers.map((watcher) => watcher.revision);
       this.violation(`${error.message}; they are at ${there.join(", ")}`);
     });
-    for (const watcher of this.#watchers) {
-      const changes = watcher.changesOf(prefix, firstRevision);
-      if (changes !== undefined) epoch.changes.push(changes);
-      watcher.forget(prefix);
-    }
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
     clearInterval(this.#watch);
-    this.#over = true;
-    this.#ended.length = 0;
+    for (const history of this.#histories) history.abandon();
     const all = [...this.#clients, ...this.#watchers];
     await Promise.all(all.map((each) => each[Symbol.asyncDispose]()));
     // Whatever holds the nodes at the moment lets go of them first. What it says now is no news.

@@ -46,6 +46,7 @@ export interface ChaosClientOptions {
   readonly number: number;
   readonly kind: ClientKind;
   readonly endpoints: string;
+  readonly group: number;
   /** For those that speak HTTP. */
   readonly nodes: () => readonly TestNode[];
   readonly random: Random;
@@ -70,10 +71,12 @@ export class ChaosClient implements AsyncDisposable {
 
   constructor(options: ChaosClientOptions) {
     this.#options = options;
-    const { endpoints, kind, number, nodes, random } = options;
-    this.#client = connect({ endpoints, session: kind === "session" ? "required" : false });
+    const { endpoints, group, kind, number, nodes, random } = options;
+    this.#client = connect({ endpoints, group, session: kind === "session" ? "required" : false });
     const speaksHttp = kind === "http";
-    this.#calls = speaksHttp ? new HttpCalls(`client${number}`, nodes, random) : this.#client;
+    this.#calls = speaksHttp
+      ? new HttpCalls(`client${number}`, group, nodes, random)
+      : this.#client;
     this.#weights = speaksHttp ? simpleWeights : weights;
   }
 

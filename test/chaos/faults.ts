@@ -30,6 +30,8 @@ export interface World {
   readonly surroundings: ReadonlyMap<number, Surroundings>;
   /** Small ones, where the run has them. */
   readonly disks: ReadonlyMap<number, NodeDisk>;
+  /** Those that clients use besides the default one. */
+  readonly groups: readonly number[];
 }
 
 export interface Healing {
@@ -40,7 +42,7 @@ export interface Healing {
 export interface Fault {
   readonly what: string;
   /** What must be there to bring it on. */
-  readonly needs?: "delay" | "reset" | "surroundings" | "disks";
+  readonly needs?: "delay" | "reset" | "surroundings" | "disks" | "groups";
   /** Until it is healed; by default some seconds. */
   readonly holdMsMax?: number;
   begin(world: World): Promise<Healing> | Healing;
@@ -248,16 +250,31 @@ export const faults = {
     what: "a node joins, and one is removed, by chance the leader",
     begin: changeMembers,
   },
+  "group moves": {
+    what: "groups get other members among the nodes, again and again",
+    needs: "groups",
+    begin: (world) => again(world.random, () => void moveGroup(world)),
+  },
+  "groups come and go": {
+    what: "groups are made, written to and removed, again and again",
+    needs: "groups",
+    begin: (world) => again(world.random, () => void passingGroup(world)),
+  },
 } as const satisfies Record<string, Fault>;
 
 export type FaultKind = keyof typeof faults;
 export const faultKinds = Object.keys(faults) as FaultKind[];
 
 /** Whether it can be brought on here. */
-export function isPossible(kind: FaultKind, { network, surroundings, disks }: World): boolean {
+export function isPossible(
+  kind: FaultKind,
+  { network, surroundings, disks }: World,
+  withGroups: boolean,
+): boolean {
   const { needs }: Fault = faults[kind];
   if (needs === undefined) return true;
   if (needs === "disks") return disks.size > 0;
+  if (needs === "groups") return withGroups;
   return needs === "surroundings" ? surroundings.size > 0 : network.can[needs];
 }
 
@@ -453,6 +470,27 @@ async function admin(
   } finally {
     client.close();
   }
+}
+
+/** Two at least stay or come, so that each kind of fault leaves a majority at times. */
+async function moveGroup(world: World): Promise<void> {
+  const { groups, random } = world;
+  const id = random.pick(groups);
+  const members = ids(world);
+  const count = random.between(Math.min(2, members.length), Math.min(3, members.length));
+  while (members.length > count) members.splice(random.below(members.length), 1);
+  await admin(world, async (client) => void (await client.admin("moveGroup", { id, members })));
+}
+
+async function passingGroup(world: World): Promise<void> {
+  const request = `passing ${world.random.u32()} ${world.random.u32()}`;
+  await admin(world, async (client) => {
+    const { groups } = await client.admin("createGroups", { request });
+    for (const { id } of groups) {
+      await client.group(id).put("key", `of group ${id}`);
+      await client.admin("removeGroups", { groups: [id] });
+    }
+  });
 }
 
 async function snapshot(world: World, node: TestNode = anyNode(world)): Promise<void> {

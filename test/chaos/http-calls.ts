@@ -24,11 +24,13 @@ export class HttpCalls implements SimpleCalls {
   readonly #nodes: () => readonly TestNode[];
   readonly #random: Random;
   readonly #name: string;
+  readonly #group: number;
   #requests = 0;
 
   /** `name` begins its request ids: nobody else has it. */
-  constructor(name: string, nodes: () => readonly TestNode[], random: Random) {
+  constructor(name: string, group: number, nodes: () => readonly TestNode[], random: Random) {
     this.#name = name;
+    this.#group = group;
     this.#nodes = nodes;
     this.#random = random;
   }
@@ -38,7 +40,7 @@ export class HttpCalls implements SimpleCalls {
     value: unknown,
     options?: CallOptions,
   ): Promise<{ revision: number }> {
-    const { revision } = await this.#write("PUT", path(key), value as string, options);
+    const { revision } = await this.#write("PUT", this.#path(key), value as string, options);
     return { revision };
   }
 
@@ -48,7 +50,7 @@ export class HttpCalls implements SimpleCalls {
     prevRevision: number,
     options?: CallOptions,
   ): Promise<{ swapped: boolean; revision: number }> {
-    const target = `${path(key)}?prevRevision=${prevRevision}`;
+    const target = `${this.#path(key)}&prevRevision=${prevRevision}`;
     const { status, revision } = await this.#write("PUT", target, value as string, options);
     return { swapped: status === 200, revision };
   }
@@ -57,13 +59,17 @@ export class HttpCalls implements SimpleCalls {
     key: Uint8Array | string,
     options?: CallOptions,
   ): Promise<{ revision: number; deleted: boolean }> {
-    const { body } = await this.#write("DELETE", path(key), undefined, options);
+    const { body } = await this.#write("DELETE", this.#path(key), undefined, options);
     return JSON.parse(Buffer.from(body).toString()) as { revision: number; deleted: boolean };
   }
 
   async get(key: Uint8Array | string, options?: CallOptions): Promise<Entry | undefined> {
-    const { status, body, revision } = await this.#repeat(path(key), {}, options);
+    const { status, body, revision } = await this.#repeat(this.#path(key), {}, options);
     return status === 404 ? undefined : { value: body, revision };
+  }
+
+  #path(key: Uint8Array | string): string {
+    return `/v1/kv/${encodeURIComponent(String(key))}?group=${this.#group}`;
   }
 
   #write(
@@ -131,8 +137,4 @@ export class HttpCalls implements SimpleCalls {
     if (code === "not_found" || code === "compare_failed") return { status, body, revision };
     throw new BargeError(code as ErrorCode, message, { outcome });
   }
-}
-
-function path(key: Uint8Array | string): string {
-  return `/v1/kv/${encodeURIComponent(String(key))}`;
 }

@@ -9,6 +9,7 @@ const where = {
   reset: "proxy",
   surroundings: "with a C compiler",
   disks: "with small disks",
+  groups: "with groups",
 } as const;
 
 export function renderReadme(): string {
@@ -27,6 +28,7 @@ while the run goes on: nothing may contradict what Barge promises.
     bun test/chaos/run.ts --network namespaces            the kernel's network, as root: packets are really lost
     bun test/chaos/run.ts --kinds "kill all,loss" --pairs 0
     bun test/chaos/run.ts --small-disks                   as root: each node has a small disk, in memory, which can run full
+    bun test/chaos/run.ts --groups 8 --clients 27         nine groups, of three members each, that change their nodes
     bun test/chaos/run.ts --minutes 40 --evidence         append what it showed to test/evidence.jsonl
     bun test/chaos/soak.ts --minutes 30                   no faults: memory, open files, sessions stay flat
 
@@ -37,7 +39,9 @@ a promise is kept, with what every daemon said last.
 
 Of ten, six have a session, two have none, two speak HTTP with request ids. All share few keys: put, get, delete, compare-and-set; lists to which elements are
 appended by compare-and-set; pairs of keys that only transactions write; ranges over everything; and bursts of writes in flight together. Each call has a deadline of
-0.5 to 5 s. Watchers follow all keys, one of them over HTTP, from anywhere, over reconnects.
+0.5 to 5 s. Watchers follow all keys, one of them over HTTP, from anywhere, over reconnects. Where there are groups, clients are shared out among them, and
+watchers follow the default one; each group has a history of its own. All use the same names of keys, and no two clients write the same value, so that whatever
+strays from one group into another breaks a history.
 
 ## What is checked, every six seconds
 

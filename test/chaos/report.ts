@@ -14,6 +14,7 @@ export function reportText(report: ChaosReport): string {
     violations,
     changes,
     watchGaps,
+    groups,
   } = report;
   const { operations, succeeded, refused, unknown, errors } = counts;
   const count = [...figures.values()].reduce((sum, each) => sum + each.count, 0);
@@ -35,7 +36,7 @@ export function reportText(report: ChaosReport): string {
 chaos: ${nodes} nodes, network ${network}, seed ${seed}, ${seconds} s
 operations  ${operations}: ${succeeded} succeeded, ${refused} not applied, ${unknown} unknown
 errors      ${codes.join(", ") || "none"}
-histories   ${epochs} checked
+histories   ${epochs} checked, of ${groups} ${groups === 1 ? "group" : "groups"}
 watches     ${changes} changes told; ${watchGaps} times what a watcher asked for was compacted
 faults      ${count}${leftOut.length > 0 ? `; not possible here: ${leftOut.join(", ")}` : ""}
 violations  ${violations.length}

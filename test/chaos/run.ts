@@ -25,6 +25,8 @@ const { values } = parseArgs({
     nodes: { type: "string", default: "3" },
     clients: { type: "string", default: "10" },
     watchers: { type: "string", default: "3" },
+    /** Besides the default one. */
+    groups: { type: "string", default: "0" },
     seed: { type: "string", default: String(Date.now() % 1_000_000) },
     /** `proxy`, or `namespaces` (root). */
     network: { type: "string", default: "proxy" },
@@ -57,6 +59,7 @@ const options: ChaosOptions = {
   nodes: Number(values.nodes),
   clients: Number(values.clients),
   watchers: Number(values.watchers),
+  groups: Number(values.groups),
   pairs: Number(values.pairs),
   pauseMs: Number(values["pause-ms"]),
   historyDir: values.histories,

@@ -22,6 +22,7 @@ import { type TestCluster, type TestNode, withCluster } from "../e2e/cluster.ts"
 import { grown, type Sample, worst } from "../e2e/growth.ts";
 import { recordEvidence } from "../evidence.ts";
 import { Random } from "../sim/random.ts";
+import { defaultGroup } from "../../src/wire/registry.ts";
 import { HttpCalls } from "./http-calls.ts";
 
 const { values } = parseArgs({
@@ -151,7 +152,7 @@ async function visit(cluster: TestCluster, random: Random): Promise<void> {
 }
 
 async function overHttp(cluster: TestCluster, random: Random): Promise<void> {
-  const http = new HttpCalls(`soak${seed}`, () => cluster.nodes, random);
+  const http = new HttpCalls(`soak${seed}`, defaultGroup, () => cluster.nodes, random);
   while (!stopping) {
     await call(() => http.put(keyOf(random), value(random)));
     await Bun.sleep(random.between(0, 10 * pauseMsMax));
