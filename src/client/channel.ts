@@ -56,6 +56,8 @@ const software = "barge-client/0.1.0";
 export class Channel implements ConnectionHandler {
   readonly node: NodeLink;
   readonly inFlight = new InFlight();
+  /** It was asked to tell of groups. */
+  isFollowing = false;
   readonly #options: ChannelOptions;
   readonly #dialledMs: number;
   #state: "opening" | "ready" | "closed" = "opening";
@@ -129,6 +131,7 @@ export class Channel implements ConnectionHandler {
   /** The node is to tell of these groups from now on, where it can. */
   follow(groups: Interest): void {
     if (this.#connection === undefined || !this.tellsGroups) return;
+    this.isFollowing = true;
     encodeFollowGroups(this.#connection.out, groups);
     this.#connection.flush();
   }

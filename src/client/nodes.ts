@@ -104,9 +104,17 @@ export class Nodes implements ChannelEvents {
     if (all === interest.all && (all || group === interest.group)) return;
     this.#interest = interest;
     for (const node of this.#list) {
-      const channel = node.channels.find((each) => each.ready);
-      channel?.follow(interest);
+      for (const channel of node.channels) channel.isFollowing = false;
+      this.#followAt(node);
     }
+  }
+
+  /** One connection to each node is enough. */
+  #followAt({ channels }: NodeLink): void {
+    if (this.#interest === undefined || channels.some((each) => each.ready && each.isFollowing)) {
+      return;
+    }
+    channels.find((each) => each.ready)?.follow(this.#interest);
   }
 
   /* ---------------------------------------------------------------- finding and dialling */
@@ -215,7 +223,6 @@ export class Nodes implements ChannelEvents {
   ready(channel: Channel, hello: HelloReply): void {
     const { node } = channel;
     const nowMs = performance.now();
-    const isFirst = node.channels.every((each) => each === channel || !each.ready);
     node.connected(hello.nodeId);
     this.#bounds.frameBytesMax = hello.frameBytesMax;
     this.#bounds.sectionBytesMax = hello.sectionBytesMax;
@@ -223,7 +230,7 @@ export class Nodes implements ChannelEvents {
     // The hello knows the leader of group 0 only, and not since when.
     if (this.directory.guess(0, hello.leader)) this.#events.learned([0]);
     this.#settings.logger.debug(`connected to node ${hello.nodeId} at ${node.endpoint}`);
-    if (isFirst && this.#interest !== undefined) channel.follow(this.#interest);
+    this.#followAt(node);
     node.connect(nowMs);
     this.#events.changed(nowMs);
     this.flush();
@@ -255,6 +262,7 @@ export class Nodes implements ChannelEvents {
     const nowMs = performance.now();
     const { node } = channel;
     node.disconnected(channel, reason, nowMs);
+    this.#followAt(node);
     if (!node.usable) this.#events.lost(node);
     if (!this.#isClosed) this.#settings.logger.info(`lost ${node.endpoint}: ${reason}`);
     for (const outgoing of sent) outgoing.sender!.lost(outgoing, node, reason, true, nowMs);

@@ -37,7 +37,7 @@ export class FakeNode implements Disposable {
   readonly received: Received[] = [];
   readonly connections: Connection[] = [];
   /** What clients want to be told of. */
-  readonly followed: FollowGroups[] = [];
+  readonly followed: (FollowGroups & { readonly connection: Connection })[] = [];
   /** Answers at once where set; else requests wait for the test. */
   answer: ((node: FakeNode, request: Received) => void) | undefined;
   /** Sessions are opened here and seen by no test; else there are none, and clients write without. */
@@ -76,7 +76,7 @@ export class FakeNode implements Disposable {
         connection.handler = {
           frame: (_, type, payload, fieldsBytes) => {
             if (type === FrameType.followGroups) {
-              this.followed.push(decodeFollowGroups(payload, fieldsBytes)!);
+              this.followed.push({ ...decodeFollowGroups(payload, fieldsBytes)!, connection });
               return this.#woken();
             }
             const request = decodeClientRequest(type, payload, fieldsBytes);

@@ -254,3 +254,17 @@ test("draining waits for the calls of all groups", async () => {
   node.applied(node.writes[2]!);
   await Promise.all([...writes, drained]);
 });
+
+test("of several connections to a node one is told of groups, and another one when that is gone", async () => {
+  using node = new FakeNode();
+  node.answer = applyAll;
+  await using client = connect({ endpoints: node.endpoint, group: 4, connectionsPerNode: 3 });
+  while (node.connections.length < 3) await client.get("any");
+  await client.get("any");
+  expect(node.followed.length).toBe(1);
+  for (let round = 2; round < 5; round++) {
+    node.followed.at(-1)!.connection.close("closed here");
+    while (node.followed.length < round) await client.get("any");
+  }
+  expect(node.followed.length).toBe(4);
+});
