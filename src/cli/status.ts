@@ -276,7 +276,17 @@ function notes(node: Found, groupId: number): readonly string[] {
   const strangers =
     node.status?.incompatible?.map((each) => `node ${nodeId}: ${each.message}`) ?? [];
   const findings = node.status?.scrub?.findings.map((found) => `node ${nodeId}: ${found}`) ?? [];
-  return [...notes, ...strangers, ...findings];
+  return [...notes, ...largeNote(node, group), ...strangers, ...findings];
+}
+
+/** One node's word is enough, as all have the same state. */
+function largeNote({ nodeId, status: reply }: Found, group: Group | undefined): readonly string[] {
+  const { groupWarnBytes = 0 } = reply ?? {};
+  const bytes = group?.stateBytes ?? 0;
+  if (group?.leader !== nodeId || groupWarnBytes === 0 || bytes <= groupWarnBytes) return [];
+  return [
+    `group ${group!.id} is large, ${sizeText(bytes)}: it is sent whole to who needs it; several smaller groups serve better`,
+  ];
 }
 
 /** A learner follows too, but that is not what one wants to know of it. */

@@ -1037,6 +1037,21 @@ export class Group {
     if (target !== undefined) this.#cutLog(target);
   }
 
+  /** All groups together have more log than the node keeps, and this one has as much as the average or more: it has so much from now on, if it can. */
+  relieveLog(bytes: number): void {
+    if (this.#stopped !== undefined) return;
+    const { durableIndex, appliedIndex } = this.machine;
+    if (durableIndex < appliedIndex) this.machine.flush();
+    this.#guard(() => {
+      const bound = Math.min(durableIndex, this.#pinnedIndex(4 * bytes));
+      const target = this.raft.compactionPoint(
+        bound,
+        Math.min(bytes / 2, this.compaction.tailBytes),
+      );
+      if (target !== undefined) this.#cutLog(target);
+    });
+  }
+
   #cutByPolicy(): void {
     const { durableIndex } = this.machine;
     this.#compaction.step(durableIndex);
@@ -1061,8 +1076,8 @@ export class Group {
    * Up to here the log may go though a member lags. One that is alive, or receives a snapshot, is waited for, but not with more log
    * than there is room for.
    */
-  #pinnedIndex(): number {
-    if (this.raft.logBytes > this.#limits.retainedLogBytesMax) return Infinity;
+  #pinnedIndex(retainedBytesMax = this.#limits.retainedLogBytesMax): number {
+    if (this.raft.logBytes > retainedBytesMax) return Infinity;
     let index = this.#snapshots.sender.pinnedIndex;
     for (const { active, state, match } of this.raft.progress()) {
       if (active && state !== "snapshot") index = Math.min(index, match);
@@ -1424,6 +1439,7 @@ export class Group {
       firstIndex: raft.firstIndex,
       lastIndex: raft.lastIndex,
       logBytes: this.#store.logBytes(this.id),
+      stateBytes: this.stateBytes,
       stateHash: machine.stateHash.toString(16).padStart(8, "0"),
       applyVersion: machine.applyVersion,
       ...(waitsFor.length === 0 ? {} : { applyVersionWaitsFor: waitsFor }),

@@ -46,6 +46,8 @@ export interface SessionStatus {
 }
 
 export interface GroupStatus {
+  /** Of the state machine: its file, and what is in memory. Absent in the answer of an older build. */
+  readonly stateBytes?: number;
   readonly id: number;
   readonly role: string;
   /** Node id; 0 = unknown. */
