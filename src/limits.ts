@@ -107,6 +107,8 @@ export interface Limits {
   readonly segmentRecordsMax: number;
   /** Live log of one group; above it the leader refuses writes. */
   readonly groupLogBytesMax: number;
+  /** Live log of all groups of a shard together: beyond it those with the most flush their machines and cut what they can. */
+  readonly shardLogBytesMax: number;
   /** State of one group above which it is told to be too large: it is sent whole to who needs it. An option of `serve` sets it. */
   readonly groupWarnBytes: number;
   /** Less free space than this is little: a leader takes no more writes and hands over. An option of `serve` sets it. */
@@ -285,6 +287,7 @@ export const defaultLimits: Limits = checkLimits({
   segmentBytes: 64 * MiB,
   segmentRecordsMax: 1_000_000,
   groupLogBytesMax: 8 * 1024 * MiB,
+  shardLogBytesMax: 4 * 1024 * MiB,
   groupWarnBytes: 4 * 1024 * MiB,
   minFreeBytes: 256 * MiB,
   ballastBytes: 16 * MiB,

@@ -84,6 +84,8 @@ export class Shard {
   #unsynced: Group[] = [];
   /** Those with requests that wait for the end of the sync [7]. */
   #held: Group[] = [];
+  /** A group with so much log or more cuts what it can. */
+  #logShareBytes = Infinity;
   /** Of the log, in memory. */
   readonly #tails: CommonBytes;
   /** Of what was taken from inboxes and no sync has covered yet, and of that which the one under way covers. */
@@ -466,6 +468,7 @@ export class Shard {
     const everyTick = this.#groups.size <= this.#limits.everyTickGroups;
     for (const group of everyTick ? this.#groups.values() : this.#active) this.#catchUp(group);
     this.#beats.tick();
+    if (tick % housekeepTicks === 0) this.#lookAtLog();
     const stride = everyTick ? 1 : Math.min(this.#limits.heartbeatTicks, housekeepTicks);
     let place = tick;
     for (const group of this.#groups.values()) {
@@ -479,8 +482,15 @@ export class Shard {
     if (tick % housekeepTicks === 0) this.#admin.expire(nowMs);
   }
 
+  #lookAtLog(): void {
+    const bytes = this.#store.liveBytes;
+    const isLarge = bytes > this.#limits.shardLogBytesMax;
+    this.#logShareBytes = isLarge ? bytes / this.#groups.size : Infinity;
+  }
+
   #housekeep(group: Group, nowMs: number): void {
     group.housekeep(nowMs);
+    if (group.raft.logBytes >= this.#logShareBytes) group.relieveLog(this.#logShareBytes);
     if (group.isActive) return;
     // What came by time, without anything having arrived.
     const more = group.tellWatches(nowMs, false);

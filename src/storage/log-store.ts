@@ -178,6 +178,13 @@ export class LogStore {
     return this.#segments.bytes;
   }
 
+  /** Of the live batches of all groups. */
+  get liveBytes(): number {
+    let bytes = 0;
+    for (const { liveBytes } of this.#segments.list) bytes += liveBytes;
+    return bytes;
+  }
+
   /** Bytes of the group's live batches. */
   logBytes(group: number): number {
     return this.#groups.get(group)?.bytes ?? 0;
@@ -742,8 +749,7 @@ export class LogStore {
     if (oldest < 0 || oldest >= segments.length - 1) return undefined;
     let inUse = 0;
     for (let at = oldest; at < segments.length; at++) inUse += segments[at]!.file.bytes;
-    let live = 0;
-    for (const group of this.#groups.values()) live += group.bytes;
+    const live = this.liveBytes;
     const segment = segments[oldest]!;
     const { number } = segment.file;
     const isLeaving = number <= this.#evacuating;

@@ -1,6 +1,6 @@
 /**
- * Random lives of a log against a model: appends that supersede, syncs, compactions, full disks, ticks, rotations under tiny bounds, crashes
- * of every kind. After each crash the log must be exactly what some transaction had left, and none older than the last acknowledged
+ * Random lives of a log against a model: appends that supersede, syncs, compactions, groups that are removed and made again, full disks, ticks, rotations
+ * under tiny bounds, crashes of every kind. After each crash the log must be exactly what some transaction had left, and none older than the last acknowledged
  * sync. `LOG_SEEDS=n` and `LOG_FROM=s` run others; a failure names its seed.
  */
 import { expect, test } from "bun:test";
@@ -23,13 +23,21 @@ interface GroupModel {
   base: { index: number; crc: number };
   /** As compacted since; what a crash leaves may begin earlier. */
   startIndex: number;
+  /** Of the registry: what made it, 0 = nothing did; and what removed it, 0 = it is there. */
+  registryIndex: number;
+  removedAt: number;
 }
 
 /** The state that one transaction left. Batches are immutable and lists are never changed, so keeping them is cheap. */
 interface Version {
   readonly seq: number;
-  readonly groups: readonly { hardState: HardState; batches: readonly Batch[] }[];
+  readonly groups: readonly Pick<
+    GroupModel,
+    "hardState" | "batches" | "registryIndex" | "removedAt"
+  >[];
 }
+
+const noHardState: HardState = { term: 0, votedFor: 0, commit: 0 };
 
 class Model {
   readonly groups: GroupModel[];
@@ -40,17 +48,21 @@ class Model {
   constructor(count: number, random: Random) {
     this.#random = random;
     this.groups = Array.from({ length: count }, () => ({
-      hardState: { term: 0, votedFor: 0, commit: 0 },
+      hardState: noHardState,
       batches: [],
       base: { index: 0, crc: seedCrc },
       startIndex: 0,
+      registryIndex: 0,
+      removedAt: 0,
     }));
   }
 
   record(seq: number): void {
     this.versions.push({
       seq,
-      groups: this.groups.map(({ hardState, batches }) => ({ hardState, batches })),
+      groups: this.groups.map(({ hardState, batches, registryIndex, removedAt }) => {
+        return { hardState, batches, registryIndex, removedAt };
+      }),
     });
   }
 
@@ -96,8 +108,10 @@ class Model {
       append.push(batch);
     }
     const written = append.length === 0 ? [...model.batches] : batches;
+    const { removedAt } = model;
+    const made = removedAt === 0 ? {} : { registryIndex: removedAt + 1 };
     return {
-      write: { group, hardState: raises ? hardState : undefined, append },
+      write: { group, hardState: raises ? hardState : undefined, append, ...made },
       batches: written,
       hardState,
     };
@@ -120,12 +134,15 @@ function visible(world: LogWorld, model: GroupModel, group: number): void {
 function adopt(world: LogWorld, model: Model, mode: CrashMode): void {
   const recovered = model.groups.map((_, group) => world.recovered.get(group));
   const matches = (version: Version): boolean =>
-    version.groups.every(({ hardState, batches }, group) => {
+    version.groups.every(({ hardState, batches, registryIndex, removedAt }, group) => {
       const found = recovered[group];
+      if ((world.store.tombstones.get(group) ?? 0) !== removedAt) return false;
+      if (removedAt > 0) return found === undefined;
+      if ((found?.registryIndex ?? 0) !== registryIndex) return false;
       const start = found?.start.index ?? 0;
       const last = found?.batches.at(-1);
       const expected = batches.at(-1);
-      const have = found?.hardState ?? { term: 0, votedFor: 0, commit: 0 };
+      const have = found?.hardState ?? noHardState;
       if (have.term !== hardState.term || have.votedFor !== hardState.votedFor) return false;
       if (expected === undefined) return last === undefined;
       if (last === undefined) return start === startAfter(expected).index;
@@ -146,12 +163,18 @@ function adopt(world: LogWorld, model: Model, mode: CrashMode): void {
   for (const [group, state] of model.groups.entries()) {
     const found = recovered[group];
     const start = found?.start ?? { index: 0, term: 0, crc: seedCrc, timeMs: 0 };
-    if (start.index > state.startIndex) throw new Error(`group ${group}: the start went ahead`);
+    const { hardState, registryIndex, removedAt } = version.groups[group]!;
+    const isSameLife = registryIndex === state.registryIndex && removedAt === state.removedAt;
+    if (isSameLife && start.index > state.startIndex) {
+      throw new Error(`group ${group}: the start went ahead`);
+    }
     const batches = version.groups[group]!.batches.filter((b) => b.firstIndex > start.index);
     if (found !== undefined && found.batches.length !== batches.length) {
       throw new Error(`group ${group}: the log has gaps`);
     }
-    state.hardState = version.groups[group]!.hardState;
+    state.hardState = hardState;
+    state.registryIndex = registryIndex;
+    state.removedAt = removedAt;
     state.batches = batches;
     state.base = start;
     state.startIndex = start.index;
@@ -168,12 +191,15 @@ interface Life {
   /** Records that copied a batch forward, as far as they are still on the disk. */
   readonly rewrites: number;
   readonly evacuations: number;
+  readonly removals: number;
 }
 
 function live(seed: number): Life {
   const random = new Random(seed, 7);
   // Of its own: what it draws changes nothing else of a life.
   const damage = new Random(seed, 8);
+  const registry = new Random(seed, 9);
+  const removes = registry.chance(0.5) ? 0.03 : 0;
   const world = new LogWorld(seed, {
     segmentRecordsMax: random.pick([3, 5, 17, 60, 1_000]),
     segmentBytes: random.pick([400, 1_500, 4_000, 1_000_000]),
@@ -188,6 +214,7 @@ function live(seed: number): Life {
   const weights = [40, 15, 25, 6, 4, random.pick([0, 1]), random.pick([0.1, 0.5, 2])];
   let crashes = 0;
   let evacuations = 0;
+  let removals = 0;
   let step = 0;
   try {
     for (; step < steps; step++) {
@@ -202,6 +229,8 @@ function live(seed: number): Life {
             const group = model.groups[write.group]!;
             group.batches = batches;
             group.hardState = hardState;
+            group.registryIndex = write.registryIndex ?? group.registryIndex;
+            group.removedAt = 0;
           }
           model.record(seq);
           break;
@@ -212,13 +241,19 @@ function live(seed: number): Life {
         case 2:
           world.scheduler.step();
           break;
-        case 3:
+        case 3: {
           if (damage.chance(0.05)) {
             const segments = world.disk.segments.map(({ number }) => number);
             evacuations += world.store.evacuate(damage.pick(segments)) ? 1 : 0;
           }
+          const removed = registry.chance(removes)
+            ? remove(world, model, registry.below(groups))
+            : 0;
           world.store.tick(world.scheduler.nowMs);
+          if (removed > 0) model.record(world.store.appendSeq);
+          removals += removed;
           break;
+        }
         case 4: {
           const id = random.below(groups);
           if (activity[id]! < 0.01 && random.chance(0.98)) break;
@@ -260,7 +295,22 @@ function live(seed: number): Life {
   for (const segment of world.disk.segments) {
     segment.scan(({ kind }) => (rewrites += kind === RecordKind.rewrite ? 1 : 0), 48);
   }
-  return { crashes, rotations: world.disk.segments.at(-1)!.number, rewrites, evacuations };
+  const rotations = world.disk.segments.at(-1)!.number;
+  return { crashes, rotations, rewrites, evacuations, removals };
+}
+
+/** Nothing where it was never written. */
+function remove(world: LogWorld, model: Model, id: number): number {
+  const group = model.groups[id]!;
+  if (group.removedAt > 0 || (group.batches.length === 0 && group.hardState.term === 0)) return 0;
+  group.removedAt = group.registryIndex + 1;
+  group.registryIndex = 0;
+  world.store.remove(id, group.removedAt);
+  group.hardState = noHardState;
+  group.batches = [];
+  group.base = { index: 0, crc: seedCrc };
+  group.startIndex = 0;
+  return 1;
 }
 
 /** All segments that there are now are damaged: soon none of them is there. */
@@ -281,12 +331,14 @@ test(`${seeds} random lives of ${steps} steps`, () => {
   let rotations = 0;
   let rewrites = 0;
   let evacuations = 0;
+  let removals = 0;
   for (let seed = fromSeed; seed < fromSeed + seeds; seed++) {
     const life = live(seed);
     crashes += life.crashes;
     rotations += life.rotations;
     rewrites += life.rewrites;
     evacuations += life.evacuations;
+    removals += life.removals;
   }
   // The dimensions that the test is about were met.
   if (seeds >= 50) {
@@ -294,5 +346,6 @@ test(`${seeds} random lives of ${steps} steps`, () => {
     expect(rotations).toBeGreaterThan(seeds * 10);
     expect(rewrites).toBeGreaterThan(seeds);
     expect(evacuations).toBeGreaterThan(seeds);
+    expect(removals).toBeGreaterThan(seeds);
   }
 }, 60_000);
