@@ -433,6 +433,7 @@ export class BargeClient<C extends CodecName> implements Client<C>, GroupClient,
 
   close(): void {
     if (this.#isFirst) {
+      this.#core.isClosing = true;
       for (const client of this.#core.clients) if (client !== this) client.close();
     }
     if (this.#state === "closed") return;
@@ -446,8 +447,9 @@ export class BargeClient<C extends CodecName> implements Client<C>, GroupClient,
       outgoing.phase = "settled";
     }
     this.#router.close();
+    // What is in flight ends with the connections, where they are closed too.
     if (this.#isFirst) this.#core.close();
-    else {
+    else if (!this.#core.isClosing) {
       this.#router.closeInFlight();
       this.#core.nodes.flush();
     }

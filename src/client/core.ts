@@ -42,6 +42,8 @@ export class ClientCore<C extends GroupClient> implements NodesEvents {
   readonly #clients = new Map<number, C>();
   /** The one that connect() gave. */
   first: C | undefined;
+  /** All of them are being closed. */
+  isClosing = false;
   /** Swept each few milliseconds, and for how many sweeps they have been idle. */
   readonly #busy = new Map<C, number>();
   #sweptAllMs = 0;
