@@ -103,8 +103,12 @@ export function foundingLog(first: Founding): FirstLog {
 }
 
 /** A replica that joins has no log, and no configuration until the leader sends it one. */
-export function emptyLog(place: Omit<Founding, "configuration">): FirstLog {
-  return firstLog(place, { term: 0, votedFor: 0, commit: 0 }, []);
+export function emptyLog(
+  place: Omit<Founding, "configuration">,
+  /** Up to it this node was heard as a member before, and has forgotten what it said: whoever still leads in an earlier one is told so. */
+  term = 0,
+): FirstLog {
+  return firstLog(place, { term, votedFor: 0, commit: 0 }, []);
 }
 
 function firstLog(

@@ -238,7 +238,7 @@ export class Registry {
     const isFounder = [...entry.members, ...entry.leaving].some(
       (member) => this.#isThis(member) && member.since === 1,
     );
-    if (!isFounder) return emptyLog(place);
+    if (!isFounder) return emptyLog(place, entry.members.find(this.#isThis)?.aboveTerm);
     const configuration = foundingConfiguration(entry.founders);
     return foundingLog({ ...place, configuration, applyVersion });
   }

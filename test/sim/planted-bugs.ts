@@ -1272,6 +1272,16 @@ export const plantedBugs = {
       },
     ],
   },
+  returnsWithoutItsTerm: {
+    what: "a node that comes back to a group begins in term 0, and follows whoever still leads from before",
+    changes: [
+      {
+        file: registry,
+        from: "if (!isFounder) return emptyLog(place, entry.members.find(this.#isThis)?.aboveTerm);",
+        to: "if (!isFounder) return emptyLog(place);",
+      },
+    ],
+  },
   removedGroupIdGivenAgain: {
     what: "the id of a group that was removed is given to a new one",
     changes: [

@@ -65,8 +65,11 @@ export class RegistryJudge {
     return [...this.#versions.keys()].flatMap((id) => this.entry(id) ?? []);
   }
 
-  /** A node's log says that it has a replica from now on, or has none any more. */
-  replica(node: number, group: number, { removed, registryIndex }: ReplicaRecord): void {
+  /**
+   * A node's log says that it has a replica from now on, or has none any more. Returns the term up to which it may have been heard as a member before: of
+   * that it has forgotten everything.
+   */
+  replica(node: number, group: number, { removed, registryIndex }: ReplicaRecord): number {
     const version = this.#versions.get(group)?.findLast(({ index }) => index <= registryIndex);
     const isNamed = names(version?.entry, node);
     if (!removed && (version?.index !== registryIndex || !isNamed)) {
@@ -79,6 +82,7 @@ export class RegistryJudge {
         `node ${node} takes away its replica of group ${group} as of ${registryIndex}, when the registry named it`,
       );
     }
+    return version?.entry?.members.find(({ id }) => id === node)?.aboveTerm ?? 0;
   }
 }
 

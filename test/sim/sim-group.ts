@@ -23,7 +23,7 @@ export interface SimGroupOptions {
   readonly blackBox: boolean;
   readonly nowMs: () => number;
   /** A node's log says that it has a replica from now on, or has none any more. */
-  readonly replicaChanged: (node: number, replica: ReplicaRecord) => void;
+  readonly replicaChanged: (node: number, replica: ReplicaRecord) => number;
 }
 
 export class SimGroup {
@@ -35,6 +35,8 @@ export class SimGroup {
   clients: Clients | undefined;
   /** Nodes that its clients ask: those that it is on, or is to be on. Changed in place. */
   readonly hosts: SimNode[] = [];
+  /** By node: the term up to which its replica has forgotten what it said. */
+  readonly #forgotten = new Map<number, number>();
   /** The registry has none of it any more. */
   isRemoved = false;
 
@@ -50,13 +52,38 @@ export class SimGroup {
       const committed = (): readonly Entry[] => this.invariants.oracle.batches;
       const onReplica = (replica: ReplicaRecord): void => {
         this.#mayChange(node, replica);
-        replicaChanged(node, replica);
+        this.#forgotten.set(node, replicaChanged(node, replica));
         if (replica.removed) this.invariants.replicaGone(node);
       };
       ledgers.set(node, new DurableLedger(id, onAppend, committed, onRestore, onReplica));
     }
     this.ledgers = ledgers;
     this.invariants = new Invariants(ledgers, { group: id, blackBox, limits, nowMs });
+  }
+
+  /** A member that has come back promises nothing in terms in which it has promised something else. */
+  #remembers(message: PeerMessage): void {
+    const { type, from } = message;
+    const promises =
+      (type === "appendReply" && message.accepted) ||
+      (type === "voteReply" && message.granted) ||
+      (type === "heartbeatReply" && message.readSeq > 0);
+    const forgotten = this.#forgotten.get(from) ?? 0;
+    if (!promises || message.term > forgotten) return;
+    throw new Violation(
+      `node ${from} sends a ${type} of term ${message.term} of group ${this.id}: what it said up to term ${forgotten} it has forgotten`,
+    );
+  }
+
+  /** A message is about to leave. */
+  sent(life: number, message: PeerMessage): void {
+    if (this.ledger(message.from).visible.isGone) {
+      throw new Violation(
+        `node ${message.from} sends a ${message.type} of group ${this.id}, which is not there any more`,
+      );
+    }
+    this.#remembers(message);
+    this.invariants.sent(life, message);
   }
 
   /** A replica may go once the group's members have decided to be without it, or with the group. */
@@ -132,13 +159,7 @@ export class SimGroups {
   /** A message is about to leave. */
   sent(life: number, message: PeerMessage): void {
     if (message.type === "beat") return this.#beat(life, message);
-    const group = this.of(message.group);
-    if (group.ledger(message.from).visible.isGone) {
-      throw new Violation(
-        `node ${message.from} sends a ${message.type} of group ${group.id}, which is not there any more`,
-      );
-    }
-    group.invariants.sent(life, message);
+    this.of(message.group).sent(life, message);
   }
 
   /** A node claims to lead groups, each in a term. */
