@@ -834,6 +834,7 @@ class Node implements RunningNode, Groups {
       connections: this.#listener.counts.all,
       clientBytes: this.#listener.clientBytes,
       kvOpenFiles: this.#files.openFiles,
+      shared: { ...this.#shard.sharedFigures(), memtableBytes: this.#files.memtables.used },
       summary: this.#overview.summary(),
       groups: this.#overview.ids.map((id) => ({
         name: id === systemGroup ? "system" : String(id),

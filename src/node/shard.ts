@@ -22,6 +22,7 @@ import type {
 } from "../server/groups.ts";
 import { DiskFullError } from "../storage/disk.ts";
 import type { SpaceLevel } from "../storage/disk-space.ts";
+import type { SharedFigures } from "../telemetry/metrics.ts";
 import { CorruptBatchError, type GroupWrite, type LogStore } from "../storage/log-store.ts";
 import type { Consistency, PeerMessage } from "../wire/messages.ts";
 import { readSectionHeader, type SectionHeader } from "../wire/section.ts";
@@ -655,6 +656,16 @@ export class Shard {
 
   group(id: number): Group | undefined {
     return this.#groups.get(id);
+  }
+
+  /** What its groups share, for metrics. */
+  sharedFigures(): Omit<SharedFigures, "memtableBytes"> {
+    return {
+      activeGroups: this.#active.length,
+      tailCacheBytes: this.#tails.used,
+      logBytes: this.#store.liveBytes,
+      tombstones: this.#store.tombstones.size,
+    };
   }
 
   status(): GroupStatus[] {

@@ -41,6 +41,20 @@ export interface GroupCounts {
 }
 
 /** What a scrape needs of the node; `NodeStatus` of wire/status.ts has most of it. */
+/** What all groups of a node have in common. */
+export interface SharedFigures {
+  /** Groups that take part in its turns. */
+  readonly activeGroups: number;
+  /** shardTailCacheBytes. */
+  readonly tailCacheBytes: number;
+  /** shardMemtableBytes. */
+  readonly memtableBytes: number;
+  /** shardLogBytesMax. */
+  readonly logBytes: number;
+  /** As many as groups were removed since the registry was last made durable. */
+  readonly tombstones: number;
+}
+
 export interface NodeFigures {
   readonly version: string;
   readonly uptimeSeconds: number;
@@ -53,6 +67,7 @@ export interface NodeFigures {
   readonly clientBytes: number;
   /** kvOpenFilesMax. */
   readonly kvOpenFiles: number;
+  readonly shared: SharedFigures;
   readonly loopGaps: LoopGapReading;
   readonly scrub: ScrubFigures;
   /** By rising id. */
@@ -145,6 +160,31 @@ const nodeRows: readonly NodeRow[] = [
     name: "barge_kv_open_files",
     help: "Open files of key-value machines.",
     value: (node) => node.kvOpenFiles,
+  },
+  {
+    name: "barge_groups_active",
+    help: "Groups that have something to do; the others cost next to nothing.",
+    value: (node) => node.shared.activeGroups,
+  },
+  {
+    name: "barge_log_live_bytes",
+    help: "Log of all groups that is kept.",
+    value: (node) => node.shared.logBytes,
+  },
+  {
+    name: "barge_log_tombstones",
+    help: "Removed groups that the log remembers, until the registry itself is durable.",
+    value: (node) => node.shared.tombstones,
+  },
+  {
+    name: "barge_tail_cache_bytes",
+    help: "Ends of the logs of all groups in memory.",
+    value: (node) => node.shared.tailCacheBytes,
+  },
+  {
+    name: "barge_memtable_bytes",
+    help: "Keys and values of all groups in memory that no flush has begun on.",
+    value: (node) => node.shared.memtableBytes,
   },
   {
     name: "barge_groups",

@@ -46,7 +46,14 @@ beforeEach(() => {
   metrics.observe(() => {
     const status = groups.status();
     const scrub = { passes: 0, bytes: 0, damages: 0 };
-    const node = { connections: 1, clientBytes: 2, kvOpenFiles: 3, scrub, peers: [] };
+    const shared = {
+      activeGroups: 1,
+      tailCacheBytes: 2,
+      memtableBytes: 3,
+      logBytes: 4,
+      tombstones: 0,
+    };
+    const node = { connections: 1, clientBytes: 2, kvOpenFiles: 3, shared, scrub, peers: [] };
     return {
       ...status,
       ...node,

@@ -54,6 +54,7 @@ const node: NodeFigures = {
   connections: 3,
   clientBytes: 4,
   kvOpenFiles: 5,
+  shared: { activeGroups: 6, tailCacheBytes: 7, memtableBytes: 8, logBytes: 9, tombstones: 10 },
   loopGaps: { boundsMs: [5, 20], counts: [90, 8, 2], sumMs: 500 },
   scrub: { passes: 1, bytes: 2, damages: 3, passedSecondsAgo: 4 },
   groups: [{ name: "0", always: false, figures: () => group }],
