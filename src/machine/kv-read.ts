@@ -21,12 +21,14 @@ import { compareEntries, compareKey, type RunCursor } from "./sorted-runs.ts";
 /** An answer's memory is kept up to this size; a larger one is made for its answer alone. */
 const keptBytesMax = 65_536;
 const revisionBytes = 8;
+const nothing = new Uint8Array(0);
+const viewOfNothing = new DataView(nothing.buffer);
 
 export class KvRead {
   readonly #layers: KvLayers;
   readonly #limits: Limits;
-  #bytes = new Uint8Array(256);
-  #view = new DataView(this.#bytes.buffer);
+  #bytes: Uint8Array = nothing;
+  #view = viewOfNothing;
 
   constructor(layers: KvLayers, limits: Limits) {
     this.#layers = layers;
@@ -51,8 +53,8 @@ export class KvRead {
       this.#get(query, read.key, answers);
     }
     if (this.#bytes.byteLength > keptBytesMax) {
-      this.#bytes = new Uint8Array(256);
-      this.#view = new DataView(this.#bytes.buffer);
+      this.#bytes = nothing;
+      this.#view = viewOfNothing;
     }
   }
 
@@ -147,7 +149,7 @@ export class KvRead {
   /** Room for `size` bytes, of which the first `used` are kept. */
   #makeRoom(used: number, size: number): void {
     if (size <= this.#bytes.byteLength) return;
-    const bytes = new Uint8Array(Math.max(size, 2 * this.#bytes.byteLength));
+    const bytes = new Uint8Array(Math.max(size, 2 * this.#bytes.byteLength, 256));
     bytes.set(this.#bytes.subarray(0, used));
     this.#bytes = bytes;
     this.#view = new DataView(bytes.buffer);

@@ -56,6 +56,7 @@ const seededFormat = 2;
 const sessionHeadBytesMax = principalBytesMax + 256;
 const sectionHeadBytesMax = 64;
 const nothing = new Uint8Array(0);
+const viewOfNothing = new DataView(nothing.buffer);
 
 export class Sessions implements ResultSink {
   readonly #runner: SectionRunner;
@@ -68,7 +69,7 @@ export class Sessions implements ResultSink {
   /** The section at hand: its commands, the log index of the first one, and the cluster's time. */
   readonly #section = new SectionReader();
   #bytes: Uint8Array = nothing;
-  #view: DataView = new DataView(nothing.buffer);
+  #view: DataView = viewOfNothing;
   #at = 0;
   #end = 0;
   #first = 0;
@@ -109,6 +110,13 @@ export class Sessions implements ResultSink {
 
   /** Applies the commands of `batch` from index `from` on. */
   apply(batch: Batch, from: number, results: ResultSink): void {
+    this.#apply(batch, from, results);
+    // Nothing keeps the batch, and the frame that it came in, in memory.
+    this.#bytes = nothing;
+    this.#view = viewOfNothing;
+  }
+
+  #apply(batch: Batch, from: number, results: ResultSink): void {
     const { bytes, timeMs } = batch;
     const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
     // A command takes four bytes and more, so a larger count is a lie, and the work stays bounded by the bytes that came.

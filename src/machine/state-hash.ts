@@ -25,34 +25,36 @@ export class StateHash implements ResultSink {
   readonly #head = new Uint8Array(8);
   readonly #view = new DataView(this.#head.buffer);
   readonly #results = new SectionResults();
-  #batch: Pick<Batch, "crc" | "firstIndex"> = { crc: 0, firstIndex: 0 };
+  #batchCrc = 0;
+  #firstIndex = 0;
   #sink = nobody;
 
   begin(batch: Batch, sink: ResultSink): void {
-    this.#batch = batch;
+    this.#batchCrc = batch.crc;
+    this.#firstIndex = batch.firstIndex;
     this.#sink = sink;
   }
 
   result(index: number, code: number, bytes: Uint8Array | undefined): void {
-    this.#results.add(index - this.#batch.firstIndex, code, bytes);
+    this.#results.add(index - this.#firstIndex, code, bytes);
     this.#sink.result(index, code, bytes);
   }
 
   repeated(index: number, count: number, originalIndex: number, results: Uint8Array): void {
     writeSafe(this.#view, 0, originalIndex);
-    this.#results.add(index - this.#batch.firstIndex, repeatedCode, this.#head);
+    this.#results.add(index - this.#firstIndex, repeatedCode, this.#head);
     this.#sink.repeated(index, count, originalIndex, results);
   }
 
   refused(index: number, count: number, code: ErrorCode): void {
     writeSafe(this.#view, 0, errorTable[code].number);
-    this.#results.add(index - this.#batch.firstIndex, refusedCode, this.#head);
+    this.#results.add(index - this.#firstIndex, refusedCode, this.#head);
     this.#sink.refused(index, count, code);
   }
 
   end(): void {
     this.#view.setUint32(0, this.value, true);
-    this.#view.setUint32(4, this.#batch.crc, true);
+    this.#view.setUint32(4, this.#batchCrc, true);
     this.value = crc32(this.#head);
     if (this.#results.byteLength > 0) this.value = crc32(this.#results.view(), this.value);
     this.#results.reset();

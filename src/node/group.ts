@@ -161,8 +161,8 @@ export class Group {
   readonly #snapshots: Snapshots;
   readonly #applyVersion: GroupApplyVersion;
   readonly #unsupported: GroupOptions["unsupported"];
-  /** Undefined where the machine holds no keys. */
-  readonly #watches: Watches | undefined;
+  /** Made with the first one; undefined too where the machine holds no keys. */
+  #watches: Watches | undefined;
 
   readonly #inbox = new Inbox();
   /** Sections of sessions that came a moment before the group could have any. */
@@ -263,17 +263,6 @@ export class Group {
           `the leader raises the apply version to ${version}, which this build cannot apply: start a newer one`,
         ),
     });
-    const { history } = machine;
-    if (history !== undefined) {
-      this.#watches = new Watches({
-        limits,
-        history,
-        read: (from, to, bytesMax) => this.#batches(from, to, bytesMax),
-        logStart: () => raft.startIndex,
-        appliedIndex: () => machine.appliedIndex,
-        wake,
-      });
-    }
     this.#handOver = new HandOver({
       nodeId: options.nodeId,
       limits: options.limits,
@@ -469,10 +458,19 @@ export class Group {
   watch(request: WatchRequest, watcher: Watcher): WatchHandle {
     if (this.#stopped !== undefined) throw this.#error("internal");
     if (this.#draining) throw this.#error("shutting_down");
-    if (this.#watches === undefined) {
+    const { history } = this.machine;
+    if (history === undefined) {
       throw new BargeError("bad_request", "The state machine of this group has no keys to watch.");
     }
     if (this.#isStale) throw this.#error("no_leader");
+    this.#watches ??= new Watches({
+      limits: this.#limits,
+      history,
+      read: (from, to, bytesMax) => this.#batches(from, to, bytesMax),
+      logStart: () => this.raft.startIndex,
+      appliedIndex: () => this.machine.appliedIndex,
+      wake: () => this.touch(),
+    });
     return this.#watches.open(request, watcher);
   }
 
