@@ -1466,7 +1466,12 @@ export class Raft implements CoreState {
   #setPeers(): void {
     const members = membersOf(this.configuration).filter((id) => id !== this.nodeId);
     const next = this.#log.lastIndex + 1;
-    const peers = members.map((id) => this.#peer(id) ?? new Progress(id, next, this.#limits));
+    const peers = members.map((id) => {
+      const known = this.#peer(id);
+      // One that comes back before it knew that it had left is a member like any new one.
+      const stays = known !== undefined && known.leftIndex === 0;
+      return stays ? known : new Progress(id, next, this.#limits);
+    });
     for (const peer of this.#peers) {
       if (members.includes(peer.id)) continue;
       if (peer.leftIndex === 0) {

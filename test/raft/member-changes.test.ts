@@ -82,6 +82,21 @@ describe("a new member", () => {
     expect(joiner.commit).toBe(leader.commit);
   });
 
+  test("may be one that has left and did not know it: it gets the log as any other", () => {
+    const cluster = led(4);
+    const leader = cluster.node(1);
+    const returning = cluster.node(4);
+    cluster.isolate(4);
+    changed(cluster, leader, remove(4));
+    const address = "node-4:9091";
+    changed(cluster, leader, { op: "add", id: 4, address, learner: false, returns: true });
+    cluster.tick(6 * electionTicksMax);
+    cluster.heal();
+    cluster.tick(2 * checkQuorumTicks);
+    expect(returning.commit).toBe(leader.commit);
+    expect(leader.raft.progress().map(({ id }) => id)).toEqual([2, 3, 4]);
+  });
+
   test("is never counted as a learner: the voters alone commit, and elect", () => {
     const cluster = led(3);
     const leader = cluster.node(1);
