@@ -14,8 +14,8 @@ export class Fairness {
   /** By group, in one life of a node. */
   readonly #waiting = new Map<number, Waiting>();
 
-  /** After a turn of a node; what is wrong. */
-  turned(groups: readonly Group[]): string | undefined {
+  /** After a turn of a node; what is wrong. While a sync runs only those that have much take part. */
+  turned(groups: readonly Group[], wasSyncing: boolean): string | undefined {
     const leading = groups.filter(({ raft }) => raft.role === "leader");
     if (leading.length < 2) {
       this.#waiting.clear();
@@ -39,7 +39,7 @@ export class Fairness {
         raft.unsyncedBytes === 0 &&
         raft.unappliedBytes === 0;
       if (!isFree || grown.has(id)) waiting.turns = 0;
-      else if (grown.size > 0) waiting.turns++;
+      else if (grown.size > 0 && !wasSyncing) waiting.turns++;
       if (waiting.turns > turnsMax) {
         return `group ${id} has waited for ${waiting.turns} turns in which other groups sealed batches`;
       }

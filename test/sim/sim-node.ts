@@ -425,6 +425,7 @@ export class SimNode implements NetworkNode, ClientNode {
   #turn(): void {
     const { groups, limits } = this.#options;
     this.#turnDue = false;
+    const wasSyncing = this.#store!.syncing;
     const more = this.door!.turn(this.#nowMs);
     // Of a group that was opened in this turn.
     if (this.#isTooOld) throw new BuildTooOld();
@@ -447,7 +448,7 @@ export class SimNode implements NetworkNode, ClientNode {
       const broken = brokenCap(group.queues(), limits, commandBytesMax);
       if (broken !== undefined) throw new Violation(`node ${this.id}: ${broken}`);
     }
-    const unfair = this.door!.diskFull ? undefined : this.#fairness.turned(open);
+    const unfair = this.door!.diskFull ? undefined : this.#fairness.turned(open, wasSyncing);
     if (unfair !== undefined) throw new Violation(`node ${this.id}: ${unfair}`);
     if (more) this.#wake();
   }
