@@ -18,7 +18,7 @@ import type { Outgoing, Sender } from "./outgoing.ts";
 import { Session } from "./session.ts";
 import type { NodeStatus } from "../wire/status.ts";
 import { SectionKind } from "../wire/section.ts";
-import type { WriteKeeper, WriteRoutes } from "./write-keeper.ts";
+import { graceMs, type WriteKeeper, type WriteRoutes } from "./write-keeper.ts";
 import { WriteSection } from "./write-section.ts";
 
 /** Refusals that are followed at once to the node in the hint, before a pause. */
@@ -29,6 +29,9 @@ const pauseMsMax = 100;
 const leavingMs = 1_000;
 /** The leader may change without a refusal, since any node takes any request: ask now and then who it is. */
 const leaderProbeMs = 1_000;
+/** Having been told that there is no such group, believe it for so long; then it may have been made. */
+const unknownAgainMs = 5_000;
+
 export interface RouterEvents {
   /** Settled, well or not. `reusable`: answered, so its bytes are no longer needed by any connection. */
   settled(outgoing: Outgoing, reusable: boolean): void;
@@ -55,6 +58,8 @@ export class Router implements Sender, WriteRoutes {
   #nextProbeMs = 0;
   #probe: ControlCall | undefined;
   #sentSinceProbe = false;
+  /** When a node first said that there is no such group. */
+  #unknownMs = Number.NEGATIVE_INFINITY;
   #closed = false;
 
   /** `settings` name the group. */
@@ -283,7 +288,7 @@ export class Router implements Sender, WriteRoutes {
   /* ---------------------------------------------------------------- sending again, giving up */
 
   #refused(node: NodeLink, outgoing: Outgoing, reply: ErrorReply, nowMs: number): void {
-    const code = this.#codeOf(reply);
+    const code = this.#codeOf(reply, nowMs);
     const leaderHint = reply.leaderHint === "" ? undefined : reply.leaderHint;
     const error = new BargeError(code, reply.message, {
       outcome: outgoing.repeatable ? "not-applied" : reply.outcome,
@@ -303,11 +308,13 @@ export class Router implements Sender, WriteRoutes {
     this.#waiting.push(outgoing);
   }
 
-  /** A node that lags may not have heard yet of a group that another one has told of. */
-  #codeOf({ error }: ErrorReply): ErrorCode {
+  /** A node that lags may not have heard yet of a group that another one has told of, or that has just been made. */
+  #codeOf({ error }: ErrorReply, nowMs: number): ErrorCode {
     const code = errorCodeOf(error);
-    const isElsewhere = code === "unknown_group" && this.#nodes.directory.isListed(this.#group);
-    return isElsewhere ? "group_elsewhere" : code;
+    if (code !== "unknown_group") return code;
+    if (nowMs - this.#unknownMs > unknownAgainMs) this.#unknownMs = nowMs;
+    const mayComeYet = nowMs - this.#unknownMs < graceMs;
+    return mayComeYet || this.#nodes.directory.isListed(this.#group) ? "group_elsewhere" : code;
   }
 
   /** What a refusal says of the node and of the leader. */

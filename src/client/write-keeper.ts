@@ -72,7 +72,7 @@ export function pauseMs(pauses: number): number {
 
 const pauseMsMin = 10;
 const pauseMsMax = 100;
-/** A group that has just begun, or whose members were all renewed, comes to know sessions and request ids within this time. */
+/** A group that has just begun, or whose members were all renewed, is there and comes to know sessions and request ids within this time. */
 export const graceMs = 500;
 /** Having been told that the cluster knows none, ask again only after this long. */
 export const plainMs = 1_000;
