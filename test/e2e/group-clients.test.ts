@@ -129,7 +129,7 @@ test("a group that comes is there for a client that runs; one that goes is refus
     await until("all have leaders", async () => (await status()).includes("all well"));
     const lines = (await status()).trimEnd().split("\n");
     expect(lines[0]).toMatch(/^id +address +groups +leads +log +state +disk +version +health$/);
-    expect(lines.slice(1, 4).map((line) => line.split(/ +/)[2])).toEqual(["4", "4", "4"]);
+    expect(lines.slice(1, 4).map((line) => line.trim().split(/ {2,}/)[2])).toEqual(["4", "4", "4"]);
     const list = JSON.parse(await status("--groups", "--json")) as {
       readonly groups: readonly { readonly id: number; readonly members: readonly number[] }[];
     };
