@@ -491,7 +491,8 @@ export class Admin {
     const id = isOfRegistry ? systemGroup : checked.body.group;
     const group = this.#options.groups.get(id);
     if (group === undefined) {
-      return isOfRegistry ? noRegistry() : this.#options.unknownGroup(id);
+      if (!isOfRegistry) return this.#options.unknownGroup(id);
+      return noRegistry(this.#options.groups.get(defaultGroup));
     }
     return { group, name: operation as O, body: checked.body as CheckedAdminBody<O> };
   }

@@ -388,7 +388,7 @@ export class Registry {
   /** All groups, as a quorum has them. */
   list(call: RegistryCall<readonly RegistryEntry[]>): void {
     const system = this.#system;
-    if (system === undefined) return call.fail(noRegistry());
+    if (system === undefined) return call.fail(this.#noRegistry());
     system.read(Consistency.linearizable, 0, call.deadlineMs, {
       ready: () => {
         this.view.refresh(system.machine);
@@ -399,8 +399,12 @@ export class Registry {
   }
 
   #submit(job: RegistryJob): void {
-    if (this.#writer === undefined) job.failed(noRegistry());
+    if (this.#writer === undefined) job.failed(this.#noRegistry());
     else this.#writer.submit(job);
+  }
+
+  #noRegistry(): BargeError {
+    return noRegistry(this.#options.shard.group(defaultGroup));
   }
 
   failAll(error: BargeError): void {
@@ -423,8 +427,12 @@ export class Registry {
 
 export const systemSpec: ReplicaSpec = { id: systemGroup, machine: "kv" };
 
-export function noRegistry(): BargeError {
-  return new BargeError("no_registry", errorTable.no_registry.help);
+/** Why a node has no registry that could be asked; `cluster` is its group 0. */
+export function noRegistry(cluster: Group | undefined): BargeError {
+  // It is about to begin, or was not heard of yet.
+  const isSoon = cluster?.leader === 0 || (cluster?.machine.applyVersion ?? 0) >= registryVersion;
+  const code = isSoon ? "no_leader" : "no_registry";
+  return new BargeError(code, errorTable[code].help);
 }
 
 function specOf({ id, machine, logBytesMax }: RegistryEntry): ReplicaSpec {

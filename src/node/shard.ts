@@ -6,7 +6,7 @@
  * transaction, then messages, then apply, then the next sync. Only groups that may have something to do take part in it, so that the others, however
  * many there are, cost a tick each and nothing else.
  */
-import { BargeError } from "../errors.ts";
+import { BargeError, errorTable } from "../errors.ts";
 import type { Limits } from "../limits.ts";
 import { CommonBytes } from "../machine/common-bytes.ts";
 import type { Transport } from "../net/transport.ts";
@@ -71,6 +71,8 @@ interface Blocked {
 const roundsPerTurnMax = 4;
 /** A shard that had effects a moment ago is likely to have more. */
 const busyMs = 5;
+/** Groups that are handed over at once where this node is too slow to lead: a thousand at a time would make all of them slow. */
+const fleeingMax = 8;
 /** Ticks between two rounds of time-outs and log retirement, and the most between two looks at a group that rests. */
 const housekeepTicks = 4;
 
@@ -302,7 +304,9 @@ export class Shard {
     if (sinceMs >= this.#limits.loopStallMs) {
       this.#activateAll();
       this.#reluctantUntilMs = nowMs + this.#limits.stallWindowMs;
-      for (const group of this.#groups.values()) group.loopStalled(sinceMs, nowMs);
+      let left = fleeingMax;
+      for (const group of this.#groups.values())
+        if (group.loopStalled(sinceMs, nowMs, left > 0)) left--;
     }
     this.#receive(nowMs);
     if (this.#syncEnded) this.#endSync();
@@ -446,7 +450,10 @@ export class Shard {
     const syncForMs = this.#store.syncing ? nowMs - this.#syncSinceMs : 0;
     if (syncForMs >= this.#limits.syncStallMs) {
       this.#reluctantUntilMs = nowMs + this.#limits.stallWindowMs;
-      for (const group of this.#groups.values()) group.slowSync(syncForMs, nowMs);
+      this.#activateAll();
+      let left = fleeingMax;
+      for (const group of this.#groups.values())
+        if (left > 0 && group.slowSync(syncForMs, nowMs)) left--;
     }
     if (due > heartbeatTicks) {
       this.#activateAll();
@@ -642,6 +649,7 @@ export class Shard {
   /** Tells everybody who still waits that the node stops. */
   stop(): void {
     for (const group of this.#groups.values()) group.failAll("shutting_down");
+    this.#registry?.failAll(new BargeError("shutting_down", errorTable.shutting_down.help));
     this.#admin.failAll();
   }
 
