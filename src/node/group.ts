@@ -1189,12 +1189,12 @@ export class Group {
     return this.#handOver.begin(0, "this node stops").refusal === undefined;
   }
 
-  slowSync(forMs: number, nowMs: number): void {
-    if (this.#stopped === undefined) this.#handOver.slowSync(forMs, nowMs);
+  slowSync(forMs: number, nowMs: number): boolean {
+    return this.#stopped === undefined && this.#handOver.slowSync(forMs, nowMs);
   }
 
-  loopStalled(forMs: number, nowMs: number): void {
-    if (this.#stopped === undefined) this.#handOver.loopStalled(forMs, nowMs);
+  loopStalled(forMs: number, nowMs: number, mayFlee: boolean): boolean {
+    return this.#stopped === undefined && this.#handOver.loopStalled(forMs, nowMs, mayFlee);
   }
 
   /**

@@ -164,22 +164,23 @@ export class HandOver {
 
   /**
    * The sync that is under way takes too long. To a member that has on its disk what this one has not: where all disks are as slow, nothing
-   * would be won.
+   * would be won. True where it has begun to.
    */
-  slowSync(forMs: number, nowMs: number): void {
-    if (forMs < this.#limits.syncStallMs || nowMs < this.#restUntilMs) return;
-    this.#flee(`a sync takes ${Math.round(forMs)} ms`, nowMs, this.#raft.durableIndex);
+  slowSync(forMs: number, nowMs: number): boolean {
+    if (forMs < this.#limits.syncStallMs || nowMs < this.#restUntilMs) return false;
+    return this.#flee(`a sync takes ${Math.round(forMs)} ms`, nowMs, this.#raft.durableIndex);
   }
 
-  /** The loop stood still for so long. Once is bad luck. */
-  loopStalled(forMs: number, nowMs: number): void {
+  /** The loop stood still for so long. Once is bad luck. True where it has begun to hand over; not `mayFlee`: it is only noted. */
+  loopStalled(forMs: number, nowMs: number, mayFlee = true): boolean {
     const { loopStallMs, loopStallsMax, stallWindowMs } = this.#limits;
-    if (forMs < loopStallMs) return;
+    if (forMs < loopStallMs) return false;
     this.#stallsMs = this.#stallsMs.filter((atMs) => nowMs - atMs < stallWindowMs);
     this.#stallsMs.push(nowMs);
-    if (this.#stallsMs.length < loopStallsMax || nowMs < this.#restUntilMs) return;
+    if (this.#stallsMs.length < loopStallsMax || nowMs < this.#restUntilMs) return false;
+    if (!mayFlee) return false;
     this.#stallsMs = [];
-    this.#flee(`the event loop stood still ${loopStallsMax} times`, nowMs, -1);
+    return this.#flee(`the event loop stood still ${loopStallsMax} times`, nowMs, -1);
   }
 
   /**
@@ -195,10 +196,11 @@ export class HandOver {
     this.#restUntilMs = nowMs + this.#limits.stallWindowMs;
   }
 
-  #flee(reason: string, nowMs: number, above: number): void {
-    if (this.#raft.role !== "leader") return;
+  #flee(reason: string, nowMs: number, above: number): boolean {
+    if (this.#raft.role !== "leader") return false;
     const { refusal } = this.begin(0, reason, above);
     if (refusal === undefined) this.#restUntilMs = nowMs + this.#limits.stallWindowMs;
+    return refusal === undefined;
   }
 
   failAll(failure: BargeError): void {
