@@ -44,7 +44,7 @@ import {
 import { encodeNotice } from "../wire/notice.ts";
 import { checkStatusRequest } from "../wire/status-request.ts";
 import { readSectionHeader, type SectionHeader, SectionKind } from "../wire/section.ts";
-import { type SectionShare, SectionShares } from "./section-shares.ts";
+import { type GroupShare, type SectionShare, SectionShares } from "./section-shares.ts";
 import { SessionGaps } from "./session-gaps.ts";
 import type {
   AdminWaiter,
@@ -192,7 +192,7 @@ export class ClientServer {
     this.#take(served, payload.byteLength);
     if (isWatchFrame(type)) return this.#watch(served, type, payload, fieldsBytes);
     if (type === FrameType.followGroups) return this.#follow(served, payload, fieldsBytes);
-    if (type === FrameType.write) {
+    if (type === FrameType.write && this.#shares.isFullFor(payload.byteLength)) {
       const group = groupOfWrite(payload, fieldsBytes) ?? 0;
       if (this.#shares.isTooMuch(served, group, payload.byteLength)) {
         return this.#shed(served, group, payload, fieldsBytes);
@@ -202,7 +202,6 @@ export class ClientServer {
     if (message === undefined) return served.connection.close("malformed message");
     if (message.type === "write") {
       this.#admit(served, 0);
-      this.#admitSection(served, message.group, message.section.byteLength);
       return this.#write(served, message);
     }
     this.#admit(served, payload.byteLength);
@@ -228,7 +227,9 @@ export class ClientServer {
   }
 
   #write(served: ServedConnection, message: WriteRequest): void {
-    const waiter = new SectionWaiter(this, served, message);
+    const { group, section } = message;
+    const share = this.#admitSection(served, group, section.byteLength);
+    const waiter = new SectionWaiter(this, served, message, share);
     const header = readSectionHeader(message.section, 0);
     const refused =
       header === undefined
@@ -420,13 +421,14 @@ export class ClientServer {
     }
   }
 
-  #admitSection(served: ServedConnection, group: number, bytes: number): void {
-    this.#shares.add(served, group, bytes);
+  #admitSection(served: ServedConnection, group: number, bytes: number): GroupShare {
+    const share = this.#shares.add(served, group, bytes);
     this.#tallies.writeBytesWaiting = this.#shares.bytes;
+    return share;
   }
 
-  settleSection(served: ServedConnection, group: number, bytes: number): void {
-    this.#shares.remove(served, group, bytes);
+  settleSection(served: ServedConnection, share: GroupShare, bytes: number): void {
+    this.#shares.remove(served, share, bytes);
     this.#tallies.writeBytesWaiting = this.#shares.bytes;
   }
 
@@ -551,7 +553,8 @@ class ServedConnection implements ConnectionHandler, SectionShare {
   waiting = 0;
   /** Bytes of sections that await their reply. */
   sectionBytes = 0;
-  readonly sectionBytesByGroup = new Map<number, number>();
+  readonly groupShares = new Map<number, GroupShare>();
+  lastGroup: GroupShare | undefined;
   /** Why it is not read: too much waits; it had its share of this turn; it was refused for want of room. */
   full = false;
   stalled = false;
@@ -621,17 +624,22 @@ class SectionWaiter implements WriteWaiter {
   readonly #served: ServedConnection;
   readonly #request: number;
   readonly #bytes: number;
-  readonly #group: number;
+  readonly #share: GroupShare;
   /** Where it is one of a session: its place in there. */
   #session = 0;
   #firstSeq = 0;
 
-  constructor(server: ClientServer, served: ServedConnection, message: WriteRequest) {
+  constructor(
+    server: ClientServer,
+    served: ServedConnection,
+    message: WriteRequest,
+    share: GroupShare,
+  ) {
     this.#server = server;
     this.#served = served;
     this.#request = message.request;
     this.#bytes = message.section.byteLength;
-    this.#group = message.group;
+    this.#share = share;
   }
 
   /** Why it may not enter the log: one before it was refused. Undefined where it may. */
@@ -639,7 +647,7 @@ class SectionWaiter implements WriteWaiter {
     if (kind !== SectionKind.session) return undefined;
     this.#session = session;
     this.#firstSeq = firstSeq;
-    if (this.#served.gaps.lets(this.#group, session, firstSeq)) return undefined;
+    if (this.#served.gaps.lets(this.#share.group, session, firstSeq)) return undefined;
     return new BargeError("sequence_gap", errorTable.sequence_gap.help);
   }
 
@@ -651,14 +659,14 @@ class SectionWaiter implements WriteWaiter {
   failed(error: BargeError): void {
     if (!this.#settle()) return;
     if (this.#firstSeq > 0 && error.outcome === "not-applied" && error.retryable) {
-      this.#served.gaps.refused(this.#group, this.#session, this.#firstSeq);
+      this.#served.gaps.refused(this.#share.group, this.#session, this.#firstSeq);
     }
     this.#server.sendError(this.#served, this.#request, error);
   }
 
   #settle(): boolean {
     if (!this.#server.settle(this.#served, 0)) return false;
-    this.#server.settleSection(this.#served, this.#group, this.#bytes);
+    this.#server.settleSection(this.#served, this.#share, this.#bytes);
     return true;
   }
 }
