@@ -222,8 +222,9 @@ export class ClientServer {
 
   #follow(served: ServedConnection, payload: Uint8Array, fieldsBytes: number): void {
     const groups = decodeFollowGroups(payload, fieldsBytes);
-    if (groups === undefined) served.connection.close("malformed message");
-    else this.#followers.follow(served, groups);
+    if (groups === undefined) return served.connection.close("malformed message");
+    this.#followers.follow(served, groups);
+    this.#tallies.groupFollowers = this.#followers.size;
   }
 
   #write(served: ServedConnection, message: WriteRequest): void {
@@ -530,6 +531,7 @@ export class ClientServer {
     this.#shares.removeAll(served);
     this.#tallies.writeBytesWaiting = this.#shares.bytes;
     this.#followers.forget(served);
+    this.#tallies.groupFollowers = this.#followers.size;
     this.#holding.delete(served);
     this.#shedding.delete(served);
     served.held.length = 0;

@@ -85,6 +85,8 @@ export class Tallies {
   framesSent = 0;
   writeRequests = 0;
   writeCommands = 0;
+  /** Clients that are told who leads which group. */
+  groupFollowers = 0;
   readRequests = 0;
   readQueries = 0;
   httpRequests = 0;
@@ -299,6 +301,12 @@ const tallyRows: readonly TallyRow[] = [
     help: "Connections of clients cut for breaking the protocol or not reading.",
     type: "counter",
     value: (tallies) => tallies.clientConnectionsCut,
+  },
+  {
+    name: "barge_client_group_followers",
+    help: "Connections of clients that are told who leads which group; of group 0 all are.",
+    type: "gauge",
+    value: (tallies) => tallies.groupFollowers,
   },
   {
     name: "barge_client_frames_received_total",

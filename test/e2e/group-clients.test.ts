@@ -3,6 +3,8 @@
  * group is never seen in another, whatever is killed meanwhile.
  */
 import { expect, setDefaultTimeout, test } from "bun:test";
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
 import { connect, type Client, groupOfKey } from "../../src/client/index.ts";
 import { barge } from "../cli/program.ts";
 import { type TestNode, until, withCluster } from "./cluster.ts";
@@ -140,4 +142,32 @@ test("a group that comes is there for a client that runs; one that goes is refus
     const named = await status("--group", `${ids[1]}`);
     expect(named).toMatch(/^id +address +role +term +leader +commit/);
     expect(named.split("\n").filter((line) => line.includes("leader")).length).toBe(2);
+
+    // Every command takes the group.
+    const group = ids[2]!;
+    const run = async (...args: string[]): Promise<string> => {
+      const flags = ["--group", `${group}`, "--endpoints", two.binary];
+      const { status: code, out, err } = await barge([...args, ...flags]);
+      expect({ args, code, err }).toEqual({ args, code: 0, err: "" });
+      return out;
+    };
+    await run("put", "cli/k", "of the CLI");
+    expect(await run("get", "cli/k")).toBe("of the CLI");
+    expect(await run("range", "cli/")).toContain("cli/k");
+    expect((await client.get("cli/k", { group }))!.revision).toBeGreaterThan(0);
+    expect(await client.get("cli/k")).toBeUndefined();
+    const { leader } = await client.group(group).members();
+    const next = (leader % 3) + 1;
+    expect(await run("transfer-leader", "--to", `${next}`)).toBe(`node ${next} leads now\n`);
+    expect(await run("member", "list")).toContain("leader");
+    expect((await run("snapshot", "--all")).trimEnd().split("\n").length).toBe(3);
+    const file = join(cluster.nodes[0]!.dataDir, "..", "group.barge");
+    await run("backup", file);
+    expect(readFileSync(file).includes("of the CLI")).toBe(true);
+    expect(await run("del", "cli/k")).toStartWith("revision");
+    const txn = await fetch(`http://${two.http}/v1/txn?group=${group}`, {
+      method: "POST",
+      body: JSON.stringify({ success: [{ op: "get", key: btoa("cli/k") }] }),
+    });
+    expect(await txn.json()).toMatchObject({ succeeded: true, results: [null] });
   }));
