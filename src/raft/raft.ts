@@ -1763,7 +1763,9 @@ export class Raft implements CoreState {
    */
   #sendHeartbeats(byTime = false): void {
     this.#heartbeatElapsedTicks = 0;
-    if (byTime && this.#peers.length > 0 && this.#allGoByBeat()) return;
+    // A single voter is its own quorum, and must not need a learner's word.
+    const needsOthers = this.#peers.length > 0 && !this.#isSingleVoter();
+    if (byTime && needsOthers && this.#allGoByBeat()) return;
     const readSeq = this.#rounds.open(this.#nowTick, this.#commit, this.#commitIsOwn);
     for (const peer of this.#peers) {
       if (!byTime || !this.#goesByBeat(peer)) this.#sendHeartbeat(peer, readSeq);
