@@ -24,6 +24,8 @@ export interface GroupChangesOptions {
   /** Of the default group: who is in the cluster. */
   readonly oracle: Oracle;
   readonly tally: Tally;
+  /** Some group gets far more requests than the others. */
+  readonly heat: () => void;
 }
 
 /** In the order of `#ask`: create, remove, move. */
@@ -60,7 +62,9 @@ export class GroupChanges {
   }
 
   start(): void {
-    if (hasGroups(this.#options.groups)) this.#wait();
+    if (!hasGroups(this.#options.groups)) return;
+    this.#wait();
+    if (this.#options.groups.hotEveryMs < Infinity) this.#heatLater();
   }
 
   stop(): void {
@@ -78,6 +82,15 @@ export class GroupChanges {
       if (this.#stopped) return;
       this.#ask(random.pick(this.#options.nodes));
       this.#wait();
+    });
+  }
+
+  #heatLater(): void {
+    const { scheduler, random, groups, heat } = this.#options;
+    scheduler.after(-Math.log(1 - random.float()) * groups.hotEveryMs, () => {
+      if (this.#stopped) return;
+      heat();
+      this.#heatLater();
     });
   }
 

@@ -16,6 +16,8 @@ export interface GroupSwarm {
   readonly moves: boolean;
   /** Clients of one group, at most. */
   readonly clientsMax: number;
+  /** Some group gets far more requests than the others, as often as that; Infinity = none does. */
+  readonly hotEveryMs: number;
 }
 
 /** Of all runs. */
@@ -38,11 +40,15 @@ export function drawGroups(
     everywhere: rots,
     moves: random.chance(0.7) && !rots && !without.groupMoves,
     clientsMax: random.between(1, 2),
+    hotEveryMs: isOn ? electionMs * random.pick([0.3, Infinity, Infinity, Infinity]) : Infinity,
   };
 }
 
 /** Bounds at which what many groups have in common is met with a few. */
-export function groupLimits(random: Random, limits: Limits): Limits {
+export function groupLimits(random: Random, drawn: Limits, isHot: boolean): Limits {
+  // Where one is hot there is room for one batch at a time.
+  const tight = { batchBytesMax: 1, sealBytes: 1, unsyncedBytesMax: 1, shardUnsyncedBytesMax: 1 };
+  const limits = { ...drawn, ...(isHot && random.chance(0.5) ? tight : {}) };
   return checkLimits({
     ...limits,
     shardUnsyncedBytesMax: Math.max(

@@ -189,6 +189,15 @@ export class Nemesis {
     }
   }
 
+  /** One group gets more requests, at its leader, than it can seal in many turns. */
+  heat(): void {
+    const group = this.#someGroup();
+    const leader = this.#leaderOf(group);
+    if (leader === undefined) return;
+    const { burst, limits } = this.#swarm;
+    group.clients?.burst(leader.node, burst, limits.tickMs);
+  }
+
   /** The default one, where there is no other. */
   #someGroup(): SimGroup {
     const all = [...this.#groups.all()].filter(({ isRemoved }) => !isRemoved);

@@ -142,7 +142,7 @@ class Simulation {
           changeEveryMs: 0,
           limits: without.includes("strangeBounds")
             ? drawn.limits
-            : groupLimits(this.#groupRandom, drawn.limits),
+            : groupLimits(this.#groupRandom, drawn.limits, this.#groupSwarm.hotEveryMs < Infinity),
         }
       : drawn);
     // It takes its time until there is a registry.
@@ -271,6 +271,7 @@ class Simulation {
       judge: this.#judge,
       oracle: invariants.oracle,
       tally,
+      heat: () => this.#nemesis.heat(),
     });
     this.#memberChanges = new MemberChanges({
       scheduler,
@@ -414,14 +415,18 @@ class Simulation {
       recovery.up.every((node) => node.replica(systemGroup) !== undefined),
     );
     registry.settles();
-    recovery.until("groups to be where they are to be", () => this.#areGroupsInPlace(recovery.up));
+    recovery.untilLed("groups to be where they are to be", () =>
+      this.#areGroupsInPlace(recovery.up),
+    );
     registry.settles();
     for (const group of this.#groups.all()) {
       const isOwn = group.id === defaultGroup || group.id === systemGroup;
       if (!isOwn && !group.isRemoved) this.#recover(group);
       else if (!isOwn) checkHistory(group.clients!, group.invariants.oracle);
     }
-    recovery.until("groups to be where they are to be", () => this.#areGroupsInPlace(recovery.up));
+    recovery.untilLed("groups to be where they are to be", () =>
+      this.#areGroupsInPlace(recovery.up),
+    );
     recovery.until("tombstones to be forgotten", () =>
       recovery.up.every(({ tombstones }) => tombstones === 0),
     );

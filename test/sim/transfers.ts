@@ -70,7 +70,8 @@ export class Transfers {
     if (gapMs > heartbeatTicks * tickMs) known.sinceMs += gapMs;
     known.seenMs = nowMs;
     const forMs = nowMs - known.sinceMs;
-    if (forMs <= (electionTicksMin + 2) * tickMs) return undefined;
+    // A group at rest has its ticks some at a time.
+    if (forMs <= (electionTicksMin + heartbeatTicks + 2) * tickMs) return undefined;
     return `node ${nodeId} has been handing over to ${transferTarget} for ${forMs} ms`;
   }
 }
