@@ -638,12 +638,12 @@ export class Group {
 
   /* ---------------------------------------------------------------- the turn, in the order of its steps */
 
-  tick(): void {
+  tick(count = 1): void {
     if (!this.mayElect) return;
-    this.#ticks++;
+    this.#ticks += count;
     if (this.#stopped !== undefined) return;
     try {
-      this.raft.tick();
+      this.raft.tick(count);
     } catch (error) {
       this.#broken(error);
     }

@@ -221,7 +221,10 @@ export class Shard {
 
   /** The ticks that it was not given yet, as it was at rest. */
   #catchUp(group: Group): void {
-    for (; group.tickedTo < this.#ticks; group.tickedTo++) group.tick();
+    const ticks = this.#ticks - group.tickedTo;
+    if (ticks === 0) return;
+    group.tickedTo = this.#ticks;
+    group.tick(ticks);
   }
 
   #activateAll(): void {

@@ -254,13 +254,16 @@ interface Entry {
 /** The configurations along the log, from its start to its end; the last one is in force. */
 export class ConfigurationStack {
   #entries: Entry[];
+  /** The last one of them: it is asked for at each tick. */
+  #current: Configuration;
 
   constructor(startIndex: number, startConfiguration: Configuration) {
     this.#entries = [{ index: startIndex, configuration: startConfiguration }];
+    this.#current = startConfiguration;
   }
 
   get current(): Configuration {
-    return this.#entries.at(-1)!.configuration;
+    return this.#current;
   }
 
   /** Index of the batch that the current one came with. */
@@ -271,6 +274,7 @@ export class ConfigurationStack {
   /** The log begins anew: whatever was known of it is void. */
   reset(startIndex: number, configuration: Configuration): void {
     this.#entries = [{ index: startIndex, configuration }];
+    this.#current = configuration;
   }
 
   static accepts(batch: Batch): boolean {
@@ -282,6 +286,7 @@ export class ConfigurationStack {
     const configuration = decodeConfiguration(bodyOf(batch));
     if (configuration === undefined) return false;
     this.#entries.push({ index: batch.firstIndex, configuration });
+    this.#current = configuration;
     return true;
   }
 
@@ -289,6 +294,7 @@ export class ConfigurationStack {
   truncateFrom(firstIndex: number): boolean {
     const before = this.#entries.length;
     while (this.#entries.length > 1 && this.currentIndex >= firstIndex) this.#entries.pop();
+    this.#current = this.#entries.at(-1)!.configuration;
     return this.#entries.length < before;
   }
 

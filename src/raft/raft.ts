@@ -475,11 +475,40 @@ export class Raft implements CoreState {
 
   /* ---------------------------------------------------------------- events */
 
-  /** `limits.tickMs` went by. */
-  tick(): void {
-    this.#nowTick++;
-    if (this.#role === "leader") this.#tickLeader();
-    else this.#tickFollower();
+  /** `limits.tickMs` went by, so many times. */
+  tick(count = 1): void {
+    for (let left = count; left > 0; left--) {
+      if (left > 1) left -= this.#passIdly(left - 1);
+      this.#nowTick++;
+      if (this.#role === "leader") this.#tickLeader();
+      else this.#tickFollower();
+    }
+  }
+
+  /** Of the ticks to come, the first ones do nothing but go by; returns how many of them have. */
+  #passIdly(ticksMax: number): number {
+    const ticks = Math.min(ticksMax, this.#role === "leader" ? this.#idleLeader() : this.#idle());
+    if (ticks <= 0) return 0;
+    this.#nowTick += ticks;
+    if (this.#role === "leader") this.#heartbeatElapsedTicks += ticks;
+    else this.#electionElapsedTicks += ticks;
+    return ticks;
+  }
+
+  #idle(): number {
+    if (this.#questions.count > 0 || this.#isSingleVoter()) return 0;
+    return this.#electionTimeoutTicks - this.#electionElapsedTicks - 1;
+  }
+
+  #idleLeader(): number {
+    if (this.#transfer !== undefined || isJoint(this.configuration)) return 0;
+    if (this.configuration.promotions !== undefined) return 0;
+    for (const { inflightFrames } of this.#peers) if (inflightFrames > 0) return 0;
+    const { heartbeatTicks, checkQuorumTicks } = this.#limits;
+    const untilQuorum = this.#rounds.confirmedTick + checkQuorumTicks - this.#nowTick;
+    const untilAsked = heartbeatTicks - (this.#nowTick % heartbeatTicks);
+    const untilHeartbeat = heartbeatTicks - this.#heartbeatElapsedTicks;
+    return Math.min(untilQuorum, untilAsked, untilHeartbeat) - 1;
   }
 
   /** A message from a peer's core, well formed on the wire; what makes no sense here is dropped. */
