@@ -263,10 +263,11 @@ export class Nodes implements ChannelEvents {
     const { node } = channel;
     node.disconnected(channel, reason, nowMs);
     this.#followAt(node);
-    if (!node.usable) this.#events.lost(node);
     if (!this.#isClosed) this.#settings.logger.info(`lost ${node.endpoint}: ${reason}`);
     for (const outgoing of sent) outgoing.sender!.lost(outgoing, node, reason, true, nowMs);
     for (const outgoing of unsent) outgoing.sender!.lost(outgoing, node, reason, false, nowMs);
+    // What was for that very node is among those that wait by now.
+    if (!node.usable) this.#events.lost(node);
     this.#events.changed(nowMs);
     this.flush();
   }
