@@ -847,8 +847,8 @@ export const plantedBugs = {
     changes: [
       {
         file: raft,
-        from: "this.#peer(id) ?? new Progress(id, next, this.#limits)",
-        to: "this.#peer(id) ?? Object.assign(new Progress(id, next, this.#limits), { match: next - 1 })",
+        from: "return stays ? known : new Progress(id, next, this.#limits);",
+        to: "return stays ? known : Object.assign(new Progress(id, next, this.#limits), { match: next - 1 });",
       },
     ],
   },
@@ -1187,17 +1187,17 @@ export const plantedBugs = {
       },
     ],
   },
-  beatConfirmsRefused: {
-    what: "who answers a beat says of no group that the claim does not stand there",
+  beatOverChangedGroup: {
+    what: "a group that this node does not lead any more is taken for unchanged, and goes on to be claimed",
     changes: [
       {
         file: beats,
-        from: "if (!stands) refused.push(id);",
-        to: "if (!stands) refused.length = 0;",
+        from: "if (said.size > claims) this.#withdraw(pair, seq, changed);",
+        to: "if (said.size > claims && claims > 1e9) this.#withdraw(pair, seq, changed);",
       },
     ],
   },
-  beatOverChangedGroup: {
+  beatKeepsOldTerm: {
     what: "a group that is led in another term than the newest beat said is taken for unchanged",
     changes: [
       {
@@ -1205,25 +1205,20 @@ export const plantedBugs = {
         from: "if (before.term === term && before.commit === commit && before.minMatch === minMatch)",
         to: "if (before.commit === commit && before.minMatch === minMatch)",
       },
+    ],
+  },
+  beatConfirmsLazyTerm: {
+    what: "beats speak for groups that have not been heard by themselves yet, and are confirmed in a term that a crash could make a node forget",
+    changes: [
+      {
+        file: raft,
+        from: "      peer.readSeq >= peer.beatFromSeq &&\n",
+        to: "",
+      },
       {
         file: raft,
         from: "if (term !== this.#term || this.#durableTerm !== term || from === this.nodeId) return false;",
-        to: "if (term > this.#term || from === this.nodeId) return false;",
-      },
-    ],
-  },
-  beatAnswerCoversLater: {
-    what: "the answer to a beat counts for groups that only a later one has spoken for",
-    changes: [
-      {
-        file: beats,
-        from: "if (group === undefined || sinceSeq > answered || group.stopped !== undefined) continue;",
-        to: "if (group === undefined || sinceSeq < 0 || group.stopped !== undefined) continue;",
-      },
-      {
-        file: beats,
-        from: "const ageTicks = this.#nowTick - sentTick;",
-        to: "const ageTicks = Math.min(0, this.#nowTick - sentTick);",
+        to: "if (term !== this.#term || from === this.nodeId) return false;",
       },
     ],
   },

@@ -9,6 +9,7 @@ import type { Batch } from "../../src/wire/batch.ts";
 import { defaultGroup } from "../../src/wire/registry.ts";
 import type { BeatMessage } from "../../src/wire/beat-message.ts";
 import type { PeerMessage } from "../../src/wire/messages.ts";
+import type { BeatJudge } from "./beat-judge.ts";
 import type { ClientNode, Clients } from "./clients.ts";
 import type { Ledgers } from "./disk-watch.ts";
 import { DurableLedger, type Entry, type Shadow } from "./durable-ledger.ts";
@@ -106,6 +107,8 @@ export class SimGroup {
 }
 
 export class SimGroups {
+  /** None where only what the cluster does counts. */
+  beats: BeatJudge | undefined;
   readonly #groups = new Map<number, SimGroup>();
 
   add(group: SimGroup): void {
@@ -163,7 +166,10 @@ export class SimGroups {
   }
 
   /** A node claims to lead groups, each in a term. */
-  #beat(life: number, { from, claims }: BeatMessage): void {
+  #beat(life: number, beat: BeatMessage): void {
+    const { from, claims } = beat;
+    const wrong = this.beats?.sent(beat);
+    if (wrong !== undefined) throw new Violation(wrong);
     for (const { group, term } of claims) {
       if (term > 0) this.of(group).invariants.claimed(from, life, term);
     }

@@ -6,6 +6,7 @@ import { clusterIdOf } from "../../src/node/bootstrap.ts";
 import { membersOf } from "../../src/raft/configuration.ts";
 import { defaultGroup, type RegistryEntry, systemGroup } from "../../src/wire/registry.ts";
 import { registryVersion } from "../../src/wire/versions.ts";
+import { type BeatFacts, BeatJudge } from "./beat-judge.ts";
 import { Clients } from "./clients.ts";
 import { Violation } from "./invariants.ts";
 import { checkHistory, checkStates } from "./last-checks.ts";
@@ -212,6 +213,7 @@ class Simulation {
       onBytes: (from, to, crc) => this.#trace.add(scheduler.nowMs, from * 16 + to, crc),
     });
     groups.default.hosts.push(...this.#nodes);
+    if (!blackBox) groups.beats = new BeatJudge(this.#beatFacts());
     groups.default.clients = this.#makeClients(groups.default, {
       clients: swarm.clients,
       random: random.fork(3),
@@ -320,6 +322,22 @@ class Simulation {
       tally: this.#tally,
       sessions: drawSessions(sessionRandom, this.#swarm, this.#withoutSessions),
     });
+  }
+
+  #beatFacts(): BeatFacts {
+    const nodes = new Map(this.#nodes.map((node) => [node.id, node]));
+    return {
+      leads: (node, group, term) => {
+        const raft = nodes.get(node)?.replica(group)?.raft;
+        return raft?.role === "leader" && raft.term === term;
+      },
+      durableTerm: (node, group) => {
+        const { isRemoved } = this.#groups.of(group);
+        const { durable, visible } = this.#groups.of(group).ledger(node);
+        // What was said while it was there still leaves.
+        return isRemoved || visible.isGone ? Infinity : durable.term;
+      },
+    };
   }
 
   /** The registry has a new one: its clients begin at once. */
