@@ -198,6 +198,7 @@ export class Group {
   isActive = false;
   awaitsSync = false;
   isHeld = false;
+  heldBytes = 0;
   /** The tick up to which it has had all of them. */
   tickedTo = 0;
   /** Of the log, in this life. */

@@ -87,6 +87,7 @@ export class Shard {
   #unsynced: Group[] = [];
   /** Those with requests that wait for the end of the sync [7]. */
   #held: Group[] = [];
+  #heldBytes = 0;
   /** A group with so much log or more cuts what it can. */
   #logShareBytes = Infinity;
   /** Of the log, in memory. */
@@ -201,6 +202,7 @@ export class Shard {
     this.#active = this.#active.filter((other) => other !== group);
     this.#unsynced = this.#unsynced.filter((other) => other !== group);
     this.#held = this.#held.filter((other) => other !== group);
+    this.#heldBytes -= group.heldBytes;
     this.#store.remove(id, registryIndex);
     if (this.#blocked !== undefined) {
       const writes = this.#blocked.writes.filter((write) => write.group !== id);
@@ -214,6 +216,8 @@ export class Shard {
 
   #activate(group: Group): void {
     if (group.isActive) return;
+    this.#heldBytes -= group.heldBytes;
+    group.heldBytes = 0;
     this.#catchUp(group);
     group.isActive = true;
     this.#active.push(group);
@@ -351,23 +355,31 @@ export class Shard {
         continue;
       }
       group.isActive = false;
-      if (!isHeld || group.isHeld) continue;
+      if (!isHeld) continue;
+      group.heldBytes = group.inboxBytes;
+      this.#heldBytes += group.heldBytes;
+      if (group.isHeld) continue;
       group.isHeld = true;
       this.#held.push(group);
     }
     this.#active.length = kept;
   }
 
-  /** Where what waits is more than there is room for until the next sync, each group has its share, in turn. */
+  /**
+   * What waits is sealed once no sync runs, or once it is enough, of all groups together: they share the transaction and the sync [7]. Where it is more than there
+   * is room for until the next sync, each group has its share, in turn.
+   */
   #propose(nowMs: number): void {
-    const { syncing } = this.#store;
     let groups = 0;
-    let bytes = 0;
+    let bytes = this.#heldBytes;
     for (const group of this.#active) {
       if (group.inboxBytes === 0) continue;
       groups++;
       bytes += group.inboxBytes;
     }
+    const isEnough = bytes >= this.#limits.sealBytes;
+    const syncing = this.#store.syncing && !isEnough;
+    if (isEnough && this.#heldBytes > 0) groups += this.#endHold();
     const room = this.#limits.shardUnsyncedBytesMax - this.#unsyncedBytes;
     if (groups <= 1 || bytes <= room) {
       for (const group of this.#active) {
@@ -388,6 +400,17 @@ export class Shard {
     this.#rotate(next);
   }
 
+  /** Returns how many there were. */
+  #endHold(): number {
+    const held = this.#held;
+    this.#held = [];
+    for (const group of held) {
+      group.isHeld = false;
+      this.#activate(group);
+    }
+    return held.length;
+  }
+
   /** From there on they are first the next time. */
   #rotate(at: number): void {
     if (at > 0) this.#active = [...this.#active.slice(at), ...this.#active.slice(0, at)];
@@ -403,11 +426,7 @@ export class Shard {
       if (group.awaitsSync) this.#unsynced.push(group);
       this.#activate(group);
     }
-    for (const group of this.#held) {
-      group.isHeld = false;
-      this.#activate(group);
-    }
-    this.#held.length = 0;
+    this.#endHold();
     this.#unsyncedBytes -= this.#syncingBytes;
   }
 
