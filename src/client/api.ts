@@ -73,7 +73,7 @@ export interface ClientOptions<C extends CodecName = CodecName> {
   readonly maxInFlightRequests?: number | undefined;
   /** Bytes of commands and queries that await their answer; further calls wait for room. @default 67108864 (64 MiB) */
   readonly maxInFlightBytes?: number | undefined;
-  /** Calls that may wait for room; further ones are refused at once with `overloaded`, not applied. @default 65536 */
+  /** Calls that may wait for room, shared among the groups; further ones are refused at once with `overloaded`, not applied. @default 65536 */
   readonly maxWaitingRequests?: number | undefined;
   /** Connections to each node in use, for reads; writes of a session keep to one. One is best unless a single event loop is not the bottleneck. @default 1 */
   readonly connectionsPerNode?: number | undefined;

@@ -63,6 +63,8 @@ import type { Watch, WatchOptions } from "./watch-api.ts";
 import { openWatch } from "./watch-call.ts";
 import { resultCode, type SectionBounds, Want, WriteSection } from "./write-section.ts";
 
+/** Calls that may wait for room in any group, whatever waits in others. */
+const waitingCallsMin = 64;
 /** Groups that one client may use at once. */
 const groupsUsedMax = 16_384;
 /** A section is held open no longer, so that the deadlines of its calls, which are one, are near enough to each other's. */
@@ -106,7 +108,7 @@ export class BargeClient<C extends CodecName> implements Client<C>, GroupClient,
   #outstanding = 0;
   callsInFlight = 0;
   bytesInFlight = 0;
-  readonly #waiting: WaitingCalls;
+  readonly #waiting = new WaitingCalls();
 
   #drained: Deferred<void> | undefined;
 
@@ -118,7 +120,6 @@ export class BargeClient<C extends CodecName> implements Client<C>, GroupClient,
     this.#codec = valueCodec(settings.codec);
     this.#bounds = core.bounds;
     this.#router = new Router(settings, core.nodes, this);
-    this.#waiting = new WaitingCalls(settings.maxWaitingRequests);
     core.add(settings.group, this);
   }
 
@@ -805,12 +806,21 @@ export class BargeClient<C extends CodecName> implements Client<C>, GroupClient,
       const timeoutMs = this.#timeoutMs(options);
       this.#core.wakes(this);
       this.#core.crowded.add(this);
-      return this.#waiting.add(performance.now() + timeoutMs, options?.signal, (leftMs) =>
-        call({ ...(options as O), timeoutMs: leftMs }),
+      return this.#waiting.add(
+        this.#waitingMax,
+        performance.now() + timeoutMs,
+        options?.signal,
+        (leftMs) => call({ ...(options as O), timeoutMs: leftMs }),
       );
     } catch (error) {
       return Promise.reject(error);
     }
+  }
+
+  /** Of the calls that may wait, a share for each group that has some, but a few in any case. */
+  get #waitingMax(): number {
+    const max = this.#settings.maxWaitingRequests;
+    return Math.min(max, Math.max(waitingCallsMin, max / this.#core.crowded.size));
   }
 
   admit(): void {
@@ -834,6 +844,7 @@ export class BargeClient<C extends CodecName> implements Client<C>, GroupClient,
 
   sweep(nowMs: number): boolean {
     this.#waiting.expire(nowMs);
+    if (this.#waiting.length === 0) this.#core.crowded.delete(this);
     this.#router.sweep(nowMs);
     if (this.#section !== undefined) this.#scheduleTurn();
     return this.#outstanding > 0 || this.#waiting.length > 0;

@@ -16,25 +16,21 @@ interface WaitingCall {
 const roundMs = 50;
 
 export class WaitingCalls {
-  readonly #max: number;
   #calls: WaitingCall[] = [];
   #head = 0;
-
-  constructor(max: number) {
-    this.#max = max;
-  }
 
   get length(): number {
     return this.#calls.length - this.#head;
   }
 
-  /** Throws `overloaded` when too many wait. */
+  /** Throws `overloaded` when `max` wait. */
   add<T>(
+    max: number,
     deadlineMs: number,
     signal: AbortSignal | undefined,
     call: (leftMs: number) => Promise<T>,
   ): Promise<T> {
-    if (this.length >= this.#max) {
+    if (this.length >= max) {
       throw new BargeError(
         "overloaded",
         `${this.length} calls wait for room already; await some, or raise maxInFlightRequests`,
