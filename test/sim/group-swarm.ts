@@ -18,6 +18,8 @@ export interface GroupSwarm {
   readonly clientsMax: number;
   /** Some group gets far more requests than the others, as often as that; Infinity = none does. */
   readonly hotEveryMs: number;
+  /** What the registry says is durable so many times later than other state. */
+  readonly registrySlowness: number;
 }
 
 /** Of all runs. */
@@ -41,6 +43,7 @@ export function drawGroups(
     moves: random.chance(0.7) && !rots && !without.groupMoves,
     clientsMax: random.between(1, 2),
     hotEveryMs: isOn ? electionMs * random.pick([0.3, Infinity, Infinity, Infinity]) : Infinity,
+    registrySlowness: random.pick([1, 1, 100]),
   };
 }
 

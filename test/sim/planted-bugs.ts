@@ -1197,16 +1197,6 @@ export const plantedBugs = {
       },
     ],
   },
-  beatKeepsOldTerm: {
-    what: "a group that is led in another term than the newest beat said is taken for unchanged",
-    changes: [
-      {
-        file: beats,
-        from: "if (before.term === term && before.commit === commit && before.minMatch === minMatch)",
-        to: "if (before.commit === commit && before.minMatch === minMatch)",
-      },
-    ],
-  },
   beatConfirmsLazyTerm: {
     what: "beats speak for groups that have not been heard by themselves yet, and are confirmed in a term that a crash could make a node forget",
     changes: [

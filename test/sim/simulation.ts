@@ -171,6 +171,7 @@ class Simulation {
       const storage = new Storage({
         scheduler,
         random: random.fork(100 + id),
+        registrySlowness: this.#groupSwarm.registrySlowness,
         folderRandom: new Random(seed, groupStream + 100 + id),
         syncMsMax: swarm.syncMs,
         ballastBytes: without.includes("ballasts") ? 0 : ballastBytes,

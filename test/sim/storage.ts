@@ -2,6 +2,7 @@
 import type { Space } from "../../src/node/shard.ts";
 import type { Disk } from "../../src/storage/disk.ts";
 import type { SpaceLevel } from "../../src/storage/disk-space.ts";
+import { systemGroup } from "../../src/wire/registry.ts";
 import { readWatermark } from "../../src/storage/watermark.ts";
 import type { Random } from "./random.ts";
 import type { Scheduler } from "./scheduler.ts";
@@ -14,6 +15,8 @@ export interface StorageOptions {
   readonly random: Random;
   /** For what belongs to other groups than the default one. */
   readonly folderRandom: Random;
+  /** Factor on the time of each sync of the registry's file: what it says is durable late. */
+  readonly registrySlowness: number;
   readonly syncMsMax: number;
   /** Room that the log gets once it has none; 0 = the node knows nothing of space. */
   readonly ballastBytes: number;
@@ -42,6 +45,7 @@ export class Storage {
   #folders = new Map<number, SimKvFolder>();
   readonly #folderOptions: SimKvFileOptions;
   #folderSlowness = 1;
+  #registrySlowness: number;
   #failing = false;
   /** No sync of this life succeeds any more, whatever it covers [D9]. */
   #latched = false;
@@ -54,12 +58,14 @@ export class Storage {
     scheduler,
     random,
     folderRandom,
+    registrySlowness,
     syncMsMax,
     ballastBytes,
     ballastReleased,
     syncFailed,
   }: StorageOptions) {
     this.#random = random;
+    this.#registrySlowness = registrySlowness;
     this.#syncFailed = syncFailed;
     this.#ballastBytes = ballastBytes;
     const level = (): SpaceLevel => this.#level;
@@ -101,6 +107,7 @@ export class Storage {
     this.room = Infinity;
     this.slowness = slowness;
     this.#folderSlowness = slowness;
+    this.#registrySlowness = 1;
     this.#disk.hurry();
   }
 
@@ -124,7 +131,9 @@ export class Storage {
     if (group === 0) return this.#folder;
     let folder = this.#folders.get(group);
     if (folder === undefined) {
-      folder = new SimKvFolder(this.#folderOptions);
+      const slowness = (): number =>
+        this.#folderSlowness * (group === systemGroup ? this.#registrySlowness : 1);
+      folder = new SimKvFolder({ ...this.#folderOptions, slowness });
       folder.bytesMax = this.#folder.bytesMax;
       this.#folders.set(group, folder);
     }
