@@ -25,7 +25,7 @@ const chunkMask = (1 << chunkShift) - 1;
 const chunkBytesMax = 4_194_304;
 /** A table with a few keys takes little: there may be thousands of groups. */
 const chunkBytesMin = 4_096;
-const slotsMin = 32;
+const slotsMin = 16;
 /** Old slots that one insert moves: the old table is empty long before the new one is full. */
 const slotsPerInsert = 8;
 /** Copying below this length by words costs less than a call into the runtime. */

@@ -10,6 +10,9 @@ import type { Memtable } from "./memtable.ts";
 
 export const runLength = 4_096;
 
+const noEntries = new Uint32Array(0);
+const noNumbers = new Float64Array(0);
+
 /** Bytes of a key that a merge compares as one number; each byte, or the key's end, is a digit of base 257 and 257^6 < 2^53. */
 const mergeDigits = 6;
 /** Bytes of a key that a sort compares as one number, beside the position in the block: 257^5 × 4,096 < 2^53. */
@@ -23,9 +26,9 @@ export class SortedRuns {
   readonly #blocks: Uint32Array[] = [];
   #sorted = 0;
   /** The unfinished block, in the order of arrival, and a sorted copy of its first `#tailSortedCount`. */
-  #tail = new Uint32Array(0);
+  #tail = noEntries;
   #tailCount = 0;
-  #tailSorted = new Uint32Array(0);
+  #tailSorted = noEntries;
   #tailSortedCount = 0;
   readonly #sorter: BlockSorter;
 
@@ -190,8 +193,8 @@ export class RunCursor {
 /** Sorts entries by key: heads of five bytes beyond what all keys of a group share, as numbers, by the runtime's native sort. */
 class BlockSorter {
   readonly #table: Memtable;
-  #numbers = new Float64Array(0);
-  #sorted = new Uint32Array(0);
+  #numbers = noNumbers;
+  #sorted = noEntries;
 
   constructor(table: Memtable) {
     this.#table = table;

@@ -6,7 +6,7 @@
  */
 import type { BatchInfo, LogStart } from "../wire/batch.ts";
 
-const capacityMin = 8;
+const capacityMin = 4;
 
 export class Log {
   #start: LogStart;

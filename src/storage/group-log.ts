@@ -17,6 +17,9 @@ export interface StoreRestore {
   readonly machineGeneration: number;
 }
 
+/** A power of two. */
+const capacityMin = 4;
+
 export class GroupLog {
   readonly group: number;
   hardState: HardState = noHardState;
@@ -45,13 +48,13 @@ export class GroupLog {
   /** Batches are at ring positions #head … #head + length - 1, modulo the capacity, which is a power of two. */
   length = 0;
   #head = 0;
-  #mask = 7;
-  #firstIndex = new Float64Array(8);
-  #count = new Uint32Array(8);
-  #bytesOf = new Uint32Array(8);
-  #term = new Float64Array(8);
-  #crc = new Uint32Array(8);
-  #seq = new Float64Array(8);
+  #mask = capacityMin - 1;
+  #firstIndex = new Float64Array(capacityMin);
+  #count = new Uint32Array(capacityMin);
+  #bytesOf = new Uint32Array(capacityMin);
+  #term = new Float64Array(capacityMin);
+  #crc = new Uint32Array(capacityMin);
+  #seq = new Float64Array(capacityMin);
 
   constructor(group: number, start: LogStart) {
     this.group = group;

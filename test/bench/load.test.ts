@@ -165,7 +165,7 @@ test("failures are counted by what is known of them, and named", async () => {
 
 test("what cannot be measured is refused with words", () => {
   for (const [workload, wrong, words] of [
-    ["put", { groups: 2 }, "--groups"],
+    ["put", { groups: 3, keySpace: 2 }, "--groups"],
     ["put", { rate: 10, batch: 2 }, "--rate"],
     ["put", { inFlight: 1 }, "--in-flight"],
     ["get", { machine: "null" }, "--machine"],

@@ -33,3 +33,32 @@ test("the profile tells what client, leader and follower did", async () => {
   const [, leader, follower, client] = /^\| all \| (\d+) \| (\d+) \| (\d+) \|$/m.exec(text) ?? [];
   for (const total of [leader, follower, client]) expect(Number(total)).toBeGreaterThan(0);
 });
+
+test("groups that have nothing to do: what they cost", async () => {
+  const text = await run("idle-groups.ts", "--groups 5 --seconds 0.2");
+  expect(text).toMatch(/^memory per group and node: heap [\d.]+ KiB, process -?[\d.]+ KiB$/m);
+  expect(text).toMatch(/^each node: [\d.]+ % of a core; messages\/s: \d+, \d+, \d+$/m);
+}, 20_000);
+
+test("a load is spread over groups that are made for it", async () => {
+  const main = join(import.meta.dir, "../../src/main.ts");
+  const words = [
+    "put",
+    "--groups",
+    "4",
+    "--in-flight",
+    "16",
+    "--seconds",
+    "0.3",
+    "--warmup",
+    "0.1",
+  ];
+  const child = Bun.spawn([process.execPath, main, "bench", ...words, "--json"], {
+    cwd: scratch,
+    stderr: "ignore",
+  });
+  const report = JSON.parse(await new Response(child.stdout).text()) as Record<string, number>;
+  expect(await child.exited).toBe(0);
+  expect(report).toMatchObject({ groups: 4, errors: 0 });
+  expect(report["operations"]).toBeGreaterThan(0);
+}, 60_000);
