@@ -88,6 +88,8 @@ export class Registry {
    */
   #sureIndex = Infinity;
   #isAskingSure = false;
+  /** The state of `system` was lost, and is made anew from its log: words that were taken back long ago, and their tombstones with them, are read once more. */
+  #isRereading = false;
   #lookMs = -Infinity;
   #replaceMs = -Infinity;
   #isReplacing = false;
@@ -134,7 +136,10 @@ export class Registry {
     if (!replicas.has(systemGroup) && !this.#foundSystem()) return;
     if (replicas.isDormant(systemGroup)) replicas.start(systemSpec);
     this.#system = shard.group(systemGroup);
-    if (this.#system !== undefined) this.#writer = new RegistryWriter(this.#system, this.view);
+    if (this.#system === undefined) return;
+    this.#writer = new RegistryWriter(this.#system, this.view);
+    const { machine, raft } = this.#system;
+    this.#isRereading = machine.durableIndex === 0 && raft.lastIndex > foundingBatches;
   }
 
   #foundSystem(): boolean {
@@ -200,7 +205,7 @@ export class Registry {
         replicas.start(specOf(found.entry));
         waits ||= replicas.isDormant(id);
         made++;
-      } else if (replicas.isLeaving(id)) waits = true;
+      } else if (replicas.isLeaving(id) || this.#mayBeOld) waits = true;
       else if (!replicas.has(id)) {
         founded.push({ spec: specOf(found.entry), log: this.#firstLog(found) });
         made++;
@@ -209,6 +214,11 @@ export class Registry {
     // Files of an earlier replica are deleted first, with the ticks.
     if (this.#found(founded) && !waits) this.#followedIndex = this.view.index;
     return false;
+  }
+
+  /** What is read may have been taken back: no replica is made of it. */
+  get #mayBeOld(): boolean {
+    return this.#isRereading && this.view.index < this.#sureIndex;
   }
 
   /** In whatever folder: one that was recovered has another name from then on, which the registry is about to say. */
@@ -281,7 +291,7 @@ export class Registry {
     const { replicas, limits } = this.#options;
     const isUnknown = (id: number): boolean =>
       id !== defaultGroup && id !== systemGroup && replicas.madeAt(id) === 0;
-    if (this.#isAskingSure || !replicas.ids.some(isUnknown)) return;
+    if (this.#isAskingSure || !(this.#isRereading || replicas.ids.some(isUnknown))) return;
     this.#isAskingSure = true;
     system.read(Consistency.linearizable, 0, nowMs + limits.requestTimeoutMs, {
       ready: (_, appliedIndex) => {
@@ -425,6 +435,8 @@ export class Registry {
   }
 }
 
+/** The first log of `system`: its members, and the apply version. */
+const foundingBatches = 2;
 export const systemSpec: ReplicaSpec = { id: systemGroup, machine: "kv" };
 
 /** Why a node has no registry that could be asked; `cluster` is its group 0. */

@@ -1,6 +1,6 @@
 /** More groups than one on real processes: made, used, moved and removed, through restarts; none comes back that was removed. */
 import { describe, expect, test } from "bun:test";
-import { cpSync } from "node:fs";
+import { cpSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { type TestNode, until, withCluster } from "./cluster.ts";
 import {
@@ -83,6 +83,8 @@ describe.concurrent("groups", () => {
       await away!.ready();
       await settled(cluster, 2, []);
       for (const node of cluster.nodes) await node.kill();
+      // The registry is read anew from its first word on.
+      rmSync(join(one.dataDir, `machine/${system}`), { recursive: true });
       await cluster.start();
       await settled(cluster, 1, [1, 2, 3]);
       for (const node of cluster.nodes) {
