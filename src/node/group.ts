@@ -122,8 +122,8 @@ interface CutWaiter {
 const earlySectionsMax = 1_024;
 /** Requests for that at once. */
 const logCutsMax = 64;
-/** Rounds of housekeeping without a write after which the log's tail leaves the memory; some seconds. */
-const restRoundsMax = 50;
+/** Rounds of housekeeping without a write after which the log's tail leaves the memory; some seconds at the most. */
+const restRoundsMax = 10;
 
 const noWatches: WatchFigures = {
   watches: 0,
@@ -356,6 +356,12 @@ export class Group {
       this.#handOver.idle &&
       this.#memberChanges.idle
     );
+  }
+
+  /** Nobody waits for anything of it: to keep house for it now and then is enough. */
+  get isAtRest(): boolean {
+    const watches = this.#watches?.size ?? 0;
+    return this.idle && watches === 0 && this.#logCuts.length === 0 && this.backups.size === 0;
   }
 
   /* ---------------------------------------------------------------- requests */

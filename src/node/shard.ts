@@ -71,6 +71,8 @@ interface Blocked {
 const roundsPerTurnMax = 4;
 /** A shard that had effects a moment ago is likely to have more. */
 const busyMs = 5;
+/** Where there are many groups, house is kept for those that nobody waits for in one of so many rounds. */
+const restRounds = 8;
 /** Groups that are handed over at once where this node is too slow to lead: a thousand at a time would make all of them slow. */
 const fleeingMax = 8;
 /** Ticks between two rounds of time-outs and log retirement, and the most between two looks at a group that rests. */
@@ -506,7 +508,10 @@ export class Shard {
         this.#catchUp(group);
         if (group.hasReady) this.#activate(group);
       }
-      if (place % housekeepTicks === 0) this.#housekeep(group, nowMs);
+      if (place % housekeepTicks === 0) {
+        const isTurn = everyTick || place % (housekeepTicks * restRounds) === 0;
+        if (isTurn || group.isActive || !group.isAtRest) this.#housekeep(group, nowMs);
+      }
       place++;
     }
     if (tick % housekeepTicks === 0) this.#admin.expire(nowMs);
