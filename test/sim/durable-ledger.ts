@@ -128,6 +128,8 @@ export class Shadow {
 interface Change {
   readonly seq: number;
   readonly segment: number;
+  /** Of a batch: segments that it was copied to before it was durable. */
+  copies?: number[];
   synced: boolean;
   readonly batch?: Batch;
   readonly hardState?: { readonly term: number; readonly votedFor: number };
@@ -295,7 +297,10 @@ export class DurableLedger {
 
   /** A sync of these segments begins. What is returned is to be called when it has ended. */
   syncBegins(segments: ReadonlySet<number>): () => void {
-    const covered = this.#changes.filter(({ segment }) => segments.has(segment));
+    const covered = this.#changes.filter(
+      ({ segment, copies }) =>
+        segments.has(segment) || copies?.some((copy) => segments.has(copy)) === true,
+    );
     return () => {
       for (const change of covered) change.synced = true;
       this.#synced();
@@ -314,7 +319,8 @@ export class DurableLedger {
         `group ${this.#group} is written to, which the registry took away at ${this.visible.removedAt}`,
       );
     }
-    if (record.kind === RecordKind.batch) {
+    if (record.kind === RecordKind.rewrite) this.#copied(segment, record);
+    else if (record.kind === RecordKind.batch) {
       // The data belongs to whoever appended it, so only numbers are kept.
       const batch = readBatch(record.data, 0);
       if (batch === undefined) throw new Error("appended bytes are not a batch");
@@ -360,6 +366,14 @@ export class DurableLedger {
     }
   }
 
+  /** The first of its copies that is durable makes it so, and its own segment may be gone before. */
+  #copied(segment: number, { data }: LogRecord): void {
+    const copy = readBatch(data, 0);
+    const change = this.#changes.findLast(({ batch }) => batch?.crc === copy?.crc);
+    if (copy === undefined || change?.batch === undefined) return;
+    change.copies = [...(change.copies ?? []), segment];
+  }
+
   /** A replica that was taken away comes back by a later word of the registry alone. */
   #become(
     about: Pick<Change, "seq" | "segment" | "synced">,
@@ -387,8 +401,10 @@ export class DurableLedger {
   /** Each segment begins with hard state and log start, so an older one that nobody synced is not missed once a newer one is. */
   #isRepeated(at: number): boolean {
     const isState = ({ batch, cut = 0 }: Change): boolean => batch === undefined && cut === 0;
-    const next = this.#changes.slice(at).find((change) => change.synced || !isState(change));
-    return next !== undefined && next.synced && isState(next);
+    const { [at]: change } = this.#changes;
+    return (
+      isState(change!) && this.#changes.some((later, l) => l > at && later.synced && isState(later))
+    );
   }
 
   #synced(): void {
