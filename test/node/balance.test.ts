@@ -45,6 +45,12 @@ describe("balance", () => {
     expect(handedOver(world)).toEqual([]);
   });
 
+  test("to both others at once", () => {
+    const world = heaped({ groups: 60 });
+    seconds(world, 0.6);
+    expect(new Set(handedOver(world).map(({ to }) => to))).toEqual(new Set([2, 3]));
+  });
+
   test("some at a time", () => {
     const world = heaped({ groups: 40, limits: { balanceAtOnceMax: 2 } });
     for (let i = 0; i < 50; i++) {

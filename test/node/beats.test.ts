@@ -95,6 +95,53 @@ describe("what travels", () => {
   });
 });
 
+describe("how old local state may be", () => {
+  test("a leader that no majority answers makes nobody's state fresh, though one member answers", () => {
+    const world = new World({ nodes: 5, groups: 4 }).leadAll(1);
+    world.delivers = ({ from, to }) => to !== 1 || from === 2;
+    const { heartbeatTicks, electionTicksMin } = world.limits;
+    const two = world.node(2).groups.get(1)!.raft;
+    const before = two.stalenessTicks;
+    world.tick(electionTicksMin);
+    expect(world.beats(2, 1).length).toBeGreaterThan(2);
+    expect(world.leaderOf(1)!.nodeId).toBe(1);
+    expect(two.stalenessTicks).toBeGreaterThanOrEqual(
+      electionTicksMin + Math.min(before, heartbeatTicks) - 3 * heartbeatTicks,
+    );
+    world.tick(electionTicksMin / 2);
+    expect(two.stalenessTicks).toBeGreaterThanOrEqual(electionTicksMin);
+    expect(world.leaderOf(1)!.raft.stalenessTicks).toBeGreaterThanOrEqual(electionTicksMin);
+  });
+
+  test("a member that lags is not fresh, whatever it hears; once it has all, it is", () => {
+    const world = new World({ groups: 4 }).leadAll(1);
+    world.delivers = (message) => message.type !== "append" || message.to !== 2;
+    const two = world.node(2).groups.get(1)!.raft;
+    world.leaderOf(1)!.propose();
+    // Its own ticks go on, and beats come all the time: nothing was lost but what makes it current.
+    const ticks = 3 * world.limits.electionTicksMin;
+    world.tick(ticks);
+    expect(world.node(3).groups.get(1)!.raft.stalenessTicks).toBeLessThan(ticks / 2);
+    expect(two.stalenessTicks).toBeGreaterThanOrEqual(ticks);
+    world.delivers = () => true;
+    world.tick(2 * world.limits.electionTicksMin);
+    expect(two.stalenessTicks).toBeLessThan(world.limits.electionTicksMin);
+  });
+
+  test("what every member has is told, also where nothing else has changed", () => {
+    const world = new World({ groups: 4 }).leadAll(1);
+    world.delivers = (message) => message.type !== "append" || message.to !== 3;
+    world.leaderOf(1)!.propose();
+    world.tick(2 * world.limits.electionTicksMin);
+    const { commit } = world.leaderOf(1)!.raft;
+    const two = world.node(2).groups.get(1)!.raft;
+    expect([two.commit, two.minMatch() < commit]).toEqual([commit, true]);
+    world.delivers = () => true;
+    world.tick(2 * world.limits.electionTicksMin);
+    expect(two.minMatch()).toBe(commit);
+  });
+});
+
 describe("what is noticed", () => {
   test("a beat that is lost with its claims: the whole set is asked for and sent, and nobody campaigns", () => {
     const world = new World({ groups: 8 }).leadAll(1);

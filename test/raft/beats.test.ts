@@ -158,6 +158,22 @@ describe("the leader", () => {
   });
 });
 
+test("the leader's own state is as fresh as the beat that a majority has answered", () => {
+  const cluster = steady();
+  cluster.node(1).apply();
+  tick(cluster, 4 * heartbeatTicks);
+  const said = say(cluster, 2)!;
+  const { raft } = cluster.node(1);
+  cluster.delivers = () => false;
+  for (let i = 0; i < 3; i++) {
+    nowTick++;
+    raft.tick();
+  }
+  expect(raft.stalenessTicks).toBeGreaterThan(3);
+  hear(cluster, said);
+  expect([raft.stalenessTicks, raft.ledAgeTicks]).toEqual([3, 3]);
+});
+
 describe("a read round", () => {
   test("is not confirmed by an answer to a beat that left before it", () => {
     const cluster = steady();
