@@ -47,6 +47,9 @@ export function drawGroups(
   };
 }
 
+/** The registry must be able to write what is asked of it in one go: as many groups as there are in a run. */
+const registryWriteBytes = 8 * 1024;
+
 /** Bounds at which what many groups have in common is met with a few. */
 export function groupLimits(random: Random, drawn: Limits, isHot: boolean): Limits {
   // Where one is hot there is room for one batch at a time.
@@ -58,6 +61,7 @@ export function groupLimits(random: Random, drawn: Limits, isHot: boolean): Limi
       limits.unsyncedBytesMax,
       random.pick([limits.shardUnsyncedBytesMax, 1, 1_000]),
     ),
+    inboxBytesMax: Math.max(limits.inboxBytesMax, registryWriteBytes),
     everyTickGroups: random.pick([limits.everyTickGroups, 1, 3]),
     beatGroupsMin: random.pick([limits.beatGroupsMin, 1, 2]),
     beatGroupsMax: random.pick([limits.beatGroupsMax, limits.beatGroupsMax, 2]),
