@@ -2,7 +2,7 @@
 import { expect, test } from "bun:test";
 import type { GroupStatus } from "../../src/client/index.ts";
 import { type TestCluster, type TestNode, until, withCluster } from "./cluster.ts";
-import { createGroups, get, groupsOf, put } from "./groups.ts";
+import { createGroups, get, groupOf, groupsOf, listGroups, put } from "./groups.ts";
 
 async function formed(node: TestNode, count: number): Promise<readonly GroupStatus[]> {
   let groups: readonly GroupStatus[] = [];
@@ -60,3 +60,25 @@ test("20 groups all come back when one node after the other is killed and starte
     }
   });
 }, 180_000);
+
+test("groups that are being made while the leader of the registry is killed are made once", async () => {
+  await withCluster({}, async (cluster) => {
+    const [any] = cluster.nodes as [TestNode];
+    await createGroups(any);
+    const registry = await groupOf(any, 0xffff_ffff);
+    const leader = cluster.nodes.find(({ id }) => id === registry!.leader)!;
+    const other = cluster.nodes.find((node) => node !== leader)!;
+    const making = createGroups(other, { count: 299 });
+    await until("some are there", async () => {
+      return ((await other.status()) as { summary?: { total: number } }).summary!.total > 20;
+    });
+    await leader.kill();
+    const made = await making;
+    expect(made).toHaveLength(299);
+    const ids = (await listGroups(other)).map(({ id }) => id);
+    expect(ids).toEqual(Array.from({ length: 300 }, (_, at) => at + 1));
+    leader.start();
+    await leader.ready();
+    await allFormed(cluster, 300);
+  });
+}, 120_000);
