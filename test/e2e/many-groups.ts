@@ -122,6 +122,7 @@ try {
   const createMs = Math.round(performance.now() - fromMs);
   await allLed(cluster.nodes, total);
   tell({ createMs, allLedMs: Math.round(performance.now() - fromMs) });
+  tell({ spread: await balanced(cluster.nodes) });
   tell({ idle: await idle(cluster.nodes) });
   for (let round = 0; round < flags.rounds; round++) {
     const killed = cluster.nodes[round % cluster.nodes.length]!;
