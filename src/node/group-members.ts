@@ -164,9 +164,12 @@ export class GroupMembers {
         ? []
         : [{ id, incarnation: incarnation ?? "" }];
     };
+    // Who is to vote there votes here as soon as it can too: a cluster that has just grown must not have a registry on fewer nodes for longer than need be.
+    const isComing = (id: number): boolean => configuration.promotions?.[id] !== undefined;
+    const coming = configuration.learners.filter(isComing);
     const wanted = {
-      voters: configuration.voters.flatMap(known),
-      learners: configuration.learners.flatMap(known),
+      voters: [...configuration.voters, ...coming].flatMap(known),
+      learners: configuration.learners.filter((id) => !isComing(id)).flatMap(known),
     };
     const changes = changesToward(raft.configuration, wanted);
     if (changes.length > 0) this.#change(group, changes, [], nowMs);
