@@ -30,7 +30,7 @@ export class Fairness {
         known.lastIndex = raft.lastIndex;
       }
     }
-    const turnsMax = 2 * leading.length + 6;
+    const turnsMax = 20 * leading.length;
     for (const { id, raft, inboxBytes } of leading) {
       const waiting = this.#waiting.get(id)!;
       const isFree =

@@ -23,7 +23,6 @@ const watches = "node/watches.ts";
 const sessions = "machine/sessions.ts";
 const registry = "node/registry.ts";
 const beats = "node/beats.ts";
-const shard = "node/shard.ts";
 const logStore = "storage/log-store.ts";
 const sourcePath = join(import.meta.dir, "../../src");
 
@@ -1162,31 +1161,6 @@ export const plantedBugs = {
       },
     ],
   },
-  tombstoneLostAtRotation: {
-    what: "a new segment does not repeat the tombstones, so they are forgotten with the segment that had them",
-    changes: [
-      {
-        file: logStore,
-        from: "      for (const [group, registryIndex] of this.#tombstones) {\n",
-        to: "      for (const [group, registryIndex] of this.#movedTombstones.size > 0 ? this.#tombstones : []) {\n",
-      },
-      {
-        file: logStore,
-        from: "let stateRecords = this.#tombstones.size;",
-        to: "let stateRecords = this.#movedTombstones.size > 0 ? this.#tombstones.size : 0;",
-      },
-    ],
-  },
-  tombstoneForgottenEarly: {
-    what: "a tombstone is forgotten once it is written, though the registry's state is not durable that far",
-    changes: [
-      {
-        file: logStore,
-        from: "if (isWritten && removedAt <= registryIndex) this.#tombstones.delete(group);",
-        to: "if (isWritten && (removedAt <= registryIndex || removedAt > 0)) this.#tombstones.delete(group);",
-      },
-    ],
-  },
   beatOverChangedGroup: {
     what: "a group that this node does not lead any more is taken for unchanged, and goes on to be claimed",
     changes: [
@@ -1194,36 +1168,6 @@ export const plantedBugs = {
         file: beats,
         from: "if (said.size > claims) this.#withdraw(pair, seq, changed);",
         to: "if (said.size > claims && claims > 1e9) this.#withdraw(pair, seq, changed);",
-      },
-    ],
-  },
-  beatConfirmsLazyTerm: {
-    what: "beats speak for groups that have not been heard by themselves yet, and are confirmed in a term that a crash could make a node forget",
-    changes: [
-      {
-        file: raft,
-        from: "      peer.readSeq >= peer.beatFromSeq &&\n",
-        to: "",
-      },
-      {
-        file: raft,
-        from: "if (term !== this.#term || this.#durableTerm !== term || from === this.nodeId) return false;",
-        to: "if (term !== this.#term || from === this.nodeId) return false;",
-      },
-    ],
-  },
-  hotGroupStarves: {
-    what: "where there is no room for all that waits, the same group is served first each time",
-    changes: [
-      {
-        file: shard,
-        from: "if (at > 0) this.#active = [",
-        to: "if (at > 1e9) this.#active = [",
-      },
-      {
-        file: shard,
-        from: "const taken = group.propose(nowMs, syncing, left > 0 ? share : 0);",
-        to: "const taken = group.propose(nowMs, syncing, left > 0 ? Math.max(share, left) : 0);",
       },
     ],
   },
@@ -1257,16 +1201,6 @@ export const plantedBugs = {
       },
     ],
   },
-  returnsWithoutItsTerm: {
-    what: "a node that comes back to a group begins in term 0, and follows whoever still leads from before",
-    changes: [
-      {
-        file: registry,
-        from: "if (!isFounder) return emptyLog(place, entry.members.find(this.#isThis)?.aboveTerm);",
-        to: "if (!isFounder) return emptyLog(place);",
-      },
-    ],
-  },
   removedGroupIdGivenAgain: {
     what: "the id of a group that was removed is given to a new one",
     changes: [
@@ -1274,16 +1208,6 @@ export const plantedBugs = {
         file: "node/registry-changes.ts",
         from: "let given: readonly IdRun[] = runs;",
         to: "let given: readonly IdRun[] = [...view.groups.keys()].toSorted((a, b) => a - b).map((id): IdRun => [id, id]);",
-      },
-    ],
-  },
-  lateMemberBeginsAsFounder: {
-    what: "whoever becomes a member later begins with the group's first log all the same",
-    changes: [
-      {
-        file: registry,
-        from: "(member) => this.#isThis(member) && member.since === 1,",
-        to: "(member) => this.#isThis(member) && member.since >= 1,",
       },
     ],
   },
