@@ -13,6 +13,7 @@
 import type { ErrorCode } from "../errors.ts";
 import type { Limits } from "../limits.ts";
 import { type Batch, batchHeaderBytes, lastIndexOf } from "../wire/batch.ts";
+import { seal, sealBroken, sealBytes } from "../wire/sealed-bytes.ts";
 import { SectionKind, SectionReader, sectionHeaderBytes } from "../wire/section.ts";
 import { SectionResults } from "../wire/section-results.ts";
 import { principalBytesMax, readSessionCommand } from "../wire/session-commands.ts";
@@ -42,7 +43,6 @@ export interface SectionRunner {
   ): void;
 }
 
-const savedFormat = 1;
 /** Of what is saved: a session with its principal, and each section of its window, but for results. */
 const sessionHeadBytesMax = principalBytesMax + 256;
 const sectionHeadBytesMax = 64;
@@ -238,10 +238,12 @@ export class Sessions implements ResultSink {
   save(): Uint8Array {
     if (this.#version < sessionsVersion) return nothing;
     const out = new BytesWriter();
-    out.u32(savedFormat);
+    out.bytes(new Uint8Array(sealBytes));
     this.#table.save(out);
     this.#requestIds.save(out);
-    return out.end();
+    const saved = out.end();
+    seal(saved);
+    return saved;
   }
 
   load(version: number, saved: Uint8Array): void {
@@ -249,9 +251,9 @@ export class Sessions implements ResultSink {
     this.#table.clear();
     this.#requestIds.clear();
     if (saved.byteLength === 0) return;
-    const reader = new BytesReader(saved);
-    const format = reader.u32();
-    if (format !== savedFormat) throw new SavedBytesError(`unknown format ${format}`);
+    const broken = sealBroken(saved);
+    if (broken !== undefined) throw new SavedBytesError(broken);
+    const reader = new BytesReader(saved.subarray(sealBytes));
     this.#table.load(reader);
     this.#requestIds.load(reader);
     if (!reader.ended) throw new SavedBytesError("there is more than was saved");

@@ -466,8 +466,8 @@ class Node implements RunningNode, Groups {
         machine: () => {
           const held = this.#machine.holdFile?.();
           if (held === undefined) return undefined;
-          const { path, query, release } = held;
-          const target = { kind: "table", path, query } as const;
+          const { path, query, sealedQuery, release } = held;
+          const target = { kind: "table", path, query, sealedQuery } as const;
           return { name: basename(path), segment: undefined, target, release };
         },
         damaged: ({ segment }) => {

@@ -2,6 +2,7 @@
  * `barge verify` on folders of real nodes: it says what is whole and what is damaged, what it says of the next start is what that start does, and not
  * a byte or a time of the folder is changed.
  */
+import { Database } from "bun:sqlite";
 import { expect, setDefaultTimeout, test } from "bun:test";
 import { createHash } from "node:crypto";
 import {
@@ -14,6 +15,7 @@ import {
   writeFileSync,
 } from "node:fs";
 import { join } from "node:path";
+import { connect } from "../../src/client/index.ts";
 import { fatalTable } from "../../src/fatal.ts";
 import type { FolderReport } from "../../src/node/verify.ts";
 import { barge } from "../cli/program.ts";
@@ -140,6 +142,21 @@ test("a folder that is none, or new, or without its identity", () =>
     expect(refused.report.nextStart).toMatchObject({ outcome: "refused", status: 20 });
   }));
 
+/** Read from a copy, so that the folder stays as it is. */
+function sessionsIn(file: string, copy: string): Uint8Array {
+  cpSync(file, copy);
+  using database = new Database(copy);
+  return database.query<{ sessions: Uint8Array }, []>("SELECT sessions FROM apply_state").get()!
+    .sessions;
+}
+
+/** Changes one byte. */
+function flip(path: string, at: number): void {
+  const bytes = readFileSync(path);
+  bytes[at]! ^= 2;
+  writeFileSync(path, bytes);
+}
+
 interface Damage {
   readonly what: string;
   readonly apply: (node: TestNode) => void;
@@ -177,6 +194,23 @@ const damages: readonly Damage[] = [
     alone: "serves",
     three: "serves",
     says: /the file `watermark` is gone/,
+  },
+  {
+    what: "a log that is gone",
+    apply: (node) => {
+      const folder = join(node.dataDir, "segments");
+      for (const name of readdirSync(folder)) rmSync(join(folder, name));
+    },
+    alone: "refused",
+    three: "heals",
+    says: /known durable up to/,
+  },
+  {
+    what: "the header of the log's main file, beside a log that has it too",
+    apply: (node) => flip(newestLog(node).replace(/-wal$/, ""), 17),
+    alone: "serves",
+    three: "serves",
+    says: /^$/,
   },
   {
     what: "a log that another program has opened",
@@ -251,6 +285,42 @@ test("a damaged file of the state machine is told, with what to do; and that doe
     await node.ready();
     expect((await node.status()).health).toBe("ok");
     expect((await new HttpDoor(node).get("key25", 5_000))?.value).toBe(value);
+  }));
+
+test("the main file of the state, damaged where a start looks: refused in the same words", () =>
+  withCluster({ nodes: 1 }, async (cluster) => {
+    const node = cluster.nodes[0]!;
+    await using client = connect({ endpoints: node.binary });
+    for (let i = 0; i < writes; i++) await client.put(`key${i}`, value);
+    // A backup moves the state into the main file.
+    const backup = join(cluster.dir, "a.barge");
+    expect((await barge(["backup", backup, "--endpoints", node.binary])).status).toBe(0);
+    await node.kill();
+    const file = join(machineFolder(node), "kv.db");
+    const main = readFileSync(file);
+    const whole = await verified(node.dataDir);
+    expect(whole.report).toMatchObject({ whole: true, nextStart: { outcome: "serves" } });
+    // Its first page is in its main file alone; and so are the sessions.
+    const sessions = main.indexOf(sessionsIn(file, join(cluster.dir, "copy.db")));
+    expect(sessions).toBeGreaterThan(0);
+    const places = [17, 30, 52, main.indexOf("CREATE TABLE kv"), sessions + 6, sessions + 12];
+    for (const at of places) {
+      flip(file, at);
+      const { nextStart, damage } = (await verified(node.dataDir)).report;
+      expect({ at, ...nextStart }).toMatchObject({
+        at,
+        outcome: "refused",
+        reason: "corrupt_data",
+      });
+      expect(damage).toHaveLength(1);
+      node.start();
+      const { status, stderr } = await node.ended();
+      expect({ at, status }).toEqual({ at, status: nextStart.status! });
+      expect(stderr).toMatch(/The state of group 0 cannot be read: .* move that folder away/);
+      flip(file, at);
+    }
+    node.start();
+    await node.ready();
   }));
 
 test("a state that is lost comes from the leader, and says so until then", () =>
