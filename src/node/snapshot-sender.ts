@@ -36,8 +36,8 @@ interface Stream {
   /** When it last got on; undefined before its first turn. */
   movedMs: number | undefined;
   reading: boolean;
-  /** Read, and to be sent in this turn. */
-  ready: Uint8Array | undefined;
+  /** Read, and to be sent in this turn, unless the stream has gone elsewhere meanwhile. */
+  ready: { readonly offset: number; readonly body: Uint8Array } | undefined;
 }
 
 export interface SendingSnapshot {
@@ -197,7 +197,8 @@ export class SnapshotSender {
     const { held, ready } = stream;
     if (ready !== undefined) {
       stream.ready = undefined;
-      if (stream.offeredMs === undefined) this.#sendChunk(stream, held, ready);
+      const isNext = ready.offset === stream.next;
+      if (isNext && stream.offeredMs === undefined) this.#sendChunk(stream, held, ready.body);
     }
     const waitsSinceMs =
       stream.offeredMs ?? (stream.next > stream.written ? stream.movedMs : Infinity);
@@ -236,11 +237,10 @@ export class SnapshotSender {
     if (stream.reading || stream.offeredMs !== undefined || stream.next >= snapshot.bytes) return;
     if (stream.next > stream.written && stream.next - stream.written >= snapshotWindowBytes) return;
     stream.reading = true;
-    const from = stream.next;
-    snapshot.read(from, Math.min(snapshotChunkBytes, snapshot.bytes - from), (bytes) => {
+    const offset = stream.next;
+    snapshot.read(offset, Math.min(snapshotChunkBytes, snapshot.bytes - offset), (body) => {
       stream.reading = false;
-      // The stream may have gone back meanwhile.
-      if (stream.next === from) stream.ready = bytes;
+      stream.ready = { offset, body };
       this.#options.wake();
     });
   }

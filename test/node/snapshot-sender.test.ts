@@ -62,3 +62,78 @@ test("a leader that was deposed in this turn offers nothing in the term that it 
   expect(sender.idle).toBe(true);
   expect(machine.held).toBe(0);
 });
+
+/** A state of some chunks, each full of its own number; whoever tests says when a read ends. */
+class ChunkedState extends NullMachine {
+  readonly reads: { readonly offset: number; readonly end: () => void }[] = [];
+
+  override prepareSnapshot(done: (snapshot: MachineSnapshot | undefined) => void): void {
+    done({
+      index: 1,
+      bytes: 4 * chunkBytes,
+      read: (offset, length, ended) => {
+        const body = new Uint8Array(length).fill(1 + offset / chunkBytes);
+        this.reads.push({ offset, end: () => ended(body) });
+      },
+      release: () => {},
+    });
+  }
+}
+
+const chunkBytes = testLimits.snapshotChunkBytes;
+
+test("what was read before the stream went back is never sent in another place", () => {
+  const configuration = configurationOf([1, 2, 3]);
+  const cluster = new TestCluster([1, 2, 3].map((id) => ({ id, configuration })));
+  const { raft } = cluster.elect(1);
+  const file = new SimKvFile({ random: () => 0, schedule: () => {} });
+  const machine = new ChunkedState({ limits: testLimits, nowMs: () => 0, file });
+  const chunks: { readonly offset: number; readonly number: number }[] = [];
+  const sender = new SnapshotSender({
+    group,
+    nodeId: 1,
+    limits: { ...testLimits, snapshotWindowBytes: 4 * chunkBytes },
+    raft,
+    machine,
+    transport: {
+      send: (message) => {
+        if (message.type !== "snapshotChunk") return;
+        chunks.push({ offset: message.offset / chunkBytes, number: message.body[0]! - 1 });
+      },
+      connected: () => true,
+      dialsIn: () => false,
+      applyVersionMax: () => 2,
+      flush: () => {},
+    },
+    applyVersionMax: 2,
+    logger: { info: () => {}, error: () => {} },
+    wake: () => {},
+  });
+  const peer = { group, from: 2, to: 1, term: raft.term, snapshot: 1 };
+  const answer = (written: number): void =>
+    sender.reply({
+      type: "snapshotReply",
+      ...peer,
+      state: "receiving",
+      offset: written * chunkBytes,
+    });
+  sender.request({ to: 2, minIndex: 0 });
+  sender.work(0);
+  sender.work(1);
+  answer(0);
+  sender.work(2);
+  machine.reads.shift()!.end();
+  sender.work(3);
+  // The chunk is lost with its connection, while the next one is being read.
+  sender.peerDown(2);
+  sender.work(4);
+  machine.reads.shift()!.end();
+  answer(0);
+  sender.work(5);
+  while (machine.reads.length > 0) {
+    machine.reads.shift()!.end();
+    sender.work(6);
+  }
+  expect(chunks.map(({ offset }) => offset)).toEqual([0, 0, 1, 2, 3]);
+  for (const { offset, number } of chunks) expect(number).toBe(offset);
+});
