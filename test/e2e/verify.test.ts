@@ -2,7 +2,6 @@
  * `barge verify` on folders of real nodes: it says what is whole and what is damaged, what it says of the next start is what that start does, and not
  * a byte or a time of the folder is changed.
  */
-import { Database } from "bun:sqlite";
 import { expect, setDefaultTimeout, test } from "bun:test";
 import { createHash } from "node:crypto";
 import {
@@ -20,7 +19,7 @@ import { fatalTable } from "../../src/fatal.ts";
 import type { FolderReport } from "../../src/node/verify.ts";
 import { barge } from "../cli/program.ts";
 import { type TestCluster, type TestNode, until, withCluster } from "./cluster.ts";
-import { halve, newestLog } from "./damage.ts";
+import { halve, newestLog, sessionsIn } from "./damage.ts";
 import { HttpDoor } from "./doors.ts";
 import { damageWal } from "./wal.ts";
 
@@ -141,14 +140,6 @@ test("a folder that is none, or new, or without its identity", () =>
     const refused = await verified(node.dataDir);
     expect(refused.report.nextStart).toMatchObject({ outcome: "refused", status: 20 });
   }));
-
-/** Read from a copy, so that the folder stays as it is. */
-function sessionsIn(file: string, copy: string): Uint8Array {
-  cpSync(file, copy);
-  using database = new Database(copy);
-  return database.query<{ sessions: Uint8Array }, []>("SELECT sessions FROM apply_state").get()!
-    .sessions;
-}
 
 /** Changes one byte. */
 function flip(path: string, at: number): void {
