@@ -921,8 +921,9 @@ export class Group {
    * than there is room for.
    */
   #pinnedIndex(): number {
-    if (this.raft.logBytes > this.#limits.retainedLogBytesMax) return Infinity;
-    let index = this.#snapshots.sender.pinnedIndex;
+    const { sender } = this.#snapshots;
+    if (this.raft.logBytes > retainedBytes(this.#limits, sender.outrun)) return Infinity;
+    let index = sender.pinnedIndex;
     for (const { active, state, match } of this.raft.progress()) {
       if (active && state !== "snapshot") index = Math.min(index, match);
     }
@@ -1211,4 +1212,11 @@ function tooStale(staleMs: number, maxStalenessMs: number): BargeError {
     "no_leader",
     `What this node has is ${age}, and at most ${maxStalenessMs} ms were asked for. Ask another node, or read linearizably.`,
   );
+}
+
+/** How much of the log is kept for others, after so many snapshots that the log has outrun. */
+export function retainedBytes(limits: Limits, outrun: number): number {
+  const { retainedLogBytesMax, groupLogBytesMax } = limits;
+  const most = Math.max(retainedLogBytesMax, groupLogBytesMax / 2);
+  return Math.min(retainedLogBytesMax * 2 ** outrun, most);
 }

@@ -62,6 +62,8 @@ export class SnapshotSender {
   /** Streams that ended with the receiver's "done", and those that were given up; bytes that were sent. */
   sent = 0;
   aborted = 0;
+  /** How often in a row the log has gone past a snapshot before it was there: unless more of it is kept, none ever is. */
+  outrun = 0;
   bytesSent = 0;
 
   constructor(options: SnapshotSideOptions) {
@@ -109,6 +111,7 @@ export class SnapshotSender {
     if (term !== this.#options.raft.term) return;
     if (state === "done") {
       this.sent++;
+      this.outrun = 0;
       return this.#end(stream, "taken over");
     }
     const { snapshotChunkBytes } = this.#options.limits;
@@ -138,6 +141,7 @@ export class SnapshotSender {
   stop(): void {
     for (const stream of this.#streams.values()) stream.held = undefined;
     this.#streams.clear();
+    this.outrun = 0;
     this.#release();
   }
 
@@ -150,8 +154,10 @@ export class SnapshotSender {
     if (raft.role !== "leader") this.stop();
     this.#takePrepared();
     // Whoever took this over could not go on.
-    if (this.#held !== undefined && this.#held.start.index < raft.startIndex)
+    if (this.#held !== undefined && this.#held.start.index < raft.startIndex) {
+      this.outrun++;
       this.#abortAll("the log has moved on");
+    }
     for (const stream of this.#streams.values()) this.#work(stream);
     if (this.#streams.size === 0) this.#release();
   }
