@@ -376,6 +376,19 @@ export const storageBugs = {
     foundBy: "test/storage/disk-space.test.ts",
     onSmallDisk: true,
   },
+  fullNodeVotesNot: {
+    what: "a node without space gives no vote",
+    changes: [
+      {
+        file: "node/group.ts",
+        from: "    if (!this.mayElect && (message",
+        to: '    if ((this.#space === "out" || !this.mayElect) && (message',
+      },
+    ],
+    foundBy: fullDiskTest,
+    named: "the disk of a follower runs full",
+    onSmallDisk: true,
+  },
   ballastKept: {
     what: "the ballast is not given up where the disk is full",
     changes: [{ file: diskSpace, from: "      unlinkSync(this.#path);\n", to: "" }],
