@@ -42,10 +42,11 @@ async function underLoad(body: (slowness: Slowness) => Promise<void>): Promise<v
       for (const { id } of nodes) around.get(id)!.syncDelayMs = delayMs;
     };
     await body({ cluster, workload, slow });
+    expect(workload.counts.unknown).toBe(0);
+    // Where all were slow, whose slow sync ends first is better for a moment, and may get to lead.
     slow(cluster.nodes, 0);
     await workload.acknowledges(100);
     await workload.stop();
-    expect(workload.counts.unknown).toBe(0);
     await cluster.converged();
     await workload.verify("all");
   });
