@@ -1022,7 +1022,8 @@ export class Group {
   }
 
   slowSync(forMs: number, nowMs: number): void {
-    if (this.#stopped === undefined) this.#handOver.slowSync(forMs, nowMs);
+    if (this.#stopped !== undefined) return;
+    this.#handOver.slowSync(forMs, this.#store.roundIndex(this.id), nowMs);
   }
 
   loopStalled(forMs: number, nowMs: number): void {
