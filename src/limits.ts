@@ -136,7 +136,10 @@ export interface Limits {
   readonly snapshotWalBytesMax: number;
   /** Backups of one group that are read at once. */
   readonly backupsMax: number;
-  /** Log kept for live members that lag, and for those that receive a snapshot, beyond what the compaction policy keeps. */
+  /**
+   * Log kept for live members that lag, and for those that receive a snapshot, beyond what the compaction policy keeps; twice as much each time that
+   * a snapshot was outrun by the log, up to half of `groupLogBytesMax`.
+   */
   readonly retainedLogBytesMax: number;
 
   readonly keyBytesMax: number;

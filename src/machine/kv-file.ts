@@ -8,6 +8,7 @@
  * - Committed is visible, not durable. After a crash the file holds a prefix of its writes, which includes all that were durable.
  * - Any failure other than a full disk ends the process.
  */
+import type { HeldFile } from "./machine.ts";
 import type { Memtable } from "./memtable.ts";
 
 /** What is saved with the data, in the same transaction [C7]: where in the log the data stands. */
@@ -36,6 +37,9 @@ export interface KvWriteEvents {
   /** It may be tried again. */
   diskFull(): void;
 }
+
+/** See `StateMachine.holdFile`. */
+export type StoredState = Omit<HeldFile, "release">;
 
 export interface KvFile {
   /**
@@ -78,8 +82,8 @@ export interface KvFile {
   readMain(offset: number, length: number, done: (bytes: Uint8Array) => void): void;
   letGo(): void;
 
-  /** Of a file that others may read as well; see `StateMachine.holdFile`. Undefined where it is not there yet. */
-  readonly rows?: { readonly path: string; readonly query: string } | undefined;
+  /** Of a file that others may read as well. Undefined where it is not there yet. */
+  readonly stored?: StoredState | undefined;
 
   /** Leaves everything as it is: no sync, no checkpoint. A write that is not committed may be lost; no event comes any more. */
   close(): void;

@@ -4,7 +4,7 @@ import type { Limits } from "../limits.ts";
 import type { KvFolder } from "./kv-folder.ts";
 import { KvSnapshots } from "./kv-snapshots.ts";
 import type { IncomingSnapshot } from "./machine.ts";
-import { areSessions } from "./sessions.ts";
+import { isSoundMeta, unsoundMeta } from "./sound-meta.ts";
 
 export interface KvLiveOptions {
   readonly file: KvFile;
@@ -37,6 +37,13 @@ export class KvLive {
     return this.#snapshots;
   }
 
+  /** What the last life left; undefined where it left nothing. Throws where that is not what a machine has saved. */
+  open(limits: Limits): KvMeta | undefined {
+    const meta = this.#file.open();
+    if (meta !== undefined && !isSoundMeta(meta, limits)) throw new Error(unsoundMeta);
+    return meta;
+  }
+
   receive(bytes: number, limits: Limits): IncomingSnapshot | undefined {
     const incoming = this.#folder?.receive(bytes);
     if (incoming === undefined) return undefined;
@@ -45,7 +52,7 @@ export class KvLive {
       open: () => {
         const meta = incoming.open();
         if (meta === undefined) return "noSpace";
-        return isSound(meta, limits) ? "opened" : "unusable";
+        return isSoundMeta(meta, limits) ? "opened" : "unusable";
       },
     };
   }
@@ -67,11 +74,4 @@ export class KvLive {
   settle(): void {
     for (const generation of this.#former.splice(0)) this.#folder!.remove(generation);
   }
-}
-
-/** Whoever has sent it may be anybody: nothing of it may fail once it is live. */
-function isSound({ stateHash, timeMs, applyVersion, sessions }: KvMeta, limits: Limits): boolean {
-  const isHash = Number.isInteger(stateHash) && stateHash >= 0 && stateHash <= 0xffff_ffff;
-  const isTime = Number.isSafeInteger(timeMs) && timeMs >= 0;
-  return isHash && isTime && applyVersion >= 1 && areSessions(applyVersion, sessions, limits);
 }

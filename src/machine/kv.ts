@@ -117,7 +117,7 @@ export class KvMachine implements StateMachine {
   }
 
   open(): number {
-    const meta = this.#live.file.open();
+    const meta = this.#live.open(this.#limits);
     return meta === undefined ? 0 : this.#opened(meta);
   }
 
@@ -236,10 +236,10 @@ export class KvMachine implements StateMachine {
 
   holdFile(): HeldFile | undefined {
     const { file } = this.#live;
-    const { rows } = file;
-    if (rows === undefined) return undefined;
+    const { stored } = file;
+    if (stored === undefined) return undefined;
     file.hold();
-    return { ...rows, release: () => file.letGo() };
+    return { ...stored, release: () => file.letGo() };
   }
 
   figures(): Record<string, number> {

@@ -116,6 +116,8 @@ export interface HeldFile {
   readonly path: string;
   /** Selects all rows above the key ?1 in order, with `key` among the columns. */
   readonly query: string;
+  /** Selects, as `saved`, what has a seal of its own (wire/sealed-bytes.ts). */
+  readonly sealedQuery: string;
   release(): void;
 }
 

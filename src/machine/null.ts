@@ -79,7 +79,7 @@ export class NullMachine implements StateMachine {
   }
 
   open(): number {
-    const meta = this.#live.file.open();
+    const meta = this.#live.open(this.#limits);
     return meta === undefined ? 0 : this.#opened(meta);
   }
 

@@ -20,6 +20,7 @@ import {
   raisedWith,
 } from "../wire/batch.ts";
 import { systemSeedBytesMax } from "../wire/registry.ts";
+import { seal, sealBroken, sealBytes } from "../wire/sealed-bytes.ts";
 import { SectionKind, SectionReader, sectionHeaderBytes } from "../wire/section.ts";
 import { SectionResults } from "../wire/section-results.ts";
 import { principalBytesMax, readSessionCommand } from "../wire/session-commands.ts";
@@ -49,9 +50,6 @@ export interface SectionRunner {
   ): void;
 }
 
-const savedFormat = 1;
-/** Begins with the seed of `system`. */
-const seededFormat = 2;
 /** Of what is saved: a session with its principal, and each section of its window, but for results. */
 const sessionHeadBytesMax = principalBytesMax + 256;
 const sectionHeadBytesMax = 64;
@@ -266,15 +264,14 @@ export class Sessions implements ResultSink {
   save(): Uint8Array {
     if (this.#version < sessionsVersion) return nothing;
     const out = new BytesWriter();
-    const hasSeed = this.#seed.byteLength > 0;
-    out.u32(hasSeed ? seededFormat : savedFormat);
-    if (hasSeed) {
-      out.u32(this.#seed.byteLength);
-      out.bytes(this.#seed);
-    }
+    out.bytes(new Uint8Array(sealBytes));
+    out.u32(this.#seed.byteLength);
+    out.bytes(this.#seed);
     this.#table.save(out);
     this.#requestIds.save(out);
-    return out.end();
+    const saved = out.end();
+    seal(saved);
+    return saved;
   }
 
   load(version: number, saved: Uint8Array): void {
@@ -283,13 +280,12 @@ export class Sessions implements ResultSink {
     this.#table.clear();
     this.#requestIds.clear();
     if (saved.byteLength === 0) return;
-    const reader = new BytesReader(saved);
-    const format = reader.u32();
-    if (format === seededFormat) {
-      const length = reader.u32();
-      if (length === 0 || length > systemSeedBytesMax) throw new SavedBytesError("no seed");
-      this.#seed = reader.bytes(length);
-    } else if (format !== savedFormat) throw new SavedBytesError(`unknown format ${format}`);
+    const broken = sealBroken(saved);
+    if (broken !== undefined) throw new SavedBytesError(broken);
+    const reader = new BytesReader(saved.subarray(sealBytes));
+    const seedBytes = reader.u32();
+    if (seedBytes > systemSeedBytesMax) throw new SavedBytesError("its seed is too long");
+    this.#seed = reader.bytes(seedBytes);
     this.#table.load(reader);
     this.#requestIds.load(reader);
     if (!reader.ended) throw new SavedBytesError("there is more than was saved");

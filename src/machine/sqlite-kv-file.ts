@@ -5,11 +5,18 @@
  */
 import { fstatSync, statSync } from "node:fs";
 import { DiskFullError } from "../storage/disk.ts";
-import { isDiskFull, readFailed, writeLost, type OwnedDatabase } from "../storage/sqlite.ts";
+import {
+  hasOnly,
+  isDiskFull,
+  isUnusable,
+  readFailed,
+  writeLost,
+  type OwnedDatabase,
+} from "../storage/sqlite.ts";
 import { fdatasyncFile } from "../storage/sync-latch.ts";
 import { applyVersionFirst } from "../wire/versions.ts";
-import { openKvDatabase, syncNames, walUse } from "./kv-database.ts";
-import type { KvFile, KvMeta, KvRow, KvWriteEvents } from "./kv-file.ts";
+import { kvSchema, openKvDatabase, syncNames, walUse } from "./kv-database.ts";
+import type { KvFile, KvMeta, KvRow, KvWriteEvents, StoredState } from "./kv-file.ts";
 import type { KvFiles } from "./kv-files.ts";
 import type { KvJobFailure } from "./kv-jobs.ts";
 import type { Memtable } from "./memtable.ts";
@@ -52,12 +59,20 @@ export class SqliteKvFile implements KvFile {
     this.#exists = statSync(this.path, { throwIfNoEntry: false }) !== undefined;
     if (!this.#exists) return undefined;
     const { database } = this.#open();
+    if (!hasOnly(database, kvSchema))
+      throw new Error("its tables are not those of a state machine");
     // The last life may have ended between a commit and its sync. What is believed now must not be lost later [26].
     fdatasyncFile(database.walDescriptor);
     syncNames(this.path);
     this.#walBytes = walUse(database)();
     this.#mainBytes = fstatSync(database.mainDescriptor).size;
-    return this.#reading((opened) => opened.meta());
+    try {
+      return this.#open().meta();
+    } catch (error) {
+      // Whoever opens it can say what to do.
+      if (isUnusable(error)) throw error;
+      readFailed(database, error);
+    }
   }
 
   write(table: Memtable, meta: KvMeta, events: KvWriteEvents): void {
@@ -111,10 +126,10 @@ export class SqliteKvFile implements KvFile {
     );
   }
 
-  get rows(): { path: string; query: string } | undefined {
+  get stored(): StoredState | undefined {
     if (!this.#exists) return undefined;
     const query = "SELECT key, revision, value FROM kv WHERE key > ?1 ORDER BY key";
-    return { path: this.path, query };
+    return { path: this.path, query, sealedQuery: "SELECT sessions AS saved FROM apply_state" };
   }
 
   hold(): number {
@@ -215,11 +230,11 @@ export class SqliteKvFile implements KvFile {
 }
 
 function prepare(database: OwnedDatabase): Statements {
-  // A file of a build before sessions has no state of apply.
+  // A file of a build before sessions has no state of apply; one that is there and cannot be read must not pass for that.
   const meta = database.prepareRead<KvMeta, []>(
-    `SELECT appliedIndex, stateHash, timeMs, coalesce(applyVersion, ${applyVersionFirst}) AS applyVersion,
-       coalesce(sessions, x'') AS sessions
-     FROM meta LEFT JOIN apply_state USING (id)`,
+    `SELECT appliedIndex, stateHash, timeMs, iif(a.id IS NULL, ${applyVersionFirst}, applyVersion) AS applyVersion,
+       iif(a.id IS NULL, x'', sessions) AS sessions
+     FROM meta LEFT JOIN apply_state AS a ON a.id = meta.id`,
   );
   const revision = database.prepareRead<{ revision: number }, [Uint8Array]>(
     "SELECT revision FROM kv WHERE key = ?1",

@@ -5,9 +5,14 @@
 import { readdirSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { crc32 } from "node:zlib";
+import { defaultLimits } from "../limits.ts";
+import { areOf } from "../storage/sqlite.ts";
 import { ImageError, type ImageValue, SqliteImage } from "../storage/sqlite-image.ts";
 import { applyVersionFirst } from "../wire/versions.ts";
+import { kvSchema } from "./kv-database.ts";
+import type { KvMeta } from "./kv-file.ts";
 import type { MachineKind } from "./machines.ts";
+import { isSoundMeta, unsoundMeta } from "./sound-meta.ts";
 
 /** A file of a machine; generation 0 is the one that it has made itself. */
 export interface MachineFile {
@@ -64,8 +69,6 @@ export function verifyMachineFile(path: string): MachineReading {
   let opened = false;
   try {
     using image = new SqliteImage(path);
-    // Before its first flush the log may not even have the schema.
-    if (!image.has("meta")) return reading;
     reading = { ...reading, ...readMeta(image) };
     opened = true;
     image.checkPages((left) => {
@@ -80,15 +83,22 @@ export function verifyMachineFile(path: string): MachineReading {
   }
 }
 
+/** As a start would: a file of an older build may have fewer tables. */
 function readMeta(
   image: SqliteImage,
 ): Pick<MachineReading, "appliedIndex" | "applyVersion" | "timeMs"> {
-  const [, appliedIndex = 0, , timeMs = 0] = image.row("meta", 0) ?? [];
+  if (!areOf(kvSchema, image.schema)) {
+    throw new ImageError("its tables are not those of a state machine");
+  }
+  // Before its first flush the log may not even have the schema.
+  const row = image.has("meta") ? image.firstRow("meta") : undefined;
+  if (row === undefined) return { appliedIndex: 0, applyVersion: applyVersionFirst, timeMs: 0 };
+  const [, appliedIndex, stateHash, timeMs] = row;
   const state = image.has("apply_state") ? image.row("apply_state", 0) : undefined;
-  const [, applyVersion = applyVersionFirst] = state ?? [];
-  const isMeta = isCount(appliedIndex) && isCount(timeMs) && isCount(applyVersion);
-  if (!isMeta) throw new ImageError("it does not say how far its state goes");
-  return { appliedIndex, applyVersion, timeMs };
+  const [, applyVersion = applyVersionFirst, sessions = new Uint8Array(0)] = state ?? [];
+  const meta = { appliedIndex, stateHash, timeMs, applyVersion, sessions } as KvMeta;
+  if (!isSoundMeta(meta, defaultLimits)) throw new ImageError(unsoundMeta);
+  return meta;
 }
 
 /** Keys in order, each in both trees, none newer than the state is. */

@@ -1081,7 +1081,9 @@ export class Group {
    * Up to here the log may go though a member lags. One that is alive, or receives a snapshot, is waited for, but not with more log
    * than there is room for.
    */
-  #pinnedIndex(retainedBytesMax = this.#limits.retainedLogBytesMax): number {
+  #pinnedIndex(
+    retainedBytesMax = retainedBytes(this.#limits, this.#snapshots.sender.outrun),
+  ): number {
     if (this.raft.logBytes > retainedBytesMax) return Infinity;
     let index = this.#snapshots.sender.pinnedIndex;
     for (const { active, state, match } of this.raft.progress()) {
@@ -1197,7 +1199,8 @@ export class Group {
   }
 
   slowSync(forMs: number, nowMs: number): boolean {
-    return this.#stopped === undefined && this.#handOver.slowSync(forMs, nowMs);
+    if (this.#stopped !== undefined) return false;
+    return this.#handOver.slowSync(forMs, this.#store.roundIndex(this.id), nowMs);
   }
 
   loopStalled(forMs: number, nowMs: number, mayFlee: boolean): boolean {
@@ -1467,4 +1470,11 @@ function tooStale(staleMs: number, maxStalenessMs: number): BargeError {
     "no_leader",
     `What this node has is ${age}, and at most ${maxStalenessMs} ms were asked for. Ask another node, or read linearizably.`,
   );
+}
+
+/** How much of the log is kept for others, after so many snapshots that the log has outrun. */
+export function retainedBytes(limits: Limits, outrun: number): number {
+  const { retainedLogBytesMax, groupLogBytesMax } = limits;
+  const most = Math.max(retainedLogBytesMax, groupLogBytesMax / 2);
+  return Math.min(retainedLogBytesMax * 2 ** outrun, most);
 }

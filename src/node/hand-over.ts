@@ -163,12 +163,13 @@ export class HandOver {
   }
 
   /**
-   * The sync that is under way takes too long. To a member that has on its disk what this one has not: where all disks are as slow, nothing
-   * would be won. True where it has begun to.
+   * The sync that is under way, of a log up to `roundIndex`, takes too long. To a member that has on its disk what this one has not, all that this sync is
+   * to bring: where all disks are as slow, others may be a sync ahead for a moment, and nothing would be won. True where it has begun to.
    */
-  slowSync(forMs: number, nowMs: number): boolean {
+  slowSync(forMs: number, roundIndex: number, nowMs: number): boolean {
     if (forMs < this.#limits.syncStallMs || nowMs < this.#restUntilMs) return false;
-    return this.#flee(`a sync takes ${Math.round(forMs)} ms`, nowMs, this.#raft.durableIndex);
+    const above = Math.max(this.#raft.durableIndex, roundIndex - 1);
+    return this.#flee(`a sync takes ${Math.round(forMs)} ms`, nowMs, above);
   }
 
   /** The loop stood still for so long. Once is bad luck. True where it has begun to hand over; not `mayFlee`: it is only noted. */

@@ -516,8 +516,8 @@ class Node implements RunningNode, Groups {
     for (const group of ids) {
       const held = this.#replicas.machine(group)?.holdFile?.();
       if (held === undefined) continue;
-      const { path, query, release } = held;
-      const target = { kind: "table", path, query } as const;
+      const { path, query, sealedQuery, release } = held;
+      const target = { kind: "table", path, query, sealedQuery } as const;
       const file = basename(path);
       const name = group === defaultGroup ? file : `group ${group}, ${file}`;
       return { name, segment: undefined, group, target, release };

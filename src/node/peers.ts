@@ -8,6 +8,7 @@
 import type { Limits } from "../limits.ts";
 import type { Raft } from "../raft/raft.ts";
 import type { Configuration } from "../raft/ready.ts";
+import { DiskFullError } from "../storage/disk.ts";
 import type { PeerLedger } from "../storage/peer-ledger.ts";
 import type { Hello } from "../wire/messages.ts";
 
@@ -32,7 +33,7 @@ export interface PeersOptions {
 
 /** Why somebody is not spoken to; the codes are those of a refused hello. */
 export interface PeerRefusal {
-  readonly code: "wrong_incarnation" | "member_removed" | "unknown_member";
+  readonly code: "wrong_incarnation" | "member_removed" | "unknown_member" | "disk_full";
   readonly message: string;
 }
 
@@ -105,9 +106,9 @@ export class Peers {
     for (const [id, address] of this.#members) {
       if (!members.has(id) && !this.#leaving.has(id)) this.#leaving.set(id, { address, untilMs });
     }
-    this.#noteVoters([before, configuration]);
+    const isNoted = this.#noteVoters([before, configuration]);
     this.#members = members;
-    this.#nextCheckMs = Infinity;
+    this.#nextCheckMs = isNoted ? Infinity : nowMs + this.#options.limits.diskFullRetryMs;
     const addresses = new Map(members);
     for (const [id, { address, untilMs: until }] of this.#leaving) {
       if (members.has(id) || until <= nowMs) this.#leaving.delete(id);
@@ -119,14 +120,17 @@ export class Peers {
     this.#options.setMembers(addresses);
   }
 
-  /** Before a change can be committed: should the log be damaged later, it may not say any more who else there is. */
-  #noteVoters(configurations: readonly Configuration[]): void {
+  /** Before a change can be committed: should the log be damaged later, it may not say any more who else there is. False where there is no space for it. */
+  #noteVoters(configurations: readonly Configuration[]): boolean {
     const { nodeId, ledger, initialMembers } = this.#options;
     const ids = configurations.flatMap(({ voters, outgoing }) => [...voters, ...outgoing]);
     // A node that has only just joined knows of nobody yet.
-    if (ids.length === 0) return;
+    if (ids.length === 0) return true;
     const hasOthers = ids.some((id) => id !== nodeId);
-    if (hasOthers !== hasOtherVoters(ledger, initialMembers)) ledger.setOtherVoters(hasOthers);
+    // That there is nobody else is noted also where it was so from the start: who looks into the folder later does not know the options.
+    const isNoted = ledger.hasOtherVoters !== undefined || hasOthers;
+    if (isNoted && hasOthers === hasOtherVoters(ledger, initialMembers)) return true;
+    return unlessFull(() => ledger.setOtherVoters(hasOthers)) === undefined;
   }
 
   /** Who says hello to this node, from the same cluster: why it is refused, or undefined. */
@@ -161,7 +165,8 @@ export class Peers {
     if (this.#isNewer(hello)) return undefined;
     const { initialMembers, ledger } = this.#options;
     if (initialMembers.has(id)) {
-      return this.#refuseFolder(id, ledger.meet(id, incarnation), incarnation);
+      const full = unlessFull(() => ledger.meet(id, incarnation));
+      return full ?? this.#refuseFolder(id, ledger.incarnationOf(id)!, incarnation);
     }
     const message = `Node ${id} was added but has not joined yet: start it with --join and an empty data folder.`;
     return { code: "unknown_member", message };
@@ -189,14 +194,17 @@ export class Peers {
   /** Somebody was reached: why not to speak to it, or undefined. Once all the first members were, this node takes part in elections. */
   meet(id: number, incarnation: string): string | undefined {
     const { ledger, initialMembers, formed } = this.#options;
-    let known = this.incarnationOf(id);
-    if (known === undefined && initialMembers.has(id)) known = ledger.meet(id, incarnation);
-    const refusal = this.#refuseFolder(id, known, incarnation);
+    if (this.incarnationOf(id) === undefined && initialMembers.has(id)) {
+      const full = unlessFull(() => ledger.meet(id, incarnation));
+      if (full !== undefined) return full.message;
+    }
+    const refusal = this.#refuseFolder(id, this.incarnationOf(id), incarnation);
     if (refusal !== undefined) return refusal.message;
     if (ledger.formed || initialMembers.size <= 1) return undefined;
     this.#met.add(id);
     if (this.absent.length > 0) return undefined;
-    ledger.form();
+    const full = unlessFull(() => ledger.form());
+    if (full !== undefined) return full.message;
     formed();
     return undefined;
   }
@@ -227,6 +235,17 @@ export class Peers {
     const { nodeId, incarnation, ledger } = this.#options;
     if (id === nodeId) return incarnation;
     return this.#raft.configuration.incarnations?.[id] ?? ledger.incarnationOf(id);
+  }
+}
+
+/** Runs what writes to the ledger. Where there is no space nothing has changed, and whoever was to be noted is put off: it comes again. */
+function unlessFull(write: () => void): PeerRefusal | undefined {
+  try {
+    write();
+    return undefined;
+  } catch (error) {
+    if (!(error instanceof DiskFullError)) throw error;
+    return { code: "disk_full", message: `${error.message}; it is tried again` };
   }
 }
 

@@ -190,6 +190,9 @@ export class SnapshotReceiver {
     const receiving = this.#receiving;
     if (receiving === undefined) return;
     const { offer, incoming } = receiving;
+    // What is whole is of use all the same.
+    const isDeposed = offer.term < this.#options.raft.term && !receiving.finishing;
+    if (isDeposed) return this.discard("the sender leads no more");
     if (receiving.failed) return this.#fail("the disk is full");
     if (receiving.written > receiving.answered) this.#answer(receiving);
     if (receiving.finished !== undefined) return this.#finished(receiving, nowMs);

@@ -36,8 +36,8 @@ interface Stream {
   /** When it last got on; undefined before its first turn. */
   movedMs: number | undefined;
   reading: boolean;
-  /** Read, and to be sent in this turn. */
-  ready: Uint8Array | undefined;
+  /** Read, and to be sent in this turn, unless the stream has gone elsewhere meanwhile. */
+  ready: { readonly offset: number; readonly body: Uint8Array } | undefined;
 }
 
 export interface SendingSnapshot {
@@ -62,6 +62,8 @@ export class SnapshotSender {
   /** Streams that ended with the receiver's "done", and those that were given up; bytes that were sent. */
   sent = 0;
   aborted = 0;
+  /** How often in a row the log has gone past a snapshot before it was there: unless more of it is kept, none ever is. */
+  outrun = 0;
   bytesSent = 0;
 
   constructor(options: SnapshotSideOptions) {
@@ -109,6 +111,7 @@ export class SnapshotSender {
     if (term !== this.#options.raft.term) return;
     if (state === "done") {
       this.sent++;
+      this.outrun = 0;
       return this.#end(stream, "taken over");
     }
     const { snapshotChunkBytes } = this.#options.limits;
@@ -138,6 +141,7 @@ export class SnapshotSender {
   stop(): void {
     for (const stream of this.#streams.values()) stream.held = undefined;
     this.#streams.clear();
+    this.outrun = 0;
     this.#release();
   }
 
@@ -150,8 +154,10 @@ export class SnapshotSender {
     if (raft.role !== "leader") this.stop();
     this.#takePrepared();
     // Whoever took this over could not go on.
-    if (this.#held !== undefined && this.#held.start.index < raft.startIndex)
+    if (this.#held !== undefined && this.#held.start.index < raft.startIndex) {
+      this.outrun++;
       this.#abortAll("the log has moved on");
+    }
     for (const stream of this.#streams.values()) this.#work(stream);
     if (this.#streams.size === 0) this.#release();
   }
@@ -197,7 +203,8 @@ export class SnapshotSender {
     const { held, ready } = stream;
     if (ready !== undefined) {
       stream.ready = undefined;
-      if (stream.offeredMs === undefined) this.#sendChunk(stream, held, ready);
+      const isNext = ready.offset === stream.next;
+      if (isNext && stream.offeredMs === undefined) this.#sendChunk(stream, held, ready.body);
     }
     const waitsSinceMs =
       stream.offeredMs ?? (stream.next > stream.written ? stream.movedMs : Infinity);
@@ -236,11 +243,10 @@ export class SnapshotSender {
     if (stream.reading || stream.offeredMs !== undefined || stream.next >= snapshot.bytes) return;
     if (stream.next > stream.written && stream.next - stream.written >= snapshotWindowBytes) return;
     stream.reading = true;
-    const from = stream.next;
-    snapshot.read(from, Math.min(snapshotChunkBytes, snapshot.bytes - from), (bytes) => {
+    const offset = stream.next;
+    snapshot.read(offset, Math.min(snapshotChunkBytes, snapshot.bytes - offset), (body) => {
       stream.reading = false;
-      // The stream may have gone back meanwhile.
-      if (stream.next === from) stream.ready = bytes;
+      stream.ready = { offset, body };
       this.#options.wake();
     });
   }

@@ -419,6 +419,11 @@ export class Raft implements CoreState {
   get transferTarget(): number {
     return this.#transfer?.target ?? 0;
   }
+
+  /** The tick at which that began; another one where it was given up and begun anew. */
+  get transferSinceTick(): number {
+    return this.#transfer?.sinceTick ?? 0;
+  }
   /** This node should lead rather than one that does not say so. */
   get isPreferred(): boolean {
     return this.#preferred && !this.isReluctant;

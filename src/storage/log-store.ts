@@ -190,6 +190,11 @@ export class LogStore {
     return this.#groups.get(group)?.bytes ?? 0;
   }
 
+  /** Where the group's log ended when the latest sync began. */
+  roundIndex(group: number): number {
+    return this.#groups.get(group)?.roundIndex ?? 0;
+  }
+
   /**
    * Rebuilds memory from the disk and begins the segment of this boot, whose own first record keeps a lost tail from coming back [M19].
    * What was read counts as durable only after the first sync, which covers every segment. Where something that was known durable is

@@ -13,9 +13,16 @@ import { join } from "node:path";
 import { FatalError } from "../fatal.ts";
 import { writeFileDurably } from "./durable-file.ts";
 
+interface Content {
+  readonly formed: boolean;
+  readonly incarnations: ReadonlyMap<number, string>;
+  readonly hasOtherVoters: boolean | undefined;
+}
+
+/** Every change is durable once the call returns; it throws DiskFullError where there is no space, and may be tried again. */
 export class PeerLedger {
   readonly #path: string;
-  readonly #incarnations = new Map<number, string>();
+  #incarnations: ReadonlyMap<number, string> = new Map();
   #formed = false;
   #hasOtherVoters: boolean | undefined;
 
@@ -38,15 +45,12 @@ export class PeerLedger {
   meet(nodeId: number, incarnation: string): string {
     const known = this.#incarnations.get(nodeId);
     if (known !== undefined) return known;
-    this.#incarnations.set(nodeId, incarnation);
-    this.#write();
+    this.#write({ incarnations: new Map(this.#incarnations).set(nodeId, incarnation) });
     return incarnation;
   }
 
   form(): void {
-    if (this.#formed) return;
-    this.#formed = true;
-    this.#write();
+    if (!this.#formed) this.#write({ formed: true });
   }
 
   /** Undefined where nothing was said since the first start. */
@@ -55,16 +59,12 @@ export class PeerLedger {
   }
 
   setOtherVoters(hasOtherVoters: boolean): void {
-    this.#hasOtherVoters = hasOtherVoters;
-    this.#write();
+    this.#write({ hasOtherVoters });
   }
 
   /** The cluster is another one, of this node alone. */
   forget(): void {
-    this.#incarnations.clear();
-    this.#formed = true;
-    this.#hasOtherVoters = false;
-    this.#write();
+    this.#write({ formed: true, incarnations: new Map(), hasOtherVoters: false });
   }
 
   #read(): void {
@@ -81,23 +81,31 @@ export class PeerLedger {
     if (typeof formed !== "boolean" || typeof incarnations !== "object" || incarnations === null) {
       throw this.#damaged("it is incomplete");
     }
+    const known = new Map<number, string>();
     for (const [id, incarnation] of Object.entries(incarnations)) {
       if (typeof incarnation !== "string" || !/^[1-9][0-9]*$/.test(id)) {
         throw this.#damaged(`entry ${id} is malformed`);
       }
-      this.#incarnations.set(Number(id), incarnation);
+      known.set(Number(id), incarnation);
     }
+    this.#incarnations = known;
     this.#formed = formed;
     this.#hasOtherVoters = hasOtherVoters;
   }
 
-  #write(): void {
-    const content = {
+  /** What is not on the disk is not known: where there is no space for it, all is as before. */
+  #write(changed: Partial<Content>): void {
+    const next: Content = {
       formed: this.#formed,
-      incarnations: Object.fromEntries(this.#incarnations),
+      incarnations: this.#incarnations,
       hasOtherVoters: this.#hasOtherVoters,
+      ...changed,
     };
-    writeFileDurably(this.#path, `${JSON.stringify(content, undefined, 2)}\n`);
+    const written = { ...next, incarnations: Object.fromEntries(next.incarnations) };
+    writeFileDurably(this.#path, `${JSON.stringify(written, undefined, 2)}\n`);
+    this.#formed = next.formed;
+    this.#incarnations = next.incarnations;
+    this.#hasOtherVoters = next.hasOtherVoters;
   }
 
   #damaged(why: string): FatalError {

@@ -6,9 +6,14 @@ export type ScrubTarget =
   | { readonly kind: "log"; readonly path: string; readonly frames: number }
   /**
    * A table by its key: `query` selects `key` and other columns above ?1, in order. In short reads, each of its own, so that the file's write-ahead
-   * log is never held back for long.
+   * log is never held back for long. `sealedQuery` selects `saved`, bytes with a seal of their own, looked at last.
    */
-  | { readonly kind: "table"; readonly path: string; readonly query: string };
+  | {
+      readonly kind: "table";
+      readonly path: string;
+      readonly query: string;
+      readonly sealedQuery: string;
+    };
 
 export type ScrubJob =
   { readonly kind: "begin"; readonly target: ScrubTarget } | { readonly kind: "step" | "end" };

@@ -3,9 +3,11 @@
  * system can do that: what is checked is the disk, and nothing useful is pushed out of memory. Started by scrub-thread.ts.
  */
 import { ptr } from "bun:ffi";
+import type { Database } from "bun:sqlite";
 import { closeSync, constants, openSync, readSync } from "node:fs";
 import { setPriority } from "node:os";
 import { parentPort } from "node:worker_threads";
+import { sealBroken } from "../wire/sealed-bytes.ts";
 import type { ScrubJob, ScrubStep, ScrubTarget } from "./scrub-jobs.ts";
 import { lookInto, pageBytes } from "./sqlite.ts";
 import { WalChecker, walHeaderBytes } from "./sqlite-wal.ts";
@@ -24,6 +26,8 @@ interface Scrub {
   step(): ScrubStep;
   close(): void;
 }
+
+type TableTarget = Extract<ScrubTarget, { kind: "table" }>;
 
 let scrub: Scrub | undefined;
 
@@ -50,9 +54,7 @@ function work(job: ScrubJob): ScrubStep {
 }
 
 function begin(target: ScrubTarget): Scrub {
-  return target.kind === "log"
-    ? new LogScrub(target.path, target.frames)
-    : new TableScrub(target.path, target.query);
+  return target.kind === "log" ? new LogScrub(target.path, target.frames) : new TableScrub(target);
 }
 
 /** Follows the frames of a write-ahead log, each of which carries a checksum over all before it. */
@@ -105,20 +107,20 @@ class LogScrub implements Scrub {
 
 /** Reads all rows of a table: SQLite notices where its pages do not make sense, and the disk where it cannot read them. */
 class TableScrub implements Scrub {
-  readonly #path: string;
-  readonly #query: string;
+  readonly #target: TableTarget;
   #last = new Uint8Array(0);
 
-  constructor(path: string, query: string) {
-    this.#path = path;
-    this.#query = query;
+  constructor(target: TableTarget) {
+    this.#target = target;
   }
 
   step(): ScrubStep {
-    return lookInto(this.#path, cacheKiB, (db) => {
-      const statement = db.prepare<Record<string, unknown>, [Uint8Array]>(this.#query);
+    const { path, query } = this.#target;
+    return lookInto(path, cacheKiB, (db) => {
+      const statement = db.prepare<Record<string, unknown>, [Uint8Array]>(query);
       try {
-        return this.#read(statement.iterate(this.#last));
+        const step = this.#read(statement.iterate(this.#last));
+        return step.done && step.damage === undefined ? this.#checkSealed(db, step.bytes) : step;
       } finally {
         statement.finalize();
       }
@@ -126,6 +128,21 @@ class TableScrub implements Scrub {
   }
 
   close(): void {}
+
+  #checkSealed(db: Database, before: number): ScrubStep {
+    const statement = db.prepare<{ saved: Uint8Array }, []>(this.#target.sealedQuery);
+    try {
+      let bytes = before;
+      for (const { saved } of statement.iterate()) {
+        bytes += saved.byteLength;
+        const broken = sealBroken(saved);
+        if (broken !== undefined) return { bytes, done: true, damage: `its sessions: ${broken}` };
+      }
+      return { bytes, done: true };
+    } finally {
+      statement.finalize();
+    }
+  }
 
   #read(rows: Iterable<Record<string, unknown>>): ScrubStep {
     let bytes = 0;

@@ -27,7 +27,7 @@ import {
 import type { SegmentSuffix } from "./segment-files.ts";
 import { ProgressWord } from "./segment-jobs.ts";
 import type { SegmentJob, SegmentJobDone, SegmentWorkerData } from "./segment-jobs.ts";
-import { isDamaged } from "./sqlite.ts";
+import { isUnusable } from "./sqlite.ts";
 import type { OwnedDatabase } from "./sqlite.ts";
 import { SqliteSegment } from "./sqlite-segment.ts";
 import { fsyncDirectory, latchMemory, tripLatch } from "./sync-latch.ts";
@@ -330,7 +330,7 @@ function openStamped(directory: string, number: number): OwnedDatabase | undefin
     database = openSegment(directory, number);
     if (readStamp(database) === number) return database;
   } catch (error) {
-    if (!isDamaged(error)) throw error;
+    if (!isUnusable(error)) throw error;
   }
   database?.leave();
   return undefined;

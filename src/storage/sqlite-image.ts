@@ -6,7 +6,8 @@
  * Only what this project's files have: pages of one size, UTF-8, no auto-vacuum. https://sqlite.org/fileformat2.html has the layouts.
  */
 import { closeSync, fstatSync, openSync, readSync } from "node:fs";
-import { readWal, type WalReading } from "./sqlite-wal.ts";
+import type { SchemaRow } from "./sqlite.ts";
+import { readWal, walPageBytes, type WalReading } from "./sqlite-wal.ts";
 
 /** The bytes are not a whole database. */
 export class ImageError extends Error {
@@ -19,6 +20,17 @@ export type ImageValue = number | string | Uint8Array | null;
 const fileHeaderBytes = 100;
 const magic = "SQLite format 3\0";
 const pageBytesMin = 512;
+const pageBytesUsual = 4_096;
+/** What the header says of how much of each page a record may take, as the format fixes it. */
+const payloadFractions = "402020";
+const formatWal = 2;
+const schemaFormatMax = 4;
+const encodingUtf8 = 1;
+/** Of the header: auto-vacuum and a size for caches; numbers of other programs, and what is kept free. None is ever set here. */
+const zeroRanges = [
+  [48, 56],
+  [60, 92],
+] as const;
 /** Deeper than any tree of this page size can be. */
 const depthMax = 32;
 /** The page that holds this byte is never used. */
@@ -38,14 +50,14 @@ interface Root {
 export class SqliteImage implements Disposable {
   readonly path: string;
   readonly pageBytes: number;
-  readonly pageCount: number;
+  pageCount: number;
   /** Undefined where there is no `-wal`. */
   readonly wal: WalReading | undefined;
   readonly #main: number;
   readonly #mainPages: number;
   readonly #log: number | undefined;
-  readonly #usableBytes: number;
   readonly #roots = new Map<string, Root>();
+  readonly #schema: SchemaRow[] = [];
   /** Pages of trees that the present walk has come to: a tree that leads back into itself would have no end. */
   #walked = 0;
   /** Pages that something refers to; undefined = nobody counts. */
@@ -57,24 +69,25 @@ export class SqliteImage implements Disposable {
     try {
       this.#log = openIfThere(`${path}-wal`);
       const header = readAt(this.#main, 0, fileHeaderBytes);
-      const isDatabase = header?.subarray(0, magic.length).toString("latin1") === magic;
-      must(header !== undefined && isDatabase, "it is no SQLite database");
-      const coded = header.readUInt16BE(16);
-      this.pageBytes = coded === 1 ? 65_536 : coded;
-      const isPower = (this.pageBytes & (this.pageBytes - 1)) === 0;
-      must(isPower && this.pageBytes >= pageBytesMin, "its page size is none");
+      must(header !== undefined, "it is no SQLite database");
+      // Where the log has the first page, that is the header which counts; this one may be damaged then.
+      const logged = this.#log === undefined ? undefined : walPageBytes(this.#log);
+      this.pageBytes = logged ?? pageBytesIn(header) ?? pageBytesUsual;
       this.#mainPages = Math.floor(fstatSync(this.#main).size / this.pageBytes);
       if (this.#log !== undefined) this.wal = readWal(this.#log, this.pageBytes);
       this.pageCount = this.wal?.pageCount ?? this.#mainPages;
-      // Newer in the log, where that has the first page.
       const first = this.#page(1);
-      this.#usableBytes = this.pageBytes - first[20]!;
-      must(this.#usableBytes >= pageBytesMin - 32, "its pages have no room");
+      this.#checkHeader(first);
+      this.pageCount = pagesIn(first) ?? this.pageCount;
       this.#readSchema();
     } catch (error) {
       this.close();
       throw error;
     }
+  }
+
+  get schema(): readonly SchemaRow[] {
+    return this.#schema;
   }
 
   has(name: string): boolean {
@@ -114,6 +127,25 @@ export class SqliteImage implements Disposable {
     throw new ImageError(`the tree of ${table} is too deep`);
   }
 
+  /** The one that a reader of all comes to first; what is behind it is not looked at. */
+  firstRow(table: string): readonly ImageValue[] | undefined {
+    let at = this.#root(table);
+    for (let depth = 0; depth < depthMax; depth++) {
+      const page = this.#treePage(at);
+      const isLeaf = page.type === PageType.rowLeaf;
+      must(isLeaf || page.type === PageType.rowInterior, `page ${at} is none of a table`);
+      if (isLeaf && page.cells === 0) return undefined;
+      if (isLeaf) {
+        const reader = new CellReader(page, 0);
+        const bytes = reader.varint();
+        reader.varint();
+        return this.#record(reader, bytes, false);
+      }
+      at = page.cells === 0 ? page.right : new CellReader(page, 0).u32();
+    }
+    throw new ImageError(`the tree of ${table} is too deep`);
+  }
+
   /** Entries of an index, in its order. */
   entries(index: string, visit: (values: readonly ImageValue[]) => void): void {
     this.#walked = 0;
@@ -127,6 +159,7 @@ export class SqliteImage implements Disposable {
   checkPages(read: (left: (name: string) => void) => void): void {
     this.#used = new Uint8Array(Math.ceil((this.pageCount + 1) / 8));
     try {
+      this.#checkRestOfHeader(this.#page(1));
       const left = new Set(this.#roots.keys());
       this.rows("sqlite_schema", () => {});
       left.delete("sqlite_schema");
@@ -161,11 +194,44 @@ export class SqliteImage implements Disposable {
     return root.page;
   }
 
+  /** All for which SQLite, as this project opens it, would refuse the file. */
+  #checkHeader(first: Buffer): void {
+    const isDatabase = first.subarray(0, magic.length).toString("latin1") === magic;
+    const isWal = first[19]! <= formatWal;
+    const isPlain = first.subarray(21, 24).toString("hex") === payloadFractions;
+    must(isDatabase && isWal && isPlain, "it is no SQLite database");
+    must(pageBytesIn(first) === this.pageBytes, "its page size is another one, or none");
+    must(first[20] === 0, "its pages have less room than they were made with");
+    must((pagesIn(first) ?? 0) <= this.pageCount, "it is shorter than it says");
+    must(first[47]! <= schemaFormatMax, "its format is another one");
+    must(first.readUInt32BE(52) === 0, "it is set to auto-vacuum");
+    must((first[59]! & 3) <= encodingUtf8, "its texts are in another encoding");
+  }
+
+  /** What SQLite passes over, and what nobody here has ever written. */
+  #checkRestOfHeader(first: Buffer): void {
+    const isAsMade =
+      first[18] === formatWal &&
+      first[19] === formatWal &&
+      first.readUInt32BE(24) === first.readUInt32BE(92) &&
+      first.readUInt32BE(44) === schemaFormatMax &&
+      first.readUInt32BE(56) === encodingUtf8 &&
+      zeroRanges.every(([from, to]) => first.subarray(from, to).every((byte) => byte === 0));
+    must(isAsMade, "its header is not as it was made");
+  }
+
   #readSchema(): void {
     this.#roots.set("sqlite_schema", { kind: "table", page: 1 });
-    this.rows("sqlite_schema", (_, [kind, name, , page]) => {
-      must(typeof name === "string" && typeof kind === "string", "its schema is damaged");
-      if (typeof page === "number" && page > 0) this.#roots.set(name, { kind, page });
+    this.rows("sqlite_schema", (_, [kind, name, owner, page, text]) => {
+      const isNamed =
+        typeof kind === "string" &&
+        typeof name === "string" &&
+        typeof owner === "string" &&
+        (typeof text === "string" || text === null);
+      must(isNamed, "its schema is damaged");
+      this.#schema.push({ kind, name, owner, text, hasPages: 1 });
+      must(typeof page === "number" && page > 1 && page <= this.pageCount, "its schema is damaged");
+      this.#roots.set(name, { kind, page });
     });
   }
 
@@ -211,9 +277,10 @@ export class SqliteImage implements Disposable {
     must(isInterior || isLeaf, `page ${number} is no page of a tree`);
     const cells = bytes.readUInt16BE(at + 3);
     const pointersAt = at + (isInterior ? 12 : 8);
-    must(pointersAt + 2 * cells <= this.#usableBytes, `page ${number} has too many cells`);
+    must(pointersAt + 2 * cells <= this.pageBytes, `page ${number} has too many cells`);
     const right = isInterior ? bytes.readUInt32BE(at + 8) : 0;
-    return { number, type, bytes: bytes.subarray(0, this.#usableBytes), cells, pointersAt, right };
+    const isChecked = this.#used !== undefined;
+    return { number, type, isChecked, bytes, cells, pointersAt, right };
   }
 
   #countFree(): void {
@@ -224,7 +291,7 @@ export class SqliteImage implements Disposable {
       this.#use(trunk);
       const page = this.#page(trunk);
       const leaves = page.readUInt32BE(4);
-      must(8 + 4 * leaves <= this.#usableBytes, `page ${trunk} of the free list is damaged`);
+      must(8 + 4 * leaves <= this.pageBytes, `page ${trunk} of the free list is damaged`);
       for (let leaf = 0; leaf < leaves; leaf++) this.#use(page.readUInt32BE(8 + 4 * leaf));
       free -= 1 + leaves;
       trunk = page.readUInt32BE(0);
@@ -247,7 +314,8 @@ export class SqliteImage implements Disposable {
         const reader = new CellReader(page, cell);
         const bytes = reader.varint();
         const rowId = reader.varint();
-        must(rowId > order.last, `the rows of page ${number} are out of order`);
+        // SQLite takes them as they come.
+        must(!page.isChecked || rowId > order.last, `the rows of page ${number} are out of order`);
         order.last = rowId;
         visit(rowId, this.#record(reader, bytes, false));
       }
@@ -286,7 +354,7 @@ export class SqliteImage implements Disposable {
   }
 
   #payload(reader: CellReader, bytes: number, isKey: boolean): Buffer {
-    const usable = this.#usableBytes;
+    const usable = this.pageBytes;
     const localMax = isKey ? Math.floor(((usable - 12) * 64) / 255) - 23 : usable - 35;
     if (bytes <= localMax) return reader.bytes(bytes);
     must(bytes <= this.pageCount * this.pageBytes, "a row is longer than the file");
@@ -310,7 +378,8 @@ export class SqliteImage implements Disposable {
 interface TreePage {
   readonly number: number;
   readonly type: number;
-  /** Without what is reserved at its end. */
+  /** Also for what SQLite passes over. */
+  readonly isChecked: boolean;
   readonly bytes: Buffer;
   readonly cells: number;
   readonly pointersAt: number;
@@ -325,11 +394,11 @@ class CellReader {
 
   constructor(page: TreePage, cell: number) {
     this.#page = page;
-    this.#at = page.bytes.readUInt16BE(page.pointersAt + 2 * cell);
-    must(
-      this.#at >= page.pointersAt + 2 * page.cells,
-      `a cell of page ${page.number} is misplaced`,
-    );
+    const pointer = page.bytes.readUInt16BE(page.pointersAt + 2 * cell);
+    // As SQLite does: what is beyond the page is not looked at.
+    this.#at = pointer & (page.bytes.byteLength - 1);
+    const isPlaced = this.#at === pointer && pointer >= page.pointersAt + 2 * page.cells;
+    must(isPlaced || !page.isChecked, `a cell of page ${page.number} is misplaced`);
   }
 
   u32(): number {
@@ -409,6 +478,21 @@ function openIfThere(path: string): number | undefined {
     if (error instanceof Error && "code" in error && error.code === "ENOENT") return undefined;
     throw error;
   }
+}
+
+/** Undefined where the header says none. */
+function pageBytesIn(header: Buffer): number | undefined {
+  const coded = header.readUInt16BE(16);
+  const bytes = coded === 1 ? 65_536 : coded;
+  const isPower = (bytes & (bytes - 1)) === 0;
+  return isPower && bytes >= pageBytesMin ? bytes : undefined;
+}
+
+/** Undefined where the header does not say it, or not as of its last change. */
+function pagesIn(header: Buffer): number | undefined {
+  const pages = header.readUInt32BE(28);
+  const isOfLastChange = header.readUInt32BE(24) === header.readUInt32BE(92);
+  return pages > 0 && isOfLastChange ? pages : undefined;
 }
 
 /** Undefined where the file ends before. */

@@ -85,6 +85,14 @@ export class WalChecker {
   }
 }
 
+/** The size of its pages; undefined where the log is empty, as SQLite sees it. */
+export function walPageBytes(descriptor: number): number | undefined {
+  const header = Buffer.alloc(walHeaderBytes);
+  if (readSync(descriptor, header, 0, walHeaderBytes, 0) !== walHeaderBytes) return undefined;
+  const bytes = header.readUInt32BE(8);
+  return WalChecker.begin(header, bytes) === undefined ? undefined : bytes;
+}
+
 /** Reads a whole log. */
 export function readWal(descriptor: number, pageBytes: number): WalReading {
   const header = Buffer.alloc(walHeaderBytes);

@@ -32,6 +32,9 @@ class PragmaError extends Error {
   override readonly name = "PragmaError";
 }
 
+/** SQLITE_FCNTL_RESERVE_BYTES */
+const fcntlReserveBytes = 38;
+
 /** Codes that do not depend on what is in the file. */
 const machineFailures = /^SQLITE_(?:IOERR|FULL|CANTOPEN|NOMEM|BUSY|LOCKED|PROTOCOL|INTERRUPT)/;
 
@@ -73,17 +76,44 @@ export function databaseImage(schema: string): Uint8Array {
   return image;
 }
 
-/** Whether all that is in the database was made by these statements, and no table, index, view or trigger by others. */
-export function hasOnly(database: OwnedDatabase, schema: string): boolean {
-  const texts = "SELECT sql AS text FROM sqlite_schema WHERE sql IS NOT NULL";
+/** A table or an index, as SQLite notes it. */
+export interface SchemaRow {
+  readonly kind: string;
+  readonly name: string;
+  /** The table that it belongs to. */
+  readonly owner: string;
+  /** Null where SQLite makes it by itself. */
+  readonly text: string | null;
+  /** 1: views and triggers have none. */
+  readonly hasPages: number;
+}
+
+const schemaQuery =
+  "SELECT type AS kind, name, tbl_name AS owner, sql AS text, rootpage > 0 AS hasPages FROM sqlite_schema";
+
+/** What SQLite notes of what these statements make. */
+function schemaRows(schema: string): readonly SchemaRow[] {
   const memory = new Database(":memory:", { strict: true });
   memory.run(schema);
-  const statement = memory.prepare<{ text: string }, []>(texts);
-  const known = new Set(statement.all().map(({ text }) => text));
+  const statement = memory.prepare<SchemaRow, []>(schemaQuery);
+  const rows = statement.all();
   statement.finalize();
   memory.close(true);
-  const found = database.prepareRead<{ text: string }, []>(texts).all();
-  return found.every(({ text }) => known.has(text));
+  return rows;
+}
+
+/** Whether all that is in the database was made by these statements, and no table, index, view or trigger by others. */
+export function hasOnly(database: OwnedDatabase, schema: string): boolean {
+  const found = database.prepareRead<SchemaRow, []>(schemaQuery).all();
+  return areOf(schema, found);
+}
+
+/** Whether these statements, or some of them, make just that. */
+export function areOf(schema: string, found: readonly SchemaRow[]): boolean {
+  const asText = ({ kind, name, owner, text, hasPages }: SchemaRow): string =>
+    JSON.stringify([kind, name, owner, text, hasPages]);
+  const known = new Set(schemaRows(schema).map(asText));
+  return found.every((row) => known.has(asText(row)));
 }
 
 /**
@@ -150,6 +180,7 @@ export class OwnedDatabase {
       if (guard === undefined) throw new Error(`${path} cannot be opened a second time`);
       // A connection takes its lock and opens the WAL at its first read, not when it is made.
       readPragma(guard, "schema_version");
+      checkLayout(guard);
       if (options.schema !== undefined) this.db.run(options.schema);
       this.walDescriptor = openSync(`${path}-wal`, "r");
     } catch (error) {
@@ -311,6 +342,19 @@ function setPragma(db: Database, name: string, value: number | string): void {
   const got = readPragma(db, name);
   if (got !== value) {
     throw new PragmaError(`${db.filename}: PRAGMA ${name} is ${String(got)}, not ${value}`);
+  }
+}
+
+/** SQLite would read the pages of such a file as they are not, and write others between them. */
+function checkLayout(db: Database): void {
+  if (readPragma(db, "auto_vacuum") !== 0) {
+    throw new PragmaError(`${db.filename} is set to auto-vacuum`);
+  }
+  // -1 asks.
+  const reservedBytes = new Int32Array([-1, 0]);
+  db.fileControl("main", fcntlReserveBytes, reservedBytes);
+  if (reservedBytes[0] !== 0) {
+    throw new PragmaError(`${db.filename}: its pages have less room than they were made with`);
   }
 }
 

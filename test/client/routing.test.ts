@@ -69,14 +69,14 @@ test("hints that go round in a circle are followed a few times, then with pauses
   using second = new FakeNode(2);
   first.answer = (node, request) => node.refuse(request, notLeader(second.endpoint));
   second.answer = (node, request) => node.refuse(request, notLeader(first.endpoint));
-  await using client = connect({ endpoints: first.endpoint, timeoutMs: 300 });
+  await using client = connect({ endpoints: first.endpoint, timeoutMs: 1_000 });
   await expect(client.put("k", "v")).rejects.toMatchObject({
     code: "not_leader",
     outcome: "not-applied",
   });
   const tries = first.writes.length + second.writes.length;
   expect(tries).toBeGreaterThan(5);
-  expect(tries).toBeLessThan(60);
+  expect(tries).toBeLessThan(200);
 });
 
 test("what was refused as not applied is tried again; what may have been applied is not", async () => {

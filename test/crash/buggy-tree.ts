@@ -14,7 +14,8 @@ const imagesMax = 300;
 export async function findBug(name: StorageBugName, seed: number): Promise<string | undefined> {
   const bug: StorageBug = storageBugs[name];
   using tree = new BuggyTree(bug);
-  if (bug.foundBy !== undefined) return await failingTest(tree.path, bug.foundBy);
+  const { foundBy, named } = bug;
+  if (foundBy !== undefined) return await failingTest(tree.path, foundBy, named);
   try {
     const of: Subject = bug.of ?? "storage";
     const options = { of, seed, images: imagesMax, rotEach: 12, source: tree.path, first: true };
@@ -27,8 +28,13 @@ export async function findBug(name: StorageBugName, seed: number): Promise<strin
   }
 }
 
-async function failingTest(tree: string, file: string): Promise<string | undefined> {
-  const child = Bun.spawn([process.execPath, "test", file], {
+async function failingTest(
+  tree: string,
+  file: string,
+  named: string | undefined,
+): Promise<string | undefined> {
+  const filter = named === undefined ? [] : ["-t", named];
+  const child = Bun.spawn([process.execPath, "test", file, ...filter], {
     cwd: tree,
     stdout: "ignore",
     stderr: "pipe",
@@ -44,7 +50,9 @@ class BuggyTree implements Disposable {
   readonly path: string = mkdtempSync(join(tmpdir(), "barge-bug-"));
 
   constructor({ changes }: StorageBug) {
-    const tests = ["crash", "sim", "machine", "storage"].map((folder) => `test/${folder}`);
+    const tests = ["crash", "sim", "machine", "storage", "e2e", "cli"].map(
+      (folder) => `test/${folder}`,
+    );
     for (const name of ["src", ...tests, "package.json", "tsconfig.json"]) {
       cpSync(join(root, name), join(this.path, name), { recursive: true });
     }

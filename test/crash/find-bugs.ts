@@ -4,7 +4,7 @@
  */
 import { join } from "node:path";
 import { findBug } from "./buggy-tree.ts";
-import { isStorageBugName, storageBugs } from "./storage-bugs.ts";
+import { isStorageBugName, type StorageBug, storageBugs } from "./storage-bugs.ts";
 
 const seedsMax = 5;
 /** Quick enough: no other seed is tried. */
@@ -30,7 +30,10 @@ for (const name of Object.keys(storageBugs)) {
     continue;
   }
   let best = Infinity;
-  for (let seed = 1; seed <= seedsMax && best > secondsEnough; seed++) {
+  // A test of the storage draws nothing from it.
+  const bug: StorageBug = storageBugs[name];
+  const seeds = bug.foundBy === undefined ? seedsMax : 1;
+  for (let seed = 1; seed <= seeds && best > secondsEnough; seed++) {
     const beganMs = performance.now();
     const found = await findBug(name, seed);
     const seconds = (performance.now() - beganMs) / 1_000;
@@ -44,7 +47,7 @@ for (const name of Object.keys(storageBugs)) {
   const record = records[name];
   console.log(
     record === undefined
-      ? `${name} survives ${seedsMax} seeds`
+      ? `${name} survives ${seeds} seeds`
       : `${name}: seed ${record.seed}, ${best.toFixed(1)} s: ${record.found}`,
   );
 }

@@ -9,6 +9,10 @@ export interface StorageBug {
   readonly of?: "node";
   /** The test that finds it, where crash images do not. */
   readonly foundBy?: string;
+  /** Of that file this test alone. */
+  readonly named?: string;
+  /** That test needs a small file system of its own. */
+  readonly onSmallDisk?: true;
 }
 
 interface Change {
@@ -24,6 +28,8 @@ const logStore = "storage/log-store.ts";
 const segmentChain = "storage/segment-chain.ts";
 const snapshotWorker = "storage/snapshot-worker.ts";
 const kvWorker = "machine/kv-worker.ts";
+const diskSpace = "storage/disk-space.ts";
+const fullDiskTest = "test/e2e/full-disk.test.ts";
 
 export const storageBugs = {
   mainFileNotSynced: {
@@ -322,6 +328,98 @@ export const storageBugs = {
       },
     ],
     foundBy: "test/storage/sqlite.test.ts",
+  },
+  sessionsNotChecked: {
+    what: "the checksum of the saved sessions is not looked at",
+    changes: [
+      {
+        file: "machine/sessions.ts",
+        from: "    if (broken !== undefined) throw new SavedBytesError(broken);\n",
+        to: "",
+      },
+    ],
+    foundBy: "test/machine/verify-kv.test.ts",
+    named: "every bit of the sessions",
+  },
+  stampOfStrangerFatal: {
+    what: "a segment that was prepared and never used, with a damaged main file, ends every start",
+    changes: [
+      {
+        file: "storage/sqlite-disk.ts",
+        from: "    if (!isUnusable(error)) throw error;\n",
+        to: "    throw error;\n",
+      },
+    ],
+    foundBy: "test/storage/read-only-disk.test.ts",
+  },
+  layoutNotChecked: {
+    what: "a state file is used whatever its header says of the room in its pages",
+    changes: [
+      {
+        file: "storage/sqlite.ts",
+        from: "      checkLayout(guard);\n",
+        to: "",
+      },
+    ],
+    foundBy: "test/machine/verify-kv.test.ts",
+    named: "every bit of the header",
+  },
+  ballastNotMadeAgain: {
+    what: "the ballast is not put back once there is space",
+    changes: [
+      {
+        file: diskSpace,
+        from: "    if (!this.#fillBallast()) return void this.release();\n",
+        to: "",
+      },
+    ],
+    foundBy: "test/storage/disk-space.test.ts",
+    onSmallDisk: true,
+  },
+  fullNodeVotesNot: {
+    what: "a node without space gives no vote",
+    changes: [
+      {
+        file: "node/group.ts",
+        from: "    if (!this.mayElect && (message",
+        to: '    if ((this.#space === "out" || !this.mayElect) && (message',
+      },
+    ],
+    foundBy: fullDiskTest,
+    named: "the disk of a follower runs full",
+    onSmallDisk: true,
+  },
+  ballastKept: {
+    what: "the ballast is not given up where the disk is full",
+    changes: [{ file: diskSpace, from: "      unlinkSync(this.#path);\n", to: "" }],
+    foundBy: "test/storage/disk-space.test.ts",
+    onSmallDisk: true,
+  },
+  softLimitIgnored: {
+    what: "a leader with little space goes on taking writes",
+    changes: [
+      {
+        file: "node/group.ts",
+        from: '(this.#space === "low" && this.raft.role === "leader");',
+        to: "false;",
+      },
+    ],
+    foundBy: fullDiskTest,
+    named: "where all have little space",
+    onSmallDisk: true,
+  },
+  refusedAsUnknown: {
+    what: "a write that a full disk refuses is told as one that may have happened",
+    changes: [
+      {
+        file: "errors.ts",
+        from: '"not-applied",\n    "The disk of the leader,',
+        to: '"unknown",\n    "The disk of the leader,',
+      },
+    ],
+    foundBy: fullDiskTest,
+    named: "where all have little space",
+    onSmallDisk: true,
   },
 } as const satisfies Record<string, StorageBug>;
 

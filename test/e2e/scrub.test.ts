@@ -8,6 +8,7 @@ import { join } from "node:path";
 import { connect, type ScrubAnswer } from "../../src/client/index.ts";
 import { barge } from "../cli/program.ts";
 import { type TestCluster, type TestNode, until, withCluster } from "./cluster.ts";
+import { sessionsIn } from "./damage.ts";
 import { HttpDoor } from "./doors.ts";
 
 setDefaultTimeout(60_000);
@@ -148,9 +149,30 @@ test("a damaged file of the state machine is told, with what to do", () =>
     const at = readFileSync(file).indexOf("key100-");
     flip(file, at - (at % 4_096));
     const { findings } = await passed(node!);
-    expect(findings[0]).toMatch(/^kv\.db: .*malformed.*stop this node, move that folder away/);
+    expect(findings[0]).toMatch(
+      /^kv\.db: .*malformed.*stop this node, move that folder away and start again/,
+    );
     await node!.kill();
     expect(await verified(node!)).toBe(1);
+  }));
+
+test("sessions that are damaged are told, as the start would refuse them", () =>
+  withCluster({ nodes: 1, flags }, async (cluster) => {
+    const node = await filled(cluster);
+    const backup = join(cluster.dir, "a.barge");
+    expect((await barge(["backup", backup, "--endpoints", node.binary])).status).toBe(0);
+    const file = join(node.dataDir, "machine/0/kv.db");
+    const at = readFileSync(file).indexOf(sessionsIn(file, join(cluster.dir, "copy.db")));
+    expect(at).toBeGreaterThan(0);
+    expect((await passed(node)).findings).toEqual([]);
+    flip(file, at + 12);
+    const { findings } = await passed(node);
+    expect(findings).toHaveLength(1);
+    expect(findings[0]).toMatch(
+      /^kv\.db: its sessions: they fail their check; .*move that folder away/,
+    );
+    await node.kill();
+    expect(await verified(node)).toBe(1);
   }));
 
 test("it keeps its pace, pauses, and goes on where it was", () =>

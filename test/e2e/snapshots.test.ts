@@ -33,9 +33,12 @@ async function post(
   return answer;
 }
 
+/** On a crowded machine another node may come to lead meanwhile. */
 async function put(node: TestNode, key: string, bytes: number): Promise<void> {
   const init = { method: "PUT", body: Buffer.alloc(bytes, key) };
-  expect((await node.fetch(`/v1/kv/${key}`, init, 10_000)).status).toBe(200);
+  await until(`node ${node.id} takes ${key}`, async () => {
+    return (await node.fetch(`/v1/kv/${key}`, init, 10_000)).status === 200;
+  });
 }
 
 /** Some keys, again and again; their newest values are `round`'s. */

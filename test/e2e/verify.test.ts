@@ -14,11 +14,12 @@ import {
   writeFileSync,
 } from "node:fs";
 import { join } from "node:path";
+import { connect } from "../../src/client/index.ts";
 import { fatalTable } from "../../src/fatal.ts";
 import type { FolderReport } from "../../src/node/verify.ts";
 import { barge } from "../cli/program.ts";
 import { type TestCluster, type TestNode, until, withCluster } from "./cluster.ts";
-import { halve, newestLog } from "./damage.ts";
+import { halve, newestLog, sessionsIn } from "./damage.ts";
 import { HttpDoor } from "./doors.ts";
 import { damageWal } from "./wal.ts";
 
@@ -140,6 +141,13 @@ test("a folder that is none, or new, or without its identity", () =>
     expect(refused.report.nextStart).toMatchObject({ outcome: "refused", status: 20 });
   }));
 
+/** Changes one byte. */
+function flip(path: string, at: number): void {
+  const bytes = readFileSync(path);
+  bytes[at]! ^= 2;
+  writeFileSync(path, bytes);
+}
+
 interface Damage {
   readonly what: string;
   readonly apply: (node: TestNode) => void;
@@ -177,6 +185,23 @@ const damages: readonly Damage[] = [
     alone: "serves",
     three: "serves",
     says: /the file `watermark` is gone/,
+  },
+  {
+    what: "a log that is gone",
+    apply: (node) => {
+      const folder = join(node.dataDir, "segments");
+      for (const name of readdirSync(folder)) rmSync(join(folder, name));
+    },
+    alone: "refused",
+    three: "heals",
+    says: /known durable up to/,
+  },
+  {
+    what: "the header of the log's main file, beside a log that has it too",
+    apply: (node) => flip(newestLog(node).replace(/-wal$/, ""), 17),
+    alone: "serves",
+    three: "serves",
+    says: /^$/,
   },
   {
     what: "a log that another program has opened",
@@ -251,6 +276,42 @@ test("a damaged file of the state machine is told, with what to do; and that doe
     await node.ready();
     expect((await node.status()).health).toBe("ok");
     expect((await new HttpDoor(node).get("key25", 5_000))?.value).toBe(value);
+  }));
+
+test("the main file of the state, damaged where a start looks: refused in the same words", () =>
+  withCluster({ nodes: 1 }, async (cluster) => {
+    const node = cluster.nodes[0]!;
+    await using client = connect({ endpoints: node.binary });
+    for (let i = 0; i < writes; i++) await client.put(`key${i}`, value);
+    // A backup moves the state into the main file.
+    const backup = join(cluster.dir, "a.barge");
+    expect((await barge(["backup", backup, "--endpoints", node.binary])).status).toBe(0);
+    await node.kill();
+    const file = join(machineFolder(node), "kv.db");
+    const main = readFileSync(file);
+    const whole = await verified(node.dataDir);
+    expect(whole.report).toMatchObject({ whole: true, nextStart: { outcome: "serves" } });
+    // Its first page is in its main file alone; and so are the sessions.
+    const sessions = main.indexOf(sessionsIn(file, join(cluster.dir, "copy.db")));
+    expect(sessions).toBeGreaterThan(0);
+    const places = [17, 30, 52, main.indexOf("CREATE TABLE kv"), sessions + 6, sessions + 12];
+    for (const at of places) {
+      flip(file, at);
+      const { nextStart, damage } = (await verified(node.dataDir)).report;
+      expect({ at, ...nextStart }).toMatchObject({
+        at,
+        outcome: "refused",
+        reason: "corrupt_data",
+      });
+      expect(damage).toHaveLength(1);
+      node.start();
+      const { status, stderr } = await node.ended();
+      expect({ at, status }).toEqual({ at, status: nextStart.status! });
+      expect(stderr).toMatch(/The state of group 0 cannot be read: .* move that folder away/);
+      flip(file, at);
+    }
+    node.start();
+    await node.ready();
   }));
 
 test("a state that is lost comes from the leader, and says so until then", () =>

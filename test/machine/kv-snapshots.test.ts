@@ -14,6 +14,7 @@ import {
   type StateMachine,
 } from "../../src/machine/machine.ts";
 import { createMachine, KvFiles } from "../../src/machine/machines.ts";
+import { seal } from "../../src/wire/sealed-bytes.ts";
 import { encodeKvGet, encodeKvPut, readKvEntry } from "../../src/wire/kv.ts";
 import { nextDigest } from "../../src/wire/snapshot-messages.ts";
 import { fillWith, mounted } from "../e2e/mount.ts";
@@ -256,41 +257,35 @@ describe("kv snapshots", () => {
     };
   const setSessions = (bytes: number[]): ((db: Database) => void) =>
     run("UPDATE apply_state SET sessions = ?1", Uint8Array.from(bytes));
+  const sealSessions = (bytes: number[]): ((db: Database) => void) => {
+    const saved = Uint8Array.from([...safe(0), ...bytes]);
+    seal(saved);
+    return setSessions([...saved]);
+  };
   const safe = (low: number): number[] => [low, 0, 0, 0, 0, 0, 0, 0];
   const u32 = (low: number): number[] => [low, 0, 0, 0];
 
   test.each([
     ["sessions that end too early", setSessions([1, 0, 0, 0, 9]), "unusable"],
-    ["sessions of an unknown format", setSessions([7, 0, 0, 0]), "unusable"],
-    ["four billion sessions", setSessions([...u32(1), ...safe(0), 255, 255, 255, 255]), "unusable"],
+    ["sessions of an unknown format", setSessions([7, 0, 0, 0, 0, 0, 0, 0]), "unusable"],
+    ["sessions without their check", setSessions([2, 0, 0, 0, ...safe(9)]), "unusable"],
+    ["four billion sessions", sealSessions([...safe(0), 255, 255, 255, 255]), "unusable"],
     [
       "a principal longer than all of it",
-      setSessions([...u32(1), ...safe(0), ...u32(1), ...safe(3), ...u32(9), 255, 255, 255, 127]),
+      sealSessions([...safe(0), ...u32(1), ...safe(3), ...u32(9), 255, 255, 255, 127]),
       "unusable",
     ],
     [
       "a number beyond the safe ones",
-      setSessions([...u32(1), ...Array.from({ length: 8 }, () => 255), ...u32(0), ...u32(0)]),
+      sealSessions([...Array.from({ length: 8 }, () => 255), ...u32(0), ...u32(0)]),
       "unusable",
     ],
     [
       "request ids that are cut off",
-      setSessions([
-        ...u32(1),
-        ...safe(0),
-        ...u32(0),
-        ...u32(20),
-        ...safe(1),
-        ...safe(2),
-        ...u32(3),
-      ]),
+      sealSessions([...safe(0), ...u32(0), ...u32(20), ...safe(1), ...safe(2), ...u32(3)]),
       "unusable",
     ],
-    [
-      "more than was saved",
-      setSessions([...u32(1), ...safe(0), ...u32(0), ...u32(0), 1]),
-      "unusable",
-    ],
+    ["more than was saved", sealSessions([...safe(0), ...u32(0), ...u32(0), 1]), "unusable"],
     ["a state hash that is none", run("UPDATE meta SET stateHash = -1"), "unusable"],
     ["a time before all times", run("UPDATE meta SET timeMs = -1"), "unusable"],
     ["no apply version", run("UPDATE apply_state SET applyVersion = 0"), "unusable"],
@@ -317,7 +312,7 @@ describe("kv snapshots", () => {
   test("one that nobody has changed is not", async () => {
     const receiver = new World();
     expect(await send(await forge(() => {}), receiver, 51)).toBe("opened");
-    const empty = setSessions([...u32(1), ...safe(0), ...u32(0), ...u32(0)]);
+    const empty = sealSessions([...safe(0), ...u32(0), ...u32(0)]);
     expect(await send(await forge(empty), receiver, 51)).toBe("opened");
     receiver.machine.close();
   });

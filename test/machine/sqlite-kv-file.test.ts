@@ -335,8 +335,8 @@ describe("machines on real files", () => {
     old.run("PRAGMA journal_mode = wal");
     old.run(`CREATE TABLE kv (key BLOB PRIMARY KEY, revision INTEGER NOT NULL, value BLOB NOT NULL) STRICT;
       CREATE TABLE meta (
-        id INTEGER PRIMARY KEY CHECK (id = 0), appliedIndex INTEGER NOT NULL, stateHash INTEGER NOT NULL, timeMs INTEGER NOT NULL
-      ) STRICT;
+    id INTEGER PRIMARY KEY CHECK (id = 0), appliedIndex INTEGER NOT NULL, stateHash INTEGER NOT NULL, timeMs INTEGER NOT NULL
+  ) STRICT;
       CREATE TABLE restart (id INTEGER PRIMARY KEY CHECK (id = 0), count INTEGER NOT NULL) STRICT;`);
     old.run("INSERT INTO meta VALUES (0, 7, 8, 9)");
     old.close();

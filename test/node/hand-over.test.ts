@@ -158,19 +158,37 @@ describe("on its own", () => {
 
   test("a slow sync, but only to who has on its disk what this node has not", () => {
     const scene = new Scene();
-    scene.handOver.slowSync(499, 0);
-    scene.handOver.slowSync(600, 0);
+    const { lastIndex } = scene.cluster.node(1).raft;
+    scene.handOver.slowSync(499, lastIndex, 0);
+    scene.handOver.slowSync(600, lastIndex, 0);
     expect(scene.begun).toEqual([]);
     scene.cluster.autoSync = false;
     scene.cluster.node(1).propose();
     scene.cluster.settle();
-    scene.handOver.slowSync(600, 100);
+    scene.handOver.slowSync(600, lastIndex + 1, 100);
     expect(scene.begun).toEqual([]);
     scene.cluster.node(3).sync();
     scene.cluster.settle();
-    scene.handOver.slowSync(499, 200);
+    scene.handOver.slowSync(499, lastIndex + 1, 200);
     expect(scene.begun).toEqual([]);
-    scene.handOver.slowSync(600, 300);
+    scene.handOver.slowSync(600, lastIndex + 1, 300);
+    expect(scene.begun).toEqual(["3: a sync takes 600 ms"]);
+  });
+
+  test("not to who has a part of what the slow sync is to bring: it may be as slow, and a sync ahead", () => {
+    const scene = new Scene();
+    const { lastIndex } = scene.cluster.node(1).raft;
+    scene.cluster.autoSync = false;
+    scene.cluster.node(1).propose();
+    scene.cluster.settle();
+    scene.cluster.node(3).sync();
+    scene.cluster.node(1).propose();
+    scene.cluster.settle();
+    scene.handOver.slowSync(600, lastIndex + 2, 100);
+    expect(scene.begun).toEqual([]);
+    scene.cluster.node(3).sync();
+    scene.cluster.settle();
+    scene.handOver.slowSync(600, lastIndex + 2, 200);
     expect(scene.begun).toEqual(["3: a sync takes 600 ms"]);
   });
 
@@ -201,7 +219,7 @@ describe("on its own", () => {
     scene.cluster.node(1).raft.stepDown("test");
     scene.handOver.led(0);
     scene.handOver.tick(10_000);
-    scene.handOver.slowSync(5_000, 10_000);
+    scene.handOver.slowSync(5_000, 1, 10_000);
     for (const nowMs of [1, 2, 3]) scene.handOver.loopStalled(500, nowMs);
     expect(scene.begun).toEqual([]);
   });

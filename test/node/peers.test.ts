@@ -7,6 +7,7 @@ import { defaultLimits } from "../../src/limits.ts";
 import { hasOtherVoters, Peers, type PeerRefusal } from "../../src/node/peers.ts";
 import type { Raft } from "../../src/raft/raft.ts";
 import type { Configuration } from "../../src/raft/ready.ts";
+import { DiskFullError } from "../../src/storage/disk.ts";
 import { PeerLedger } from "../../src/storage/peer-ledger.ts";
 import type { Hello } from "../../src/wire/messages.ts";
 
@@ -108,6 +109,25 @@ describe("the first members", () => {
     expect(world.peers.absent).toEqual([]);
     expect(world.hello(1, { incarnation: "twin" })?.message).toContain("This is node 1 itself");
   });
+});
+
+test("on a full disk whoever is new is put off, nothing is noted, and all goes on once there is space", () => {
+  const world = new World([1, 2]);
+  const { ledger } = world;
+  const full = (): never => {
+    throw new DiskFullError("no space left to write peers.json");
+  };
+  const written = { meet: ledger.meet, form: ledger.form, setOtherVoters: ledger.setOtherVoters };
+  Object.assign(ledger, { meet: full, form: full, setOtherVoters: full });
+  expect(world.hello(2)?.code).toBe("disk_full");
+  expect(world.peers.meet(2, "folder-2")).toContain("no space left");
+  world.append(5, members([1]));
+  expect(world.peers.refresh(1)).toBe(true);
+  expect(ledger.hasOtherVoters).toBeUndefined();
+  expect(world.peers.refresh(2)).toBe(false);
+  Object.assign(ledger, written);
+  expect(world.peers.refresh(2 + defaultLimits.diskFullRetryMs)).toBe(true);
+  expect(ledger.hasOtherVoters).toBe(false);
 });
 
 describe("a configuration", () => {
@@ -235,10 +255,10 @@ describe("other voters, for a log that is damaged later", () => {
 
   test("are noted as soon as there are any, committed or not, and until there are none", () => {
     const world = new World([1]);
-    expect(others(world)).toBeUndefined();
+    expect(others(world)).toBe(false);
     world.append(5, members([1], { learners: [2], addresses: { 1: "a:1", 2: "b:1" } }));
     world.peers.refresh(0);
-    expect(others(world)).toBeUndefined();
+    expect(others(world)).toBe(false);
     world.append(6, members([1, 2], { outgoing: [1] }), false);
     world.peers.refresh(0);
     expect(others(world)).toBe(true);

@@ -5,6 +5,7 @@ import type { IncomingSnapshot } from "../../src/machine/machine.ts";
 import { NullMachine } from "../../src/machine/null.ts";
 import { SnapshotReceiver } from "../../src/node/snapshot-receiver.ts";
 import { encodeConfiguration } from "../../src/raft/configuration.ts";
+import type { Raft } from "../../src/raft/raft.ts";
 import type { PeerMessage } from "../../src/wire/messages.ts";
 import { nextDigest } from "../../src/wire/snapshot-messages.ts";
 import { TestCluster, configurationOf, group, testLimits } from "../raft/harness.ts";
@@ -43,6 +44,7 @@ class World {
   readonly errors: string[] = [];
   readonly told: string[] = [];
   installed = 0;
+  readonly raft: Raft;
   readonly #term: number;
   #digest = 0;
 
@@ -50,13 +52,14 @@ class World {
     const configuration = configurationOf([1, 2]);
     const cluster = new TestCluster([1, 2].map((id) => ({ id, configuration })));
     this.#term = cluster.elect(1).raft.term;
+    this.raft = cluster.node(2).raft;
     const file = new SimKvFile({ random: () => 0, schedule: () => {} });
     this.machine = new Receiver({ limits: testLimits, nowMs: () => 0, file });
     this.receiver = new SnapshotReceiver({
       group,
       nodeId: 2,
       limits: testLimits,
-      raft: cluster.node(2).raft,
+      raft: this.raft,
       machine: this.machine,
       transport: {
         send: (message) => void this.sent.push(message),
@@ -174,4 +177,21 @@ test("one that is no sound state is refused and told; who offers it again and ag
   receiver.work(0);
   receiver.work(0);
   expect([world.answer, world.installed]).toEqual(["done", 1]);
+});
+
+test("a stream whose sender leads no more is given up at once, unless it is whole", () => {
+  for (const isWhole of [false, true]) {
+    const world = new World();
+    const { receiver, machine, raft, told } = world;
+    world.chunk(0, isWhole ? bytes : bytes - 1);
+    if (isWhole) receiver.work(0);
+    const { term, lastIndex } = raft;
+    const peer = { group, from: 1, to: 2, term: term + 1 };
+    raft.step({ type: "vote", ...peer, transfer: true, lastIndex, lastTerm: term });
+    expect(raft.term).toBe(term + 1);
+    machine.space = true;
+    receiver.work(diskFullRetryMs * 2);
+    expect([receiver.idle, world.installed]).toEqual([true, isWhole ? 1 : 0]);
+    if (!isWhole) expect(told.at(-1)).toMatch(/the sender leads no more/);
+  }
 });

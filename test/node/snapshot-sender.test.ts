@@ -2,6 +2,7 @@
 import { expect, test } from "bun:test";
 import { NullMachine } from "../../src/machine/null.ts";
 import type { MachineSnapshot } from "../../src/machine/machine.ts";
+import { retainedBytes } from "../../src/node/group.ts";
 import { SnapshotSender } from "../../src/node/snapshot-sender.ts";
 import type { PeerMessage } from "../../src/wire/messages.ts";
 import { TestCluster, configurationOf, group, testLimits } from "../raft/harness.ts";
@@ -62,4 +63,139 @@ test("a leader that was deposed in this turn offers nothing in the term that it 
   expect(sent).toHaveLength(1);
   expect(sender.idle).toBe(true);
   expect(machine.held).toBe(0);
+});
+
+/** A state of some chunks, each full of its own number; whoever tests says when a read ends. */
+class ChunkedState extends NullMachine {
+  readonly reads: { readonly offset: number; readonly end: () => void }[] = [];
+
+  override prepareSnapshot(done: (snapshot: MachineSnapshot | undefined) => void): void {
+    done({
+      index: 1,
+      bytes: 4 * chunkBytes,
+      read: (offset, length, ended) => {
+        const body = new Uint8Array(length).fill(1 + offset / chunkBytes);
+        this.reads.push({ offset, end: () => ended(body) });
+      },
+      release: () => {},
+    });
+  }
+}
+
+const chunkBytes = testLimits.snapshotChunkBytes;
+
+test("what was read before the stream went back is never sent in another place", () => {
+  const configuration = configurationOf([1, 2, 3]);
+  const cluster = new TestCluster([1, 2, 3].map((id) => ({ id, configuration })));
+  const { raft } = cluster.elect(1);
+  const file = new SimKvFile({ random: () => 0, schedule: () => {} });
+  const machine = new ChunkedState({ limits: testLimits, nowMs: () => 0, file });
+  const chunks: { readonly offset: number; readonly number: number }[] = [];
+  const sender = new SnapshotSender({
+    group,
+    nodeId: 1,
+    limits: { ...testLimits, snapshotWindowBytes: 4 * chunkBytes },
+    raft,
+    machine,
+    transport: {
+      send: (message) => {
+        if (message.type !== "snapshotChunk") return;
+        chunks.push({ offset: message.offset / chunkBytes, number: message.body[0]! - 1 });
+      },
+      connected: () => true,
+      dialsIn: () => false,
+      takesBeats: () => false,
+      applyVersionMax: () => 2,
+      flush: () => {},
+    },
+    applyVersionMax: 2,
+    logger: { info: () => {}, error: () => {} },
+    wake: () => {},
+  });
+  const peer = { group, from: 2, to: 1, term: raft.term, snapshot: 1 };
+  const answer = (written: number): void =>
+    sender.reply({
+      type: "snapshotReply",
+      ...peer,
+      state: "receiving",
+      offset: written * chunkBytes,
+    });
+  sender.request({ to: 2, minIndex: 0 });
+  sender.work(0);
+  sender.work(1);
+  answer(0);
+  sender.work(2);
+  machine.reads.shift()!.end();
+  sender.work(3);
+  // The chunk is lost with its connection, while the next one is being read.
+  sender.peerDown(2);
+  sender.work(4);
+  machine.reads.shift()!.end();
+  answer(0);
+  sender.work(5);
+  while (machine.reads.length > 0) {
+    machine.reads.shift()!.end();
+    sender.work(6);
+  }
+  expect(chunks.map(({ offset }) => offset)).toEqual([0, 0, 1, 2, 3]);
+  for (const { offset, number } of chunks) expect(number).toBe(offset);
+});
+
+test("each time that the log outruns a snapshot more of it is kept for the next, up to half of what a group may have", () => {
+  const limits = { ...testLimits, retainedLogBytesMax: 1_000, groupLogBytesMax: 10_000 };
+  expect([0, 1, 2, 3, 50].map((outrun) => retainedBytes(limits, outrun))).toEqual([
+    1_000, 2_000, 4_000, 5_000, 5_000,
+  ]);
+  const narrow = { ...limits, groupLogBytesMax: 1_000 };
+  expect(retainedBytes(narrow, 3)).toBe(1_000);
+});
+
+test("how often the log has outrun a snapshot is counted until one is taken over", () => {
+  const configuration = configurationOf([1, 2, 3]);
+  const cluster = new TestCluster([1, 2, 3].map((id) => ({ id, configuration })));
+  const { raft } = cluster.elect(1);
+  const file = new SimKvFile({ random: () => 0, schedule: () => {} });
+  const machine = new SomeState({ limits: testLimits, nowMs: () => 0, file });
+  let startIndex = 0;
+  const moving = new Proxy(raft, {
+    get: (target, name) => {
+      if (name === "startIndex") return startIndex;
+      const value: unknown = Reflect.get(target, name, target);
+      return typeof value === "function" ? value.bind(target) : value;
+    },
+  });
+  const sender = new SnapshotSender({
+    group,
+    nodeId: 1,
+    limits: testLimits,
+    raft: moving,
+    machine,
+    transport: {
+      send: () => {},
+      connected: () => true,
+      dialsIn: () => false,
+      takesBeats: () => false,
+      applyVersionMax: () => 2,
+      flush: () => {},
+    },
+    applyVersionMax: 2,
+    logger: { info: () => {}, error: () => {} },
+    wake: () => {},
+  });
+  const begin = (): void => {
+    startIndex = 0;
+    sender.request({ to: 2, minIndex: 0 });
+    sender.work(0);
+    sender.work(1);
+  };
+  for (const times of [1, 2, 3]) {
+    begin();
+    startIndex = 2;
+    sender.work(2);
+    expect([sender.outrun, sender.idle, machine.held]).toEqual([times, true, 0]);
+  }
+  begin();
+  const peer = { group, from: 2, to: 1, term: raft.term, snapshot: 4 };
+  sender.reply({ type: "snapshotReply", ...peer, state: "done", offset: 10 });
+  expect([sender.outrun, sender.sent]).toEqual([0, 1]);
 });

@@ -21,6 +21,7 @@ export interface CoreView {
   readonly lastIndex: number;
   /** Whom it hands leadership over to; 0 = nobody. */
   readonly transferTarget: number;
+  readonly transferSinceTick: number;
   /** The others as a leader sees them. */
   progress(): readonly { readonly id: number; readonly match: number }[];
 }

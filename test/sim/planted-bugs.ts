@@ -1221,6 +1221,16 @@ export const plantedBugs = {
       },
     ],
   },
+  blockedDropped: {
+    what: "what found no space for the log is forgotten, and not tried again",
+    changes: [
+      {
+        file: "node/shard.ts",
+        from: "      if (this.#blocked === undefined) this.#setBlocked({ writes, effects });\n",
+        to: "      return undefined;\n",
+      },
+    ],
+  },
 } as const satisfies Record<string, PlantedBug>;
 
 export type BugName = keyof typeof plantedBugs;

@@ -12,6 +12,7 @@ export interface HandingOver {
   readonly lastIndex: number;
   /** 0 = nobody. */
   readonly transferTarget: number;
+  readonly transferSinceTick: number;
 }
 
 interface Transfer extends HandingOver {
@@ -44,25 +45,23 @@ export class Transfers {
 
   /** After a turn, at `nowMs` of the node's clock; what is wrong. */
   turned(nodeId: number, life: number, core: HandingOver, nowMs: number): string | undefined {
-    const { term, transferTarget, lastIndex } = core;
+    const { term, transferTarget, transferSinceTick, lastIndex } = core;
     const known = this.#transfers.get(nodeId);
     if (transferTarget === 0) {
       this.#transfers.delete(nodeId);
       return undefined;
     }
     const same =
-      known?.life === life && known.term === term && known.transferTarget === transferTarget;
+      known?.life === life &&
+      known.term === term &&
+      known.transferTarget === transferTarget &&
+      known.transferSinceTick === transferSinceTick;
     if (known === undefined || !same) {
-      const times = { sinceMs: nowMs, seenMs: nowMs };
-      this.#transfers.set(nodeId, { life, term, transferTarget, lastIndex, ...times });
+      const begun = { life, term, transferTarget, transferSinceTick, lastIndex };
+      this.#transfers.set(nodeId, { ...begun, sinceMs: nowMs, seenMs: nowMs });
       return undefined;
     }
     if (lastIndex !== known.lastIndex) {
-      // Given up in this turn, and begun anew in the same.
-      if (nowMs - known.sinceMs >= this.#limits.electionTicksMin * this.#limits.tickMs) {
-        this.#transfers.set(nodeId, { ...known, lastIndex, sinceMs: nowMs, seenMs: nowMs });
-        return undefined;
-      }
       return `node ${nodeId} hands over to ${transferTarget} and its log grows from ${known.lastIndex} to ${lastIndex}`;
     }
     const { tickMs, heartbeatTicks, electionTicksMin } = this.#limits;

@@ -1,9 +1,11 @@
 /** Whom a node has met survives restarts, and nobody is taken for another. */
 import { expect, test } from "bun:test";
-import { mkdtempSync, writeFileSync } from "node:fs";
+import { mkdirSync, mkdtempSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { DiskFullError } from "../../src/storage/disk.ts";
 import { PeerLedger } from "../../src/storage/peer-ledger.ts";
+import { NodeDisk } from "../e2e/mount.ts";
 
 const folder = (): string => mkdtempSync(join(tmpdir(), "barge-peers-"));
 
@@ -28,6 +30,30 @@ test("a cluster that has formed once stays formed", () => {
   ledger.meet(2, "aa");
   expect(ledger.formed).toBe(true);
   expect(new PeerLedger(path).formed).toBe(true);
+});
+
+test("on a full disk nothing is noted, what was noted stays, and later it is", () => {
+  const disk = NodeDisk.make(folder(), "1m");
+  if (disk === undefined) return;
+  using small = disk;
+  const path = small.folder;
+  mkdirSync(path);
+  const ledger = new PeerLedger(path);
+  ledger.meet(2, "aa");
+  disk.leave(0);
+  disk.fill();
+  expect(() => ledger.meet(3, "cc")).toThrow(DiskFullError);
+  expect(() => ledger.form()).toThrow(DiskFullError);
+  expect(() => ledger.setOtherVoters(true)).toThrow(DiskFullError);
+  for (const each of [ledger, new PeerLedger(path)]) {
+    expect(each.incarnationOf(2)).toBe("aa");
+    expect(each.incarnationOf(3)).toBeUndefined();
+    expect(each).toMatchObject({ formed: false, hasOtherVoters: undefined });
+  }
+  disk.free();
+  ledger.meet(3, "cc");
+  ledger.form();
+  expect(new PeerLedger(path).incarnationOf(3)).toBe("cc");
 });
 
 test("whether there are other voters is kept once it was said", () => {
