@@ -18,6 +18,8 @@ export const ResultCode = {
   tooLarge: 4,
   /** The compares of a transaction did not hold, so its failure list was applied; bytes as with ok, for that list. */
   failureList: 5,
+  /** The application behind the machine gave no answer, or refused; bytes = why, as text. Only of a read, which may be asked again. */
+  applicationFailed: 6,
 } as const;
 export type ResultCode = number;
 
@@ -37,7 +39,7 @@ export interface ResultSink {
   refused(index: number, count: number, code: ErrorCode): void;
 }
 
-/** Where `read` puts its answer: one call per query, within `read`. `bytes` is valid during the call. */
+/** Where `read` puts its answer: one call per query, within `read` unless the machine `answersLater`. `bytes` is valid during the call. */
 export interface AnswerSink {
   answer(code: ResultCode, bytes: Uint8Array | undefined): void;
 }
@@ -139,6 +141,8 @@ export interface StateMachine {
   apply(batches: readonly Batch[], results: ResultSink): number;
   /** Reads at appliedIndex. Bad queries get an answer with an error code. */
   read(query: Uint8Array, answers: AnswerSink): void;
+  /** Answers of `read` come in a later turn, from an application: each once, within a bound of time, whatever becomes of the application. */
+  readonly answersLater?: true;
   /** The node's own log is durable up to here: the machine may make at most this durable [23]. */
   allowDurable(index: number): void;
   /**

@@ -740,6 +740,10 @@ class Node implements RunningNode, Groups {
     return this.#shard.watch(group, request, watcher);
   }
 
+  machineKind(group: number): string | undefined {
+    return this.#shard.group(group)?.machineKind;
+  }
+
   admin(operation: string, body: unknown, waiter: AdminWaiter): void {
     this.#shard.admin(operation, body, waiter);
   }

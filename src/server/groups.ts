@@ -15,11 +15,14 @@ export interface WriteWaiter {
 }
 
 export interface ReadSource {
-  /** Reads at the applied index of this node; `answer` is called once per query. */
+  /** Reads at the applied index of this node; `answer` is called once per query, within the call unless it `answersLater`. */
   read(query: Uint8Array, sink: ReadSink): void;
+  /** Answers come from an application, in later turns and in any order. */
+  readonly answersLater?: true;
 }
 
 export interface ReadSink {
+  /** `bytes` is valid during the call. */
   answer(code: number, bytes: Uint8Array | undefined): void;
 }
 
@@ -89,6 +92,8 @@ export interface Groups {
   ): void;
   /** Throws a BargeError where there can be no such watch. The watcher is called within the call, and from turns. */
   watch(group: number, request: WatchRequest, watcher: Watcher): WatchHandle;
+  /** The kind of state machine that a group has: `kv`, `http`…; undefined where there is no such group. */
+  machineKind(group: number): string | undefined;
   /** `operation` is one of wire/admin.ts; its body is checked by the node. */
   admin(operation: string, body: unknown, waiter: AdminWaiter): void;
   status(): NodeStatus;

@@ -48,6 +48,13 @@ export class FakeGroups implements Groups {
     for (const answer of held) answer();
   }
 
+  /** Of group 0. */
+  machine = "kv";
+
+  machineKind(group: number): string | undefined {
+    return group === 0 ? this.machine : undefined;
+  }
+
   /** What was asked, to be answered by the test. */
   readonly admins: { operation: string; body: unknown; waiter: AdminWaiter }[] = [];
 
