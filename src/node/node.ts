@@ -821,7 +821,11 @@ class Node implements RunningNode, Groups {
     return `this node was added, but no member has reached it at ${this.#options.advertise}, nor has it reached one of them (${contacts}): one side must be able to dial. Give the right --advertise, and tell the members by barge member move`;
   }
 
-  notReady(): string[] {
+  get isLeaving(): boolean {
+    return this.#stopping || this.#isRemoved;
+  }
+
+  notReady(only?: number): string[] {
     if (this.#stopping) return ["stopping"];
     if (this.#shard.diskFull || this.#space.level === "out") return [this.#spaceText("out")];
     const missing: string[] = [];
@@ -831,6 +835,7 @@ class Node implements RunningNode, Groups {
       missing.push(`first start: waiting for the initial members ${absent.join(", ")}`);
     }
     for (const group of this.#shard.status()) {
+      if (only !== undefined && group.id !== only) continue;
       if (group.wounded !== undefined) missing.push(woundText(group));
       if (group.role === "stopped") missing.push(`group ${group.id} stopped`);
       else if (this.#isUnheard) missing.push(this.#unheardText());
@@ -843,7 +848,7 @@ class Node implements RunningNode, Groups {
       }
     }
     // From then on it lags only as far as the load makes it.
-    if (missing.length === 0) this.#caughtUp = true;
+    if (missing.length === 0) this.#caughtUp ||= only === undefined;
     // Why, it may be; by itself, that others are strange is their trouble.
     else {
       for (const { message } of this.#incompatible()) missing.push(message);

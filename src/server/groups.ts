@@ -97,8 +97,10 @@ export interface Groups {
   /** `operation` is one of wire/admin.ts; its body is checked by the node. */
   admin(operation: string, body: unknown, waiter: AdminWaiter): void;
   status(): NodeStatus;
-  /** What is missing before this node serves, as text; empty when it is ready. */
-  notReady(): string[];
+  /** What is missing before this node serves, as text; empty when it is ready. With `group`: before it serves that one. */
+  notReady(group?: number): string[];
+  /** This node stops, or is no member any more: it never serves again. */
+  readonly isLeaving: boolean;
   /** `host:port` by node id, and the leader of group 0 (0 = unknown), for the hello reply. */
   members(): { readonly addresses: Record<string, string>; readonly leader: number };
 }

@@ -137,8 +137,10 @@ export class FakeGroups implements Groups {
     };
   }
 
-  notReady(): string[] {
-    return [...this.missing];
+  isLeaving = false;
+
+  notReady(group?: number): string[] {
+    return this.missing.filter((text) => group === undefined || text.includes(`group ${group} `));
   }
 
   members(): { readonly addresses: Record<string, string>; readonly leader: number } {

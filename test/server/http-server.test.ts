@@ -346,16 +346,14 @@ test("status, health and metrics", async () => {
   expect((await call("GET", "/v1/status")).body).toEqual(
     JSON.parse(JSON.stringify(groups.status())),
   );
-  for (const path of ["/livez", "/hc", "/readyz", "/rc"]) {
+  for (const path of ["/livez", "/hc", "/readyz"]) {
     expect(await call("GET", path)).toMatchObject({ status: 200, body: "ok\n" });
   }
   groups.missing = ["group 0 has no leader", "recovering"];
-  for (const path of ["/readyz", "/rc"]) {
-    expect(await call("GET", path)).toMatchObject({
-      status: 503,
-      body: "group 0 has no leader\nrecovering\n",
-    });
-  }
+  expect(await call("GET", "/readyz")).toMatchObject({
+    status: 503,
+    body: "group 0 has no leader\nrecovering\n",
+  });
   const { body } = await call("GET", "/metrics");
   expect(body).toContain('barge_group_is_leader{group="0"} 1');
   expect(body).toMatch(/^barge_http_requests_total \d+$/m);
