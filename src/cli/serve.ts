@@ -89,7 +89,7 @@ async function runNode(
 }
 
 function logStart(config: NodeConfig, logger: Logger): void {
-  const { dataDir, advertise, machine } = config;
+  const { dataDir, advertise, machine, app } = config;
   logger.info(
     {
       version,
@@ -103,6 +103,7 @@ function logStart(config: NodeConfig, logger: Logger): void {
         ? { members: membersText(config) }
         : { join: config.join.endpoints }),
       machine,
+      ...(app === undefined ? {} : { app: app.url }),
     },
     "starting",
   );

@@ -11,9 +11,19 @@ export { KvFiles } from "./kv-files.ts";
 /** Its multiples modulo 1 lie far apart, however many there are. */
 const goldenRatio = (Math.sqrt(5) - 1) / 2;
 
-export type MachineKind = "kv" | "null";
+export type MachineKind = "kv" | "http" | "null";
+
+/** The application that keeps the data. */
+export interface AppOptions {
+  /** As `appAddress` of http/http-calls.ts takes it. */
+  readonly url: string;
+  /** It stores for good only when it is asked to sync. */
+  readonly sync: boolean;
+}
 
 export interface MachineOptions {
+  /** Where the kind is http. */
+  readonly app?: AppOptions | undefined;
   /** A folder of its own, which exists. */
   readonly directory: string;
   /** Which of its files is live: the log says so [25]. All others go. 0 where it is not said. */

@@ -5,8 +5,14 @@
 import { randomBytes, randomInt } from "node:crypto";
 import { basename } from "node:path";
 import { fatal, FatalError, onFatalNote } from "../fatal.ts";
-import { defaultLimits, type Limits } from "../limits.ts";
-import { createMachine, KvFiles, staggered, type MachineKind } from "../machine/machines.ts";
+import { checkLimits, defaultLimits, type Limits } from "../limits.ts";
+import {
+  type AppOptions,
+  createMachine,
+  KvFiles,
+  staggered,
+  type MachineKind,
+} from "../machine/machines.ts";
 import type { StateMachine } from "../machine/machine.ts";
 import type { Connection } from "../net/connection.ts";
 import { checkBindable, listen, ListenError, type Listener } from "../net/listener.ts";
@@ -82,6 +88,8 @@ export interface NodeOptions {
   /** A new node that is to be added to a running cluster, in place of initial members. */
   readonly join?: JoinTarget | undefined;
   readonly machine: MachineKind;
+  /** Where the machine is http; where a bound is undefined, the usual one. */
+  readonly app?: NodeAppOptions | undefined;
   /** Undefined: a cluster of this node alone, with a token drawn at random and kept in the folder. */
   readonly clusterToken: string | undefined;
   /** This node should lead rather than one without it. */
@@ -96,6 +104,14 @@ export interface NodeOptions {
   readonly scrubBytesPerSecond?: number | undefined;
   readonly logLevel: string;
   readonly limits?: Limits;
+}
+
+export interface NodeAppOptions extends AppOptions {
+  readonly timeoutMs?: number | undefined;
+  readonly snapshotStallMs?: number | undefined;
+  readonly retryMsMax?: number | undefined;
+  /** The process ends once an application that was there has been out for so long; undefined = never. */
+  readonly exitMs?: number | undefined;
 }
 
 export interface RunningNode {
@@ -199,7 +215,7 @@ class Node implements RunningNode, Groups {
 
   constructor(options: NodeOptions, joined: JoinedCluster | undefined) {
     this.#options = options;
-    this.#limits = options.limits ?? defaultLimits;
+    this.#limits = withApplication(options.limits ?? defaultLimits, options.app);
     this.#applyVersionMax = Math.min(options.applyVersionMax ?? applyVersionMax, applyVersionMax);
     this.#versions = new Versions({
       nodeId: options.nodeId,
@@ -282,6 +298,7 @@ class Node implements RunningNode, Groups {
       directory: this.#dataDir.machinePath(defaultGroup),
       generation: found.machineGeneration,
       files: this.#files,
+      app: this.#options.app,
       limits: staggered(this.#limits, this.#options.nodeId),
       nowMs: () => performance.now(),
     });
@@ -933,6 +950,16 @@ function woundText({ id, leader, lastIndex, wounded }: NodeStatus["groups"][numb
   return leader > 0
     ? `${lost} from the leader, node ${leader}`
     : `${lost} from a leader, and there is none: start the members that are whole. Should a majority be wounded, none can be elected: barge recover`;
+}
+
+function withApplication(limits: Limits, app: NodeAppOptions | undefined): Limits {
+  if (app === undefined) return limits;
+  return checkLimits({
+    ...limits,
+    appTimeoutMs: app.timeoutMs ?? limits.appTimeoutMs,
+    appSnapshotStallMs: app.snapshotStallMs ?? limits.appSnapshotStallMs,
+    appRetryMsMax: app.retryMsMax ?? limits.appRetryMsMax,
+  });
 }
 
 function compactionOf(given: NodeOptions["compaction"]): CompactionPolicy {
