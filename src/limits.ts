@@ -153,6 +153,8 @@ export interface Limits {
   /** Between a failure and the next attempt: doubling from one to the other. */
   readonly appRetryMsMin: number;
   readonly appRetryMsMax: number;
+  /** It is asked so often whether it is ready, where nothing else is asked of it. */
+  readonly appPollMs: number;
   /** Not answering for so long it is out: leadership is handed over, and writes are refused. */
   readonly appParkMs: number;
   /** Commands in one UpdateEntries; a single larger batch travels alone. */
@@ -311,6 +313,7 @@ export const defaultLimits: Limits = checkLimits({
   appSnapshotStallMs: 60_000,
   appRetryMsMin: 50,
   appRetryMsMax: 2_000,
+  appPollMs: 2_000,
   appParkMs: 1_000,
   appUpdateBytesMax: 256 * KiB,
   appUpdateEntriesMax: 4_096,

@@ -76,8 +76,8 @@ export interface ChangeHistory {
 export interface MachineSnapshot {
   readonly index: number;
   readonly bytes: number;
-  /** A part of it, read off the event loop; the bytes are the caller's. Runs `done` later, never within the call. */
-  read(offset: number, length: number, done: (bytes: Uint8Array) => void): void;
+  /** A part of it, read off the event loop; the bytes are the caller's. Runs `done` later, never within the call; undefined: it cannot be read any more. */
+  read(offset: number, length: number, done: (bytes: Uint8Array | undefined) => void): void;
   /** Once. Reads under way still come to their end. */
   release(): void;
 }

@@ -36,8 +36,8 @@ interface Stream {
   /** When it last got on; undefined before its first turn. */
   movedMs: number | undefined;
   reading: boolean;
-  /** Read, and to be sent in this turn. */
-  ready: Uint8Array | undefined;
+  /** Read, and to be sent in this turn; null: it could not be read. */
+  ready: Uint8Array | null | undefined;
 }
 
 export interface SendingSnapshot {
@@ -195,6 +195,7 @@ export class SnapshotSender {
       return;
     }
     const { held, ready } = stream;
+    if (ready === null) return this.#abortAll("the state machine cannot be read any more");
     if (ready !== undefined) {
       stream.ready = undefined;
       if (stream.offeredMs === undefined) this.#sendChunk(stream, held, ready);
@@ -240,7 +241,8 @@ export class SnapshotSender {
     snapshot.read(from, Math.min(snapshotChunkBytes, snapshot.bytes - from), (bytes) => {
       stream.reading = false;
       // The stream may have gone back meanwhile.
-      if (stream.next === from) stream.ready = bytes;
+      if (bytes === undefined) stream.ready = null;
+      else if (stream.next === from) stream.ready = bytes;
       this.#options.wake();
     });
   }
