@@ -121,6 +121,16 @@ export interface HeldFile {
   release(): void;
 }
 
+/** The machine is an application, and that is not there, or not ready. */
+export interface Absence {
+  /** What is waited for, for people. */
+  readonly reason: string;
+  /** For so long; Infinity: it was never there. */
+  readonly forMs: number;
+  /** For longer than a moment: others should do what this node would. */
+  readonly isLong: boolean;
+}
+
 export interface StateMachine {
   /** Opens what is on disk and returns the index up to which it is applied and durable (0 for none). */
   open(): number;
@@ -139,6 +149,10 @@ export interface StateMachine {
    * becomes a result. Returns how many batches it took; fewer than given when it must wait for a flush: call again after `work`.
    */
   apply(batches: readonly Batch[], results: ResultSink): number;
+  /** False while `apply` would do nothing, whatever it were given. */
+  readonly takesBatches?: boolean;
+  /** Undefined where all is well. */
+  readonly absence?: Absence | undefined;
   /** Reads at appliedIndex. Bad queries get an answer with an error code. */
   read(query: Uint8Array, answers: AnswerSink): void;
   /** Answers of `read` come in a later turn, from an application: each once, within a bound of time, whatever becomes of the application. */
@@ -172,6 +186,10 @@ export interface StateMachine {
    * the machine keeps no rows.
    */
   holdFile?(): HeldFile | undefined;
+  /** The application has lost what the log does not hold any more: another member's state is needed, as of this index or later. Undefined: it is not. */
+  readonly lacksStateAt?: number | undefined;
+  /** Goes over to such a state, received like any other, while the log stays as it is [31]. */
+  refill?(incoming: IncomingSnapshot): void;
   /** Figures for status and metrics, by name. */
   figures(): Record<string, number>;
   /** Leaves files without a sync, a checkpoint or a flush; everything since `durableIndex` is replayed from the log. */

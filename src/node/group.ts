@@ -412,6 +412,9 @@ export class Group {
   #writeRefusal(bytes: number, count: number): ErrorCode | undefined {
     const lacksSpace =
       this.#space === "out" || (this.#space === "low" && this.raft.role === "leader");
+    if (this.machine.absence?.isLong) {
+      return this.#refusal(bytes, count) ?? "application_unavailable";
+    }
     return this.#refusal(bytes, count) ?? (lacksSpace ? "disk_full" : undefined);
   }
 
@@ -440,6 +443,13 @@ export class Group {
 
   #error(code: ErrorCode): BargeError {
     if (code === "version_mismatch") return sessionsProblem(this.machine.applyVersion);
+    if (code === "application_unavailable") {
+      const why = this.machine.absence?.reason ?? errorTable[code].help;
+      return new BargeError(
+        code,
+        `Group ${this.id} of this node waits for its application: ${why}.`,
+      );
+    }
     if (code === "internal" && this.#stopped !== undefined) {
       return new BargeError(code, `Group ${this.id} stopped: ${this.#stopped}`, {
         outcome: "not-applied",
@@ -466,8 +476,13 @@ export class Group {
     this.#space = level;
     // What has no place in the log yet gets none: the ballast is for what was taken.
     if (level === "out") this.#refuseInbox("disk_full");
-    this.raft.isReluctant = level !== "plenty";
+    this.#weighLeading();
     this.raft.takesCommands = level !== "out";
+  }
+
+  /** Without space, or without its application, this node should not lead. */
+  #weighLeading(): void {
+    this.raft.isReluctant = this.#space !== "plenty" || this.machine.absence?.isLong === true;
   }
 
   forwarded(message: ForwardMessage, header: SectionHeader, nowMs: number): void {
@@ -780,18 +795,18 @@ export class Group {
   apply(): boolean {
     if (this.#stopped !== undefined) return false;
     let backlog = false;
+    this.machine.allowDurable(Math.min(this.raft.durableIndex, this.#commit));
     const whole = this.#healable(() => (backlog = this.#applyCommitted()));
     if (!whole || this.#stopped !== undefined) return false;
     // The machine may be ahead of a log that was damaged.
     this.raft.applied(Math.min(this.machine.appliedIndex, this.#commit));
-    this.machine.allowDurable(Math.min(this.raft.durableIndex, this.#commit));
     return backlog;
   }
 
   #applyCommitted(): boolean {
     let budget = this.#limits.applyBytesPerTurn;
     let backlog = false;
-    while (this.machine.appliedIndex < this.#commit) {
+    while (this.machine.appliedIndex < this.#commit && this.machine.takesBatches !== false) {
       if (budget <= 0) {
         backlog = true;
         break;
@@ -860,7 +875,10 @@ export class Group {
     }
     this.#expireInbox(nowMs);
     this.#handOver.tick(nowMs);
-    if (this.#space !== "plenty") this.#handOver.lacksSpace(nowMs);
+    if (this.#space !== "plenty") this.#handOver.unfit("its disk has little space", nowMs);
+    const { absence } = this.machine;
+    if (absence?.isLong) this.#handOver.unfit("its application does not answer", nowMs);
+    this.#weighLeading();
     if (nowMs >= this.#heldUntilMs) this.#endHold();
     if (this.#stopped === undefined) {
       this.#guard(() => this.#retireLog());
@@ -1198,11 +1216,21 @@ export class Group {
       joint: isJoint(configuration),
       ...(handOver === undefined ? {} : { handOver }),
       ...this.#snapshots.statusPart(),
+      ...applicationPart(machine),
       ...(raft.wound === undefined
         ? {}
         : { wounded: { term: raft.wound.term, index: raft.wound.index } }),
     };
   }
+}
+
+function applicationPart({ absence }: StateMachine): Pick<GroupStatus, "application"> {
+  if (absence === undefined) return {};
+  const { reason: waitsFor, forMs } = absence;
+  const isFirst = forMs === Infinity;
+  return {
+    application: { waitsFor, ...(isFirst ? {} : { forSeconds: Math.round(forMs / 1_000) }) },
+  };
 }
 
 function tooStale(staleMs: number, maxStalenessMs: number): BargeError {

@@ -7,6 +7,7 @@ import { basename } from "node:path";
 import { fatal, FatalError, onFatalNote } from "../fatal.ts";
 import { checkLimits, defaultLimits, type Limits } from "../limits.ts";
 import {
+  type AppMachineOptions,
   type AppOptions,
   createMachine,
   KvFiles,
@@ -298,7 +299,7 @@ class Node implements RunningNode, Groups {
       directory: this.#dataDir.machinePath(defaultGroup),
       generation: found.machineGeneration,
       files: this.#files,
-      app: this.#options.app,
+      app: this.#application(found),
       limits: staggered(this.#limits, this.#options.nodeId),
       nowMs: () => performance.now(),
     });
@@ -430,6 +431,22 @@ class Node implements RunningNode, Groups {
     this.#failureNote.clear();
     this.#timer = setInterval(() => this.#tick(), this.#limits.tickMs);
     this.#wake();
+  }
+
+  /** The application that is the machine, where one is. */
+  #application({ batches, start, wound }: RecoveredGroup): AppMachineOptions | undefined {
+    const { app, nodeId } = this.#options;
+    if (app === undefined) return undefined;
+    const last = batches.at(-1);
+    return {
+      ...app,
+      group: defaultGroup,
+      nodeId,
+      logger: this.#logger,
+      wake: () => this.#wake(),
+      logIndex: last === undefined ? start.index : last.firstIndex + last.count - 1,
+      isWounded: wound !== undefined,
+    };
   }
 
   #openMachine(): number {
@@ -854,6 +871,10 @@ class Node implements RunningNode, Groups {
     for (const group of this.#shard.status()) {
       if (only !== undefined && group.id !== only) continue;
       if (group.wounded !== undefined) missing.push(woundText(group));
+      const { application } = group;
+      if (application !== undefined) {
+        missing.push(`group ${group.id} waits for its application: ${application.waitsFor}`);
+      }
       if (group.role === "stopped") missing.push(`group ${group.id} stopped`);
       else if (this.#isUnheard) missing.push(this.#unheardText());
       else if (group.leader === 0) missing.push(`group ${group.id} has no leader`);

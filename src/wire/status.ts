@@ -45,6 +45,14 @@ export interface SessionStatus {
   readonly bytes: number;
 }
 
+/** The application that is a group's state machine, while it is not there. */
+export interface ApplicationStatus {
+  /** What is waited for, for people. */
+  readonly waitsFor: string;
+  /** Absent where it was never there. */
+  readonly forSeconds?: number;
+}
+
 export interface GroupStatus {
   readonly id: number;
   readonly role: string;
@@ -71,6 +79,8 @@ export interface GroupStatus {
   readonly configurationIndex: number;
   /** A change of the voters is under way. */
   readonly joint: boolean;
+  /** Absent where there is nothing to wait for. */
+  readonly application?: ApplicationStatus;
   /** Absent while none is on its way. */
   readonly snapshots?: SnapshotStatus;
   /** Absent where this node handed nothing over in the last minute. */

@@ -189,8 +189,8 @@ export class AppFiles implements AppFolder {
     this.#files.remove(this.#path("snapshot", number));
   }
 
-  keepOnly(kept: number): void {
-    this.#snapshot = Math.max(this.#snapshot, kept);
+  keepOnly(kept: number, used: number): void {
+    this.#snapshot = Math.max(this.#snapshot, kept, used);
     let removed = false;
     for (const [kind, number] of this.#names()) {
       if (kind !== "snapshot" || number === kept) continue;

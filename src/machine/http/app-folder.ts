@@ -38,7 +38,7 @@ export interface AppFolder {
   /** Of one that is open. */
   read(number: number, offset: number, length: number, done: (bytes: Uint8Array) => void): void;
   remove(number: number): void;
-  /** At the start of a process: all snapshots but that one go. Blocks. */
-  keepOnly(number: number): void;
+  /** At the start of a process: all snapshots but that one go; numbers up to `used` were used before. Blocks. */
+  keepOnly(number: number, used: number): void;
   close(): void;
 }

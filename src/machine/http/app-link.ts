@@ -37,7 +37,7 @@ export interface AppLinkOptions {
 
 export interface AppLinkOwner {
   /** The application has all entries up to there. Returns why that cannot be, or what has to happen first; undefined: it is open. */
-  opening(storedIndex: number, isOtherInstance: boolean): string | undefined;
+  opening(storedIndex: number): string | undefined;
   /** What was asked and not answered is void. */
   closed(): void;
   /** For the header of all callbacks. */
@@ -81,7 +81,7 @@ export class AppLink {
   readonly #owner: AppLinkOwner;
   readonly #underWay = new Set<UnderWay>();
   #state: "waiting" | "opening" | "open" = "waiting";
-  #problem = "its first answer";
+  #problem = "it has not answered yet";
   /** When it was open last; undefined before the next turn sees to it. */
   #outSinceMs: number | undefined = -Infinity;
   #retryMs: number;
@@ -109,13 +109,13 @@ export class AppLink {
 
   /** For people; undefined while it is open. */
   get waitsFor(): string | undefined {
-    return this.isOpen ? undefined : `its application: ${this.#problem}`;
+    return this.isOpen ? undefined : this.#problem;
   }
 
-  /** It has not been open for so long that others should do what this node would. */
-  get isOut(): boolean {
-    if (this.isOpen || this.#outSinceMs === undefined) return false;
-    return this.#nowMs - this.#outSinceMs >= this.#options.limits.appParkMs;
+  /** It has not been open for so long; Infinity: never yet. */
+  get outMs(): number {
+    if (this.isOpen || this.#outSinceMs === undefined) return 0;
+    return this.#outSinceMs === -Infinity ? Infinity : this.#nowMs - this.#outSinceMs;
   }
 
   /** Some exclusive callback went well: should the next one fail, it is asked again soon. */
@@ -142,21 +142,20 @@ export class AppLink {
       failed: failed("Ready"),
       replied: ({ body }) => {
         this.ready = readReady(body);
-        const before = this.instance;
         this.#askWith({ name: "LastLogIndex" }, [], {
           failed: failed("LastLogIndex"),
-          replied: (reply) => this.#opening(readLastLogIndex(reply.body), before),
+          replied: (reply) => this.#opening(readLastLogIndex(reply.body)),
         });
       },
     });
   }
 
-  #opening(storedIndex: number, instanceBefore: string | undefined): void {
+  #opening(storedIndex: number): void {
     const { sync, group, logger, wake } = this.#options;
     if (sync && this.instance === undefined) {
       return this.#unopened(withoutInstance);
     }
-    const refusal = this.#owner.opening(storedIndex, this.instance !== instanceBefore);
+    const refusal = this.#owner.opening(storedIndex);
     if (refusal !== undefined) return this.#unopened(refusal);
     this.#state = "open";
     this.#outSinceMs = undefined;
@@ -182,11 +181,6 @@ export class AppLink {
     this.#owner.closed();
   }
 
-  /** What it waits for has another name by now. */
-  set problem(text: string) {
-    this.#problem = text;
-  }
-
   #unopened(reason: string): void {
     const { limits, logger, group, wake } = this.#options;
     this.failures++;
@@ -205,23 +199,27 @@ export class AppLink {
   }
 
   /** Only while it is open, and for what follows in it: an answer of another instance closes it. */
-  ask(asking: Asking, events: ReplyEvents): AppExchange {
-    const previous = ["barge-previous-index", String(this.#owner.previousIndex)] as const;
-    const failed = (reason: string, status: number): void => events.failed(reason, status);
-    return this.#askWith(asking, [previous], { failed, replied: (reply) => events.replied(reply) });
+  ask(asking: Asking, events: ReplyEvents, drained?: () => void): AppExchange {
+    return this.#askWith(asking, [this.#previous], events, drained);
+  }
+
+  get #previous(): readonly [string, string] {
+    return ["barge-previous-index", String(this.#owner.previousIndex)];
   }
 
   #askWith(
     asking: Asking,
     headers: readonly (readonly [string, string])[],
     events: ReplyEvents,
+    drained: () => void = () => {},
   ): AppExchange {
     const { appReplyBytesMax } = this.#options.limits;
     let status = 0;
     let contentType: string | undefined;
     let length = 0;
     const parts: Uint8Array[] = [];
-    const exchange = this.stream(asking, headers, {
+    return this.#begin(asking, headers, {
+      drained,
       head: (head) => {
         status = head.status;
         contentType = head.headers.get("content-type");
@@ -240,7 +238,6 @@ export class AppLink {
       },
       failed: (reason) => events.failed(reason, 0),
     });
-    return exchange;
   }
 
   /** An application that does not keep to the contract has not answered. */
@@ -253,8 +250,12 @@ export class AppLink {
     }
   }
 
-  /** The answer as it comes. */
-  stream(
+  /** Like `ask`, with the answer as it comes, of whatever status. */
+  stream(asking: Asking, events: AppEvents): AppExchange {
+    return this.#begin(asking, [this.#previous], events);
+  }
+
+  #begin(
     { name, contentType, body, timeoutMs }: Asking,
     headers: readonly (readonly [string, string])[],
     events: AppEvents,

@@ -3,7 +3,7 @@
  * time. As bytes, under a crc: in a file of its own, and at the front of each snapshot. Pure.
  *
  *     0 magic u32 | 4 bytes u32 (all of it) | 8 crc u32 (of what follows) | 12 format u32
- *     16 number u64 | 24 snapshot u64 | 32 restores u32 | 36 stateHash u32 | 40 applyVersion u32 | 44 appliedIndex u64 | 52 appIndex u64 | 60 timeMs u64 | sessions
+ *     16 snapshot u64 | 24 restores u32 | 28 stateHash u32 | 32 applyVersion u32 | 36 appliedIndex u64 | 44 appIndex u64 | 52 timeMs u64 | 60 sessions
  */
 import { crc32 } from "node:zlib";
 import type { Limits } from "../../limits.ts";
@@ -11,8 +11,6 @@ import { BytesReader, BytesWriter, SavedBytesError } from "../saved-bytes.ts";
 import { areSessions, sessionsBytesMax } from "../sessions.ts";
 
 export interface SavedState {
-  /** Rising from one that is saved to the next. */
-  readonly number: number;
   /** The received snapshot that it goes on from; 0 = none. */
   readonly snapshot: number;
   /** The application has not been given that snapshot yet. */
@@ -30,7 +28,7 @@ export interface SavedState {
 const magic = 0x5341_4742;
 const format = 1;
 const headBytes = 12;
-const fieldsBytes = 56;
+const fieldsBytes = 48;
 
 export function encodeState(state: SavedState): Uint8Array<ArrayBuffer> {
   const out = new BytesWriter();
@@ -38,7 +36,6 @@ export function encodeState(state: SavedState): Uint8Array<ArrayBuffer> {
   out.u32(headBytes + fieldsBytes + state.sessions.byteLength);
   out.u32(0);
   out.u32(format);
-  out.safe(state.number);
   out.safe(state.snapshot);
   out.u32(state.restores ? 1 : 0);
   out.u32(state.stateHash);
@@ -78,7 +75,6 @@ export function decodeState(bytes: Uint8Array, limits: Limits): SavedState | und
 
 function read(reader: BytesReader, byteLength: number): SavedState | undefined {
   if (reader.u32() !== format) return undefined;
-  const number = reader.safe();
   const snapshot = reader.safe();
   const restores = reader.u32() === 1;
   const stateHash = reader.u32();
@@ -88,7 +84,7 @@ function read(reader: BytesReader, byteLength: number): SavedState | undefined {
   const timeMs = reader.safe();
   const sessions = reader.bytes(byteLength - headBytes - fieldsBytes);
   const indexes = { appliedIndex, appIndex, timeMs };
-  return { number, snapshot, restores, stateHash, applyVersion, ...indexes, sessions };
+  return { snapshot, restores, stateHash, applyVersion, ...indexes, sessions };
 }
 
 function isSound({ appliedIndex, appIndex, applyVersion, sessions }: SavedState, limits: Limits) {

@@ -34,7 +34,7 @@ interface DoneCall {
 }
 
 /** What a state is, but for where it is saved. */
-export type PipelineState = Omit<SavedState, "number" | "snapshot" | "restores">;
+export type PipelineState = Omit<SavedState, "snapshot" | "restores">;
 
 const nobody: ResultSink = {
   result: () => {},
