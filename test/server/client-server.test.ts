@@ -183,18 +183,21 @@ function answerLater(): { readonly query: Uint8Array; readonly sink: ReadSink }[
   return asked;
 }
 
+/** As a machine answers: a revision, and the value. */
+const entry = (value: string): Uint8Array => bytes(`revision${value}`);
+
 test("answers of an application come in any order, and make one reply once all are there", () => {
   const asked = answerLater();
   get(2, "k0", "k1", "k2");
   expect(asked.length).toBe(3);
-  const view = bytes("yes");
-  asked[2]!.sink.answer(0, bytes("last"));
+  const view = entry("yes");
+  asked[2]!.sink.answer(0, entry("last"));
   asked[0]!.sink.answer(0, view);
   view.fill(0);
-  asked[0]!.sink.answer(0, bytes("again"));
+  asked[0]!.sink.answer(0, entry("again"));
   server.flush();
   expect([client.replies.length, tallies.requestsWaiting]).toEqual([0, 1]);
-  asked[1]!.sink.answer(6, bytes("no such table"));
+  asked[1]!.sink.answer(6, entry("no such table"));
   server.flush();
   const reply = client.replies[0] as ReadReply;
   expect(reply).toMatchObject({ type: "readReply", request: 2, appliedIndex: 7, count: 3 });
@@ -216,7 +219,7 @@ test("an application's answers that do not fit the frame, and those to a connect
   server = new ClientServer({ groups, limits: small, tallies, wake: () => wakes++ });
   client = new FakeClient(server, small);
   get(2, "k0", "k1", "k2", "k3");
-  const large = new Uint8Array(1_000_000);
+  const large = entry("x".repeat(1_000_000));
   for (const { sink } of asked.splice(0)) sink.answer(0, large);
   server.flush();
   const answers = answersOf(client.replies[0] as ReadReply);
