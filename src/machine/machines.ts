@@ -32,6 +32,8 @@ export interface AppMachineOptions extends AppOptions {
   readonly logger: AppLogger;
   /** Asks for a turn. */
   readonly wake: () => void;
+  /** The log begins behind that index. */
+  readonly logStart: () => number;
   /** Where the node's own log ended at its start, and whether it had lost something. */
   readonly logIndex: number;
   readonly isWounded: boolean;

@@ -59,6 +59,7 @@ import { Inbox, type InboxSection } from "./inbox.ts";
 import { type ChangeRequest, MemberChanges } from "./member-changes.ts";
 import { Pending } from "./pending.ts";
 import { ReadQueue } from "./read-queue.ts";
+import { Refill, type RefillOptions } from "./refill.ts";
 import { sessionsProblem, unservedCode } from "./session-calls.ts";
 import { Snapshots } from "./snapshots.ts";
 import { TailCache } from "./tail-cache.ts";
@@ -182,6 +183,10 @@ export class Group {
   #space: SpaceLevel = "plenty";
   readonly #compaction: Compaction;
   #logCuts: LogCut[] = [];
+  readonly #applyVersionMax: number;
+  readonly #wake: () => void;
+  /** Id of the backup that this node asked of another one last. */
+  #lastBackup: number;
   /** False on a first boot until all initial members have accepted this node: no vote, no candidacy [36]. */
   mayElect = true;
 
@@ -212,6 +217,9 @@ export class Group {
     const max = options.applyVersionMax ?? applyVersionMax;
     const given = { group, nodeId, limits, raft, machine, transport, logger, wake };
     this.#snapshots = new Snapshots({ ...given, applyVersionMax: max });
+    this.#applyVersionMax = max;
+    this.#wake = wake;
+    this.#lastBackup = options.firstRequest;
     this.#unsupported = options.unsupported;
     this.#applyVersion = new GroupApplyVersion({
       nodeId,
@@ -972,6 +980,22 @@ export class Group {
     this.read(consistency, 0, deadlineMs, {
       ready: (_, index) => this.backups.open(id, index, deadlineMs, waiter),
       failed: (error) => waiter.failed(error),
+    });
+  }
+
+  /** Fetches the machine's state from other members, should it ever be needed. */
+  refill(ask: RefillOptions["ask"]): Refill {
+    const isThere = (id: number): boolean => id !== this.#nodeId && this.#transport.connected(id);
+    return new Refill({
+      group: this.id,
+      machine: this.machine,
+      limits: this.#limits,
+      applyVersionMax: this.#applyVersionMax,
+      members: () => membersOf(this.raft.configuration).filter(isThere),
+      ask,
+      newId: () => ++this.#lastBackup,
+      wake: this.#wake,
+      info: (fields, message) => this.#logger.info(fields, message),
     });
   }
 

@@ -444,6 +444,7 @@ class Node implements RunningNode, Groups {
       nodeId,
       logger: this.#logger,
       wake: () => this.#wake(),
+      logStart: () => this.#shard.group(defaultGroup)!.raft.startIndex,
       logIndex: last === undefined ? start.index : last.firstIndex + last.count - 1,
       isWounded: wound !== undefined,
     };

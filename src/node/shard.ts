@@ -25,6 +25,7 @@ import type { Consistency, PeerMessage } from "../wire/messages.ts";
 import { readSectionHeader, type SectionHeader } from "../wire/section.ts";
 import { Admin, type ClusterIdentity, type ScrubControl } from "./admin.ts";
 import type { Group } from "./group.ts";
+import type { Refill } from "./refill.ts";
 
 export interface ShardOptions {
   readonly limits: Limits;
@@ -75,6 +76,8 @@ export class Shard {
   readonly #wake: () => void;
   readonly #admin: Admin;
   readonly #space: Space | undefined;
+  /** Of groups whose state another member can give anew; by group. */
+  readonly #refills = new Map<number, Refill>();
 
   #arrived: PeerMessage[] = [];
   /** Effects whose transaction found no space: nothing of them, and nothing after them, leaves until it succeeds [20]. */
@@ -257,12 +260,26 @@ export class Shard {
     for (let i = 0; i < due; i++) {
       for (const group of this.#groups.values()) group.tick();
       if (++this.#ticks % housekeepTicks === 0) {
-        for (const group of this.#groups.values()) group.housekeep(nowMs);
+        for (const group of this.#groups.values()) {
+          group.housekeep(nowMs);
+          if (group.machine.refill !== undefined) this.#refillOf(group).work(nowMs);
+        }
         this.#admin.expire(nowMs);
       }
     }
     this.#tickStore(nowMs);
     this.#retryDue = true;
+  }
+
+  #refillOf(group: Group): Refill {
+    let refill = this.#refills.get(group.id);
+    if (refill === undefined) {
+      refill = group.refill((to, operation, body, waiter) =>
+        this.#admin.askAt(to, operation, body, waiter),
+      );
+      this.#refills.set(group.id, refill);
+    }
+    return refill;
   }
 
   #lookAtSpace(): void {

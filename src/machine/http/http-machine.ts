@@ -40,6 +40,8 @@ export interface HttpMachineOptions {
   /** Asks for a turn. */
   readonly wake: () => void;
   readonly sync: boolean;
+  /** The log begins behind that index. */
+  readonly logStart: () => number;
   /** Where this node's own log ended at its start: the application can have nothing beyond that. */
   readonly logIndex: number;
   /** That log has lost something, so the application may well be ahead of it [22]. */
@@ -342,7 +344,14 @@ export class HttpMachine implements StateMachine, AppLinkOwner {
     const ahead = this.#aheadText(storedIndex);
     if (ahead !== undefined) return ahead;
     const pipeline = this.#pipeline;
-    if (storedIndex < this.#saved.appIndex) {
+    if (storedIndex < this.#saved.appIndex && this.#options.logStart() === 0) {
+      const { group, logger } = this.#options;
+      logger.warn(
+        { group, storedIndex },
+        "the application has lost what was durable: all of the log is given again",
+      );
+      this.#adopt(veryStart);
+    } else if (storedIndex < this.#saved.appIndex) {
       this.#isBehind = true;
       return `it has entries up to ${storedIndex}, and the log goes on behind ${this.#saved.appliedIndex}: its state has to come from another member`;
     }

@@ -267,6 +267,7 @@ test("an application that has lost what is durable needs another member's state"
   const bytes = world.all(snapshot)!;
   const { index } = snapshot;
   snapshot.release();
+  world.logStart = 1;
   world.app.entries = [];
   world.app.durable = [];
   world.app.crash();
@@ -280,6 +281,19 @@ test("an application that has lost what is durable needs another member's state"
   world.until(() => world.machine.absence === undefined);
   expect(entriesOf(world)).toEqual(expected(world));
   expect(world.machine.lacksStateAt).toBeUndefined();
+});
+
+test("an application that has lost what is durable gets it again from a log that holds everything", () => {
+  const world = new World();
+  fill(world, 4);
+  world.caughtUp();
+  world.machine.flush();
+  world.until(() => world.machine.durableIndex > 0);
+  world.app.entries = [];
+  world.app.durable = [];
+  world.app.crash();
+  world.until(() => world.app.entries.length === expected(world).length);
+  expect(entriesOf(world)).toEqual(expected(world));
 });
 
 /* ---------------------------------------------------------------- reads */

@@ -43,6 +43,8 @@ export class World {
   /** Committed, and durable in this node's own log. */
   commit = 0;
   generation = 0;
+  /** The log is cut up to there. */
+  logStart = 0;
   nowMs = 0;
   /** Batches that were looked at by `apply`. */
   looks = 0;
@@ -70,6 +72,7 @@ export class World {
       logger: { info: say, warn: say, error: say },
       wake: () => {},
       sync: this.#options.sync ?? false,
+      logStart: () => this.logStart,
       logIndex,
       isWounded: this.#options.isWounded ?? false,
     });
