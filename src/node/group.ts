@@ -23,6 +23,7 @@ import type {
 import type { SpaceLevel } from "../storage/disk-space.ts";
 import { CorruptBatchError, type GroupWrite, type LogStore } from "../storage/log-store.ts";
 import type {
+  ApplicationFigures,
   GroupQueues,
   SessionFigures,
   SnapshotFigures,
@@ -1142,6 +1143,23 @@ export class Group {
     const { sectionsRepeated = 0, sectionsRefused = 0 } = figures;
     const counts = { repeated: sectionsRepeated, refused: sectionsRefused };
     return { open: sessions, requestIds, bytes: sessionBytes, ...counts };
+  }
+
+  applicationFigures(): ApplicationFigures {
+    const { machine } = this;
+    const figures = machine.figures();
+    const { appCalls = 0, appEntries = 0, appFailures = 0, appReads = 0 } = figures;
+    const { appReadWaiters = 0, appSnapshots = 0, appRestores = 0 } = figures;
+    return {
+      absent: machine.absence === undefined ? 0 : 1,
+      updates: appCalls,
+      entries: appEntries,
+      failures: appFailures,
+      reads: appReads,
+      readWaiters: appReadWaiters,
+      snapshots: appSnapshots,
+      restores: appRestores,
+    };
   }
 
   /** What can grow, for metrics. */

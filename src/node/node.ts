@@ -831,6 +831,7 @@ class Node implements RunningNode, Groups {
         snapshots: this.#shard.group(group.id)!.snapshotFigures(),
         sessions: this.#shard.group(group.id)!.sessionFigures(),
         watches: this.#shard.group(group.id)!.watchFigures(),
+        application: this.#shard.group(group.id)!.applicationFigures(),
       })),
       peers: this.#transport.peerIds.map((id) => ({ id, ...this.#transport.figures(id)! })),
     };

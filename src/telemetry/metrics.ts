@@ -65,6 +65,21 @@ export interface WatchFigures {
   readonly outcomeBytes: number;
 }
 
+/** The application that is a group's state machine; all 0 where none is. What can grow is bounded by appReadWaitersMax and by what reads it. */
+export interface ApplicationFigures {
+  /** 1 while it is waited for. */
+  readonly absent: number;
+  /** Calls of UpdateEntries, and entries in them. */
+  readonly updates: number;
+  readonly entries: number;
+  readonly failures: number;
+  readonly reads: number;
+  readonly readWaiters: number;
+  /** Handles of snapshots that are held. */
+  readonly snapshots: number;
+  readonly restores: number;
+}
+
 /** What a scrape needs of one group; `GroupStatus` of server/groups.ts has most of it. */
 export interface GroupFigures {
   readonly id: number;
@@ -87,6 +102,7 @@ export interface GroupFigures {
   readonly sessions: SessionFigures;
   readonly snapshots: SnapshotFigures;
   readonly watches: WatchFigures;
+  readonly application: ApplicationFigures;
 }
 
 /** What a scrape needs of the connections to and from another node. */
@@ -455,6 +471,46 @@ const groupRows: readonly GroupRow[] = [
     name: "barge_group_outcome_bytes",
     help: "Memory for the outcomes of commands, from which watches are told the past.",
     value: (group) => group.watches.outcomeBytes,
+  },
+  {
+    name: "barge_group_application_absent",
+    help: "1 while the application does not answer, or is not ready.",
+    value: (group) => group.application.absent,
+  },
+  {
+    name: "barge_group_application_updates",
+    help: "Calls of UpdateEntries.",
+    value: (group) => group.application.updates,
+  },
+  {
+    name: "barge_group_application_entries",
+    help: "Entries that were in them: over the calls, the mean batch.",
+    value: (group) => group.application.entries,
+  },
+  {
+    name: "barge_group_application_failures",
+    help: "Times that the application was lost: no answer, an error, another instance.",
+    value: (group) => group.application.failures,
+  },
+  {
+    name: "barge_group_application_reads",
+    help: "Reads that the application answered.",
+    value: (group) => group.application.reads,
+  },
+  {
+    name: "barge_group_application_read_waiters",
+    help: "Reads that the application has not answered yet.",
+    value: (group) => group.application.readWaiters,
+  },
+  {
+    name: "barge_group_application_snapshots",
+    help: "Snapshots of the application that are held.",
+    value: (group) => group.application.snapshots,
+  },
+  {
+    name: "barge_group_application_restores",
+    help: "Snapshots that the application has taken over.",
+    value: (group) => group.application.restores,
   },
 ];
 

@@ -22,6 +22,16 @@ const watches = {
   compacted: 0,
   outcomeBytes: 0,
 };
+const application = {
+  absent: 0,
+  updates: 0,
+  entries: 0,
+  failures: 0,
+  reads: 0,
+  readWaiters: 0,
+  snapshots: 0,
+  restores: 0,
+};
 const queues = {
   inboxBytes: 1,
   waiters: 2,
@@ -34,6 +44,8 @@ const queues = {
   kvWalBytes: 9,
   backups: 0,
 };
+
+const figures = { queues, snapshots, sessions, watches, application };
 
 let groups: FakeGroups;
 let metrics: Metrics;
@@ -50,7 +62,7 @@ beforeEach(() => {
     return {
       ...status,
       ...node,
-      groups: status.groups.map((group) => ({ ...group, queues, snapshots, sessions, watches })),
+      groups: status.groups.map((group) => ({ ...group, ...figures })),
     };
   });
   server = start({});
