@@ -23,7 +23,6 @@ const reader = open();
 
 type Row = { key: string; value: string };
 type Entry = { Index: number; Cmd: string };
-type Handle = { Handle: number };
 
 function lastIndex(from: Database): number {
   return from.query<{ idx: number }, []>("SELECT idx FROM applied").get()!.idx;
@@ -65,7 +64,7 @@ const update = db.transaction((entries: readonly Entry[]) => {
 const handles = new Map<number, Database>();
 let lastHandle = Date.now();
 
-function prepare(): Handle {
+function prepare(): { Handle: number } {
   const own = open();
   own.run("BEGIN");
   // The moment is fixed by the first read.
@@ -110,7 +109,7 @@ async function recover(body: AsyncIterable<Uint8Array>): Promise<void> {
 }
 
 async function answer(request: Request): Promise<Response> {
-  const handle = async (): Promise<number> => ((await request.json()) as Handle).Handle;
+  const handle = async () => ((await request.json()) as ReturnType<typeof prepare>).Handle;
   switch (new URL(request.url).pathname.replace(/^.*\//, "")) {
     case "Ready":
       return new Response("ok");
@@ -142,10 +141,6 @@ async function answer(request: Request): Promise<Response> {
   }
 }
 
-Bun.serve({
-  port: PORT,
-  hostname: "127.0.0.1",
-  idleTimeout: 255,
-  maxRequestBodySize: Number.MAX_SAFE_INTEGER,
-  fetch: answer,
-});
+// A snapshot is as long as the state, and takes its time.
+const bounds = { idleTimeout: 255, maxRequestBodySize: Number.MAX_SAFE_INTEGER };
+Bun.serve({ port: PORT, hostname: "127.0.0.1", ...bounds, fetch: answer });
