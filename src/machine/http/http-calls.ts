@@ -197,7 +197,7 @@ class HttpConnection {
     this.#socket = socket;
     if (this.#gone) return void socket.terminate();
     socket.setNoDelay(true);
-    this.#flush();
+    this.#drained();
   }
 
   #flush(): void {
