@@ -14,6 +14,7 @@ class Cluster implements AsyncDisposable {
   readonly apps: AppServer[];
   readonly nodes: RunningNode[] = [];
   readonly #folder = mkdtempSync(join(tmpdir(), "barge-application-"));
+  #members: ReadonlyMap<number, string> = new Map();
 
   constructor(size: number) {
     this.apps = Array.from({ length: size }, () => new AppServer());
@@ -22,9 +23,8 @@ class Cluster implements AsyncDisposable {
   static async of(size: number): Promise<Cluster> {
     const cluster = new Cluster(size);
     const ports = await freePorts(size);
-    const members = new Map(ports.map((port, at) => [at + 1, `127.0.0.1:${port}`]));
-    const starting = ports.map((port, at) => cluster.#start(at + 1, port, members));
-    cluster.nodes.push(...(await Promise.all(starting)));
+    cluster.#members = new Map(ports.map((port, at) => [at + 1, `127.0.0.1:${port}`]));
+    cluster.nodes.push(...(await Promise.all(ports.map((_, at) => cluster.#start(at)))));
     await cluster.until("all are ready", async () => {
       const answers = await Promise.all(cluster.nodes.map((_, at) => cluster.isReady(at)));
       return answers.every(Boolean);
@@ -32,22 +32,31 @@ class Cluster implements AsyncDisposable {
     return cluster;
   }
 
-  #start(nodeId: number, port: number, members: ReadonlyMap<number, string>): Promise<RunningNode> {
+  #start(at: number): Promise<RunningNode> {
+    const nodeId = at + 1;
+    const members = this.#members;
+    const advertise = members.get(nodeId)!;
     return startNode({
       nodeId,
       dataDir: join(this.#folder, String(nodeId)),
-      listen: { host: "127.0.0.1", port },
-      advertise: members.get(nodeId)!,
+      listen: { host: "127.0.0.1", port: Number(advertise.split(":")[1]) },
+      advertise,
       httpListen: { host: "127.0.0.1", port: 0 },
       metricsListen: undefined,
       initialMembers: members,
       machine: "http",
-      app: { url: this.apps[nodeId - 1]!.url, sync: false },
+      app: { url: this.apps[at]!.url, sync: false },
       clusterToken: "",
       logLevel: "silent",
       compaction: { entries: 20, bytes: undefined, tailBytes: 0 },
       limits,
     });
+  }
+
+  async restart(at: number, meanwhile: () => Promise<void> = async () => {}): Promise<void> {
+    await this.nodes[at]!.stop();
+    await meanwhile();
+    this.nodes[at] = await this.#start(at);
   }
 
   url(at: number): string {
@@ -78,6 +87,15 @@ class Cluster implements AsyncDisposable {
       return response.ok || response.status === 410;
     });
     return text;
+  }
+
+  /** All applications have the same. */
+  async agreed(): Promise<void> {
+    const first = this.apps[0]!;
+    for (const app of this.apps) {
+      await this.until("all have as many", () => app.entries.length === first.entries.length);
+      expect(app.entries).toEqual(first.entries);
+    }
   }
 
   async until(what: string, isSo: () => boolean | Promise<boolean>): Promise<void> {
@@ -127,7 +145,7 @@ test("an application that goes takes leadership from its node, which waits for i
   app.start();
   await cluster.until("it has everything", () => app.entries.length === 11);
   await cluster.until("it is ready", () => cluster.isReady(at));
-  expect(app.commands).toEqual(cluster.apps[other]!.commands);
+  await cluster.agreed();
 });
 
 test("an application that has lost what the log has dropped gets another member's state, and its node keeps its vote", async () => {
@@ -143,5 +161,48 @@ test("an application that has lost what the log has dropped gets another member'
   expect(app.count("RecoverFromSnapshot")).toBe(1);
   expect(cluster.group(at).wounded).toBeUndefined();
   await cluster.write(at, "after");
-  expect(app.commands).toEqual(cluster.apps[cluster.leader]!.commands);
+  await cluster.agreed();
+});
+
+test("a node that was away for longer than the log goes back gets a snapshot, once; the application gets it whole", async () => {
+  await using cluster = await Cluster.of(3);
+  await cluster.write(0, "first");
+  const at = (cluster.leader + 1) % 3;
+  const other = (at + 1) % 3;
+  const app = cluster.apps[at]!;
+  await cluster.restart(at, async () => {
+    for (let i = 0; i < 60; i++) await cluster.write(other, `write-${i}`);
+    await cluster.until("the log is cut", () => {
+      const { leader } = cluster;
+      return leader >= 0 && leader !== at && cluster.group(leader).firstIndex > 20;
+    });
+  });
+  await cluster.until("it has everything", () => app.entries.length === 61);
+  await cluster.until("it is ready", () => cluster.isReady(at));
+  expect(app.count("RecoverFromSnapshot")).toBe(1);
+  expect(app.lengths).toEqual([app.received.map(({ byteLength }) => byteLength)[0]!]);
+  expect(await cluster.write(at, "after")).toBe("did after");
+  await cluster.agreed();
+});
+
+test("all nodes and applications start anew: nothing is lost, nothing is given twice", async () => {
+  await using cluster = await Cluster.of(3);
+  for (let i = 0; i < 30; i++) await cluster.write(i % 3, `write-${i}`);
+  const before = cluster.apps[0]!.commands;
+  await Promise.all(cluster.nodes.map((node) => node.stop()));
+  for (const app of cluster.apps) {
+    app.stop();
+    app.start();
+  }
+  await Promise.all([0, 1, 2].map((at) => cluster.restart(at)));
+  await cluster.until("all are ready", async () => {
+    const answers = await Promise.all([0, 1, 2].map((at) => cluster.isReady(at)));
+    return answers.every(Boolean);
+  });
+  expect(await cluster.write(2, "after")).toBe("did after");
+  for (const app of cluster.apps) {
+    await cluster.until("it has everything", () => app.entries.length === 31);
+    expect(app.commands).toEqual([...before, "after"]);
+    expect(app.count("RecoverFromSnapshot")).toBe(0);
+  }
 });

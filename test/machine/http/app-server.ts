@@ -12,6 +12,9 @@ export class AppServer implements Disposable {
   wait: (name: string) => Promise<void> = async () => {};
   readonly counts = new Map<string, number>();
   shape = "json";
+  /** Of snapshots: what content-length said, and what came. */
+  readonly lengths: number[] = [];
+  readonly received: Uint8Array[] = [];
   readonly #handles = new Map<number, Entry[]>();
   #lives = 0;
   #server: Server<undefined> | undefined;
@@ -90,7 +93,9 @@ export class AppServer implements Disposable {
       case "ReleaseSnapshot":
         return new Response("");
       case "RecoverFromSnapshot":
-        this.entries = (await request.json()) as Entry[];
+        this.lengths.push(Number(request.headers.get("content-length")));
+        this.received.push(await request.bytes());
+        this.entries = JSON.parse(Buffer.from(this.received.at(-1)!).toString()) as Entry[];
         return new Response(null, { status: 204 });
       default:
         return new Response("no such callback", { status: 404 });
