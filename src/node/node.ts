@@ -67,6 +67,7 @@ import { examiner } from "./examine.ts";
 import { Expulsion, type ExpulsionCode } from "./expulsion.ts";
 import { Group } from "./group.ts";
 import { joinCluster, type JoinedCluster, type JoinTarget } from "./join.ts";
+import { checkMachineKind } from "./machine-kind.ts";
 import { hasOtherVoters, Peers, removed } from "./peers.ts";
 import { Scrubber } from "./scrubber.ts";
 import { Shard } from "./shard.ts";
@@ -295,6 +296,7 @@ class Node implements RunningNode, Groups {
     // What was read, and the first batch, count from here on.
     await new Promise<void>((resolve) => this.#store.sync(() => resolve()));
     // Not before: what the log says of the machine's file could be lost yet, and that file is all that is kept.
+    checkMachineKind(this.#dataDir.machinePath(defaultGroup), this.#options.machine);
     this.#machine = createMachine(this.#options.machine, {
       directory: this.#dataDir.machinePath(defaultGroup),
       generation: found.machineGeneration,

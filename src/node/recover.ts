@@ -95,6 +95,12 @@ export async function recoverFolder(options: RecoverOptions): Promise<Recovered>
   if (identity === undefined || groups.length === 0) {
     throw new FatalError("wrong_data_dir", `${folder} has no data of a node`);
   }
+  if (kindOf(groups[0]!) === "http") {
+    throw new FatalError(
+      "wrong_data_dir",
+      `the state of ${folder} is an application's, and only a cluster that has its majority can bring that up to date. Bring the folders of the other members back`,
+    );
+  }
   const { clusterId: oldClusterId, nodeId } = identity;
   const owner = drawOwner(nodeId, options.clusterToken);
   const dataDir = openDataDir(folder, { clusterId: oldClusterId, nodeId });

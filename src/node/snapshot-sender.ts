@@ -55,6 +55,8 @@ export class SnapshotSender {
   readonly #streams = new Map<number, Stream>();
   #held: Held | undefined;
   #preparing = false;
+  /** While the machine prepares, or until what it prepared is held: it will not be older than this. */
+  #preparedFrom: number | undefined;
   /** What the machine has prepared, until the next turn; null = it could not. */
   #prepared: MachineSnapshot | null | undefined;
   #lastId = 0;
@@ -74,7 +76,7 @@ export class SnapshotSender {
 
   /** The log from here on is needed to go on after a snapshot that is on its way; Infinity = none is. */
   get pinnedIndex(): number {
-    return this.#held?.start.index ?? Infinity;
+    return this.#held?.start.index ?? this.#preparedFrom ?? Infinity;
   }
 
   streams(): SendingSnapshot[] {
@@ -160,6 +162,7 @@ export class SnapshotSender {
     const snapshot = this.#prepared;
     if (snapshot === undefined) return;
     this.#prepared = undefined;
+    this.#preparedFrom = undefined;
     const waiting = [...this.#streams.values()].filter(({ held }) => held === undefined);
     if (snapshot === null) {
       for (const stream of waiting) this.#abort(stream, "the state machine has none");
@@ -209,6 +212,7 @@ export class SnapshotSender {
   #prepare(): void {
     if (this.#preparing || this.#prepared !== undefined) return;
     this.#preparing = true;
+    this.#preparedFrom = this.#options.machine.durableIndex;
     this.#options.machine.prepareSnapshot((snapshot) => {
       this.#preparing = false;
       this.#prepared = snapshot ?? null;
@@ -301,5 +305,6 @@ export class SnapshotSender {
     this.#held = undefined;
     this.#prepared?.release();
     if (this.#prepared !== undefined) this.#prepared = undefined;
+    if (!this.#preparing) this.#preparedFrom = undefined;
   }
 }

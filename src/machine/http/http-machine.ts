@@ -150,6 +150,8 @@ export class HttpMachine implements StateMachine, AppLinkOwner {
       );
     }
     this.#adopt(state);
+    // So that the folder tells from the first day on whose it is.
+    if (saved === undefined && generation === 0) this.#save(veryStart);
     return state.appliedIndex;
   }
 
