@@ -1,6 +1,7 @@
 /** The applications of this folder as processes of tests: started on a free port with a data folder of their own, killed, and started again on the same data. */
 import type { Subprocess } from "bun";
-import { mkdirSync } from "node:fs";
+import { existsSync, mkdirSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { freePorts, until } from "../e2e/cluster.ts";
 
@@ -8,9 +9,10 @@ export interface Language {
   readonly name: string;
   /** What starts the application. */
   readonly command: readonly string[];
-  /** Before its first start; it fails where the language is not installed. */
-  readonly build?: readonly string[];
-  readonly environment?: Readonly<Record<string, string>>;
+  /** The program that it needs, where that may be missing. */
+  readonly needs?: string;
+  /** Before the first start. */
+  readonly build?: () => void;
 }
 
 const here = import.meta.dir;
@@ -20,6 +22,36 @@ export const typescript: Language = {
   command: [process.execPath, join(here, "typescript", "app.ts")],
 };
 
+export const python: Language = {
+  name: "Python",
+  needs: "python3",
+  command: ["python3", join(here, "python", "app.py")],
+};
+
+const goProgram = join(tmpdir(), `barge-go-application-${process.pid}`);
+
+export const go: Language = {
+  name: "Go",
+  needs: "go",
+  command: [goProgram],
+  build: () => {
+    if (existsSync(goProgram)) return;
+    const cwd = join(here, "go");
+    const { exitCode, stderr } = Bun.spawnSync(["go", "build", "-o", goProgram, "."], { cwd });
+    if (exitCode !== 0) throw new Error(`go build: ${stderr.toString()}`);
+    process.on("exit", () => rmSync(goProgram, { force: true }));
+  },
+};
+
+export const languages: readonly Language[] = [typescript, python, go];
+
+/** Where it is not, says so: what is not tested is told. */
+export function installed({ name, needs }: Language): boolean {
+  if (needs === undefined || Bun.which(needs) !== null) return true;
+  process.stderr.write(`${needs} is not installed: the application in ${name} is not tested\n`);
+  return false;
+}
+
 export class TestApplication implements AsyncDisposable {
   readonly port: number;
   readonly dataDir: string;
@@ -28,6 +60,7 @@ export class TestApplication implements AsyncDisposable {
 
   constructor(language: Language, dataDir: string) {
     this.#language = language;
+    language.build?.();
     this.dataDir = dataDir;
     [this.port] = freePorts(1) as [number];
     mkdirSync(dataDir, { recursive: true });
@@ -42,7 +75,6 @@ export class TestApplication implements AsyncDisposable {
     this.#child = Bun.spawn([...this.#language.command], {
       env: {
         ...process.env,
-        ...this.#language.environment,
         PORT: String(this.port),
         DATA_DIR: this.dataDir,
       },
