@@ -714,6 +714,7 @@ class Node implements RunningNode, Groups {
       this.#transport.checkTimeouts(nowMs);
       this.#listener.checkTimeouts(nowMs);
       this.#lookAtSpace(nowMs);
+      this.#checkApplication();
       this.#tellUnheard(nowMs);
     }
     this.#wake();
@@ -725,6 +726,16 @@ class Node implements RunningNode, Groups {
     if (previous === undefined) return;
     const { at, reason, message } = previous;
     this.#logger.warn({ at, reason }, `the last run ended by itself: ${message}`);
+  }
+
+  /** Parks by default: the process ends for its application only where that was asked for [30]. */
+  #checkApplication(): void {
+    const { exitMs = Infinity } = this.#options.app ?? {};
+    const absence = this.#shard.group(defaultGroup)?.machine.absence;
+    // Infinity: it was never there, and may be starting.
+    if (absence === undefined || absence.forMs === Infinity || absence.forMs < exitMs) return;
+    const seconds = Math.round(absence.forMs / 1_000);
+    fatal("application_lost", `the application is out for ${seconds} s: ${absence.reason}`);
   }
 
   #lookAtSpace(nowMs: number): void {

@@ -4,13 +4,7 @@ import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { conform, type Finding } from "../../src/conform/conform.ts";
-import {
-  installed,
-  languages,
-  type Language,
-  TestApplication,
-  typescript,
-} from "./applications.ts";
+import { installed, languages, type Language, TestApplication } from "./applications.ts";
 import { plant, type PlantedMistake, plantedMistakes } from "./planted-mistakes.ts";
 
 setDefaultTimeout(120_000);

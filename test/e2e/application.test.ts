@@ -11,6 +11,9 @@ import { loopbackPlace, TestCluster, type TestNode, until } from "./cluster.ts";
 
 setDefaultTimeout(120_000);
 
+/** What the options of a node need beside the application's URL. */
+type Environment = Readonly<Record<string, string>>;
+
 interface Beside {
   readonly cluster: TestCluster;
   /** By position of their nodes. */
@@ -20,13 +23,14 @@ interface Beside {
 async function withApplications(
   language: Language,
   body: (beside: Beside) => Promise<void>,
+  more: Environment = {},
 ): Promise<void> {
   const dir = mkdtempSync(join(tmpdir(), "barge-applications-"));
   const apps: TestApplication[] = [];
   const place = (): ReturnType<typeof loopbackPlace> => {
     const app = new TestApplication(language, join(dir, `app${apps.length + 1}`));
     apps.push(app);
-    return { ...loopbackPlace(), environment: { BARGE_APP_URL: app.url } };
+    return { ...loopbackPlace(), environment: { BARGE_APP_URL: app.url, ...more } };
   };
   await using cluster = new TestCluster({ place });
   try {
@@ -110,3 +114,24 @@ test("all killed at once: what was answered is there on every node", () =>
     const whole = Array.from({ length: 20 }, (_, i) => `${i + 1},`).join("");
     for (const node of cluster.nodes) expect(await read(node, "get k")).toEqual([200, whole]);
   }));
+
+test("with --app-exit-ms a node ends once its application is gone, and says so; one that waits for its first start does not", () =>
+  withApplications(
+    typescript,
+    async ({ cluster, apps }) => {
+      const leader = await cluster.leader();
+      expect(await update(leader, "append k 1")).toEqual([200, "1,"]);
+      leader.mayEnd = true;
+      await apps[leader.id - 1]!.kill();
+      const { status, stderr } = await leader.ended();
+      expect([status, stderr]).toEqual([46, expect.stringContaining("application_lost")]);
+      leader.start();
+      await until("it waits for its application", async () => {
+        return /waits for its application/.test(await (await leader.fetch("/rc")).text());
+      });
+      await apps[leader.id - 1]!.start();
+      await until("it is ready", async () => (await leader.fetch("/rc")).ok);
+      expect(await read(leader, "get k")).toEqual([200, "1,"]);
+    },
+    { BARGE_APP_EXIT_MS: "1500" },
+  ));

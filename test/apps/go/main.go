@@ -12,7 +12,6 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"sync"
 )
@@ -115,7 +114,7 @@ func answer(w http.ResponseWriter, r *http.Request) {
 		fmt.Fprintf(w, `{"LastLogIndex":%d}`, index)
 	case "UpdateEntries":
 		// Something between was lost, or this is not the application that the daemon takes it for.
-		if r.Header.Get("barge-previous-index") != strconv.FormatUint(index, 10) {
+		if r.Header.Get("barge-previous-index") != fmt.Sprint(index) {
 			http.Error(w, "there is a gap", 409)
 			return
 		}
@@ -130,6 +129,7 @@ func answer(w http.ResponseWriter, r *http.Request) {
 	case "SaveSnapshot":
 		json.NewEncoder(w).Encode(handles[given.Handle])
 	case "RecoverFromSnapshot":
+		must(json.Unmarshal(body, &given))
 		given.apply()
 		begin()
 	default:
