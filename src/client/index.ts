@@ -53,3 +53,11 @@ export type {
   SnapshotAnswer,
 } from "../wire/admin.ts";
 export type { GroupStatus, MemberStatus, NodeStatus } from "../wire/status.ts";
+export {
+  type Machine,
+  type MachineEntry,
+  type MachineMoment,
+  type MachineServer,
+  serveMachine,
+  type ServeMachineOptions,
+} from "./serve-machine.ts";

@@ -62,7 +62,8 @@ for (const language of languages) {
   );
 }
 
-describe("a mistake that is found", () => {
+// Most of it is waiting.
+describe.concurrent("a mistake that is found", () => {
   test.each(plantedMistakes.map((mistake): [string, PlantedMistake] => [mistake.name, mistake]))(
     "%s",
     async (name, mistake) => {

@@ -93,7 +93,7 @@ export const plantedMistakes: readonly PlantedMistake[] = [
     from: `  ${index}`,
     to: `  ${index.replace("run(index)", "run(index | 0)")}`,
     foundBy: ["indexes may have gaps, and go up to 2^53-1"],
-    says: /64-bit/,
+    says: /LastLogIndex says 3\./,
   },
   {
     name: "a command that makes no sense is an error",

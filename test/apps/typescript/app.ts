@@ -112,6 +112,7 @@ async function answer(request: Request): Promise<Response> {
   const handle = async () => ((await request.json()) as ReturnType<typeof prepare>).Handle;
   switch (new URL(request.url).pathname.replace(/^.*\//, "")) {
     case "Ready":
+    case "Sync":
       return new Response("ok");
     case "LastLogIndex":
       return Response.json({ LastLogIndex: lastIndex(db) });
