@@ -82,6 +82,8 @@ export class AppLink {
   readonly #underWay = new Set<UnderWay>();
   #state: "waiting" | "opening" | "open" = "waiting";
   #problem = "it has not answered yet";
+  /** What it failed to do last, until it does its work again. */
+  #doubt: string | undefined;
   /** When it was open last; undefined before the next turn sees to it. */
   #outSinceMs: number | undefined = -Infinity;
   #retryMs: number;
@@ -107,25 +109,27 @@ export class AppLink {
     return this.#state === "open";
   }
 
-  /** For people; undefined while it is open. */
+  /** For people; undefined where all is well. */
   get waitsFor(): string | undefined {
-    return this.isOpen ? undefined : this.#problem;
+    return this.isOpen ? this.#doubt : this.#problem;
   }
 
-  /** It has not been open for so long; Infinity: never yet. */
+  /** It has not done its work for so long; Infinity: never yet. */
   get outMs(): number {
-    if (this.isOpen || this.#outSinceMs === undefined) return 0;
+    if (this.#outSinceMs === undefined) return 0;
     return this.#outSinceMs === -Infinity ? Infinity : this.#nowMs - this.#outSinceMs;
   }
 
-  /** Some exclusive callback went well: should the next one fail, it is asked again soon. */
+  /** It does its work: should it fail again, it is asked again soon. */
   succeeded(): void {
     this.#retryMs = this.#options.limits.appRetryMsMin;
+    this.#doubt = undefined;
+    if (this.isOpen) this.#outSinceMs = undefined;
   }
 
   work(nowMs: number): void {
     this.#nowMs = nowMs;
-    if (!this.isOpen) this.#outSinceMs ??= nowMs;
+    if (this.waitsFor !== undefined) this.#outSinceMs ??= nowMs;
     for (const asked of this.#underWay) {
       asked.sinceMs ??= nowMs;
       if (nowMs - asked.sinceMs >= asked.timeoutMs) asked.late();
@@ -158,7 +162,7 @@ export class AppLink {
     const refusal = this.#owner.opening(storedIndex);
     if (refusal !== undefined) return this.#unopened(refusal);
     this.#state = "open";
-    this.#outSinceMs = undefined;
+    if (this.#doubt === undefined) this.#outSinceMs = undefined;
     this.storedIndex = storedIndex;
     this.#toldProblem = undefined;
     const { instance, ready } = this;
@@ -172,6 +176,13 @@ export class AppLink {
       replied: () => (this.#polling = false),
       failed: (reason) => this.fail(`Ready: ${reason}`),
     });
+  }
+
+  /** It did not do what it was asked for: that it says that it is ready is not enough any more. */
+  failedTo(what: string): void {
+    if (!this.isOpen) return;
+    this.#doubt = what;
+    this.fail(what);
   }
 
   /** Something went wrong, or another instance answers. */

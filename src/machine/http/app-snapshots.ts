@@ -26,6 +26,8 @@ export interface AppSnapshotsOptions {
 
 interface Unneeded {
   readonly handle: Uint8Array;
+  /** Another one knows nothing of it. */
+  readonly instance: string | undefined;
   attempts: number;
   asked: boolean;
 }
@@ -97,11 +99,12 @@ export class AppSnapshots {
       },
       replied: ({ body }: { readonly body: Uint8Array }) => {
         const bytes = readHandle(body, handleBytesMax);
+        const { instance } = this.#options.link;
         this.prepared++;
         ended(undefined, 0);
         const handle = new AppHandle(index, head, bytes, this.#options, () => {
           this.#handles.delete(handle);
-          this.#unneeded.push({ handle: bytes, attempts: 0, asked: false });
+          this.#unneeded.push({ handle: bytes, instance, attempts: 0, asked: false });
         });
         this.#handles.add(handle);
         for (const done of waiting.splice(0)) handle.hand(done);
@@ -114,18 +117,21 @@ export class AppSnapshots {
   work(): void {
     const { link } = this.#options;
     if (!link.isOpen) return;
-    for (const unneeded of this.#unneeded) {
-      if (!unneeded.asked) this.#release(unneeded);
+    for (const unneeded of [...this.#unneeded]) {
+      if (unneeded.instance !== link.instance) this.#forget(unneeded);
+      else if (!unneeded.asked) this.#release(unneeded);
     }
+  }
+
+  #forget(unneeded: Unneeded): void {
+    const at = this.#unneeded.indexOf(unneeded);
+    if (at >= 0) this.#unneeded.splice(at, 1);
   }
 
   #release(unneeded: Unneeded): void {
     unneeded.asked = true;
     unneeded.attempts++;
-    const ended = (): void => {
-      const at = this.#unneeded.indexOf(unneeded);
-      if (at >= 0) this.#unneeded.splice(at, 1);
-    };
+    const ended = (): void => this.#forget(unneeded);
     const { handle: body } = unneeded;
     this.#options.link.ask(
       { name: "ReleaseSnapshot", contentType: jsonType, body },
@@ -140,13 +146,12 @@ export class AppSnapshots {
     );
   }
 
-  /** Another instance knows nothing of the handles of before; and what is under way is void. */
+  /** What is under way is void, and whether the handles of before are known any more is not. */
   closed(): void {
     this.#preparing();
     this.#preparing = () => {};
-    for (const handle of this.#handles) handle.lost("the application was lost meanwhile");
-    this.#handles.clear();
-    this.#unneeded.length = 0;
+    for (const handle of [...this.#handles]) handle.lost("the application was lost meanwhile");
+    for (const unneeded of this.#unneeded) unneeded.asked = false;
   }
 }
 

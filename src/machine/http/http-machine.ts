@@ -92,6 +92,8 @@ export class HttpMachine implements StateMachine, AppLinkOwner {
   #former: number[] = [];
   /** The application lacks what the log has dropped: another member's state is needed. */
   #isBehind = false;
+  /** Which has come, and waits for this node's log; 0 = none. */
+  #refill = 0;
 
   #saving = false;
   /** A state that is being saved counts for nothing after it. */
@@ -334,7 +336,7 @@ export class HttpMachine implements StateMachine, AppLinkOwner {
         replied(reply);
         this.#link.succeeded();
       },
-      failed: (reason) => this.#link.fail(`${name}: ${reason}`),
+      failed: (reason) => this.#link.failedTo(`${name}: ${reason}`),
     });
   }
 
@@ -407,11 +409,14 @@ export class HttpMachine implements StateMachine, AppLinkOwner {
     if (hasNone && this.#snapshots.wanted) this.#snapshots.refuse();
     if (this.appliedIndex > this.#saved.appliedIndex) this.#dirtySinceMs ??= nowMs;
     if (!this.#options.sync && this.#isFlushDue) this.#save(this.#state());
+    this.#takeRefill();
     const restoring = this.#restoring;
     if (restoring?.isGiven === true && !this.#saving && nowMs >= this.#saveAgainMs) {
       this.#given(restoring);
     }
     this.#step();
+    const isIdle = this.#busy === undefined && this.appliedIndex >= this.#allowedIndex;
+    if (isIdle && this.#link.isOpen) this.#link.succeeded();
     return false;
   }
 
@@ -486,7 +491,7 @@ export class HttpMachine implements StateMachine, AppLinkOwner {
       if (problem === undefined) return this.#link.succeeded();
       // Not now, it says, as something is being read: nobody gets a snapshot, and updates go on.
       if (status > 0) this.#options.logger.warn({ group: this.#options.group }, problem);
-      else this.#link.fail(problem);
+      else this.#link.failedTo(problem);
     });
   }
 
@@ -520,11 +525,21 @@ export class HttpMachine implements StateMachine, AppLinkOwner {
   }
 
   get lacksStateAt(): number | undefined {
-    return this.#isBehind ? this.#saved.appliedIndex : undefined;
+    return this.#isBehind && this.#refill === 0 ? this.#saved.appliedIndex : undefined;
   }
 
   refill({ generation }: IncomingSnapshot): void {
-    this.#goOver(generation);
+    this.#refill = generation;
+    this.#takeRefill();
+  }
+
+  /** Once this node's own log has come to it: started anew, it must not find a state beyond its log. */
+  #takeRefill(): void {
+    const number = this.#refill;
+    if (number === 0 || this.#folder.open(number)!.state.appliedIndex > this.#allowedIndex) return;
+    this.#refill = 0;
+    if (!this.#isBehind) return this.#folder.remove(number);
+    this.#goOver(number);
     this.#mark();
   }
 
@@ -562,7 +577,7 @@ export class HttpMachine implements StateMachine, AppLinkOwner {
   #restore(restoring: Restoring): void {
     const { number, snapshot } = restoring;
     const { index, bytes } = this.#restored(restoring);
-    // Nothing that it makes durable may pass this node's own log [23].
+    // With a log that is wounded: nothing that it makes durable may pass that [23].
     if (!restoring.isDurable || restoring.isGiven || this.#allowedIndex < index) return;
     const { group, logger } = this.#options;
     this.#busy = "RecoverFromSnapshot";
@@ -570,7 +585,7 @@ export class HttpMachine implements StateMachine, AppLinkOwner {
     restoring.transfer = new AppRestore(number, snapshot, this.#folder, this.#limits);
     logger.info({ group, index, bytes }, "giving the application a snapshot");
     restoring.transfer.begin(this.#link, this.#limits.appSnapshotStallMs, (problem) => {
-      if (problem !== undefined) this.#link.fail(problem);
+      if (problem !== undefined) this.#link.failedTo(problem);
       else if (this.#options.sync) this.#ask({ name: "Sync" }, () => this.#compare(restoring));
       else this.#compare(restoring);
     });
@@ -581,7 +596,7 @@ export class HttpMachine implements StateMachine, AppLinkOwner {
     this.#link.ask(
       { name: "LastLogIndex" },
       {
-        failed: (reason) => this.#link.fail(`LastLogIndex: ${reason}`),
+        failed: (reason) => this.#link.failedTo(`LastLogIndex: ${reason}`),
         replied: ({ body }) => {
           const storedIndex = readLastLogIndex(body);
           if (storedIndex !== appIndex) {

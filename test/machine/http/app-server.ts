@@ -8,8 +8,13 @@ interface Entry {
 
 export class AppServer implements Disposable {
   entries: Entry[] = [];
+  /** With Sync: so many of them a crash leaves. */
+  #durable = 0;
+  syncs = false;
   /** Instead of answering at once. */
   wait: (name: string) => Promise<void> = async () => {};
+  /** Everything is refused. */
+  fails = false;
   readonly counts = new Map<string, number>();
   shape = "json";
   /** Of snapshots: what content-length said, and what came. */
@@ -56,6 +61,12 @@ export class AppServer implements Disposable {
     void this.#server?.stop(true);
   }
 
+  /** Killed, and what was not synced is gone, but for some of it. */
+  crash(kept = 0): void {
+    this.stop();
+    if (this.syncs) this.entries.length = Math.min(this.entries.length, this.#durable + kept);
+  }
+
   [Symbol.dispose](): void {
     this.stop();
   }
@@ -64,7 +75,9 @@ export class AppServer implements Disposable {
     const name = new URL(request.url).pathname.slice(1);
     this.counts.set(name, this.count(name) + 1);
     await this.wait(name);
-    const response = await this.#do(name, request);
+    const response = this.fails
+      ? new Response("it is broken", { status: 500 })
+      : await this.#do(name, request);
     response.headers.set("barge-instance", `life-${this.#lives}`);
     return response;
   }
@@ -77,6 +90,9 @@ export class AppServer implements Disposable {
         return Response.json({ LastLogIndex: this.storedIndex });
       case "UpdateEntries":
         return this.#update(request);
+      case "Sync":
+        this.#durable = this.entries.length;
+        return new Response(null, { status: 204 });
       case "Read":
         return new Response(`${this.entries.length} ${await request.text()}`);
       case "PrepareSnapshot": {

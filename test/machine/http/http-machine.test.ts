@@ -147,6 +147,11 @@ test("an application that fails for long: the node says what it waits for, and g
   expect(world.machine.appliedIndex).toBe(before);
   world.until(() => world.machine.absence !== undefined);
   expect(world.machine.absence!.reason).toBe("UpdateEntries: status 500: it is broken");
+  // Though it says each time that it is ready.
+  for (let turns = 0; turns < 100; turns++) {
+    world.turn();
+    expect(world.machine.absence?.isLong).toBe(true);
+  }
   isBroken = false;
   world.caughtUp();
   expect(entriesOf(world)).toEqual(expected(world));
@@ -281,6 +286,31 @@ test("an application that has lost what is durable needs another member's state"
   world.until(() => world.machine.absence === undefined);
   expect(entriesOf(world)).toEqual(expected(world));
   expect(world.machine.lacksStateAt).toBeUndefined();
+});
+
+test("a state that is beyond this node's own log waits for it", () => {
+  const source = new World();
+  fill(source, 10);
+  source.caughtUp();
+  const snapshot = source.prepared()!;
+  const bytes = source.all(snapshot)!;
+  const world = new World({ log: source.log });
+  const middle = source.log.batches[5]!;
+  world.commit = middle.firstIndex + middle.count - 1;
+  world.until(() => world.machine.appliedIndex === world.commit);
+  world.machine.flush();
+  world.until(() => world.machine.durableIndex > 0);
+  world.logStart = 1;
+  world.app.entries = [];
+  world.app.crash();
+  world.until(() => world.machine.lacksStateAt !== undefined);
+  world.machine.refill(world.receive(bytes, snapshot.index).incoming);
+  for (let turns = 0; turns < 50; turns++) world.turn();
+  expect(world.machine.lacksStateAt).toBeUndefined();
+  expect(world.machine.appliedIndex).toBe(world.commit);
+  world.caughtUp();
+  world.until(() => world.machine.absence === undefined);
+  expect(entriesOf(world)).toEqual(expected(world));
 });
 
 test("an application that has lost what is durable gets it again from a log that holds everything", () => {
@@ -478,6 +508,21 @@ test("a snapshot is lost with the instance that gave its handle", () => {
   world.until(() => world.messages.some((message) => message.includes("lost")));
   expect(world.part(snapshot, 0, snapshot.bytes)).toBeUndefined();
   snapshot.release();
+});
+
+test("a snapshot that is given up as the application failed at something else is released all the same", () => {
+  const world = new World();
+  fill(world, 40);
+  world.caughtUp();
+  const snapshot = world.prepared()!;
+  world.app.fail("UpdateEntries", "500");
+  fill(world, 1);
+  world.caughtUp();
+  expect(world.part(snapshot, 0, snapshot.bytes)).toBeUndefined();
+  snapshot.release();
+  world.until(() => world.app.released.size === 1);
+  for (let turns = 0; turns < 50; turns++) world.turn();
+  expect([...world.app.released.values()]).toEqual([1]);
 });
 
 for (const fault of ["hang", "500", "reset", "garbage"] as const) {
