@@ -143,7 +143,7 @@ export class FaultRounds implements AsyncDisposable {
     const value = `v${++this.#values}`;
     const callMs = performance.now();
     const headers = { "barge-request-id": `${key}-${value}` };
-    let outcome: ListOperation["outcome"] = "refused";
+    let outcome: "applied" | "refused" | "unknown" = "refused";
     while (performance.now() < callMs + patienceMs) {
       const node = this.#random.pick(this.cluster.nodes);
       try {
@@ -153,9 +153,9 @@ export class FaultRounds implements AsyncDisposable {
           const seen = listOf(await response.text());
           // Where the answer of the first time is lost there is none, but it was applied.
           const returnMs = performance.now();
-          outcome = seen.length === 0 ? "applied" : "ok";
           this.counts.acknowledged++;
-          return void this.#history.push({ key, value, callMs, returnMs, outcome, seen });
+          const ended = seen.length === 0 ? "applied" : "ok";
+          return void this.#history.push({ key, value, callMs, returnMs, outcome: ended, seen });
         }
         const { error } = (await response.json()) as { error: { outcome: string } };
         if (error.outcome === "applied") {
@@ -168,8 +168,7 @@ export class FaultRounds implements AsyncDisposable {
       }
       await Bun.sleep(20);
     }
-    const isKnown = outcome === "refused" || outcome === "unknown";
-    this.counts[isKnown ? outcome : "acknowledged"]++;
+    this.counts[outcome === "applied" ? "acknowledged" : outcome]++;
     this.#history.push({ key, value, callMs, returnMs: Infinity, outcome, seen: [] });
   }
 
