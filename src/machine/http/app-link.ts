@@ -123,8 +123,17 @@ export class AppLink {
   /** It does its work: should it fail again, it is asked again soon. */
   succeeded(): void {
     this.#retryMs = this.#options.limits.appRetryMsMin;
-    this.#doubt = undefined;
     if (this.isOpen) this.#outSinceMs = undefined;
+    if (this.#doubt === undefined) return;
+    this.#doubt = undefined;
+    this.#tellReady();
+  }
+
+  #tellReady(): void {
+    const { group, logger } = this.#options;
+    const { instance, storedIndex, ready } = this;
+    this.#toldProblem = undefined;
+    logger.info({ group, storedIndex, instance, shape: ready.shape }, "the application is ready");
   }
 
   work(nowMs: number): void {
@@ -155,18 +164,18 @@ export class AppLink {
   }
 
   #opening(storedIndex: number): void {
-    const { sync, group, logger, wake } = this.#options;
+    const { sync, wake } = this.#options;
     if (sync && this.instance === undefined) {
       return this.#unopened(withoutInstance);
     }
     const refusal = this.#owner.opening(storedIndex);
     if (refusal !== undefined) return this.#unopened(refusal);
     this.#state = "open";
-    if (this.#doubt === undefined) this.#outSinceMs = undefined;
     this.storedIndex = storedIndex;
-    this.#toldProblem = undefined;
-    const { instance, ready } = this;
-    logger.info({ group, storedIndex, instance, shape: ready.shape }, "the application is ready");
+    if (this.#doubt === undefined) {
+      this.#outSinceMs = undefined;
+      this.#tellReady();
+    }
     wake();
   }
 

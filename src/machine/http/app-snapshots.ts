@@ -40,7 +40,7 @@ export class AppSnapshots {
   #waiting: Prepared[] = [];
   readonly #handles = new Set<AppHandle>();
   /** Handles that the application should hear of that nobody needs them. */
-  readonly #unneeded: Unneeded[] = [];
+  #unneeded: Unneeded[] = [];
   /** Refuses those for whom a handle is being asked for. */
   #preparing: () => void = () => {};
   /** Since the process began. */
@@ -117,9 +117,10 @@ export class AppSnapshots {
   work(): void {
     const { link } = this.#options;
     if (!link.isOpen) return;
-    for (const unneeded of [...this.#unneeded]) {
-      if (unneeded.instance !== link.instance) this.#forget(unneeded);
-      else if (!unneeded.asked) this.#release(unneeded);
+    if (this.#unneeded.length === 0) return;
+    this.#unneeded = this.#unneeded.filter(({ instance }) => instance === link.instance);
+    for (const unneeded of this.#unneeded) {
+      if (!unneeded.asked) this.#release(unneeded);
     }
   }
 
@@ -150,7 +151,7 @@ export class AppSnapshots {
   closed(): void {
     this.#preparing();
     this.#preparing = () => {};
-    for (const handle of [...this.#handles]) handle.lost("the application was lost meanwhile");
+    for (const handle of this.#handles) handle.lost("the application was lost meanwhile");
     for (const unneeded of this.#unneeded) unneeded.asked = false;
   }
 }
