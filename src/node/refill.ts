@@ -15,7 +15,7 @@ export interface RefillOptions {
   readonly machine: StateMachine;
   readonly limits: Limits;
   readonly applyVersionMax: number;
-  /** Members that could be asked, the leader first. */
+  /** Members that could be asked. */
   readonly members: () => readonly number[];
   readonly ask: (to: number, operation: AdminOperation, body: unknown, waiter: AdminWaiter) => void;
   /** Never the same twice. */
