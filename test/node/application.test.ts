@@ -93,6 +93,7 @@ test("a node that was away for longer than the log goes back gets a snapshot, on
 test("all nodes and applications start anew: nothing is lost, nothing is given twice", async () => {
   await using cluster = await AppCluster.of(3);
   for (let i = 0; i < 30; i++) await cluster.write(i % 3, `write-${i}`);
+  await cluster.until("all have all", () => cluster.apps.every((app) => app.entries.length === 30));
   const before = cluster.apps[0]!.commands;
   await Promise.all(cluster.nodes.map((node) => node.stop()));
   for (const app of cluster.apps) {
