@@ -43,6 +43,12 @@ export const go: Language = {
   },
 };
 
+/** Instant snapshots; for a daemon with --app-sync. */
+export const wal: Language = {
+  name: "TypeScript with a write-ahead log under control",
+  command: [process.execPath, join(here, "wal", "app.ts")],
+};
+
 export const languages: readonly Language[] = [typescript, python, go];
 
 /** Where it is not, says so: what is not tested is told. */
@@ -80,7 +86,8 @@ export class TestApplication implements AsyncDisposable {
       },
       stdin: "ignore",
       stdout: "ignore",
-      stderr: "inherit",
+      // Connections that break are told there at length.
+      stderr: "ignore",
     });
     await until(`the application on ${this.port} answers`, async () => {
       try {
@@ -89,6 +96,13 @@ export class TestApplication implements AsyncDisposable {
         return false;
       }
     });
+  }
+
+  /** As one stops it who means well. */
+  async terminate(): Promise<void> {
+    this.#child?.kill("SIGTERM");
+    await this.#child?.exited;
+    this.#child = undefined;
   }
 
   async kill(): Promise<void> {

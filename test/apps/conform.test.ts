@@ -51,7 +51,7 @@ const wrong = (found: readonly Finding[]): Finding[] =>
   found.filter(({ verdict }) => verdict === "fault");
 
 for (const language of languages) {
-  test.skipIf(!installed(language))(
+  test.concurrent.skipIf(!installed(language))(
     `nothing is wrong with the application in ${language.name}, whenever it is killed`,
     async () => {
       const found = await findings(language, true);
