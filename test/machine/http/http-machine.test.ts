@@ -605,6 +605,29 @@ test("a crash between a snapshot's pointer and the application's answer: it is g
   expect(world.app.count("RecoverFromSnapshot")).toBe(1);
 });
 
+test("a snapshot that the log may still forget is not given to the application", () => {
+  const source = new World();
+  fill(source, 10);
+  source.caughtUp();
+  const snapshot = source.prepared()!;
+  const bytes = source.all(snapshot)!;
+  const world = new World({ log: source.log });
+  const middle = source.log.batches[5]!;
+  world.commit = middle.firstIndex + middle.count - 1;
+  world.until(() => world.machine.appliedIndex === world.commit);
+  const had = entriesOf(world);
+  const { incoming } = world.receive(bytes, snapshot.index);
+  world.machine.recoverFromSnapshot(incoming);
+  for (let turns = 0; turns < 50; turns++) world.turn();
+  expect(world.machine.appliedIndex).toBe(snapshot.index);
+  expect(entriesOf(world)).toEqual(had);
+  world.crash();
+  world.start();
+  world.caughtUp();
+  expect(world.app.count("RecoverFromSnapshot")).toBe(0);
+  expect(entriesOf(world)).toEqual(expected(world));
+});
+
 test("an application that does not keep the index with its data is told so after a restore", () => {
   const source = new World();
   fill(source, 3);
