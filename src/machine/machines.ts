@@ -2,7 +2,7 @@
 import type { Limits } from "../limits.ts";
 import { AppFiles } from "./http/app-files.ts";
 import type { AppLogger } from "./http/app-link.ts";
-import { appAddress, HttpCalls } from "./http/http-calls.ts";
+import { appAddress, HttpCalls, HttpConnections } from "./http/http-calls.ts";
 import { HttpMachine } from "./http/http-machine.ts";
 import type { KvFiles } from "./kv-files.ts";
 import { KvMachine } from "./kv.ts";
@@ -11,6 +11,7 @@ import { NullMachine } from "./null.ts";
 import { SqliteKvFolder } from "./sqlite-kv-folder.ts";
 
 export { KvFiles } from "./kv-files.ts";
+export { HttpConnections };
 
 /** Its multiples modulo 1 lie far apart, however many there are. */
 const goldenRatio = (Math.sqrt(5) - 1) / 2;
@@ -30,6 +31,8 @@ export interface AppMachineOptions extends AppOptions {
   readonly group: number;
   readonly nodeId: number;
   readonly logger: AppLogger;
+  /** Shared by all groups of a node. */
+  readonly connections: HttpConnections;
   /** Asks for a turn. */
   readonly wake: () => void;
   /** The log begins behind that index. */
@@ -85,7 +88,7 @@ function httpMachine(options: MachineOptions): StateMachine {
     ...app,
     generation,
     limits,
-    calls: new HttpCalls(appAddress(app.url, app.group)),
+    calls: new HttpCalls(appAddress(app.url, app.group), app.connections),
     folder: new AppFiles({ directory, files: files.snapshots, limits, hasRoomFor }),
   });
 }

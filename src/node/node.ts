@@ -10,6 +10,7 @@ import {
   type AppMachineOptions,
   type AppOptions,
   createMachine,
+  HttpConnections,
   KvFiles,
   staggered,
   type MachineKind,
@@ -179,6 +180,7 @@ class Node implements RunningNode, Groups {
   readonly #store: LogStore;
   #machine!: StateMachine;
   readonly #files: KvFiles;
+  readonly #appConnections = new HttpConnections();
   #transport!: TcpTransport;
   #shard!: Shard;
   #listener!: Listener;
@@ -445,6 +447,7 @@ class Node implements RunningNode, Groups {
       group: defaultGroup,
       nodeId,
       logger: this.#logger,
+      connections: this.#appConnections,
       wake: () => this.#wake(),
       logStart: () => this.#shard.group(defaultGroup)!.raft.startIndex,
       logIndex: last === undefined ? start.index : last.firstIndex + last.count - 1,
@@ -971,6 +974,7 @@ class Node implements RunningNode, Groups {
     this.#transport.close();
     this.#scrubber.close();
     this.#machine.close();
+    this.#appConnections.close();
     this.#files.close();
     this.#store.close();
     onFatalNote(undefined);

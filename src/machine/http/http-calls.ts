@@ -48,53 +48,89 @@ function trimmed(path: string): string {
   return path.replace(/\/+$/, "");
 }
 
-export class HttpCalls implements AppCalls {
-  readonly #address: AppAddress;
-  /** The one used last at the end. */
-  readonly #idle: HttpConnection[] = [];
-  readonly #busy = new Set<HttpConnection>();
-  #closed = false;
+/** Connections that wait for their next callback: of all groups of a node together, as most of them are called at one address. */
+export class HttpConnections {
+  /** By address; the one used last at the end. */
+  readonly #idle = new Map<string, HttpConnection[]>();
 
-  constructor(address: AppAddress) {
-    this.#address = address;
-  }
-
-  begin(request: AppRequest, events: AppEvents): AppExchange {
-    const connection = this.#take();
-    this.#busy.add(connection);
-    return connection.begin(headOf(this.#address, request), request.body, events);
-  }
-
-  close(): void {
-    this.#closed = true;
-    for (const connection of [...this.#idle.splice(0), ...this.#busy]) connection.drop();
-    this.#busy.clear();
-  }
-
-  #take(): HttpConnection {
+  take(address: AppAddress): HttpConnection {
+    const idle = this.#idle.get(nameOf(address)) ?? [];
     const oldestMs = performance.now() - idleMsMax;
     for (;;) {
-      const connection = this.#idle.pop();
-      if (connection === undefined) return this.#open();
+      const connection = idle.pop();
+      if (connection === undefined) return this.#open(address);
       if (connection.idleSinceMs > oldestMs) return connection;
       connection.drop();
     }
   }
 
-  #open(): HttpConnection {
-    const connection: HttpConnection = new HttpConnection(this.#address, {
+  #open(address: AppAddress): HttpConnection {
+    const name = nameOf(address);
+    let idle = this.#idle.get(name);
+    if (idle === undefined) this.#idle.set(name, (idle = []));
+    const own = idle;
+    const connection: HttpConnection = new HttpConnection(address, {
       free: () => {
-        this.#busy.delete(connection);
-        if (this.#closed || this.#idle.length >= connectionsKept) connection.drop();
-        else this.#idle.push(connection);
+        if (own.length < connectionsKept) own.push(connection);
+        else connection.drop();
       },
       gone: () => {
-        this.#busy.delete(connection);
-        const at = this.#idle.indexOf(connection);
-        if (at >= 0) this.#idle.splice(at, 1);
+        const at = own.indexOf(connection);
+        if (at >= 0) own.splice(at, 1);
       },
     });
     return connection;
+  }
+
+  close(): void {
+    for (const idle of this.#idle.values()) for (const one of idle.splice(0)) one.drop();
+  }
+}
+
+function nameOf({ target }: AppAddress): string {
+  return "unix" in target ? target.unix : `${target.hostname} ${target.port}`;
+}
+
+/** The callbacks of one group. */
+export class HttpCalls implements AppCalls {
+  readonly #address: AppAddress;
+  readonly #connections: HttpConnections;
+  readonly #underWay = new Set<AppExchange>();
+
+  constructor(address: AppAddress, connections: HttpConnections) {
+    this.#address = address;
+    this.#connections = connections;
+  }
+
+  begin(request: AppRequest, events: AppEvents): AppExchange {
+    const head = headOf(this.#address, request);
+    const connection = this.#connections.take(this.#address);
+    const under = connection.begin(head, request.body, {
+      head: (response) => events.head(response),
+      data: (bytes) => events.data(bytes),
+      drained: () => events.drained?.(),
+      end: () => {
+        this.#underWay.delete(exchange);
+        events.end();
+      },
+      failed: (reason) => {
+        this.#underWay.delete(exchange);
+        events.failed(reason);
+      },
+    });
+    const exchange: AppExchange = {
+      ...under,
+      cancel: () => {
+        this.#underWay.delete(exchange);
+        under.cancel();
+      },
+    };
+    this.#underWay.add(exchange);
+    return exchange;
+  }
+
+  close(): void {
+    for (const exchange of this.#underWay) exchange.cancel();
   }
 }
 

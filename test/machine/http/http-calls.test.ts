@@ -4,7 +4,16 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { AppExchange } from "../../../src/machine/http/app-calls.ts";
-import { appAddress, HttpCalls } from "../../../src/machine/http/http-calls.ts";
+import {
+  type AppAddress,
+  appAddress,
+  HttpCalls,
+  HttpConnections,
+} from "../../../src/machine/http/http-calls.ts";
+
+function callsTo(address: AppAddress): HttpCalls {
+  return new HttpCalls(address, new HttpConnections());
+}
 
 interface Answer {
   readonly status: number;
@@ -38,7 +47,7 @@ test("one connection serves one callback after the other; two at once have one e
       return new Response(`${said} ${request.headers.get("content-type")} ${await request.text()}`);
     },
   });
-  const calls = new HttpCalls(appAddress(`http://127.0.0.1:${server.port}/app/`, 0));
+  const calls = callsTo(appAddress(`http://127.0.0.1:${server.port}/app/`, 0));
   for (let i = 0; i < 5; i++) {
     const { body } = await ask(calls, "Read", Buffer.from(`q${i}`));
     expect(body).toBe(`POST /app/Read 1 text/plain q${i}`);
@@ -56,7 +65,7 @@ test("over a Unix socket", async () => {
     unix,
     fetch: (request) => new Response(new URL(request.url).pathname),
   });
-  const calls = new HttpCalls(appAddress(`unix:${unix}:/app`, 3));
+  const calls = callsTo(appAddress(`unix:${unix}:/app`, 3));
   expect((await ask(calls, "Ready")).body).toBe("/app/groups/3/Ready");
   calls.close();
   rmSync(folder, { recursive: true });
@@ -66,7 +75,7 @@ test("nobody there, and somebody who hangs up", async () => {
   const gone = Bun.listen({ hostname: "127.0.0.1", port: 0, socket: { data: () => {} } });
   const { port } = gone;
   gone.stop(true);
-  const calls = new HttpCalls(appAddress(`http://127.0.0.1:${port}`, 0));
+  const calls = callsTo(appAddress(`http://127.0.0.1:${port}`, 0));
   expect((await ask(calls, "Ready")).failed).toStartWith("nobody answers there");
   using rude = Bun.listen({
     hostname: "127.0.0.1",
@@ -75,7 +84,7 @@ test("nobody there, and somebody who hangs up", async () => {
       data: (socket) => void socket.end("HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nhalf"),
     },
   });
-  const other = new HttpCalls(appAddress(`http://127.0.0.1:${rude.port}`, 0));
+  const other = callsTo(appAddress(`http://127.0.0.1:${rude.port}`, 0));
   expect(await ask(other, "Ready")).toEqual({
     status: 200,
     body: "half",
@@ -86,7 +95,7 @@ test("nobody there, and somebody who hangs up", async () => {
 test("a connection that the application has shut is not used again", async () => {
   let server = Bun.serve({ hostname: "127.0.0.1", port: 0, fetch: () => new Response("one") });
   const port = server.port!;
-  const calls = new HttpCalls(appAddress(`http://127.0.0.1:${port}`, 0));
+  const calls = callsTo(appAddress(`http://127.0.0.1:${port}`, 0));
   expect((await ask(calls, "Ready")).body).toBe("one");
   await server.stop(true);
   server = Bun.serve({ hostname: "127.0.0.1", port, fetch: () => new Response("two") });
@@ -113,7 +122,7 @@ test("an answer waits while nobody takes it", async () => {
         }),
       ),
   });
-  const calls = new HttpCalls(appAddress(`http://127.0.0.1:${server.port}`, 0));
+  const calls = callsTo(appAddress(`http://127.0.0.1:${server.port}`, 0));
   let taken = 0;
   const { promise, resolve, reject } = Promise.withResolvers<void>();
   const request = { name: "SaveSnapshot", headers: [], contentType: undefined, body: undefined };
@@ -153,7 +162,7 @@ test("a body of known length is sent as fast as the application takes it", async
       return new Response(`${length} ${(await request.bytes()).byteLength}`);
     },
   });
-  const calls = new HttpCalls(appAddress(`http://127.0.0.1:${server.port}`, 0));
+  const calls = callsTo(appAddress(`http://127.0.0.1:${server.port}`, 0));
   const total = 20_000_000;
   let sent = 0;
   let waits = 0;
