@@ -74,6 +74,7 @@ interface UnderWay {
 }
 
 const errorBytesMax = 1_024;
+const goldenRatio = (Math.sqrt(5) - 1) / 2;
 const withoutInstance = "with RAFT_SYNC=1 each reply must have the header barge-instance";
 
 export class AppLink {
@@ -91,6 +92,8 @@ export class AppLink {
   #nowMs = -Infinity;
   #heardMs = 0;
   #polling = false;
+  /** Groups that are idle do not ask all at once. */
+  readonly #pollMs: number;
   #toldProblem: string | undefined;
   /** What the application said of itself last. */
   instance: string | undefined;
@@ -103,6 +106,7 @@ export class AppLink {
     this.#options = options;
     this.#owner = owner;
     this.#retryMs = options.limits.appRetryMsMin;
+    this.#pollMs = options.limits.appPollMs * (1 + ((options.group * goldenRatio) % 1) / 2);
   }
 
   get isOpen(): boolean {
@@ -144,7 +148,7 @@ export class AppLink {
       if (nowMs - asked.sinceMs >= asked.timeoutMs) asked.late();
     }
     if (this.#state === "waiting" && nowMs >= this.#retryAtMs) this.#open();
-    const isQuiet = nowMs - this.#heardMs >= this.#options.limits.appPollMs;
+    const isQuiet = nowMs - this.#heardMs >= this.#pollMs;
     if (this.isOpen && isQuiet && !this.#polling) this.#poll();
   }
 
