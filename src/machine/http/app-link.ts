@@ -290,8 +290,10 @@ export class AppLink {
       action();
       wake();
     };
+    // Who does not want to hear anything waits for as long as he likes.
+    let isPaused = false;
     const moved = (): void => {
-      asked.sinceMs = undefined;
+      asked.sinceMs = isPaused ? Infinity : undefined;
     };
     const all = [...this.#identity(), ...headers];
     const exchange = calls.begin(
@@ -331,11 +333,12 @@ export class AppLink {
         return exchange.write(part);
       },
       pause: () => {
+        isPaused = true;
+        moved();
         exchange.pause();
-        // Who does not want to hear anything waits for as long as he likes.
-        asked.sinceMs = Infinity;
       },
       resume: () => {
+        isPaused = false;
         moved();
         exchange.resume();
       },

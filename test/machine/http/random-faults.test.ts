@@ -105,14 +105,103 @@ function run(seed: number): void {
   }
 }
 
-test("whatever fails, whenever: each command once and in order", () => {
+/**
+ * A replica whose log is cut, whose application may lose everything, and that falls behind, beside one where nothing ever fails and that gives it
+ * its state.
+ */
+function runWithSnapshots(seed: number): void {
+  const random = new Random(seed, 1);
+  const sync = random.chance(0.5);
+  const source = new World();
+  source.app.saysLength = random.chance(0.5);
+  const world = new World({ sync, log: source.log });
+  const { app, folder } = world;
+  app.storesAtOnce = !sync;
+  let faulty = true;
+  const rate = random.pick([0, 0.02, 0.1]);
+  app.chance = () => (faulty && random.chance(rate) ? random.pick(faults) : undefined);
+  source.log.raise(2);
+  const ids: string[] = [];
+  const state = (): { index: number; bytes: Buffer } => {
+    source.caughtUp();
+    const snapshot = source.prepared()!;
+    const bytes = source.all(snapshot)!;
+    snapshot.release();
+    return { index: snapshot.index, bytes };
+  };
+  /** What the application has must be what it should have, but where it has lost it. */
+  const check = (): void => {
+    const due = withoutRepeats(expected(world));
+    expect(entriesOf(world)).toEqual(due.slice(0, app.entries.length));
+  };
+  const refill = (): void => {
+    if (world.machine.lacksStateAt === undefined) return;
+    const { index, bytes } = state();
+    world.machine.refill(world.receive(bytes, index).incoming);
+  };
+  for (let step = 0; step < 200; step++) {
+    const what = random.weighted([30, 4, 1, 1, 2, 3, 0.5, 1]);
+    if (what === 0) for (let turns = random.between(1, 20); turns > 0; turns--) world.turn();
+    else if (what === 1) {
+      addSome(world, random, ids);
+      if (random.chance(0.7)) world.commitAll();
+    } else if (what === 2) app.crash(random.below(8));
+    else if (what === 3) {
+      world.crash(random.chance(0.5));
+      world.start();
+    } else if (what === 4) world.machine.flush();
+    else if (what === 5) {
+      const durable = world.log.batches.findLast(
+        ({ firstIndex, count }) => firstIndex + count - 1 <= world.machine.durableIndex,
+      );
+      if (durable !== undefined) world.logStart = durable.firstIndex + durable.count - 1;
+    } else if (what === 6) {
+      app.entries = [];
+      app.durable = [];
+      app.crash();
+    } else if (world.commit < world.log.lastIndex) {
+      const { index, bytes } = state();
+      const isKilled = random.chance(0.3);
+      world.takeOver(bytes, index, isKilled);
+      if (isKilled) {
+        for (let turns = random.between(0, 5); turns > 0; turns--) world.turn();
+        world.crash(random.chance(0.5));
+        world.start();
+      }
+    }
+    if (random.chance(0.5)) refill();
+    check();
+  }
+  faulty = false;
+  source.caughtUp();
+  world.commitAll();
+  const all = withoutRepeats(expected(world)).length;
+  world.until(() => {
+    refill();
+    const isThere = world.machine.appliedIndex === world.commit;
+    return isThere && app.entries.length === all && world.machine.absence === undefined;
+  }, "that the application has everything");
+  check();
+  expect(world.machine.stateHash).toBe(source.machine.stateHash);
+  expect(folder.snapshots.size).toBeLessThanOrEqual(1);
+}
+
+function each(what: (seed: number) => void): void {
   for (let seed = first; seed < first + seeds; seed++) {
     try {
-      run(seed);
+      what(seed);
     } catch (error) {
       throw new Error(`SEED=${seed}: ${error instanceof Error ? error.message : String(error)}`, {
         cause: error,
       });
     }
   }
-}, 60_000);
+}
+
+test("whatever fails, whenever: each command once and in order", () => each(run), 60_000);
+
+test(
+  "and where logs are cut, and states come from elsewhere",
+  () => each(runWithSnapshots),
+  60_000,
+);

@@ -108,6 +108,8 @@ export class World {
   }
 
   #committedFrom(index: number): Batch[] {
+    if (index <= this.logStart)
+      throw new Error(`index ${index} is needed, and the log has dropped it`);
     const batches = this.log.from(index).filter(({ firstIndex }) => firstIndex <= this.commit);
     return batches.slice(0, batchesPerTurn);
   }
@@ -181,12 +183,15 @@ export class World {
     return { incoming, opening: incoming.open() };
   }
 
-  /** As Raft takes one over: the pointer is visible, and then durable. */
-  takeOver(bytes: Uint8Array, index: number): void {
+  /** As Raft takes one over: the pointer is visible, and then, unless the process is killed before, durable. */
+  takeOver(bytes: Uint8Array, index: number, isKilled = false): void {
     const { incoming, opening } = this.receive(bytes, index);
     if (opening !== "opened") throw new Error(`it is ${opening}`);
     this.machine.recoverFromSnapshot(incoming);
+    if (isKilled) return;
     this.generation = incoming.generation;
+    this.commit = Math.max(this.commit, index);
+    this.logStart = Math.max(this.logStart, index);
     this.machine.snapshotDurable();
   }
 }
