@@ -53,6 +53,10 @@ export interface ServeMachineOptions {
   /** Of a Unix socket, in place of a port. */
   readonly socketPath?: string;
   readonly machine: Machine;
+  /** HTTP of the node, such as `http://127.0.0.1:9090`: watched from the first time that it has asked for something. */
+  readonly nodeUrl?: string;
+  /** Nobody answers there any more. @default the process ends with status 1, so that whoever watches over it starts it anew, beside a node. */
+  readonly onNodeLost?: () => void;
 }
 
 export interface MachineServer {
@@ -67,7 +71,8 @@ const bodyBytesMax = 64 * 1024 * 1024;
 /** Resolves once it listens. */
 export async function serveMachine(options: ServeMachineOptions): Promise<MachineServer> {
   const { port = 8080, host = "127.0.0.1", socketPath, machine } = options;
-  const callbacks = new Callbacks(machine);
+  const watch = options.nodeUrl === undefined ? undefined : new NodeWatch(options.nodeUrl, options);
+  const callbacks = new Callbacks(machine, () => watch?.begin());
   const server = createServer((request, response) => void callbacks.answer(request, response));
   // A snapshot takes its time, and the node keeps its connections.
   server.requestTimeout = 0;
@@ -78,6 +83,7 @@ export async function serveMachine(options: ServeMachineOptions): Promise<Machin
     port: typeof address === "object" ? ((address as AddressInfo | null)?.port ?? 0) : 0,
     close: () =>
       new Promise((resolve) => {
+        watch?.end();
         server.close(() => resolve());
         server.closeAllConnections();
       }),
@@ -92,6 +98,43 @@ function listening(
     server.once("error", reject);
     server.listen(at, () => resolve());
   });
+}
+
+const watchMs = 1_000;
+/** One that is missing may be a hiccup. */
+const missesMax = 3;
+
+/** Asks a node whether it lives. */
+class NodeWatch {
+  readonly #url: string;
+  readonly #lost: () => void;
+  #timer: ReturnType<typeof setInterval> | undefined;
+  #misses = 0;
+
+  constructor(url: string, { onNodeLost = () => process.exit(1) }: ServeMachineOptions) {
+    this.#url = `${url.replace(/\/+$/, "")}/hc`;
+    this.#lost = onNodeLost;
+  }
+
+  begin(): void {
+    this.#timer ??= setInterval(() => void this.#look(), watchMs);
+  }
+
+  end(): void {
+    clearInterval(this.#timer);
+  }
+
+  async #look(): Promise<void> {
+    try {
+      const { ok } = await fetch(this.#url, { signal: AbortSignal.timeout(watchMs) });
+      this.#misses = ok ? 0 : this.#misses + 1;
+    } catch {
+      this.#misses++;
+    }
+    if (this.#misses < missesMax) return;
+    this.end();
+    this.#lost();
+  }
 }
 
 /** An answer that is no, with words for the log of the node. */
@@ -113,13 +156,16 @@ const none: Reply = { body: "" };
 
 class Callbacks {
   readonly #machine: Machine;
+  readonly #asked: () => void;
   readonly #instance = randomUUID();
   readonly #moments = new Map<string, MachineMoment>();
   /** The last of those that exclude each other. */
   #turn: Promise<unknown> = Promise.resolve();
 
-  constructor(machine: Machine) {
+  /** `asked` is called with every Ready. */
+  constructor(machine: Machine, asked: () => void) {
     this.#machine = machine;
+    this.#asked = asked;
   }
 
   async answer(request: IncomingMessage, response: ServerResponse): Promise<void> {
@@ -142,6 +188,7 @@ class Callbacks {
     const machine = this.#machine;
     switch (name) {
       case "Ready":
+        this.#asked();
         return json({ Shape: "binary" });
       case "LastLogIndex":
         return this.#alone(async () => json({ LastLogIndex: await machine.lastIndex() }));

@@ -127,3 +127,25 @@ test("over a Unix socket", async () => {
   await server.close();
   rmSync(folder, { recursive: true, force: true });
 });
+
+test("its node is watched from the first Ready on, and missed once nobody answers there", async () => {
+  let asked = 0;
+  const node = Bun.serve({
+    port: 0,
+    hostname: "127.0.0.1",
+    fetch: ({ url }) => new Response(url.endsWith("/hc") && ++asked > 0 ? "ok" : "?"),
+  });
+  const lost = Promise.withResolvers<void>();
+  const server = await serveMachine({
+    port: 0,
+    machine: new Lists(),
+    nodeUrl: `http://127.0.0.1:${node.port}/`,
+    onNodeLost: lost.resolve,
+  });
+  expect(asked).toBe(0);
+  await fetch(`http://127.0.0.1:${server.port}/Ready`, { method: "POST" });
+  while (asked === 0) await Bun.sleep(10);
+  await node.stop(true);
+  await lost.promise;
+  await server.close();
+});
