@@ -165,7 +165,6 @@ export class HttpMachine implements StateMachine, AppLinkOwner {
 
   #adopt(state: SavedState): void {
     this.#epoch++;
-    this.#saving = false;
     this.#saved = state;
     this.#pipeline.load(state);
     this.#allowedIndex = Math.max(this.#allowedIndex, state.appliedIndex);
@@ -446,8 +445,8 @@ export class HttpMachine implements StateMachine, AppLinkOwner {
     this.#saving = true;
     this.#clean();
     this.#folder.save(state, (ok) => {
-      if (epoch !== this.#epoch) return;
       this.#saving = false;
+      if (epoch !== this.#epoch) return;
       if (ok) {
         this.#saved = state;
         saved();
@@ -545,8 +544,11 @@ export class HttpMachine implements StateMachine, AppLinkOwner {
 
   /** It is not in the log that this snapshot is live, so it has to be saved here. */
   #mark(): void {
+    if (this.#saving) return void this.#later.push(() => this.#mark());
     const epoch = this.#epoch;
+    this.#saving = true;
     this.#folder.save(this.#saved, (ok) => {
+      this.#saving = false;
       if (epoch !== this.#epoch) return;
       if (ok) this.snapshotDurable();
       else this.#later.push(() => this.#mark());

@@ -87,10 +87,14 @@ test("nothing is given that is not durable in this node's own log", () => {
   const world = new World();
   fill(world, 10);
   const half = world.log.batches[4]!;
-  world.commit = half.firstIndex + half.count - 1;
+  world.commitAll();
+  world.durable = half.firstIndex + half.count - 1;
   for (let turns = 0; turns < 100; turns++) world.turn();
-  expect(entriesOf(world)).toEqual(expected(world, world.commit));
+  expect(entriesOf(world)).toEqual(expected(world, world.durable));
   expect(world.app.entries.length).toBeGreaterThan(0);
+  world.durable = Infinity;
+  world.caughtUp();
+  expect(entriesOf(world)).toEqual(expected(world));
 });
 
 const faults: Fault[] = [
@@ -352,6 +356,13 @@ test("a read is not answered by an application that has forgotten something sinc
   world.app.crash();
   world.until(() => answers.code >= 0);
   expect(Buffer.from(answers.bytes).toString()).toBe(`${world.commit}:q`);
+  // Though it is ready for reads, and only what it forgot does not get there: rather no answer than an old one.
+  world.app.crash();
+  world.app.fail("UpdateEntries", "hang");
+  const others = new Answers();
+  world.machine.read(Buffer.from("q"), others);
+  world.until(() => others.code >= 0);
+  expect(others.code).toBe(6);
 });
 
 test("a read that the application refuses, or does not answer, is told so in time", () => {
@@ -626,6 +637,24 @@ test("a snapshot that the log may still forget is not given to the application",
   world.caughtUp();
   expect(world.app.count("RecoverFromSnapshot")).toBe(0);
   expect(entriesOf(world)).toEqual(expected(world));
+});
+
+test("a state that was being saved when another one came counts for nothing", () => {
+  const source = new World();
+  fill(source, 10);
+  source.caughtUp();
+  const snapshot = source.prepared()!;
+  const bytes = source.all(snapshot)!;
+  const world = new World({ log: source.log });
+  const middle = source.log.batches[5]!;
+  world.commit = middle.firstIndex + middle.count - 1;
+  world.until(() => world.machine.appliedIndex === world.commit);
+  const { incoming } = world.receive(bytes, snapshot.index);
+  world.machine.flush();
+  world.machine.work(world.nowMs);
+  world.machine.recoverFromSnapshot(incoming);
+  for (let turns = 0; turns < 5; turns++) world.turn();
+  expect(world.machine.durableIndex).toBe(snapshot.index);
 });
 
 test("an application that does not keep the index with its data is told so after a restore", () => {

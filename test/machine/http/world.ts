@@ -40,8 +40,9 @@ export class World {
   readonly results = new Results();
   readonly #options: WorldOptions;
   machine!: HttpMachine;
-  /** Committed, and durable in this node's own log. */
   commit = 0;
+  /** This node's own log is durable up to there. */
+  durable = Infinity;
   generation = 0;
   /** The log is cut up to there. */
   logStart = 0;
@@ -94,7 +95,7 @@ export class World {
     this.nowMs += turnMs;
     const { machine } = this;
     const before = machine.appliedIndex;
-    machine.allowDurable(this.commit);
+    machine.allowDurable(Math.min(this.commit, this.durable));
     for (let rounds = 0; rounds < 4; rounds++) {
       if (machine.appliedIndex >= this.commit || !machine.takesBatches) break;
       const batches = this.#committedFrom(machine.appliedIndex + 1);
