@@ -1,6 +1,6 @@
 /**
  * Application and daemon, each of which fails, crashes and comes back at any moment: in the end the application has each command once and in order, nobody was told a
- * wrong result, and nothing that was durable was asked for again. A failure prints its seed: SEED=… runs it alone.
+ * wrong result, and nothing that was durable was asked for again. A failure prints its seed: SEED=… runs it alone, SEEDS=… so many.
  */
 import { expect, test } from "bun:test";
 import { layOutSection, SectionKind } from "../../../src/wire/section.ts";
@@ -9,7 +9,7 @@ import type { Fault } from "./fake-app.ts";
 import { commands, entriesOf, expected, World } from "./world.ts";
 
 const faults: readonly Fault[] = ["hang", "mute", "500", "reset", "resetAfter", "garbage"];
-const seeds = process.env["SEED"] === undefined ? 150 : 1;
+const seeds = process.env["SEED"] === undefined ? Number(process.env["SEEDS"] ?? 150) : 1;
 const first = Number(process.env["SEED"] ?? 1);
 
 function addSome(world: World, random: Random, ids: string[]): void {
