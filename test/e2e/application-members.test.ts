@@ -4,7 +4,8 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { TestApplication, typescript } from "../apps/applications.ts";
-import { loopbackPlace, TestCluster, type TestNode, until } from "./cluster.ts";
+import { barge } from "../cli/program.ts";
+import { loopbackPlace, TestCluster, TestNode, until } from "./cluster.ts";
 
 setDefaultTimeout(120_000);
 
@@ -92,6 +93,44 @@ test("recruit before and after the start, the list of members, removal for good"
     { error: { code: "member_removed" } },
   ]);
   expect((await post(first, "/raft/update", "append k last")).status).toBe(200);
+});
+
+test("an exported snapshot makes a new cluster, whose application is given it at the first start", async () => {
+  await using beside = await new Beside().start();
+  const [first] = beside.cluster.nodes as [TestNode];
+  for (let i = 1; i <= 30; i++) await post(first, "/raft/update", `append k ${i}`, `id-${i}`);
+  const whole = await read(first, "k");
+  const file = join(folder, "exported.barge");
+  const response = await first.fetch("/raft/snapshot", {}, 20_000);
+  await Bun.write(file, await response.arrayBuffer());
+  const place = loopbackPlace();
+  const dataDir = join(folder, "restored");
+  const flags = [file, "--data-dir", dataDir, "--advertise", place.advertise];
+  const restored = await barge(["restore", ...flags]);
+  expect([restored.status, restored.out]).toEqual([
+    0,
+    expect.stringContaining("what the application is to be given at its first start"),
+  ]);
+  await using app = new TestApplication(typescript, join(folder, "restored-app"));
+  await app.start();
+  const node = new TestNode({
+    id: 1,
+    ...place,
+    environment: { BARGE_APP_URL: app.url },
+    dataDir,
+    logFile: join(folder, "restored.log"),
+    flags: [],
+  });
+  try {
+    node.start();
+    await node.ready();
+    expect(await read(node, "k")).toBe(whole);
+    // Request ids came along.
+    await post(node, "/raft/update", "append k 30", "id-30");
+    expect(await read(node, "k")).toBe(whole);
+  } finally {
+    await node.kill();
+  }
 });
 
 test("a node that is told to stop under load loses nothing that was acknowledged, and stops in time", async () => {
