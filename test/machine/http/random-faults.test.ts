@@ -9,7 +9,7 @@ import type { Fault } from "./fake-app.ts";
 import { commands, entriesOf, expected, World } from "./world.ts";
 
 const faults: readonly Fault[] = ["hang", "mute", "500", "reset", "resetAfter", "garbage"];
-const seeds = process.env["SEED"] === undefined ? Number(process.env["SEEDS"] ?? 150) : 1;
+const seeds = process.env["SEED"] === undefined ? Number(process.env["SEEDS"] ?? 80) : 1;
 const first = Number(process.env["SEED"] ?? 1);
 
 function addSome(world: World, random: Random, ids: string[]): void {
