@@ -14,7 +14,7 @@ for (const language of [python, go]) {
       await using rounds = new FaultRounds(language, new Random(seed));
       try {
         await rounds.start();
-        for (let i = 0; i < 3; i++) await rounds.round();
+        for (let i = 0; i < 2; i++) await rounds.round();
         expect(rounds.counts.acknowledged).toBeGreaterThan(20);
         expect(rounds.counts.reads).toBeGreaterThan(10);
       } catch (error) {
