@@ -17,7 +17,7 @@ export interface Address {
 export const logLevels = ["trace", "debug", "info", "warn", "error", "silent"] as const;
 export type LogLevel = (typeof logLevels)[number];
 
-export const machines = ["kv", "null"] as const;
+export const machines = ["kv", "http", "null"] as const;
 export type MachineName = (typeof machines)[number];
 
 export interface NodeConfig {
@@ -36,6 +36,8 @@ export interface NodeConfig {
   /** Undefined where this node forms its cluster with the initial members. */
   readonly join: JoinConfig | undefined;
   readonly machine: MachineName;
+  /** Present where the machine is http. */
+  readonly app: AppConfig | undefined;
   /** Undefined: no members were given either, so the node draws a random one and keeps it in its folder. */
   readonly clusterToken: string | undefined;
   /** When this node cuts its log; where a bound is undefined, the usual one. */
@@ -60,6 +62,19 @@ export interface CompactionConfig {
   readonly entries: number | undefined;
   readonly bytes: number | undefined;
   readonly tailBytes: number | undefined;
+}
+
+/** The application that keeps the data; where a bound is undefined, the usual one. */
+export interface AppConfig {
+  /** `http://host:port/path` or `unix:/path.sock`, maybe with `:/path` behind it; `{group}` in it stands for a group's id. */
+  readonly url: string;
+  /** It stores for good only when it is asked to sync. */
+  readonly sync: boolean;
+  readonly timeoutMs: number | undefined;
+  readonly snapshotStallMs: number | undefined;
+  readonly retryMsMax: number | undefined;
+  /** The process ends once the application has been out for so long; undefined = never. */
+  readonly exitMs: number | undefined;
 }
 
 /** A running cluster that is to add this node. */
@@ -96,6 +111,16 @@ const wholeSchema = v.pipe(
   v.regex(/^[0-9]{1,16}$/),
   v.transform(Number),
   v.maxValue(Number.MAX_SAFE_INTEGER),
+);
+
+const waitSchema = v.pipe(wholeSchema, v.minValue(1), v.maxValue(3_600_000));
+const waitText = "milliseconds, from 1 to 3600000";
+
+/** What callbacks go to; machine/http takes it apart. */
+const appUrlSchema = v.pipe(
+  v.string(),
+  v.regex(/^(http:\/\/[^\s@?#]+|unix:\/[^\s:]+(:\/[^\s?#]*)?)$/),
+  v.check((text) => text.startsWith("unix:") || URL.canParse(text.replaceAll("{group}", "0"))),
 );
 
 const versionSchema = v.pipe(v.string(), v.regex(/^[1-9][0-9]{0,8}$/), v.transform(Number));
@@ -283,10 +308,63 @@ export const optionTable = {
     flag: "machine",
     value: "NAME",
     environment: ["BARGE_MACHINE"],
-    fallback: "kv",
+    fallback: "kv; http where --app-url is given",
     schema: v.picklist(machines),
     right: machines.join(" or "),
-    help: "State machine: kv stores keys and values; null counts and forgets, to measure the log alone.",
+    help: "State machine: kv stores keys and values; http is an application of your own; null counts and forgets, to measure the log alone.",
+  },
+  appUrl: {
+    flag: "app-url",
+    value: "URL",
+    environment: ["BARGE_APP_URL", "APP_URL"],
+    fallback: "none",
+    schema: appUrlSchema,
+    right: "http://HOST:PORT, http://HOST:PORT/PATH, unix:/PATH.sock or unix:/PATH.sock:/PATH",
+    help: "The application beside this node, which keeps the data and is called back (src/machine/http/README.md). Groups other than 0 are called below /groups/ID, or where {group} stands in the URL.",
+  },
+  appSync: {
+    flag: "app-sync",
+    environment: ["BARGE_APP_SYNC", "RAFT_SYNC"],
+    fallback: "off",
+    schema: flagSchema,
+    right: "true or false",
+    help: "The application may answer UpdateEntries before the data is durable, and makes it so when Sync is called. It must tell an instance id.",
+  },
+  appTimeoutMs: {
+    flag: "app-timeout-ms",
+    value: "MS",
+    environment: ["BARGE_APP_TIMEOUT_MS"],
+    fallback: "10000",
+    schema: waitSchema,
+    right: waitText,
+    help: "A callback without an answer for so long has failed, and is tried again from where the application then says it is.",
+  },
+  appSnapshotStallMs: {
+    flag: "app-snapshot-stall-ms",
+    value: "MS",
+    environment: ["BARGE_APP_SNAPSHOT_STALL_MS"],
+    fallback: "60000",
+    schema: waitSchema,
+    right: waitText,
+    help: "A snapshot that the application gives or takes has failed once no byte has moved for so long; as long as some do, it may take its time.",
+  },
+  appRetryMsMax: {
+    flag: "app-retry-ms-max",
+    value: "MS",
+    environment: ["BARGE_APP_RETRY_MS_MAX"],
+    fallback: "2000",
+    schema: v.pipe(waitSchema, v.minValue(50)),
+    right: "milliseconds, from 50 to 3600000",
+    help: "The longest wait between two attempts to reach an application that fails; the first is 50 ms, each next one twice as long.",
+  },
+  appExitMs: {
+    flag: "app-exit-ms",
+    value: "MS",
+    environment: ["BARGE_APP_EXIT_MS"],
+    fallback: "0",
+    schema: v.pipe(wholeSchema, v.maxValue(3_600_000)),
+    right: "milliseconds, up to 3600000; 0 = never",
+    help: "The process ends with status 46 once an application that was ready has been out for so long. 0 = it stays, leads nothing, is not ready, and waits for the application.",
   },
   config: {
     flag: "config",
@@ -487,10 +565,18 @@ function readEnvironment(environment: Environment, given: Map<OptionKey, Given>)
       given.set(key, { text, origin: `environment ${name}` });
     }
   }
+  const level = raftdLevel(environment);
+  if (level !== undefined && !given.has("logLevel")) given.set("logLevel", level);
   for (const name of Object.keys(environment)) {
     if (!name.startsWith("BARGE_") || known.has(name) || foreignEnvironment.test(name)) continue;
     throw unknownOption(`environment ${name}`, [...known], "");
   }
+}
+
+/** raftd's switches. Other values of these names belong to other programs. */
+function raftdLevel({ TRACE, DEBUG }: Environment): Given | undefined {
+  if (TRACE === "1") return { text: "trace", origin: "environment TRACE" };
+  return DEBUG === "1" ? { text: "debug", origin: "environment DEBUG" } : undefined;
 }
 
 function readFile(file: Given, given: Map<OptionKey, Given>): void {
@@ -586,7 +672,8 @@ function complete(options: Options): NodeConfig {
     metricsListen: options.metricsListen,
     initialMembers: options.initialMembers ?? new Map([[nodeId, advertise]]),
     join,
-    machine: options.machine ?? "kv",
+    machine: machineOf(options),
+    app: appOf(options),
     clusterToken: options.clusterToken ?? (options.initialMembers === undefined ? undefined : ""),
     compaction: {
       entries: options.compactEntries,
@@ -609,6 +696,43 @@ function checkCompaction({ compactBytes = 0, compactTailBytes = 0 }: Options): v
   throw new UsageError(
     `--compact-tail-bytes ${compactTailBytes} must be below --compact-bytes ${compactBytes}: what is kept cannot be cut`,
   );
+}
+
+function machineOf({ machine, appUrl }: Options): MachineName {
+  if (appUrl === undefined) {
+    if (machine !== "http") return machine ?? "kv";
+    throw new UsageError("--machine http needs --app-url: where is the application?");
+  }
+  if (machine === undefined || machine === "http") return "http";
+  throw new UsageError(
+    `--machine ${machine} and --app-url exclude each other: with an application the machine is http`,
+  );
+}
+
+const appRows = [
+  "appSync",
+  "appTimeoutMs",
+  "appSnapshotStallMs",
+  "appRetryMsMax",
+  "appExitMs",
+] as const;
+
+function appOf(options: Options): AppConfig | undefined {
+  const { appUrl: url, appSync: sync = false, appExitMs = 0 } = options;
+  if (url === undefined) {
+    // RAFT_SYNC=0 says nothing.
+    const key = appRows.find((row) => options[row] !== undefined && options[row] !== false);
+    if (key === undefined) return undefined;
+    throw new UsageError(`--${optionTable[key].flag} needs --app-url: which application?`);
+  }
+  return {
+    url,
+    sync,
+    timeoutMs: options.appTimeoutMs,
+    snapshotStallMs: options.appSnapshotStallMs,
+    retryMsMax: options.appRetryMsMax,
+    exitMs: appExitMs === 0 ? undefined : appExitMs,
+  };
 }
 
 function nodeIdOf({ nodeId, initialMembers: members }: Options): number {

@@ -335,6 +335,30 @@ export const errorTable = {
     "This node has no copy of the group.",
     "Ask one of its members, such as the one in the hint; the SDK does so by itself.",
   ),
+  application_failed: row(
+    86,
+    502,
+    true,
+    "not-applied",
+    "The application beside the node that was asked did not answer a read, or refused it; the message holds its words.",
+    "Ask another node, or try again; where it lasts, look at that application, and at `barge status`.",
+  ),
+  wrong_machine: row(
+    87,
+    409,
+    false,
+    "not-applied",
+    "The group has another state machine than the request is for.",
+    "Keys and values go through /v1/kv to a group of the machine kv, everything for an application through /raft/update and /raft/read.",
+  ),
+  application_unavailable: row(
+    81,
+    503,
+    true,
+    "not-applied",
+    "The application of this node does not answer, or is not ready.",
+    "Ask another node; start the application: `barge status` says what it waits for.",
+  ),
 } as const satisfies Record<string, ErrorRow>;
 
 export type ErrorCode = keyof typeof errorTable;

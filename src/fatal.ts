@@ -49,6 +49,10 @@ export const fatalTable = {
     32,
     "The data folder, or the cluster that it was to join, is at an apply version that this build cannot. Start a newer build; nothing was changed.",
   ),
+  application_lost: row(
+    46,
+    "The application beside this node has been out for longer than --app-exit-ms. Start it, then the node; or leave that option away, and the node waits.",
+  ),
 } as const satisfies Record<string, FatalRow>;
 
 export type FatalReason = keyof typeof fatalTable;

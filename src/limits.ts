@@ -172,6 +172,30 @@ export interface Limits {
 
   /** Outcomes of commands that are not plain ok, kept so that the log can be told as changes of keys; per group. */
   readonly outcomeBytesMax: number;
+  /** An application that is the state machine: how long a callback may take; of a snapshot's stream, how long without a byte. */
+  readonly appTimeoutMs: number;
+  readonly appSnapshotStallMs: number;
+  /** Between a failure and the next attempt: doubling from one to the other. */
+  readonly appRetryMsMin: number;
+  readonly appRetryMsMax: number;
+  /** It is asked so often whether it is ready, where nothing else is asked of it. */
+  readonly appPollMs: number;
+  /** Not answering for so long it is out: leadership is handed over, and writes are refused. */
+  readonly appParkMs: number;
+  /** Commands in one UpdateEntries; a single larger batch travels alone. */
+  readonly appUpdateBytesMax: number;
+  readonly appUpdateEntriesMax: number;
+  /** Reply to one callback, but for a snapshot. */
+  readonly appReplyBytesMax: number;
+  /** Reads that the application is asked at once; and those that wait for their turn, with the bytes of their queries. */
+  readonly appReadsMax: number;
+  readonly appReadWaitersMax: number;
+  readonly appReadWaiterBytesMax: number;
+  /** Streams of a snapshot that are read from the application at once. */
+  readonly appSnapshotStreamsMax: number;
+  /** Log given to the application since the daemon last noted how far that was: what lies below the note the log can drop. */
+  readonly appFlushLogBytes: number;
+
   /** Watches of one node, and of one of its connections; and those that HTTP clients may have. */
   readonly watchesMax: number;
   readonly connectionWatchesMax: number;
@@ -327,6 +351,21 @@ export const defaultLimits: Limits = checkLimits({
   kvOpenFilesMax: 256,
   outcomeBytesMax: 6 * MiB,
 
+  appTimeoutMs: 10_000,
+  appSnapshotStallMs: 60_000,
+  appRetryMsMin: 50,
+  appRetryMsMax: 2_000,
+  appPollMs: 2_000,
+  appParkMs: 1_000,
+  appUpdateBytesMax: 256 * KiB,
+  appUpdateEntriesMax: 4_096,
+  appReplyBytesMax: 16 * MiB,
+  appReadsMax: 16,
+  appReadWaitersMax: 4_096,
+  appReadWaiterBytesMax: 16 * MiB,
+  appSnapshotStreamsMax: 4,
+  appFlushLogBytes: 64 * MiB,
+
   watchesMax: 65_536,
   connectionWatchesMax: 4_096,
   httpWatchesMax: 256,
@@ -429,6 +468,7 @@ export function checkLimits(limits: Limits): Limits {
   must(l.flushLogBytesMin <= l.flushLogBytes, "flushLogBytesMin <= flushLogBytes");
   must(l.kvWalBytesMax <= l.snapshotWalBytesMax, "kvWalBytesMax <= snapshotWalBytesMax");
   must(l.retainedLogBytesMax <= l.groupLogBytesMax, "retainedLogBytesMax <= groupLogBytesMax");
+  must(l.appRetryMsMin <= l.appRetryMsMax, "appRetryMsMin <= appRetryMsMax");
   must(l.sessionTtlMsMin <= l.sessionTtlMs, "sessionTtlMsMin <= sessionTtlMs");
   must(l.sessionTtlMs <= l.sessionTtlMsMax, "sessionTtlMs <= sessionTtlMsMax");
   must(l.sessionTtlMsMax <= 0xffff_ffff, "sessionTtlMsMax is a u32 on the wire");

@@ -121,6 +121,61 @@ const samples: Readonly<Record<Exclude<OptionKey, "config">, Sample>> = {
     expected: ["null", "kv"],
     bad: ["", "KV", "redis"],
   },
+  appUrl: {
+    good: ["http://app.example:8080/a/{group}/b/", "unix:/run/app.sock:/raft"],
+    read: ({ app, machine }) => [machine, app?.url],
+    expected: [
+      ["http", "http://app.example:8080/a/{group}/b/"],
+      ["http", "unix:/run/app.sock:/raft"],
+    ],
+    bad: [
+      "",
+      "app.example:8080",
+      "https://app.example",
+      "http://",
+      "http://me@app.example",
+      "http://app.example?a=1",
+      "http://app.example:99999",
+      "unix:app.sock",
+      "unix:/app.sock:raft",
+      "unix:/a b",
+    ],
+  },
+  appSync: {
+    good: ["true", "false"],
+    read: ({ app }) => app?.sync,
+    expected: [true, false],
+    bad: ["", "yes"],
+    with: ["--app-url=http://127.0.0.1:8080"],
+  },
+  appTimeoutMs: {
+    good: ["1", "3600000"],
+    read: ({ app }) => app?.timeoutMs,
+    expected: [1, 3_600_000],
+    bad: [...badWholes, "0", "3600001"],
+    with: ["--app-url=http://127.0.0.1:8080"],
+  },
+  appSnapshotStallMs: {
+    good: ["1", "3600000"],
+    read: ({ app }) => app?.snapshotStallMs,
+    expected: [1, 3_600_000],
+    bad: [...badWholes, "0", "3600001"],
+    with: ["--app-url=http://127.0.0.1:8080"],
+  },
+  appRetryMsMax: {
+    good: ["50", "3600000"],
+    read: ({ app }) => app?.retryMsMax,
+    expected: [50, 3_600_000],
+    bad: [...badWholes, "49", "3600001"],
+    with: ["--app-url=http://127.0.0.1:8080"],
+  },
+  appExitMs: {
+    good: ["0", "3600000"],
+    read: ({ app }) => app?.exitMs,
+    expected: [undefined, 3_600_000],
+    bad: [...badWholes, "3600001"],
+    with: ["--app-url=http://127.0.0.1:8080"],
+  },
   clusterToken: {
     good: ["a token", "x".repeat(256)],
     read: ({ clusterToken }) => clusterToken,
@@ -357,6 +412,7 @@ test("with nothing given: one node, on loopback", () => {
     scrubBytesPerSecond: undefined,
     preferredLeader: false,
     applyVersionMax: undefined,
+    app: undefined,
     insecure: false,
     logLevel: "info",
     exitWithParent: false,
@@ -615,4 +671,65 @@ test("help and documents show every option but the hidden ones, in lines of a us
     for (const name of row.environment) expect(markdown).toContain(`\`${name}\``);
   }
   for (const line of help.split("\n")) expect(line.length).toBeLessThanOrEqual(84);
+});
+
+describe("an application", () => {
+  const url = "--app-url=http://127.0.0.1:8080";
+
+  test("its URL makes the machine http, and http needs it", () => {
+    expect(parseConfig([url], {}).machine).toBe("http");
+    expect(parseConfig([url, "--machine=http"], {}).machine).toBe("http");
+    expect(refused(["--machine=http"])).toContain("--machine http needs --app-url");
+    expect(refused([url, "--machine=kv"])).toContain("exclude each other");
+  });
+
+  test.each(["sync", "timeout-ms=9", "snapshot-stall-ms=9", "retry-ms-max=90", "exit-ms=9"])(
+    "--app-%s needs its URL",
+    (flag) => {
+      const [name] = flag.split("=");
+      expect(refused([`--app-${flag}`])).toBe(`--app-${name} needs --app-url: which application?`);
+    },
+  );
+
+  test("raftd's RAFT_SYNC=0 needs nothing", () => {
+    expect(parseConfig([], { RAFT_SYNC: "0" }).app).toBeUndefined();
+  });
+});
+
+test("an environment made for raftd starts a node", () => {
+  const environment = {
+    APP_URL: "http://localhost:8080",
+    HTTP_LISTEN_ADDR: "127.0.0.1:9190",
+    RAFT_LISTEN_ADDR: "127.0.0.1:9191",
+    METRICS_LISTEN_ADDR: "127.0.0.1:9192",
+    RAFT_INITIAL_MEMBERS: "1=127.0.0.1:9091,2=127.0.0.1:9191,3=127.0.0.1:9291",
+    REPLICA_ID: "2",
+    RAFT_SYNC: "1",
+    RAFT_DIR: "_raft",
+    DEBUG: "1",
+  };
+  expect(parseConfig([], environment)).toMatchObject({
+    nodeId: 2,
+    dataDir: resolve("_raft"),
+    listen: { host: "127.0.0.1", port: 9_191 },
+    httpListen: { host: "127.0.0.1", port: 9_190 },
+    metricsListen: { host: "127.0.0.1", port: 9_192 },
+    machine: "http",
+    app: { url: "http://localhost:8080", sync: true },
+    logLevel: "debug",
+  });
+  expect(parseConfig([], { ...environment, TRACE: "1" }).logLevel).toBe("trace");
+  expect(parseConfig(["--log-level=warn"], environment).logLevel).toBe("warn");
+  // Others use these names too.
+  expect(parseConfig([], { DEBUG: "express:*" }).logLevel).toBe("info");
+  for (const [name, text] of [
+    ["NODE_ID", "0"],
+    ["REPLICA_ID", "18446744073709551615"],
+    ["RAFT_SYNC", "maybe"],
+    ["APP_URL", "localhost"],
+    ["RAFT_LISTEN_ADDR", "nowhere"],
+    ["RAFT_INITIAL_MEMBERS", "127.0.0.1:9091"],
+  ] as const) {
+    expect(refused([], { [name]: text })).toStartWith(`environment ${name} "${text}": `);
+  }
 });

@@ -9,6 +9,8 @@ export interface Founded {
   readonly dataDir: string;
   readonly advertise?: string | undefined;
   readonly clusterToken: string;
+  /** An application has the data. */
+  readonly isApplication?: boolean;
 }
 
 export function addFoundingOptions(command: Command, examples: string): Command {
@@ -32,14 +34,16 @@ export function foundingWords({
   dataDir,
   advertise,
   clusterToken,
+  isApplication = false,
 }: Founded): readonly string[] {
   const at = advertise === undefined ? "" : ` --listen ${advertise}`;
   const token = clusterToken === "" ? "" : ` --cluster-token ${clusterToken}`;
+  const app = isApplication ? " --app-url …" : "";
   const join = advertise ?? "127.0.0.1:9091";
   return [
     `cluster     ${clusterId}, new, with node ${nodeId} alone`,
-    `start it    barge serve --node-id ${nodeId} --data-dir ${dataDir}${at}${token}`,
-    `add others  barge serve --node-id ${nodeId + 1} --join ${join}${token} --data-dir …, each with an empty folder`,
+    `start it    barge serve --node-id ${nodeId} --data-dir ${dataDir}${at}${token}${app}`,
+    `add others  barge serve --node-id ${nodeId + 1} --join ${join}${token}${app} --data-dir …, each with an empty folder`,
   ];
 }
 

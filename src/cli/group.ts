@@ -28,7 +28,7 @@ interface CreateFlags extends ClientFlags {
   readonly name?: string;
   readonly members?: readonly number[];
   readonly replicas?: number;
-  readonly machine: "kv" | "null";
+  readonly machine?: "kv" | "http" | "null";
   readonly logBytesMax?: number;
 }
 
@@ -105,9 +105,10 @@ function create(): Command {
       wholeNumber(1, membersMax),
     )
     .addOption(
-      new Option("--machine <kind>", "kv keeps keys, null counts commands and forgets them")
-        .choices(["kv", "null"])
-        .default("kv"),
+      new Option(
+        "--machine <kind>",
+        "kv keeps keys, http is the application beside the nodes, null counts commands and forgets them; else that of group 0",
+      ).choices(["kv", "http", "null"]),
     )
     .option(
       "--log-bytes-max <bytes>",

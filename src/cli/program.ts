@@ -115,6 +115,11 @@ const entries: readonly Entry[] = [
     load: async () => (await import("./verify.ts")).verifyCommand(),
   },
   {
+    name: "conform",
+    summary: "check an application that is to run beside a node",
+    load: async () => (await import("./conform.ts")).conformCommand(),
+  },
+  {
     name: "bench",
     summary: "measure a cluster, or the disk, under load",
     load: async () => (await import("./bench.ts")).benchCommand(),

@@ -38,7 +38,7 @@ async function restore(file: string, flags: RestoreFlags): Promise<void> {
 function linesOf({ backup, ...restored }: Restored, flags: RestoreFlags): readonly string[] {
   const { index, keys } = restored;
   return [
-    `restored    ${keys} keys, the state as of ${index}, ${sizeText(backup.bytes)}; backed up ${backup.created} from node ${backup.nodeId} of cluster ${backup.clusterId}`,
-    ...foundingWords({ ...restored, ...flags }),
+    `restored    ${backup.machine === "http" ? "what the application is to be given at its first start" : `${keys} keys`}, the state as of ${index}, ${sizeText(backup.bytes)}; backed up ${backup.created} from node ${backup.nodeId} of cluster ${backup.clusterId}`,
+    ...foundingWords({ ...restored, ...flags, isApplication: backup.machine === "http" }),
   ];
 }

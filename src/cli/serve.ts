@@ -89,7 +89,7 @@ async function runNode(
 }
 
 function logStart(config: NodeConfig, logger: Logger): void {
-  const { dataDir, advertise, machine } = config;
+  const { dataDir, advertise, machine, app } = config;
   logger.info(
     {
       version,
@@ -103,6 +103,7 @@ function logStart(config: NodeConfig, logger: Logger): void {
         ? { members: membersText(config) }
         : { join: config.join.endpoints }),
       machine,
+      ...(app === undefined ? {} : { app: app.url }),
     },
     "starting",
   );
@@ -122,15 +123,20 @@ function startText(config: NodeConfig, serving: Serving): string {
   return `Barge ${version}, node ${config.nodeId}, ${others}
   data      ${config.dataDir}
   binary    ${serving.listen}
-  http      ${http}   /v1/kv/KEY, /v1/status, /metrics
-Started in ${serving.startMs} ms. In another terminal:
+  http      ${http}   ${config.app === undefined ? "/v1/kv/KEY" : "/raft/update, /raft/read"}, /v1/status, /metrics
+${config.app === undefined ? "" : `  app       ${config.app.url}\n`}Started in ${serving.startMs} ms. In another terminal:
 
-  ${words} put greeting hello${endpoints}
-  ${words} get greeting${endpoints}
+${triesText(config, http, `${words} `, endpoints)}
   ${words} status${endpoints}
 
 Ctrl-C stops it; the data stays. The log follows.
 `;
+}
+
+function triesText({ app }: NodeConfig, http: string, words: string, endpoints: string): string {
+  return app === undefined
+    ? `  ${words}put greeting hello${endpoints}\n  ${words}get greeting${endpoints}`
+    : `  curl -d 'a command of yours' ${http}/raft/update\n  curl -d 'a query of yours' ${http}/raft/read`;
 }
 
 function othersText(config: NodeConfig): string {
@@ -175,5 +181,6 @@ Examples:
   barge serve --node-id 1 --listen 10.0.0.1:9091 --insecure \\
     --initial-members 1=10.0.0.1:9091,2=10.0.0.2:9091,3=10.0.0.3:9091
   barge serve --node-id 4 --listen 10.0.0.4:9091 --insecure --join 10.0.0.1:9091,10.0.0.2:9091
+  barge serve --app-url http://127.0.0.1:8080
 `;
 }

@@ -39,6 +39,11 @@ export function notesOn(
       `group ${group.id} applies version ${applyVersion}; a newer one waits for ${nodes}: upgrade or start what is missing`,
     );
   }
+  if (group.application !== undefined) {
+    const { waitsFor, forSeconds } = group.application;
+    const since = forSeconds === undefined ? "" : `, for ${forSeconds} s now`;
+    notes.push(`node ${nodeId} waits for its application${since}: ${waitsFor}`);
+  }
   if (wounded !== undefined) {
     notes.push(
       `node ${nodeId} lost durable data and heals from the leader: it has ${group.lastIndex} of ${wounded.index}, and does not vote until then`,

@@ -113,8 +113,8 @@ export interface CreateGroupsOptions extends CallOptions {
   readonly id?: number | undefined;
   /** For people; only of one group. */
   readonly name?: string | undefined;
-  /** @default "kv" */
-  readonly machine?: "kv" | "null" | undefined;
+  /** `http`: the application beside each of its nodes. @default that of group 0 */
+  readonly machine?: "kv" | "http" | "null" | undefined;
   /** How many nodes host each. @default 3, or as many as there are */
   readonly replicas?: number | undefined;
   /** Which. @default those that host the fewest */

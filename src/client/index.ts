@@ -66,3 +66,11 @@ export type {
   MemberStatus,
   NodeStatus,
 } from "../wire/status.ts";
+export {
+  type Machine,
+  type MachineEntry,
+  type MachineMoment,
+  type MachineServer,
+  serveMachine,
+  type ServeMachineOptions,
+} from "./serve-machine.ts";

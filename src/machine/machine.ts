@@ -18,6 +18,8 @@ export const ResultCode = {
   tooLarge: 4,
   /** The compares of a transaction did not hold, so its failure list was applied; bytes as with ok, for that list. */
   failureList: 5,
+  /** The application behind the machine gave no answer, or refused; bytes = why, as text. Only of a read, which may be asked again. */
+  applicationFailed: 6,
 } as const;
 export type ResultCode = number;
 
@@ -37,7 +39,7 @@ export interface ResultSink {
   refused(index: number, count: number, code: ErrorCode): void;
 }
 
-/** Where `read` puts its answer: one call per query, within `read`. `bytes` is valid during the call. */
+/** Where `read` puts its answer: one call per query, within `read` unless the machine `answersLater`. `bytes` is valid during the call. */
 export interface AnswerSink {
   answer(code: ResultCode, bytes: Uint8Array | undefined): void;
 }
@@ -74,8 +76,8 @@ export interface ChangeHistory {
 export interface MachineSnapshot {
   readonly index: number;
   readonly bytes: number;
-  /** A part of it, read off the event loop; the bytes are the caller's. Runs `done` later, never within the call. */
-  read(offset: number, length: number, done: (bytes: Uint8Array) => void): void;
+  /** A part of it, read off the event loop; the bytes are the caller's. Runs `done` later, never within the call; undefined: it cannot be read any more. */
+  read(offset: number, length: number, done: (bytes: Uint8Array | undefined) => void): void;
   /** Once. Reads under way still come to their end. */
   release(): void;
 }
@@ -121,6 +123,16 @@ export interface HeldFile {
   release(): void;
 }
 
+/** The machine is an application, and that is not there, or not ready. */
+export interface Absence {
+  /** What is waited for, for people. */
+  readonly reason: string;
+  /** For so long; Infinity: it was never there. */
+  readonly forMs: number;
+  /** For longer than a moment: others should do what this node would. */
+  readonly isLong: boolean;
+}
+
 export interface StateMachine {
   /** Opens what is on disk and returns the index up to which it is applied and durable (0 for none). */
   open(): number;
@@ -141,8 +153,14 @@ export interface StateMachine {
    * becomes a result. Returns how many batches it took; fewer than given when it must wait for a flush: call again after `work`.
    */
   apply(batches: readonly Batch[], results: ResultSink): number;
+  /** False while `apply` would do nothing, whatever it were given. */
+  readonly takesBatches?: boolean;
+  /** Undefined where all is well. */
+  readonly absence?: Absence | undefined;
   /** Reads at appliedIndex. Bad queries get an answer with an error code. */
   read(query: Uint8Array, answers: AnswerSink): void;
+  /** Answers of `read` come in a later turn, from an application: each once, within a bound of time, whatever becomes of the application. */
+  readonly answersLater?: true;
   /** The node's own log is durable up to here: the machine may make at most this durable [23]. */
   allowDurable(index: number): void;
   /**
@@ -174,6 +192,10 @@ export interface StateMachine {
    * the machine keeps no rows.
    */
   holdFile?(): HeldFile | undefined;
+  /** The application has lost what the log does not hold any more: another member's state is needed, as of this index or later. Undefined: it is not. */
+  readonly lacksStateAt?: number | undefined;
+  /** Goes over to such a state, received like any other, while the log stays as it is [31]. */
+  refill?(incoming: IncomingSnapshot): void;
   /** Figures for status and metrics, by name. */
   figures(): Record<string, number>;
   /** Leaves files without a sync, a checkpoint or a flush; everything since `durableIndex` is replayed from the log. */

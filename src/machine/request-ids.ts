@@ -37,9 +37,12 @@ export class RequestIds {
   /** Where each lies, counted from the first one that there ever was. */
   readonly #places = new Map<string, number>();
   #dropped = 0;
+  readonly #resultsDiffer: boolean;
 
-  constructor(limits: RequestIdLimits) {
+  /** `resultsDiffer`: from node to node, so that nothing may depend on them: they are forgotten rather than let an id be refused. */
+  constructor(limits: RequestIdLimits, resultsDiffer = false) {
     this.#limits = limits;
+    this.#resultsDiffer = resultsDiffer;
   }
 
   get count(): number {
@@ -67,14 +70,31 @@ export class RequestIds {
 
   /** No more of them fit. */
   get full(): boolean {
-    const { requestIdsMax, requestIdBytesMax } = this.#limits;
-    return this.count >= requestIdsMax || this.byteLength + headBytes > requestIdBytesMax;
+    const { requestIdBytesMax } = this.#limits;
+    if (this.count >= this.#countMax) return true;
+    return !this.#resultsDiffer && this.byteLength + headBytes > requestIdBytesMax;
   }
 
-  /** One that `find` does not know, and there is room. Its results are kept where they fit. */
-  add(id: RequestId, crc: number, firstIndex: number, timeMs: number, results: Uint8Array): void {
-    const { requestIdBytesMax } = this.#limits;
-    const keeps = this.byteLength + headBytes + results.byteLength <= requestIdBytesMax;
+  get #countMax(): number {
+    const { requestIdsMax, requestIdBytesMax } = this.#limits;
+    return Math.min(requestIdsMax, Math.floor(requestIdBytesMax / headBytes));
+  }
+
+  #keeps(bytes: number): boolean {
+    const idsToCome = this.#resultsDiffer ? this.#countMax - this.count - 1 : 0;
+    const used = this.byteLength + (1 + idsToCome) * headBytes;
+    return used + bytes <= this.#limits.requestIdBytesMax;
+  }
+
+  /** One that `find` does not know, and there is room. Its results are kept where they fit; undefined: they are not known. */
+  add(
+    id: RequestId,
+    crc: number,
+    firstIndex: number,
+    timeMs: number,
+    results: Uint8Array | undefined,
+  ): void {
+    const keeps = results !== undefined && this.#keeps(results.byteLength);
     const length = keeps ? results.byteLength : 0;
     this.#places.set(nameOf(id), this.#dropped + this.byteLength);
     this.#makeRoom(headBytes + length);

@@ -36,7 +36,8 @@ export const sessionsVersion = 2;
 export interface SectionRunner {
   /**
    * The commands lie from `at` up to `end`, each behind its length, and begin at log index `first`; only those from index `from` on are to be
-   * applied. Total: bad bytes become results.
+   * applied. Total: bad bytes become results. Returns false where all of it was applied before and what came of it is not known: then it has told no
+   * result.
    */
   run(
     bytes: Uint8Array,
@@ -47,7 +48,12 @@ export interface SectionRunner {
     last: number,
     from: number,
     results: ResultSink,
-  ): void;
+  ): void | false;
+}
+
+export interface SessionsOptions {
+  /** Results come from an application and may differ from node to node: nothing but what is answered depends on them [15]. */
+  readonly resultsDiffer?: boolean;
 }
 
 /** Of what is saved: a session with its principal, and each section of its window, but for results. */
@@ -75,15 +81,21 @@ export class Sessions implements ResultSink {
   /** While it runs: where its results go, and what they are. */
   #sink: ResultSink | undefined;
   readonly #results = new SectionResults();
+  #isKnown = true;
   /** Since the process began. */
   #repeated = 0;
   #refused = 0;
 
-  constructor(runner: SectionRunner, limits: Limits, version: number) {
+  constructor(
+    runner: SectionRunner,
+    limits: Limits,
+    version: number,
+    { resultsDiffer = false }: SessionsOptions = {},
+  ) {
     this.#runner = runner;
     this.#resultBytesMax = limits.resultBytesMax;
     this.#table = new SessionTable(limits);
-    this.#requestIds = new RequestIds(limits);
+    this.#requestIds = new RequestIds(limits, resultsDiffer);
     this.#version = version;
   }
 
@@ -140,7 +152,17 @@ export class Sessions implements ResultSink {
       const sectionLast = index + section.count - 1;
       at = bodyAt + section.bodyBytes;
       if (section.kind === SectionKind.plain || !hasSessions) {
-        this.#runner.run(bytes, view, bodyAt, at, index, sectionLast, from, results);
+        const isKnown = this.#runner.run(
+          bytes,
+          view,
+          bodyAt,
+          at,
+          index,
+          sectionLast,
+          from,
+          results,
+        );
+        if (isKnown === false) results.refused(index, section.count, "result_forgotten");
       } else if (index >= from) {
         this.#at = bodyAt;
         this.#end = at;
@@ -185,8 +207,8 @@ export class Sessions implements ResultSink {
     const known = this.#requestIds.find(id);
     if (known !== undefined) return this.#again(known.crc === crc, known, results);
     if (this.#requestIds.full) return this.#refuse("request_ids_full", results);
-    const kept = this.#run(results);
-    this.#requestIds.add(id, crc, this.#first, this.#timeMs, kept ?? nothing);
+    const kept = this.#run(results) ?? (this.#isKnown ? nothing : undefined);
+    this.#requestIds.add(id, crc, this.#first, this.#timeMs, kept);
   }
 
   #control(results: ResultSink): void {
@@ -227,14 +249,28 @@ export class Sessions implements ResultSink {
     results.refused(this.#first, this.#section.count, code);
   }
 
-  /** Runs the section; returns a copy of its results, undefined where they are over the bound. */
+  /** Runs the section; returns a copy of its results, undefined where they are over the bound, or not known. */
   #run(results: ResultSink): Uint8Array | undefined {
     const first = this.#first;
     const last = first + this.#section.count - 1;
     this.#sink = results;
     this.#results.reset();
-    this.#runner.run(this.#bytes, this.#view, this.#at, this.#end, first, last, first, this);
+    const ran = this.#runner.run(
+      this.#bytes,
+      this.#view,
+      this.#at,
+      this.#end,
+      first,
+      last,
+      first,
+      this,
+    );
     this.#sink = undefined;
+    this.#isKnown = ran !== false;
+    if (!this.#isKnown) {
+      results.refused(first, this.#section.count, "result_forgotten");
+      return undefined;
+    }
     const { byteLength } = this.#results;
     if (byteLength === 0) return nothing;
     return byteLength <= this.#resultBytesMax ? this.#results.view().slice() : undefined;

@@ -176,8 +176,9 @@ const handlers: { readonly [O in AdminOperation]: Handler<O> } = {
       answer: (entries) => call.answer({ groups: entries.map(entryOf) }),
     }),
   createGroups: (_, call, { registry }) => {
-    const { request, count, id, name, machine, replicas, members, logBytesMax } = call.body;
-    const applyVersion = registry!.applyVersion;
+    const { request, count, id, name, replicas, members, logBytesMax } = call.body;
+    const { applyVersion } = registry!;
+    const machine = call.body.machine ?? registry!.machineKind;
     const wanted = { request, count, id, name, machine, replicas, members, logBytesMax };
     registry!.create(
       { ...wanted, applyVersion },
@@ -415,28 +416,46 @@ export class Admin {
     if (row.at === "here" || group.raft.role === "leader") {
       return this.#run(group, name, checked.body, waiter);
     }
-    const { transport, limits } = this.#options;
+    const { transport } = this.#options;
     const leader = group.leader;
     if (leader === 0 || !transport.connected(leader)) {
       return waiter.failed(refusal("no_leader"));
     }
+    this.#pass(leader, checked, waiter);
+  }
+
+  /** Asks that member itself, whoever leads. */
+  askAt(to: number, operation: AdminOperation, body: unknown, waiter: AdminWaiter): void {
+    const checked = this.#check(operation, body);
+    if (checked instanceof BargeError) return waiter.failed(checked);
+    if (!this.#options.transport.connected(to)) return waiter.failed(refusal("no_leader"));
+    this.#pass(to, checked, waiter);
+  }
+
+  #pass<O extends AdminOperation>(
+    to: number,
+    { group, name: operation, body }: Checked<O>,
+    waiter: AdminWaiter,
+  ): void {
+    const { transport, limits } = this.#options;
     if (this.#passedOn.size >= passedOnMax) return waiter.failed(refusal("overloaded"));
-    const timeoutMs = checked.body.timeoutMs || limits.requestTimeoutMs;
+    const timeoutMs = body.timeoutMs || limits.requestTimeoutMs;
     const deadlineMs = this.#options.deadlineMs(timeoutMs);
     const request = ++this.#lastRequest;
-    this.#passedOn.set(request, { operation: name, to: leader, deadlineMs, waiter });
-    const message = { type: "adminRequest" as const, group: group.id, to: leader };
+    this.#passedOn.set(request, { operation, to, deadlineMs, waiter });
     transport.send({
-      ...message,
+      type: "adminRequest",
+      group: group.id,
+      to,
       from: group.nodeId,
       request,
       timeoutMs,
       operation,
-      body: checked.body,
+      body,
     });
   }
 
-  /** From another node, which takes this one for the leader. */
+  /** From another node, which takes this one for the leader, or asks for what this one has itself. */
   requested(message: AdminRequestMessage): void {
     const { transport } = this.#options;
     const { group, from: to, to: from, request } = message;
@@ -451,7 +470,9 @@ export class Admin {
     };
     const checked = this.#check(message.operation, message.body);
     if (checked instanceof BargeError) return waiter.failed(checked);
-    if (checked.group.raft.role !== "leader") return waiter.failed(refusal("not_leader"));
+    const row: AdminRow = adminOperations[checked.name];
+    const leads = checked.group.raft.role === "leader";
+    if (row.at === "leader" && !leads) return waiter.failed(refusal("not_leader"));
     this.#run(checked.group, checked.name, checked.body, waiter);
   }
 

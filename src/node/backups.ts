@@ -82,6 +82,10 @@ export class Backups {
     backup.usedMs = this.#nowMs;
     const length = Math.min(this.#limits.snapshotChunkBytes, bytes - offset);
     backup.snapshot.read(offset, length, (part) => {
+      if (part === undefined) {
+        this.close(id);
+        return reader.failed(gone());
+      }
       this.bytesRead += part.byteLength;
       reader.read(part);
       this.#wake();

@@ -25,6 +25,7 @@ import type {
 import type { SpaceLevel } from "../storage/disk-space.ts";
 import { CorruptBatchError, type GroupWrite, type LogStore } from "../storage/log-store.ts";
 import type {
+  ApplicationFigures,
   GroupFigures,
   GroupQueues,
   SessionFigures,
@@ -62,6 +63,7 @@ import { Inbox, type InboxSection } from "./inbox.ts";
 import { type ChangeRequest, MemberChanges } from "./member-changes.ts";
 import { Pending } from "./pending.ts";
 import { ReadQueue } from "./read-queue.ts";
+import { Refill, type RefillOptions } from "./refill.ts";
 import { sessionsProblem, unservedCode } from "./session-calls.ts";
 import { Snapshots } from "./snapshots.ts";
 import { TailCache } from "./tail-cache.ts";
@@ -214,6 +216,10 @@ export class Group {
   /** Where the log ended when it was last looked at, and how often it was found so. */
   #restIndex = 0;
   #restRounds = 0;
+  readonly #applyVersionMax: number;
+  readonly #wake: () => void;
+  /** Id of the backup that this node asked of another one last. */
+  #lastBackup: number;
   /** False on a first boot until all initial members have accepted this node: no vote, no candidacy [36]. */
   mayElect = true;
 
@@ -248,6 +254,9 @@ export class Group {
     const max = options.applyVersionMax ?? applyVersionMax;
     const given = { group, nodeId, limits, raft, machine, transport, logger, wake };
     this.#snapshots = new Snapshots({ ...given, applyVersionMax: max });
+    this.#applyVersionMax = max;
+    this.#wake = wake;
+    this.#lastBackup = options.firstRequest;
     this.#unsupported = options.unsupported;
     this.#applyVersion = new GroupApplyVersion({
       nodeId,
@@ -299,7 +308,7 @@ export class Group {
       this.#boundedReads.length === 0 &&
       this.#memberChanges.idle &&
       this.#snapshots.idle &&
-      this.machine.appliedIndex >= this.#commit &&
+      !this.hasBacklog &&
       this.machine.resting &&
       (this.#watches === undefined || this.#watches.size === 0 || this.#watches.resting) &&
       !this.raft.hasReady()
@@ -317,9 +326,10 @@ export class Group {
     return this.#inbox.bytes < sealBytes || this.raft.unsyncedBytes >= unsyncedBytesMax;
   }
 
-  /** Something is committed and not applied yet. */
+  /** Something is committed and not applied yet, and could be. */
   get hasBacklog(): boolean {
-    return this.#stopped === undefined && this.machine.appliedIndex < this.#commit;
+    const { appliedIndex, takesBatches } = this.machine;
+    return this.#stopped === undefined && appliedIndex < this.#commit && takesBatches !== false;
   }
 
   /** The core's effects wait to be performed. */
@@ -516,6 +526,9 @@ export class Group {
   #writeRefusal(bytes: number, count: number): ErrorCode | undefined {
     const lacksSpace =
       this.#space === "out" || (this.#space === "low" && this.raft.role === "leader");
+    if (this.machine.absence?.isLong) {
+      return this.#refusal(bytes, count) ?? "application_unavailable";
+    }
     return this.#refusal(bytes, count) ?? (lacksSpace ? "disk_full" : undefined);
   }
 
@@ -544,6 +557,13 @@ export class Group {
 
   #error(code: ErrorCode): BargeError {
     if (code === "version_mismatch") return sessionsProblem(this.machine.applyVersion);
+    if (code === "application_unavailable") {
+      const why = this.machine.absence?.reason ?? errorTable[code].help;
+      return new BargeError(
+        code,
+        `Group ${this.id} of this node waits for its application: ${why}.`,
+      );
+    }
     if (code === "internal" && this.#stopped !== undefined) {
       return new BargeError(code, `Group ${this.id} stopped: ${this.#stopped}`, {
         outcome: "not-applied",
@@ -570,8 +590,13 @@ export class Group {
     this.#space = level;
     // What has no place in the log yet gets none: the ballast is for what was taken.
     if (level === "out") this.#refuseInbox("disk_full");
-    this.raft.isReluctant = level !== "plenty";
+    this.#weighLeading();
     this.raft.takesCommands = level !== "out";
+  }
+
+  /** Without space, or without its application, this node should not lead. */
+  #weighLeading(): void {
+    this.raft.isReluctant = this.#space !== "plenty" || this.machine.absence?.isLong === true;
   }
 
   forwarded(message: ForwardMessage, header: SectionHeader, nowMs: number): void {
@@ -901,18 +926,18 @@ export class Group {
   apply(bytesMax: number): boolean {
     if (this.#stopped !== undefined) return false;
     let backlog = false;
+    this.machine.allowDurable(Math.min(this.raft.durableIndex, this.#commit));
     const whole = this.#healable(() => (backlog = this.#applyCommitted(bytesMax)));
     if (!whole || this.#stopped !== undefined) return false;
     // The machine may be ahead of a log that was damaged.
     this.raft.applied(Math.min(this.machine.appliedIndex, this.#commit));
-    this.machine.allowDurable(Math.min(this.raft.durableIndex, this.#commit));
     return backlog;
   }
 
   #applyCommitted(bytesMax: number): boolean {
     let budget = bytesMax;
     let backlog = false;
-    while (this.machine.appliedIndex < this.#commit) {
+    while (this.machine.appliedIndex < this.#commit && this.machine.takesBatches !== false) {
       if (budget <= 0) {
         backlog = true;
         break;
@@ -983,7 +1008,10 @@ export class Group {
     if (this.#inbox.length > 0 || this.#early.length > 0) this.#expireInbox(nowMs);
     this.#restTail();
     this.#handOver.tick(nowMs);
-    if (this.#space !== "plenty") this.#handOver.lacksSpace(nowMs);
+    if (this.#space !== "plenty") this.#handOver.unfit("its disk has little space", nowMs);
+    const { absence } = this.machine;
+    if (absence?.isLong) this.#handOver.unfit("its application does not answer", nowMs);
+    this.#weighLeading();
     if (nowMs >= this.#heldUntilMs) this.#endHold();
     if (this.#stopped === undefined) {
       this.#guard(() => {
@@ -1119,6 +1147,22 @@ export class Group {
     this.read(consistency, 0, deadlineMs, {
       ready: (_, index) => this.backups.open(id, index, deadlineMs, waiter),
       failed: (error) => waiter.failed(error),
+    });
+  }
+
+  /** Fetches the machine's state from other members, should it ever be needed. */
+  refill(ask: RefillOptions["ask"]): Refill {
+    const isThere = (id: number): boolean => id !== this.#nodeId && this.#transport.connected(id);
+    return new Refill({
+      group: this.id,
+      machine: this.machine,
+      limits: this.#limits,
+      applyVersionMax: this.#applyVersionMax,
+      members: () => membersOf(this.raft.configuration).filter(isThere),
+      ask,
+      newId: () => ++this.#lastBackup,
+      wake: this.#wake,
+      info: (fields, message) => this.#logger.info(fields, message),
     });
   }
 
@@ -1294,6 +1338,23 @@ export class Group {
     return { open: sessions, requestIds, bytes: sessionBytes, ...counts };
   }
 
+  applicationFigures(): ApplicationFigures {
+    const { machine } = this;
+    const figures = machine.figures();
+    const { appCalls = 0, appEntries = 0, appFailures = 0, appReads = 0 } = figures;
+    const { appReadWaiters = 0, appSnapshots = 0, appRestores = 0 } = figures;
+    return {
+      absent: machine.absence === undefined ? 0 : 1,
+      updates: appCalls,
+      entries: appEntries,
+      failures: appFailures,
+      reads: appReads,
+      readWaiters: appReadWaiters,
+      snapshots: appSnapshots,
+      restores: appRestores,
+    };
+  }
+
   /** What can grow, for metrics. */
   queues(): GroupQueues {
     const { memtableBytes = 0, fileWalBytes = 0 } = this.machine.figures();
@@ -1396,6 +1457,7 @@ export class Group {
       sessions: this.sessionFigures(),
       snapshots: this.snapshotFigures(),
       watches: this.watchFigures(),
+      application: this.applicationFigures(),
     };
   }
 
@@ -1457,11 +1519,21 @@ export class Group {
       joint: isJoint(configuration),
       ...(handOver === undefined ? {} : { handOver }),
       ...this.#snapshots.statusPart(),
+      ...applicationPart(machine),
       ...(raft.wound === undefined
         ? {}
         : { wounded: { term: raft.wound.term, index: raft.wound.index } }),
     };
   }
+}
+
+function applicationPart({ absence }: StateMachine): Pick<GroupStatus, "application"> {
+  if (absence === undefined) return {};
+  const { reason: waitsFor, forMs } = absence;
+  const isFirst = forMs === Infinity;
+  return {
+    application: { waitsFor, ...(isFirst ? {} : { forSeconds: Math.round(forMs / 1_000) }) },
+  };
 }
 
 function tooStale(staleMs: number, maxStalenessMs: number): BargeError {

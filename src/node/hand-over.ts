@@ -185,13 +185,13 @@ export class HandOver {
   }
 
   /**
-   * This node's disk has little space. The members are asked in turn, as one that lacks space too does not take over; then all of them again, after
-   * a while.
+   * This node should not lead, for its lack of space or of an application. The members are asked in turn, as one that lacks the same does not take
+   * over; then all of them again, after a while.
    */
-  lacksSpace(nowMs: number): void {
+  unfit(reason: string, nowMs: number): void {
     if (this.#raft.role !== "leader" || this.#raft.transferTarget !== 0) return;
     if (nowMs < this.#restUntilMs) return;
-    const { target, refusal } = this.begin(0, "its disk has little space", -1, this.#declined);
+    const { target, refusal } = this.begin(0, reason, -1, this.#declined);
     if (refusal === undefined) return void this.#declined.add(target);
     this.#declined.clear();
     this.#restUntilMs = nowMs + this.#limits.stallWindowMs;

@@ -6,9 +6,12 @@ import { randomBytes, randomInt } from "node:crypto";
 import { basename } from "node:path";
 import { BargeError } from "../errors.ts";
 import { fatal, FatalError, onFatalNote } from "../fatal.ts";
-import { defaultLimits, type Limits } from "../limits.ts";
+import { checkLimits, defaultLimits, type Limits } from "../limits.ts";
 import {
+  type AppMachineOptions,
+  type AppOptions,
   createMachine,
+  HttpConnections,
   KvFiles,
   isMachineKind,
   staggered,
@@ -65,6 +68,7 @@ import { type CompactionPolicy, defaultCompaction } from "./compaction.ts";
 import { examiner } from "./examine.ts";
 import { Expulsion, type ExpulsionCode } from "./expulsion.ts";
 import { joinCluster, type JoinedCluster, type JoinTarget } from "./join.ts";
+import { checkMachineKind } from "./machine-kind.ts";
 import { hasOtherVoters, Peers, removed } from "./peers.ts";
 import type { Group } from "./group.ts";
 import { Overview } from "./overview.ts";
@@ -93,6 +97,8 @@ export interface NodeOptions {
   /** A new node that is to be added to a running cluster, in place of initial members. */
   readonly join?: JoinTarget | undefined;
   readonly machine: MachineKind;
+  /** Where the machine is http; where a bound is undefined, the usual one. */
+  readonly app?: NodeAppOptions | undefined;
   /** Undefined: a cluster of this node alone, with a token drawn at random and kept in the folder. */
   readonly clusterToken: string | undefined;
   /** This node should lead rather than one without it. */
@@ -109,6 +115,14 @@ export interface NodeOptions {
   readonly scrubBytesPerSecond?: number | undefined;
   readonly logLevel: string;
   readonly limits?: Limits;
+}
+
+export interface NodeAppOptions extends AppOptions {
+  readonly timeoutMs?: number | undefined;
+  readonly snapshotStallMs?: number | undefined;
+  readonly retryMsMax?: number | undefined;
+  /** The process ends once an application that was there has been out for so long; undefined = never. */
+  readonly exitMs?: number | undefined;
 }
 
 export interface RunningNode {
@@ -178,6 +192,7 @@ class Node implements RunningNode, Groups {
   #replicas!: Replicas;
   #registry!: Registry;
   readonly #files: KvFiles;
+  readonly #appConnections = new HttpConnections();
   #transport!: TcpTransport;
   #shard!: Shard;
   #listener!: Listener;
@@ -219,7 +234,7 @@ class Node implements RunningNode, Groups {
 
   constructor(options: NodeOptions, joined: JoinedCluster | undefined) {
     this.#options = options;
-    this.#limits = options.limits ?? defaultLimits;
+    this.#limits = withApplication(options.limits ?? defaultLimits, options.app);
     this.#metrics = new Metrics(this.#limits.metricsGroupsMax);
     this.#applyVersionMax = Math.min(options.applyVersionMax ?? applyVersionMax, applyVersionMax);
     this.#versions = new Versions({
@@ -445,12 +460,15 @@ class Node implements RunningNode, Groups {
         logger: this.#logger,
         random: Math.random,
         firstRequest: () => randomInt(requestsBeginBelow),
-        createMachine: ({ id, machine }, generation) => {
+        createMachine: ({ id, machine }, found) => {
           if (!isMachineKind(machine))
             throw new FatalError("build_too_old", unknownMachine(id, machine));
+          const directory = this.#dataDir.machinePath(id);
+          checkMachineKind(directory, machine, id);
           return createMachine(machine, {
-            directory: this.#dataDir.machinePath(id),
-            generation,
+            directory,
+            generation: found.machineGeneration,
+            app: machine === "http" ? this.#application(id, found) : undefined,
             files: this.#files,
             limits: machineLimits,
             nowMs: () => performance.now(),
@@ -476,6 +494,24 @@ class Node implements RunningNode, Groups {
       },
       recovered,
     );
+  }
+
+  /** The application that is the machine of a group. */
+  #application(id: number, { batches, start, wound }: RecoveredGroup): AppMachineOptions {
+    const { app, nodeId } = this.#options;
+    if (app === undefined) throw new FatalError("wrong_data_dir", withoutApplication(id));
+    const last = batches.at(-1);
+    return {
+      ...app,
+      group: id,
+      nodeId,
+      logger: this.#logger,
+      connections: this.#appConnections,
+      wake: () => this.#shard.group(id)?.touch(),
+      logStart: () => this.#shard.group(id)?.raft.startIndex ?? Infinity,
+      logIndex: last === undefined ? start.index : last.firstIndex + last.count - 1,
+      isWounded: wound !== undefined,
+    };
   }
 
   /** Members that may have what this node has lost. */
@@ -707,6 +743,7 @@ class Node implements RunningNode, Groups {
       this.#transport.checkTimeouts(nowMs);
       this.#listener.checkTimeouts(nowMs);
       this.#lookAtSpace(nowMs);
+      this.#checkApplication();
       this.#tellUnheard(nowMs);
       this.#tellLarge(nowMs);
     }
@@ -719,6 +756,16 @@ class Node implements RunningNode, Groups {
     if (previous === undefined) return;
     const { at, reason, message } = previous;
     this.#logger.warn({ at, reason }, `the last run ended by itself: ${message}`);
+  }
+
+  /** Parks by default: the process ends for its application only where that was asked for [30]. */
+  #checkApplication(): void {
+    const { exitMs = Infinity } = this.#options.app ?? {};
+    const absence = this.#shard.group(defaultGroup)?.machine.absence;
+    // Infinity: it was never there, and may be starting.
+    if (absence === undefined || absence.forMs === Infinity || absence.forMs < exitMs) return;
+    const seconds = Math.round(absence.forMs / 1_000);
+    fatal("application_lost", `the application is out for ${seconds} s: ${absence.reason}`);
   }
 
   #lookAtSpace(nowMs: number): void {
@@ -781,6 +828,10 @@ class Node implements RunningNode, Groups {
 
   watch(group: number, request: WatchRequest, watcher: Watcher): WatchHandle {
     return this.#shard.watch(group, request, watcher);
+  }
+
+  machineKind(group: number): string | undefined {
+    return this.#shard.group(group)?.machineKind;
   }
 
   admin(operation: string, body: unknown, waiter: AdminWaiter): void {
@@ -870,7 +921,11 @@ class Node implements RunningNode, Groups {
     return `this node was added, but no member has reached it at ${this.#options.advertise}, nor has it reached one of them (${contacts}): one side must be able to dial. Give the right --advertise, and tell the members by barge member move`;
   }
 
-  notReady(): string[] {
+  get isLeaving(): boolean {
+    return this.#stopping || this.#isRemoved;
+  }
+
+  notReady(only?: number): string[] {
     if (this.#stopping) return ["stopping"];
     if (this.#shard.diskFull || this.#space.level === "out") return [this.#spaceText("out")];
     const missing: string[] = [];
@@ -880,8 +935,8 @@ class Node implements RunningNode, Groups {
       missing.push(`first start: waiting for the initial members ${absent.join(", ")}`);
     }
     if (this.#isUnheard) missing.push(this.#unheardText());
-    else missing.push(...this.#readiness.missing(performance.now()));
-    if (missing.length === 0) this.#readiness.ready();
+    else missing.push(...this.#readiness.missing(performance.now(), only));
+    if (missing.length === 0 && only === undefined) this.#readiness.ready();
     // Why, it may be; by itself, that others are strange is their trouble.
     else {
       for (const { message } of this.#incompatible()) missing.push(message);
@@ -951,6 +1006,7 @@ class Node implements RunningNode, Groups {
     this.#transport.close();
     this.#scrubber.close();
     this.#replicas?.close();
+    this.#appConnections.close();
     this.#files.close();
     await new Promise<void>((resolve) => {
       const timer = setTimeout(resolve, writtenMsMax);
@@ -984,6 +1040,20 @@ function systemIsKept(): BargeError {
 
 function unknownMachine(group: number, machine: string): string {
   return `Group ${group} has a state machine that this build does not know, ${machine}: start a newer one.`;
+}
+
+function withoutApplication(group: number): string {
+  return `The state machine of group ${group} is an application, and this node was started without one: give --app-url.`;
+}
+
+function withApplication(limits: Limits, app: NodeAppOptions | undefined): Limits {
+  if (app === undefined) return limits;
+  return checkLimits({
+    ...limits,
+    appTimeoutMs: app.timeoutMs ?? limits.appTimeoutMs,
+    appSnapshotStallMs: app.snapshotStallMs ?? limits.appSnapshotStallMs,
+    appRetryMsMax: app.retryMsMax ?? limits.appRetryMsMax,
+  });
 }
 
 function compactionOf(given: NodeOptions["compaction"]): CompactionPolicy {

@@ -30,8 +30,12 @@ export class Readiness {
     this.#startedMs = nowMs;
   }
 
-  /** Empty where nothing is missing. */
-  missing(nowMs: number): string[] {
+  /** Empty where nothing is missing; `only`: to that group. */
+  missing(nowMs: number, only?: number): string[] {
+    if (only !== undefined) {
+      const group = this.#options.groups.get(only);
+      return group === undefined ? [`this node has no group ${only}`] : this.#missingOf(group);
+    }
     const isStarting = !this.#wasReady && nowMs - this.#startedMs < startMsMax;
     const missing: string[] = [];
     let untold = 0;
@@ -56,6 +60,10 @@ export class Readiness {
   #missingOf(group: Group): string[] {
     const { id, leader, raft, isStopped } = group;
     const missing = raft.wound === undefined ? [] : [this.#options.woundText(group)];
+    const { absence } = group.machine;
+    if (absence !== undefined) {
+      missing.push(`group ${id} waits for its application: ${absence.reason}`);
+    }
     if (isStopped) missing.push(`group ${id} stopped`);
     else if (leader === 0) missing.push(`group ${id} has no leader`);
     else if (leader !== this.#options.nodeId && !this.#options.connected(leader)) {

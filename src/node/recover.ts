@@ -110,6 +110,9 @@ export async function recoverFolder(options: RecoverOptions): Promise<Recovered>
   if (identity === undefined || groups.length === 0) {
     throw new FatalError("wrong_data_dir", `${folder} has no data of a node`);
   }
+  if (groups.find(({ id }) => id === defaultGroup)?.machine?.kind === "http") {
+    throw new FatalError("wrong_data_dir", `${folder}: ${ofApplication}`);
+  }
   const { clusterId: oldClusterId, nodeId } = identity;
   const owner = drawOwner(nodeId, options.clusterToken);
   const dataDir = openDataDir(folder, { clusterId: oldClusterId, nodeId });
@@ -158,6 +161,9 @@ export async function recoverFolder(options: RecoverOptions): Promise<Recovered>
   }
 }
 
+const ofApplication =
+  "its state is an application's, and only a majority of the members can bring that up to date. Bring the folders of the other members back";
+
 interface AllTakenIn {
   readonly taken: ReadonlyMap<number, TakenIn>;
   readonly damaged: ReadonlyMap<number, string>;
@@ -184,6 +190,7 @@ async function takeAllIn(
     const said = view.group(id)?.entry.machine;
     const kind = found ?? (said !== undefined && isMachineKind(said) ? said : "kv");
     try {
+      if (kind === "http") throw new Error(ofApplication);
       const look =
         id === systemGroup ? (machine: StateMachine) => view.refresh(machine) : undefined;
       taken.set(id, await takeIn(dataDir, store, id, recovered.get(id)!, kind, look));

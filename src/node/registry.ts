@@ -338,6 +338,11 @@ export class Registry {
     );
   }
 
+  /** Of groups of which nothing else is said. */
+  get machineKind(): string {
+    return this.#options.shard.group(defaultGroup)!.machineKind;
+  }
+
   /** That new groups begin with: all nodes can, as group 0 has it. */
   get applyVersion(): number {
     return this.#options.shard.group(defaultGroup)!.machine.applyVersion;

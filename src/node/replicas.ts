@@ -37,8 +37,8 @@ export interface ReplicasOptions {
   readonly random: () => number;
   /** Below 2^48: where this life's requests to other nodes begin to be numbered. */
   readonly firstRequest: () => number;
-  /** The machine of a group over the file of that generation, not open yet. Throws FatalError for a kind that there is not. */
-  readonly createMachine: (spec: ReplicaSpec, generation: number) => StateMachine;
+  /** The machine of a group over the file that its log says is live, not open yet. Throws FatalError for a kind that there is not. */
+  readonly createMachine: (spec: ReplicaSpec, recovered: RecoveredGroup) => StateMachine;
   /** Where its files are, for people. */
   readonly machinePath: (id: number) => string;
   /** Removes the machine's files, or does nothing where there are none. */
@@ -153,7 +153,7 @@ export class Replicas {
   open(spec: ReplicaSpec, recovered = this.#dormant.get(spec.id)): Group {
     if (recovered === undefined) throw new Error(`replicas: the log has no group ${spec.id}`);
     const { limits, nodeId, store } = this.#options;
-    const machine = this.#options.createMachine(spec, recovered.machineGeneration);
+    const machine = this.#options.createMachine(spec, recovered);
     try {
       const appliedIndex = this.#openMachine(spec.id, machine);
       const usable = this.#usable(spec.id, recovered, appliedIndex);

@@ -17,6 +17,8 @@ import { FatalError } from "../fatal.ts";
 import { readBackupFile } from "../storage/backup-file.ts";
 import { type DataDir, openDataDir } from "../storage/data-dir.ts";
 import { fsyncDirectory, fsyncFile } from "../storage/sync-latch.ts";
+import { defaultLimits } from "../limits.ts";
+import { readAppFolder } from "../machine/http/verify-app.ts";
 import { verifyMachineFile } from "../machine/verify-kv.ts";
 import { BackupError, type BackupHeader } from "../wire/backup.ts";
 import { applyVersionFirst, applyVersionMax } from "../wire/versions.ts";
@@ -45,6 +47,7 @@ export interface Restored {
   readonly backup: BackupHeader;
 }
 
+const machineKinds: readonly string[] = ["kv", "http", "null"];
 /** Which file is the machine's: one that was taken over, as a snapshot is. */
 const generation = 1;
 
@@ -71,7 +74,7 @@ export async function restoreBackup(options: RestoreOptions): Promise<Restored> 
 /** Reads all of it. Throws BackupError where it is damaged, or where this build cannot use it. */
 export function checkBackup(file: string): BackupHeader {
   const backup = readBackupFile(file);
-  if (backup.machine !== "kv" && backup.machine !== "null") {
+  if (!machineKinds.includes(backup.machine)) {
     throw new BackupError(
       `it is of a state machine that this build does not have: ${backup.machine}`,
     );
@@ -101,9 +104,16 @@ async function build(
   const owner = drawOwner(nodeId, clusterToken);
   const dataDir = openDataDir(staging, owner);
   try {
-    const path = join(dataDir.machinePath(defaultGroup), `${backup.machine}-${generation}.db`);
+    const directory = dataDir.machinePath(defaultGroup);
+    const isApplication = backup.machine === "http";
+    // The application is given it at the first start.
+    const name = isApplication ? `snapshot-${generation}` : `${backup.machine}-${generation}.db`;
+    const path = join(directory, name);
     writeState(path, file);
-    const { appliedIndex, applyVersion, timeMs, damage } = verifyMachineFile(path);
+    const reading: Reading = isApplication
+      ? applicationReading(directory)
+      : verifyMachineFile(path);
+    const { appliedIndex, applyVersion, timeMs, damage } = reading;
     if (damage !== undefined) throw new BackupError(`its state is damaged: ${damage}`);
     if (appliedIndex !== backup.index || applyVersion > applyVersionMax) {
       throw new BackupError(`its state is as of ${appliedIndex}, at apply version ${applyVersion}`);
@@ -119,6 +129,24 @@ async function build(
   if (!whole) throw new Error(`the restored folder is not whole: ${damage.join("; ")}`);
   const { keys } = groups[0]!.machine!;
   return { clusterId: owner.clusterId, nodeId, index: backup.index, keys, backup };
+}
+
+interface Reading {
+  readonly appliedIndex: number;
+  readonly applyVersion: number;
+  readonly timeMs: number;
+  readonly damage?: string | undefined;
+}
+
+/** How far the application was; of its own bytes nobody else knows what they mean. */
+function applicationReading(directory: string): Reading {
+  const {
+    appliedIndex = 0,
+    applyVersion = 0,
+    timeMs = 0,
+  } = readAppFolder(directory, defaultLimits)[0]?.state ?? {};
+  const damage = applyVersion === 0 ? "it does not say how far the application was" : undefined;
+  return { appliedIndex, applyVersion, timeMs, damage };
 }
 
 function writeState(path: string, file: string): void {

@@ -30,6 +30,7 @@ import { Admin, type ClusterIdentity, type ScrubControl } from "./admin.ts";
 import { Balance } from "./balance.ts";
 import { Beats } from "./beats.ts";
 import type { Group } from "./group.ts";
+import type { Refill } from "./refill.ts";
 import type { Registry } from "./registry.ts";
 
 export interface ShardOptions {
@@ -107,6 +108,8 @@ export class Shard {
   readonly #space: Space | undefined;
   /** As the groups know it. */
   #spaceLevel: SpaceLevel = "plenty";
+  /** Of groups whose state another member can give anew; by group. */
+  readonly #refills = new Map<number, Refill>();
 
   #arrived: PeerMessage[] = [];
   /** Effects whose transaction found no space: nothing of them, and nothing after them, leaves until it succeeds [20]. */
@@ -204,6 +207,8 @@ export class Shard {
     this.#active = this.#active.filter((other) => other !== group);
     this.#unsynced = this.#unsynced.filter((other) => other !== group);
     this.#held = this.#held.filter((other) => other !== group);
+    this.#refills.get(id)?.stop();
+    this.#refills.delete(id);
     this.#heldBytes -= group.heldBytes;
     this.#store.remove(id, registryIndex);
     if (this.#blocked !== undefined) {
@@ -525,11 +530,23 @@ export class Shard {
 
   #housekeep(group: Group, nowMs: number): void {
     group.housekeep(nowMs);
+    if (group.machine.refill !== undefined) this.#refillOf(group).work(nowMs);
     if (group.raft.logBytes >= this.#logShareBytes) group.relieveLog(this.#logShareBytes);
     if (group.isActive) return;
     // What came by time, without anything having arrived.
     const more = group.tellWatches(nowMs, false);
     if (group.work(nowMs) || more || !group.isQuiet) this.#activate(group);
+  }
+
+  #refillOf(group: Group): Refill {
+    let refill = this.#refills.get(group.id);
+    if (refill === undefined) {
+      refill = group.refill((to, operation, body, waiter) =>
+        this.#admin.askAt(to, operation, body, waiter),
+      );
+      this.#refills.set(group.id, refill);
+    }
+    return refill;
   }
 
   #lookAtSpace(): void {

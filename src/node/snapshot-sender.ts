@@ -36,8 +36,8 @@ interface Stream {
   /** When it last got on; undefined before its first turn. */
   movedMs: number | undefined;
   reading: boolean;
-  /** Read, and to be sent in this turn, unless the stream has gone elsewhere meanwhile. */
-  ready: { readonly offset: number; readonly body: Uint8Array } | undefined;
+  /** Read, and to be sent in this turn, unless the stream has gone elsewhere meanwhile; without a body it could not be read. */
+  ready: { readonly offset: number; readonly body: Uint8Array | undefined } | undefined;
 }
 
 export interface SendingSnapshot {
@@ -55,6 +55,8 @@ export class SnapshotSender {
   readonly #streams = new Map<number, Stream>();
   #held: Held | undefined;
   #preparing = false;
+  /** While the machine prepares, or until what it prepared is held: it will not be older than this. */
+  #preparedFrom: number | undefined;
   /** What the machine has prepared, until the next turn; null = it could not. */
   #prepared: MachineSnapshot | null | undefined;
   #lastId = 0;
@@ -76,7 +78,7 @@ export class SnapshotSender {
 
   /** The log from here on is needed to go on after a snapshot that is on its way; Infinity = none is. */
   get pinnedIndex(): number {
-    return this.#held?.start.index ?? Infinity;
+    return this.#held?.start.index ?? this.#preparedFrom ?? Infinity;
   }
 
   streams(): SendingSnapshot[] {
@@ -166,6 +168,7 @@ export class SnapshotSender {
     const snapshot = this.#prepared;
     if (snapshot === undefined) return;
     this.#prepared = undefined;
+    this.#preparedFrom = undefined;
     const waiting = [...this.#streams.values()].filter(({ held }) => held === undefined);
     if (snapshot === null) {
       for (const stream of waiting) this.#abort(stream, "the state machine has none");
@@ -203,6 +206,9 @@ export class SnapshotSender {
     const { held, ready } = stream;
     if (ready !== undefined) {
       stream.ready = undefined;
+      if (ready.body === undefined) {
+        return this.#abortAll("the state machine cannot be read any more");
+      }
       const isNext = ready.offset === stream.next;
       if (isNext && stream.offeredMs === undefined) this.#sendChunk(stream, held, ready.body);
     }
@@ -215,6 +221,7 @@ export class SnapshotSender {
   #prepare(): void {
     if (this.#preparing || this.#prepared !== undefined) return;
     this.#preparing = true;
+    this.#preparedFrom = this.#options.machine.durableIndex;
     this.#options.machine.prepareSnapshot((snapshot) => {
       this.#preparing = false;
       this.#prepared = snapshot ?? null;
@@ -305,5 +312,6 @@ export class SnapshotSender {
     this.#held = undefined;
     this.#prepared?.release();
     if (this.#prepared !== undefined) this.#prepared = undefined;
+    if (!this.#preparing) this.#preparedFrom = undefined;
   }
 }

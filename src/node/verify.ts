@@ -7,6 +7,7 @@ import { basename, join, resolve } from "node:path";
 import { type FatalReason, FatalError, fatalTable } from "../fatal.ts";
 import { defaultLimits } from "../limits.ts";
 import type { MachineKind } from "../machine/machines.ts";
+import { readAppFolder } from "../machine/http/verify-app.ts";
 import { machineFiles, type MachineReading, verifyMachineFile } from "../machine/verify-kv.ts";
 import { decodeConfiguration } from "../raft/configuration.ts";
 import { InvariantError } from "../raft/invariants.ts";
@@ -332,8 +333,30 @@ class FolderReader {
     return damagedAt;
   }
 
+  /** Where the state is an application's: how far that was when it was noted last. */
+  #application(path: string, generation: number): MachineReport | undefined {
+    const readings = readAppFolder(path, defaultLimits);
+    if (readings.length === 0) return undefined;
+    for (const { file, state } of readings) {
+      if (state !== undefined) continue;
+      this.#damage.push(`${file} is damaged; the one before it counts, where there is one`);
+    }
+    const live = readings.find(
+      ({ file, state }) =>
+        state !== undefined &&
+        (file === `snapshot-${generation}` ||
+          (!file.startsWith("snap") && state.snapshot >= generation)),
+    );
+    const { appliedIndex = 0, applyVersion = 1, timeMs = 0, stateHash = 0 } = live?.state ?? {};
+    const contentHash = stateHash.toString(16).padStart(8, "0");
+    const figures = { appliedIndex, applyVersion, timeMs, keys: 0, contentHash, bytes: 0 };
+    return { file: live?.file ?? "", kind: "http", ...figures };
+  }
+
   #machine(group: number, generation: number): MachineReport | undefined {
     const folder = `machine/${group}`;
+    const application = this.#application(join(this.#folder, folder), generation);
+    if (application !== undefined) return application;
     const files = machineFiles(join(this.#folder, folder));
     for (const { path, generation: other } of files) {
       if (other === generation) continue;

@@ -45,6 +45,7 @@ import { encodeNotice } from "../wire/notice.ts";
 import { checkStatusRequest } from "../wire/status-request.ts";
 import { readSectionHeader, type SectionHeader, SectionKind } from "../wire/section.ts";
 import { type GroupShare, type SectionShare, SectionShares } from "./section-shares.ts";
+import { type LaterAnswer, LaterAnswers } from "./later-answers.ts";
 import { SessionGaps } from "./session-gaps.ts";
 import type {
   AdminWaiter,
@@ -696,6 +697,7 @@ class QueriesWaiter implements ReadWaiter, ReadSink, Held {
   }
 
   ready(source: ReadSource, appliedIndex: number): void {
+    if (source.answersLater === true) return this.#askAll(source, appliedIndex);
     if (this.#served.gone || this.#server.hold(this.#served, this)) return;
     this.#server.settle(this.#served, this.#payloadBytes);
     const { replyWriter } = this.#server;
@@ -703,6 +705,32 @@ class QueriesWaiter implements ReadWaiter, ReadSink, Held {
     replyWriter.begin(this.#served.connection.out, this.#message.request, appliedIndex);
     this.#readAll(source, beginMs + this.#server.readRequestMsMax);
     this.#server.spent(performance.now() - beginMs, replyWriter.bodyBytes);
+    replyWriter.end();
+    this.#server.sent(this.#served);
+  }
+
+  /** It counts as waiting until the last answer is there. */
+  #askAll(source: ReadSource, appliedIndex: number): void {
+    if (this.#served.gone) return;
+    const { queries, count } = this.#message;
+    const room = this.#server.answerBytesMax - count * answerHeadBytes;
+    const answers = new LaterAnswers(count, room, answerTooLarge, (all) =>
+      this.#reply(all, appliedIndex),
+    );
+    const view = new DataView(queries.buffer, queries.byteOffset, queries.byteLength);
+    let at = 0;
+    for (let i = 0; i < count; i++) {
+      const queryAt = at + queryHeadBytes;
+      at = queryAt + view.getUint32(at, true);
+      source.read(queries.subarray(queryAt, at), answers.sink(i));
+    }
+  }
+
+  #reply(answers: readonly LaterAnswer[], appliedIndex: number): void {
+    if (!this.#server.settle(this.#served, this.#payloadBytes)) return;
+    const { replyWriter } = this.#server;
+    replyWriter.begin(this.#served.connection.out, this.#message.request, appliedIndex);
+    for (const { code, bytes } of answers) replyWriter.answer(code, bytes);
     replyWriter.end();
     this.#server.sent(this.#served);
   }

@@ -22,11 +22,14 @@ export interface WriteWaiter {
 }
 
 export interface ReadSource {
-  /** Reads at the applied index of this node; `answer` is called once per query. */
+  /** Reads at the applied index of this node; `answer` is called once per query, within the call unless it `answersLater`. */
   read(query: Uint8Array, sink: ReadSink): void;
+  /** Answers come from an application, in later turns and in any order. */
+  readonly answersLater?: true;
 }
 
 export interface ReadSink {
+  /** `bytes` is valid during the call. */
   answer(code: number, bytes: Uint8Array | undefined): void;
 }
 
@@ -96,14 +99,18 @@ export interface Groups {
   ): void;
   /** Throws a BargeError where there can be no such watch. The watcher is called within the call, and from turns. */
   watch(group: number, request: WatchRequest, watcher: Watcher): WatchHandle;
+  /** The kind of state machine that a group has: `kv`, `http`…; undefined where there is no such group. */
+  machineKind(group: number): string | undefined;
   /** `operation` is one of wire/admin.ts; its body is checked by the node. */
   admin(operation: string, body: unknown, waiter: AdminWaiter): void;
   /** Of the groups those that are asked for: the first ones, where nothing is. */
   status(request?: StatusRequest): NodeStatus;
   /** Which groups there are, and who leads them. */
   readonly known: KnownGroups;
-  /** What is missing before this node serves, as text; empty when it is ready. */
-  notReady(): string[];
+  /** What is missing before this node serves, as text; empty when it is ready. With `group`: before it serves that one. */
+  notReady(group?: number): string[];
+  /** This node stops, or is no member any more: it never serves again. */
+  readonly isLeaving: boolean;
   /** `host:port` by node id, and the leader of group 0 (0 = unknown), for the hello reply. */
   members(): { readonly addresses: Record<string, string>; readonly leader: number };
 }

@@ -2,10 +2,8 @@
  * Keys and values over HTTP: each request becomes one section of one command, plain or under its request id, or one read with one query [12]. What a key or a
  * value may be is checked here, so that a wrong one is refused before it costs a log entry.
  */
-import { setTimeout as sleep } from "node:timers/promises";
-import { BargeError, type ErrorCode } from "../errors.ts";
+import { BargeError } from "../errors.ts";
 import type { Limits } from "../limits.ts";
-import { Consistency } from "../wire/messages.ts";
 import {
   encodeKvCompareAndDelete,
   encodeKvCompareAndPut,
@@ -17,34 +15,22 @@ import {
   readKvPage,
   readKvRevision,
 } from "../wire/kv.ts";
-import { type CommandResult, readSectionResults } from "../wire/section-results.ts";
-import { readSectionHeader } from "../wire/section.ts";
-import type { Groups, ReadSink, ReadSource, ReadWaiter, WriteWaiter } from "./groups.ts";
+import type { CommandResult } from "../wire/section-results.ts";
 import { jsonAnswer, jsonItems, refusal } from "./http-answers.ts";
-import { type HttpParameters } from "./http-parameters.ts";
+import type { HttpCalls } from "./http-calls.ts";
+import type { HttpParameters } from "./http-parameters.ts";
 import { answerTxn, readTxn } from "./http-txn.ts";
-import { requestError, requestSection } from "./request-ids.ts";
 import { encodeEscapes } from "./request-target.ts";
 
 /** Codes that the kv machine answers with; numbers of machine.ResultCode, which the server may not import. */
 const kvCode = { ok: 0, malformed: 1, notFound: 2, compareFailed: 3, tooLarge: 4 } as const;
 
-/** Others may lead in a moment. */
-const lostLeader: ReadonlySet<ErrorCode> = new Set<ErrorCode>([
-  "not_leader",
-  "no_leader",
-  "outcome_unknown",
-]);
-/** Between two attempts under a request id. */
-const retryMsMin = 25;
-const retryMsMax = 200;
-
 export class HttpKv {
-  readonly #groups: Groups;
+  readonly #calls: HttpCalls;
   readonly #limits: Limits;
 
-  constructor(groups: Groups, limits: Limits) {
-    this.#groups = groups;
+  constructor(calls: HttpCalls, limits: Limits) {
+    this.#calls = calls;
     this.#limits = limits;
   }
 
@@ -59,7 +45,7 @@ export class HttpKv {
       prevRevision === undefined
         ? encodeKvPut(key, value)
         : encodeKvCompareAndPut(key, value, prevRevision);
-    const { index, result } = await this.#write(command, parameters, requestId);
+    const { index, result } = await this.#calls.write(command, parameters, requestId);
     return refusedWrite(result) ?? jsonAnswer({ revision: index });
   }
 
@@ -73,13 +59,13 @@ export class HttpKv {
       prevRevision === undefined
         ? encodeKvDelete(key)
         : encodeKvCompareAndDelete(key, prevRevision);
-    const { index, result } = await this.#write(command, parameters, requestId);
+    const { index, result } = await this.#calls.write(command, parameters, requestId);
     const deleted = result?.code !== kvCode.notFound;
     return refusedWrite(result) ?? jsonAnswer({ revision: index, deleted });
   }
 
   async get(key: Uint8Array, parameters: HttpParameters): Promise<Response> {
-    const { code, bytes } = await this.#read(encodeKvGet(key), parameters);
+    const { code, bytes } = await this.#calls.read(encodeKvGet(key), parameters);
     if (code === kvCode.notFound) return refusal(404, "not_found", "There is no such key.");
     const entry = code === kvCode.ok ? readKvEntry(bytes) : undefined;
     if (entry === undefined) throw wrongMachine(code);
@@ -102,7 +88,7 @@ export class HttpKv {
       throw new BargeError("bad_request", `limit may be at most ${this.#limits.rangeItemsMax}.`);
     }
     const query = encodeKvRange({ prefix, after, limit });
-    const { code, bytes } = await this.#read(query, parameters);
+    const { code, bytes } = await this.#calls.read(query, parameters);
     const page = code === kvCode.ok ? readKvPage(bytes) : undefined;
     if (page === undefined) throw wrongMachine(code);
     const items = jsonItems(page);
@@ -117,7 +103,7 @@ export class HttpKv {
     requestId: string | undefined,
   ): Promise<Response> {
     const { txn, command } = readTxn(body, this.#limits);
-    const { index, result } = await this.#write(command, parameters, requestId);
+    const { index, result } = await this.#calls.write(command, parameters, requestId);
     return answerTxn(txn, index, result);
   }
 
@@ -131,111 +117,6 @@ export class HttpKv {
     }
     if (key.byteLength > this.#limits.keyBytesMax) throw longKey();
     return key;
-  }
-
-  /**
-   * Under a request id the write is sent again, within its time, where contact with the leader is lost: it is done once all the same. Where that
-   * does not help either, an earlier attempt may have been done.
-   */
-  async #write(
-    command: Uint8Array,
-    parameters: HttpParameters,
-    requestId: string | undefined,
-  ): Promise<Written> {
-    const untilMs = performance.now() + this.#timeoutMs(parameters);
-    const group = parameters.integer("group") ?? 0;
-    const section = requestSection(command, requestId);
-    let isUnknown = false;
-    for (let waitMs = retryMsMin; ; waitMs = Math.min(2 * waitMs, retryMsMax)) {
-      try {
-        return await this.#send(group, section, Math.max(1, untilMs - performance.now()));
-      } catch (error) {
-        if (!(error instanceof BargeError) || requestId === undefined) throw error;
-        isUnknown ||= error.outcome === "unknown";
-        const goesOn = lostLeader.has(error.code) && performance.now() + waitMs < untilMs;
-        if (!goesOn) throw requestError(error, isUnknown);
-        await sleep(waitMs);
-      }
-    }
-  }
-
-  #send(group: number, section: Uint8Array, timeoutMs: number): Promise<Written> {
-    const header = readSectionHeader(section, 0)!;
-    return new Promise((resolve, reject) => {
-      this.#groups.write(group, section, header, timeoutMs, new HttpWrite(resolve, reject));
-    });
-  }
-
-  #read(query: Uint8Array, parameters: HttpParameters): Promise<Answer> {
-    const timeoutMs = this.#timeoutMs(parameters);
-    const group = parameters.integer("group") ?? 0;
-    const consistency = parameters.choice("consistency", Consistency) ?? Consistency.linearizable;
-    const maxStalenessMs = parameters.integer("maxStalenessMs");
-    if (maxStalenessMs !== undefined && consistency !== Consistency.local) {
-      throw new BargeError("bad_request", "maxStalenessMs goes with consistency=local only.");
-    }
-    return new Promise((resolve, reject) => {
-      const waiter = new HttpRead(query, resolve, reject);
-      this.#groups.read(group, consistency, maxStalenessMs ?? 0, timeoutMs, waiter);
-    });
-  }
-
-  #timeoutMs(parameters: HttpParameters): number {
-    const { requestTimeoutMs, requestTimeoutMsMax } = this.#limits;
-    const timeoutMs = parameters.integer("timeoutMs") ?? requestTimeoutMs;
-    if (timeoutMs >= 1 && timeoutMs <= requestTimeoutMsMax) return timeoutMs;
-    throw new BargeError("bad_request", `timeoutMs must be from 1 to ${requestTimeoutMsMax}.`);
-  }
-}
-
-interface Written {
-  readonly index: number;
-  /** Undefined for the plain ok. */
-  readonly result: CommandResult | undefined;
-}
-
-interface Answer {
-  readonly code: number;
-  readonly bytes: Uint8Array;
-}
-
-class HttpWrite implements WriteWaiter {
-  readonly #resolve: (written: Written) => void;
-  readonly failed: (error: BargeError) => void;
-
-  constructor(resolve: (written: Written) => void, reject: (error: BargeError) => void) {
-    this.#resolve = resolve;
-    this.failed = reject;
-  }
-
-  applied(firstIndex: number, results: Uint8Array): void {
-    // Results are a view into memory that is used again after this call.
-    const result = readSectionResults(results.slice(), 1)?.[0];
-    this.#resolve({ index: firstIndex, result });
-  }
-}
-
-class HttpRead implements ReadWaiter, ReadSink {
-  readonly #query: Uint8Array;
-  readonly #resolve: (answer: Answer) => void;
-  readonly failed: (error: BargeError) => void;
-
-  constructor(
-    query: Uint8Array,
-    resolve: (answer: Answer) => void,
-    reject: (error: BargeError) => void,
-  ) {
-    this.#query = query;
-    this.#resolve = resolve;
-    this.failed = reject;
-  }
-
-  ready(source: ReadSource): void {
-    source.read(this.#query, this);
-  }
-
-  answer(code: number, bytes: Uint8Array | undefined): void {
-    this.#resolve({ code, bytes: bytes?.slice() ?? new Uint8Array(0) });
   }
 }
 

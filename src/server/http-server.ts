@@ -10,11 +10,19 @@ import type { Groups } from "./groups.ts";
 import { errorAnswer, jsonAnswer, refusal, textAnswer } from "./http-answers.ts";
 import { backupParameters, backupPath, streamBackup } from "./http-backup.ts";
 import { type BodyBounds, ByteBudget, withBody } from "./http-body.ts";
+import { HttpCalls } from "./http-calls.ts";
 import { HttpKv } from "./http-kv.ts";
 import { HttpWatches } from "./http-watch.ts";
-import { answerAdmin, membersBodyBytesMax, adminRoute, parseBody } from "./http-members.ts";
+import {
+  answerAdmin,
+  membersBodyBytesMax,
+  adminRoute,
+  parseBody,
+  snapshotPath,
+} from "./http-members.ts";
 import { checkStatusRequest } from "../wire/status-request.ts";
 import { HttpParameters } from "./http-parameters.ts";
+import { HttpRaft, raftPath, raftRoutes } from "./http-raft.ts";
 import { txnBodyBytesMax } from "./http-txn.ts";
 import { requestIdOf } from "./request-ids.ts";
 import { decodeEscapes, type RequestTarget, splitTarget } from "./request-target.ts";
@@ -91,6 +99,8 @@ function listen(
       development: false,
       // Said aloud: without development mode Bun shares the port with whoever else asks for it.
       reusePort: false,
+      // Clear text by prior knowledge, on the same port; who speaks HTTP/1.1 notices nothing.
+      http2: true,
       // A little more than is accepted, so that the refusal is ours and says why.
       maxRequestBodySize: Math.max(limits.valueBytesMax, txnBodyBytesMax(limits)) * 2,
       fetch: handle,
@@ -123,7 +133,9 @@ class HttpDoor {
   readonly #limits: Limits;
   readonly #tallies: Tallies;
   readonly #metricsText: () => Promise<string>;
+  readonly #calls: HttpCalls;
   readonly #kv: HttpKv;
+  readonly #raft: HttpRaft;
   readonly #watches: HttpWatches;
   /** Bodies being received or waiting for their write. */
   readonly #bodies: ByteBudget;
@@ -134,7 +146,9 @@ class HttpDoor {
     this.#limits = limits;
     this.#tallies = tallies;
     this.#metricsText = metricsText;
-    this.#kv = new HttpKv(groups, limits);
+    this.#calls = new HttpCalls(groups, limits);
+    this.#kv = new HttpKv(this.#calls, limits);
+    this.#raft = new HttpRaft(groups, this.#calls, limits);
     this.#watches = new HttpWatches({ groups, limits, tallies });
     this.#bodies = new ByteBudget(limits.inboxBytesMax);
   }
@@ -184,8 +198,9 @@ class HttpDoor {
       case "/hc":
         return wrongMethod(request, "GET, HEAD") ?? textAnswer("ok");
       case "/readyz":
-      case "/rc":
         return wrongMethod(request, "GET, HEAD") ?? this.#readiness();
+      case "/rc":
+        return wrongMethod(request, "GET, HEAD") ?? this.#raftReadiness(parameters);
       case "/metrics":
         return wrongMethod(request, "GET, HEAD") ?? this.#metrics();
       case "/v1/status":
@@ -221,6 +236,17 @@ class HttpDoor {
     return missing.length === 0 ? textAnswer("ok") : textAnswer(missing.join("\n"), 503);
   }
 
+  /** raftd's: who has stopped never comes back as ready. */
+  #raftReadiness(parameters: ReadonlyMap<string, string>): Response {
+    if (this.stopping || this.#groups.isLeaving) return textAnswer("shut down", 500);
+    const group = new HttpParameters(parameters, ["group"]).integer("group");
+    if (group !== undefined && this.#groups.machineKind(group) === undefined) {
+      throw new BargeError("unknown_group", `This node has no group ${group}.`);
+    }
+    const missing = this.#groups.notReady(group);
+    return missing.length === 0 ? textAnswer("ready") : textAnswer(missing.join("\n"), 503);
+  }
+
   async #metrics(): Promise<Response> {
     return new Response(await this.#metricsText(), { headers: { "content-type": metricsType } });
   }
@@ -231,6 +257,7 @@ class HttpDoor {
       const refused = wrongMethod(request, "GET, HEAD");
       if (refused !== undefined) return refused;
       const checked = new HttpParameters(parameters, [...reading, "prefix", "after", "limit"]);
+      this.#calls.checkKeysAndValues(checked);
       this.#allowTime(request, checked, server);
       return this.#kv.range(checked);
     }
@@ -242,6 +269,7 @@ class HttpDoor {
     if (path === txnPath) return this.#txn(request, parameters, server);
     if (path === backupPath) return this.#backup(request, parameters, server);
     if (path === watchPath) return this.#watch(request, parameters, server);
+    if (path.startsWith(raftPath)) return this.#raftd(request, target, server);
     if (adminRoute(path) !== undefined) return this.#admin(request, target, server);
     if (path === "/v1/" || path === "/v1") this.#kv.checkKey(new Uint8Array(0));
     return noSuchPath(path);
@@ -263,6 +291,7 @@ class HttpDoor {
     const bytes = escaped === undefined ? checked.bytes("key") : decodeEscapes(escaped, false);
     if (bytes === undefined)
       throw new BargeError("bad_request", "The key has a broken percent escape.");
+    this.#calls.checkKeysAndValues(checked);
     const key = this.#kv.checkKey(bytes);
     this.#allowTime(request, checked, server);
     if (reads) return this.#kv.get(key, checked);
@@ -288,6 +317,7 @@ class HttpDoor {
     const refused = wrongMethod(request, "POST");
     if (refused !== undefined) return refused;
     const checked = new HttpParameters(parameters, common);
+    this.#calls.checkKeysAndValues(checked);
     this.#allowTime(request, checked, server);
     const bounds = this.#bodyBounds(txnBodyBytesMax(this.#limits));
     const requestId = requestIdOf(request.headers);
@@ -316,6 +346,29 @@ class HttpDoor {
     // As long as the client reads; where it does not, the node gives the backup up.
     server.timeout(request, 0);
     return streamBackup(this.#groups, new HttpParameters(parameters, backupParameters));
+  }
+
+  /** The API of raftd. */
+  async #raftd(request: Request, target: RequestTarget, server: BunServer): Promise<Response> {
+    const { path, parameters } = target;
+    if (path === "/raft/snapshot" && request.method === "GET") {
+      return this.#backup(request, parameters, server);
+    }
+    if (path === "/raft/snapshot") {
+      return this.#admin(request, { path: snapshotPath, parameters }, server);
+    }
+    const route = raftRoutes[path];
+    if (route === undefined) return noSuchPath(path);
+    const refused = wrongMethod(request, route.methods);
+    if (refused !== undefined) return refused;
+    if (request.method === "GET" && hasBody(request)) throw bodyOfGet();
+    const checked = new HttpParameters(parameters, route.parameters);
+    this.#allowTime(request, checked, server);
+    const bounds = this.#bodyBounds(this.#raft.bodyBytesMax(path));
+    const requestId = requestIdOf(request.headers);
+    return withBody(request, bounds, this.#bodies, (body) =>
+      this.#raft.answer(path, body, checked, requestId),
+    );
   }
 
   async #admin(
@@ -349,6 +402,15 @@ class HttpDoor {
   }
 }
 
+function hasBody({ headers }: Request): boolean {
+  return Number(headers.get("content-length") ?? 0) > 0 || headers.has("transfer-encoding");
+}
+
+/** To answer as though there were no body would be to answer another question. */
+function bodyOfGet(): BargeError {
+  return new BargeError("bad_request", "The body of a GET is not read: send it by POST.");
+}
+
 function wrongMethod(request: Request, allowed: string): Response | undefined {
   if (allowed.split(", ").includes(request.method)) return undefined;
   return refusal(405, "method_not_allowed", `Not ${request.method} here, but ${allowed}.`, {
@@ -360,6 +422,6 @@ function noSuchPath(path: string): Response {
   return refusal(
     404,
     "no_such_path",
-    `There is nothing at ${path}; see /v1/kv, /v1/txn, /v1/watch, /v1/members, /v1/groups, /v1/transfer-leader, /v1/snapshot, /v1/compaction, /v1/scrub, /v1/backup and /v1/status.`,
+    `There is nothing at ${path}; see /v1/kv, /v1/txn, /v1/watch, /v1/members, /v1/groups, /v1/transfer-leader, /v1/snapshot, /v1/compaction, /v1/scrub, /v1/backup, /v1/status and /raft/update, /raft/read, /raft/membership_info.`,
   );
 }

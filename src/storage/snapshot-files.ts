@@ -4,10 +4,10 @@
  */
 import { Worker } from "node:worker_threads";
 import { fatal } from "../fatal.ts";
-import type { FileProof, SnapshotJob, SnapshotJobDone } from "./snapshot-jobs.ts";
+import type { BytesProof, FileProof, SnapshotJob, SnapshotJobDone } from "./snapshot-jobs.ts";
 import { latchMemory } from "./sync-latch.ts";
 
-export type { FileProof } from "./snapshot-jobs.ts";
+export type { BytesProof, FileProof } from "./snapshot-jobs.ts";
 
 type Done = (done: SnapshotJobDone) => void;
 
@@ -37,7 +37,7 @@ export class SnapshotFiles {
   }
 
   /** Makes the file durable, with its name, and says whether it is what `proof` says. */
-  finish(path: string, proof: FileProof, done: (ok: boolean) => void): void {
+  finish(path: string, proof: FileProof | BytesProof, done: (ok: boolean) => void): void {
     this.#post({ kind: "finish", path, proof }, ({ ok }) => done(ok));
   }
 

@@ -7,13 +7,17 @@ export interface NumberBound {
   readonly max: number;
 }
 
-/** What a received file must be: these bytes, and a sound database that says it is at this index. */
-export interface FileProof {
-  readonly index: number;
+/** What a file must be: these bytes. */
+export interface BytesProof {
   readonly bytes: number;
   /** Of each chunk but the last, and the digest over all of them (wire/snapshot-messages.ts). */
   readonly chunkBytes: number;
   readonly digest: number;
+}
+
+/** And a sound database that says it is at this index. */
+export interface FileProof extends BytesProof {
+  readonly index: number;
   /** Creates all that may be in it. */
   readonly schema: string;
   /** Selects the index, in one row, as `value`. */
@@ -34,7 +38,7 @@ export type SnapshotJob =
       readonly offset: number;
       readonly bytes: Uint8Array<ArrayBuffer>;
     }
-  | { readonly kind: "finish"; readonly path: string; readonly proof: FileProof }
+  | { readonly kind: "finish"; readonly path: string; readonly proof: FileProof | BytesProof }
   | { readonly kind: "remove"; readonly path: string };
 
 /** Jobs are answered in the order in which they were given. */

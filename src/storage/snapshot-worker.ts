@@ -9,7 +9,7 @@ import { dirname } from "node:path";
 import { parentPort, workerData } from "node:worker_threads";
 import { crc32 } from "node:zlib";
 import { nextDigest } from "../wire/snapshot-messages.ts";
-import type { FileProof, SnapshotJob, SnapshotJobDone } from "./snapshot-jobs.ts";
+import type { BytesProof, FileProof, SnapshotJob, SnapshotJobDone } from "./snapshot-jobs.ts";
 import {
   hasOnly,
   isDamaged,
@@ -89,13 +89,13 @@ function writeAll(descriptor: number, bytes: Uint8Array, offset: number): void {
 }
 
 /** Durable first, so that what is verified is what stays. */
-function finish(path: string, proof: FileProof): boolean {
+function finish(path: string, proof: FileProof | BytesProof): boolean {
   const descriptor = openFor(path);
   fsyncFile(descriptor);
   const isWhole = digestOf(descriptor, proof) === proof.digest;
   close(path);
   fsyncDirectory(dirname(path));
-  return isWhole && isSound(path, proof);
+  return isWhole && (!("schema" in proof) || isSound(path, proof));
 }
 
 /**
@@ -121,7 +121,7 @@ function isSound(path: string, { schema, index, indexQuery, bounds }: FileProof)
   }
 }
 
-function digestOf(descriptor: number, { bytes, chunkBytes }: FileProof): number {
+function digestOf(descriptor: number, { bytes, chunkBytes }: BytesProof): number {
   let digest = 0;
   for (let offset = 0; offset < bytes; offset += chunkBytes) {
     const chunk = readAll(descriptor, offset, Math.min(chunkBytes, bytes - offset));

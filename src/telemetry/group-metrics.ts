@@ -63,6 +63,21 @@ export interface WatchFigures {
   readonly outcomeBytes: number;
 }
 
+/** The application that is a group's state machine; all 0 where none is. What can grow is bounded by appReadWaitersMax and by what reads it. */
+export interface ApplicationFigures {
+  /** 1 while it is waited for. */
+  readonly absent: number;
+  /** Calls of UpdateEntries, and entries in them. */
+  readonly updates: number;
+  readonly entries: number;
+  readonly failures: number;
+  readonly reads: number;
+  readonly readWaiters: number;
+  /** Handles of snapshots that are held. */
+  readonly snapshots: number;
+  readonly restores: number;
+}
+
 /** What a scrape needs of one group. */
 export interface GroupFigures {
   readonly id: number;
@@ -89,6 +104,7 @@ export interface GroupFigures {
   readonly sessions: SessionFigures;
   readonly snapshots: SnapshotFigures;
   readonly watches: WatchFigures;
+  readonly application: ApplicationFigures;
 }
 
 interface GroupRow {
@@ -347,6 +363,54 @@ const groupRows: readonly GroupRow[] = [
     others: "sum",
     help: "Memory for the outcomes of commands, from which watches are told the past.",
     value: (group) => group.watches.outcomeBytes,
+  },
+  {
+    name: "barge_group_application_absent",
+    others: "each",
+    help: "1 while the application does not answer, or is not ready.",
+    value: (group) => group.application.absent,
+  },
+  {
+    name: "barge_group_application_updates",
+    others: "sum",
+    help: "Calls of UpdateEntries.",
+    value: (group) => group.application.updates,
+  },
+  {
+    name: "barge_group_application_entries",
+    others: "sum",
+    help: "Entries that were in them: over the calls, the mean batch.",
+    value: (group) => group.application.entries,
+  },
+  {
+    name: "barge_group_application_failures",
+    others: "sum",
+    help: "Times that the application was lost: no answer, an error, another instance.",
+    value: (group) => group.application.failures,
+  },
+  {
+    name: "barge_group_application_reads",
+    others: "sum",
+    help: "Reads that the application answered.",
+    value: (group) => group.application.reads,
+  },
+  {
+    name: "barge_group_application_read_waiters",
+    others: "sum",
+    help: "Reads that the application has not answered yet.",
+    value: (group) => group.application.readWaiters,
+  },
+  {
+    name: "barge_group_application_snapshots",
+    others: "sum",
+    help: "Snapshots of the application that are held.",
+    value: (group) => group.application.snapshots,
+  },
+  {
+    name: "barge_group_application_restores",
+    others: "sum",
+    help: "Snapshots that the application has taken over.",
+    value: (group) => group.application.restores,
   },
 ];
 

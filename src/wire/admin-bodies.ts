@@ -108,7 +108,7 @@ export const adminBodies = {
       ),
       id: v.optional(groupId),
       name: v.optional(groupName),
-      machine: v.optional(v.picklist(["kv", "null"]), "kv"),
+      machine: v.optional(v.picklist(["kv", "http", "null"])),
       replicas: v.optional(
         v.pipe(v.number(), v.integer(), v.minValue(1), v.maxValue(groupMembersMax)),
       ),

@@ -124,8 +124,8 @@ export interface AdminBodies {
     id?: number | undefined;
     /** Only of one group. */
     name?: string | undefined;
-    /** Kind of its state machine. @default "kv" */
-    machine?: "kv" | "null" | undefined;
+    /** Kind of its state machine. @default that of group 0 */
+    machine?: "kv" | "http" | "null" | undefined;
     /** How many nodes host it. @default 3, or as many as there are */
     replicas?: number | undefined;
     /** Which. @default those that host the fewest groups */

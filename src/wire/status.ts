@@ -45,6 +45,14 @@ export interface SessionStatus {
   readonly bytes: number;
 }
 
+/** The application that is a group's state machine, while it is not there. */
+export interface ApplicationStatus {
+  /** What is waited for, for people. */
+  readonly waitsFor: string;
+  /** Absent where it was never there. */
+  readonly forSeconds?: number;
+}
+
 export interface GroupStatus {
   /** Of the state machine: its file, and what is in memory. Absent in the answer of an older build. */
   readonly stateBytes?: number;
@@ -73,6 +81,8 @@ export interface GroupStatus {
   readonly configurationIndex: number;
   /** A change of the voters is under way. */
   readonly joint: boolean;
+  /** Absent where there is nothing to wait for. */
+  readonly application?: ApplicationStatus;
   /** Absent while none is on its way. */
   readonly snapshots?: SnapshotStatus;
   /** Absent where this node handed nothing over in the last minute. */

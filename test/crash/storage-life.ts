@@ -235,7 +235,9 @@ async function transfer(from: MachineSnapshot, to: StateMachine) {
   let digest = 0;
   for (let offset = 0; offset < bytes; offset += chunkBytes) {
     const length = Math.min(chunkBytes, bytes - offset);
-    const part = await new Promise<Uint8Array>((done) => from.read(offset, length, done));
+    const part = await new Promise<Uint8Array>((done) =>
+      from.read(offset, length, (bytes) => done(bytes!)),
+    );
     digest = nextDigest(digest, crc32(part));
     const ok = await new Promise<boolean>((done) =>
       incoming.write(offset, new Uint8Array(part), done),

@@ -136,7 +136,9 @@ async function transfer(
   let digest = 0;
   for (let offset = 0; offset < snapshot.bytes; offset += chunkBytes) {
     const length = Math.min(chunkBytes, snapshot.bytes - offset);
-    const part = await new Promise<Uint8Array>((done) => snapshot.read(offset, length, done));
+    const part = await new Promise<Uint8Array>((done) =>
+      snapshot.read(offset, length, (bytes) => done(bytes!)),
+    );
     digest = nextDigest(digest, crc32(part));
     if (spoil && offset === 0) part[5_000]! ^= 1;
     expect(await new Promise((done) => incoming.write(offset, new Uint8Array(part), done))).toBe(

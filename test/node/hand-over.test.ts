@@ -232,7 +232,7 @@ describe("on its own", () => {
     const until = (count: number): void => {
       while (scene.begun.length < count && nowMs < 60_000) {
         nowMs += 100;
-        scene.handOver.lacksSpace(nowMs);
+        scene.handOver.unfit("its disk has little space", nowMs);
         scene.cluster.settle();
         scene.cluster.tick(limits.electionTicksMin);
         scene.handOver.tick(nowMs);

@@ -4,7 +4,7 @@ import { checkLimits, defaultLimits, type Limits } from "../../src/limits.ts";
 import { type CloseReason, Connection } from "../../src/net/connection.ts";
 import type { ByteSocket } from "../../src/net/socket.ts";
 import { ClientServer } from "../../src/server/client-server.ts";
-import type { AdminWaiter } from "../../src/server/groups.ts";
+import type { AdminWaiter, ReadSink } from "../../src/server/groups.ts";
 import { Tallies } from "../../src/telemetry/metrics.ts";
 import {
   answerHeadBytes,
@@ -173,6 +173,67 @@ test("queries are answered in order, at one index", () => {
     { code: 0, text: "first" },
   ]);
   expect(groups.consistencies).toEqual([[Consistency.local, 20]]);
+});
+
+/** An application that answers when the test does. */
+function answerLater(): { readonly query: Uint8Array; readonly sink: ReadSink }[] {
+  const asked: { query: Uint8Array; sink: ReadSink }[] = [];
+  groups.read = (_group, _consistency, _maxStalenessMs, _timeoutMs, waiter) =>
+    waiter.ready({ read: (query, sink) => asked.push({ query, sink }), answersLater: true }, 7);
+  return asked;
+}
+
+/** As a machine answers: a revision, and the value. */
+const entry = (value: string): Uint8Array => bytes(`revision${value}`);
+
+test("answers of an application come in any order, and make one reply once all are there", () => {
+  const asked = answerLater();
+  get(2, "k0", "k1", "k2");
+  expect(asked.length).toBe(3);
+  const view = entry("yes");
+  asked[2]!.sink.answer(0, entry("last"));
+  asked[0]!.sink.answer(0, view);
+  view.fill(0);
+  asked[0]!.sink.answer(0, entry("again"));
+  server.flush();
+  expect([client.replies.length, tallies.requestsWaiting]).toEqual([0, 1]);
+  asked[1]!.sink.answer(6, entry("no such table"));
+  server.flush();
+  const reply = client.replies[0] as ReadReply;
+  expect(reply).toMatchObject({ type: "readReply", request: 2, appliedIndex: 7, count: 3 });
+  expect(answersOf(reply)).toEqual([
+    { code: 0, text: "yes" },
+    { code: 6, text: "no such table" },
+    { code: 0, text: "last" },
+  ]);
+  expect(tallies.requestsWaiting).toBe(0);
+});
+
+test("an application's answers that do not fit the frame, and those to a connection that is gone", () => {
+  const asked = answerLater();
+  const small = checkLimits({
+    ...defaultLimits,
+    frameBytesMax: 2_500_000,
+    txnBytesMax: 2_000_000,
+  });
+  server = new ClientServer({ groups, limits: small, tallies, wake: () => wakes++ });
+  client = new FakeClient(server, small);
+  get(2, "k0", "k1", "k2", "k3");
+  const large = entry("x".repeat(1_000_000));
+  for (const { sink } of asked.splice(0)) sink.answer(0, large);
+  server.flush();
+  const answers = answersOf(client.replies[0] as ReadReply);
+  expect(answers.map(({ code, text }) => [code, text.length])).toEqual([
+    [0, 1_000_000],
+    [0, 1_000_000],
+    [4, 0],
+    [4, 0],
+  ]);
+  get(3, "k0");
+  client.connection.socketClosed("closed by the other side");
+  asked[0]!.sink.answer(0, large);
+  server.flush();
+  expect([client.replies.length, tallies.requestsWaiting]).toEqual([1, 0]);
 });
 
 test("answers that do not fit the frame are answered as too large, the others are there", () => {

@@ -52,6 +52,13 @@ export class FakeGroups implements Groups {
     for (const answer of held) answer();
   }
 
+  /** Of group 0. */
+  machine = "kv";
+
+  machineKind(group: number): string | undefined {
+    return group === 0 ? this.machine : undefined;
+  }
+
   /** What was asked, to be answered by the test. */
   readonly admins: { operation: string; body: unknown; waiter: AdminWaiter }[] = [];
 
@@ -141,9 +148,10 @@ export class FakeGroups implements Groups {
   };
   /** What it says of groups. */
   readonly leaders = new Map<number, GroupLeader>();
+  isLeaving = false;
 
-  notReady(): string[] {
-    return [...this.missing];
+  notReady(group?: number): string[] {
+    return this.missing.filter((text) => group === undefined || text.includes(`group ${group} `));
   }
 
   members(): { readonly addresses: Record<string, string>; readonly leader: number } {

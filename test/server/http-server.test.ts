@@ -22,6 +22,16 @@ const watches = {
   compacted: 0,
   outcomeBytes: 0,
 };
+const application = {
+  absent: 0,
+  updates: 0,
+  entries: 0,
+  failures: 0,
+  reads: 0,
+  readWaiters: 0,
+  snapshots: 0,
+  restores: 0,
+};
 const queues = {
   inboxBytes: 1,
   waiters: 2,
@@ -34,6 +44,8 @@ const queues = {
   kvWalBytes: 9,
   backups: 0,
 };
+
+const figures = { queues, snapshots, sessions, watches, application };
 
 let groups: FakeGroups;
 let metrics: Metrics;
@@ -60,8 +72,11 @@ beforeEach(() => {
       summary: { total: 1, leads: 1, leaderless: 0, stopped: 0, wounded: 0, large: 0 },
       groups: status.groups.map((group) => {
         const members = { voters: 1, learners: 0, woundedTo: 0, applyVersion: 1, stateBytes: 0 };
-        const figures = { ...group, ...members, queues, snapshots, sessions, watches };
-        return { name: String(group.id), always: false, figures: () => figures };
+        return {
+          name: String(group.id),
+          always: false,
+          figures: () => ({ ...group, ...members, ...figures }),
+        };
       }),
     };
   });
@@ -358,16 +373,14 @@ test("status, health and metrics", async () => {
   expect((await call("GET", "/v1/status")).body).toEqual(
     JSON.parse(JSON.stringify(groups.status())),
   );
-  for (const path of ["/livez", "/hc", "/readyz", "/rc"]) {
+  for (const path of ["/livez", "/hc", "/readyz"]) {
     expect(await call("GET", path)).toMatchObject({ status: 200, body: "ok\n" });
   }
   groups.missing = ["group 0 has no leader", "recovering"];
-  for (const path of ["/readyz", "/rc"]) {
-    expect(await call("GET", path)).toMatchObject({
-      status: 503,
-      body: "group 0 has no leader\nrecovering\n",
-    });
-  }
+  expect(await call("GET", "/readyz")).toMatchObject({
+    status: 503,
+    body: "group 0 has no leader\nrecovering\n",
+  });
   const { body } = await call("GET", "/metrics");
   expect(body).toContain('barge_group_is_leader{group="0"} 1');
   expect(body).toMatch(/^barge_http_requests_total \d+$/m);

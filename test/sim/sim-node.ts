@@ -341,7 +341,7 @@ export class SimNode implements NetworkNode, ClientNode {
         logger: noLogger,
         random: () => random().float(),
         firstRequest: () => random().u32(),
-        createMachine: ({ id }, generation) => this.#createMachine(id, generation),
+        createMachine: ({ id }, found) => this.#createMachine(id, found.machineGeneration),
         machinePath: (id) => `sim/${id}`,
         deleteFiles: (id) => storage.removeFolder(id),
         canHeal: () => members.size > 1,

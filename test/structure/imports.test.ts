@@ -29,6 +29,12 @@ const arrows: Record<string, readonly string[]> = {
   ],
   server: ["wire", "net", "telemetry"],
   client: ["wire", "net"],
+  conform: [
+    "machine/http/contract.ts",
+    "machine/http/http-calls.ts",
+    "machine/http/update-body.ts",
+    "machine/http/update-results.ts",
+  ],
   telemetry: [],
   node: [
     "server",
@@ -41,7 +47,7 @@ const arrows: Record<string, readonly string[]> = {
     "fatal.ts",
     "version.ts",
   ],
-  cli: ["node", "client", "config.ts", "fatal.ts", "telemetry", "version.ts"],
+  cli: ["node", "client", "conform", "config.ts", "fatal.ts", "telemetry", "version.ts"],
   "main.ts": ["cli", "config.ts"],
   "config.ts": [],
   "errors.ts": [],

@@ -23,6 +23,16 @@ const group: GroupFigures = {
   logBytes: 100,
   sessions: { open: 2, requestIds: 3, bytes: 4, repeated: 5, refused: 6 },
   snapshots: { sent: 1, installed: 2, givenUp: 3, bytesSent: 4, bytesReceived: 5 },
+  application: {
+    absent: 1,
+    updates: 51,
+    entries: 52,
+    failures: 53,
+    reads: 54,
+    readWaiters: 55,
+    snapshots: 56,
+    restores: 57,
+  },
   watches: {
     watches: 41,
     behind: 42,

@@ -1,0 +1,16 @@
+/** A few breaks of a snapshot that is not large; snapshot-breaks.ts has more of both. */
+import { expect, setDefaultTimeout, test } from "bun:test";
+import { Random } from "../sim/random.ts";
+import { snapshotBreaks } from "./snapshot-breaks.ts";
+
+setDefaultTimeout(180_000);
+
+test("a snapshot over connections that break comes to the application as a whole, once", async () => {
+  const seed = Date.now() % 1_000_000;
+  const found = await snapshotBreaks(48, 3, new Random(seed)).catch((error: unknown) => {
+    throw new Error(`seed ${seed}`, { cause: error });
+  });
+  expect(found.recovered).toBe(1);
+  expect(found.senderGrewMB).toBeLessThan(64);
+  expect(found.senderDiskMB).toBeLessThan(40);
+});
