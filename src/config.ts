@@ -36,7 +36,7 @@ export interface NodeConfig {
   /** Undefined where this node forms its cluster with the initial members. */
   readonly join: JoinConfig | undefined;
   readonly machine: MachineName;
-  /** Present where the machine is http. */
+  /** Of groups whose machine is http; present where that of group 0 is. */
   readonly app: AppConfig | undefined;
   /** Undefined: no members were given either, so the node draws a random one and keeps it in its folder. */
   readonly clusterToken: string | undefined;
@@ -311,7 +311,7 @@ export const optionTable = {
     fallback: "kv; http where --app-url is given",
     schema: v.picklist(machines),
     right: machines.join(" or "),
-    help: "State machine: kv stores keys and values; http is an application of your own; null counts and forgets, to measure the log alone.",
+    help: "State machine of group 0, and of groups of which nothing else is said: kv stores keys and values; http is an application of your own; null counts and forgets, to measure the log alone.",
   },
   appUrl: {
     flag: "app-url",
@@ -699,14 +699,9 @@ function checkCompaction({ compactBytes = 0, compactTailBytes = 0 }: Options): v
 }
 
 function machineOf({ machine, appUrl }: Options): MachineName {
-  if (appUrl === undefined) {
-    if (machine !== "http") return machine ?? "kv";
-    throw new UsageError("--machine http needs --app-url: where is the application?");
-  }
-  if (machine === undefined || machine === "http") return "http";
-  throw new UsageError(
-    `--machine ${machine} and --app-url exclude each other: with an application the machine is http`,
-  );
+  if (appUrl !== undefined) return machine ?? "http";
+  if (machine !== "http") return machine ?? "kv";
+  throw new UsageError("--machine http needs --app-url: where is the application?");
 }
 
 const appRows = [

@@ -676,11 +676,12 @@ test("help and documents show every option but the hidden ones, in lines of a us
 describe("an application", () => {
   const url = "--app-url=http://127.0.0.1:8080";
 
-  test("its URL makes the machine http, and http needs it", () => {
+  test("its URL makes the machine http where nothing else is said, and http needs it", () => {
     expect(parseConfig([url], {}).machine).toBe("http");
     expect(parseConfig([url, "--machine=http"], {}).machine).toBe("http");
     expect(refused(["--machine=http"])).toContain("--machine http needs --app-url");
-    expect(refused([url, "--machine=kv"])).toContain("exclude each other");
+    const { machine, app } = parseConfig([url, "--machine=kv"], {});
+    expect([machine, app?.url]).toEqual(["kv", "http://127.0.0.1:8080"]);
   });
 
   test.each(["sync", "timeout-ms=9", "snapshot-stall-ms=9", "retry-ms-max=90", "exit-ms=9"])(

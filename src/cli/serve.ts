@@ -123,7 +123,7 @@ function startText(config: NodeConfig, serving: Serving): string {
   return `Barge ${version}, node ${config.nodeId}, ${others}
   data      ${config.dataDir}
   binary    ${serving.listen}
-  http      ${http}   ${config.app === undefined ? "/v1/kv/KEY" : "/raft/update, /raft/read"}, /v1/status, /metrics
+  http      ${http}   ${config.machine === "http" ? "/raft/update, /raft/read" : "/v1/kv/KEY"}, /v1/status, /metrics
 ${config.app === undefined ? "" : `  app       ${config.app.url}\n`}Started in ${serving.startMs} ms. In another terminal:
 
 ${triesText(config, http, `${words} `, endpoints)}
@@ -133,10 +133,15 @@ Ctrl-C stops it; the data stays. The log follows.
 `;
 }
 
-function triesText({ app }: NodeConfig, http: string, words: string, endpoints: string): string {
-  return app === undefined
-    ? `  ${words}put greeting hello${endpoints}\n  ${words}get greeting${endpoints}`
-    : `  curl -d 'a command of yours' ${http}/raft/update\n  curl -d 'a query of yours' ${http}/raft/read`;
+function triesText(
+  { machine }: NodeConfig,
+  http: string,
+  words: string,
+  endpoints: string,
+): string {
+  return machine === "http"
+    ? `  curl -d 'a command of yours' ${http}/raft/update\n  curl -d 'a query of yours' ${http}/raft/read`
+    : `  ${words}put greeting hello${endpoints}\n  ${words}get greeting${endpoints}`;
 }
 
 function othersText(config: NodeConfig): string {

@@ -97,7 +97,7 @@ export interface NodeOptions {
   /** A new node that is to be added to a running cluster, in place of initial members. */
   readonly join?: JoinTarget | undefined;
   readonly machine: MachineKind;
-  /** Where the machine is http; where a bound is undefined, the usual one. */
+  /** Of groups whose machine is http; where a bound is undefined, the usual one. */
   readonly app?: NodeAppOptions | undefined;
   /** Undefined: a cluster of this node alone, with a token drawn at random and kept in the folder. */
   readonly clusterToken: string | undefined;
@@ -760,12 +760,18 @@ class Node implements RunningNode, Groups {
 
   /** Parks by default: the process ends for its application only where that was asked for [30]. */
   #checkApplication(): void {
-    const { exitMs = Infinity } = this.#options.app ?? {};
-    const absence = this.#shard.group(defaultGroup)?.machine.absence;
-    // Infinity: it was never there, and may be starting.
-    if (absence === undefined || absence.forMs === Infinity || absence.forMs < exitMs) return;
-    const seconds = Math.round(absence.forMs / 1_000);
-    fatal("application_lost", `the application is out for ${seconds} s: ${absence.reason}`);
+    const { exitMs } = this.#options.app ?? {};
+    if (exitMs === undefined) return;
+    for (const [group, { machine }] of this.#shard.groups) {
+      const { reason = "", forMs = 0 } = machine.absence ?? {};
+      // Infinity: it was never there, and may be starting.
+      if (forMs < exitMs || forMs === Infinity) continue;
+      const seconds = Math.round(forMs / 1_000);
+      fatal(
+        "application_lost",
+        `the application of group ${group} is out for ${seconds} s: ${reason}`,
+      );
+    }
   }
 
   #lookAtSpace(nowMs: number): void {

@@ -14,17 +14,24 @@ export class AppCluster implements AsyncDisposable {
   readonly apps: AppServer[];
   readonly nodes: RunningNode[] = [];
   readonly #sync: boolean;
+  readonly #machine: "kv" | "http";
   readonly #folder = mkdtempSync(join(tmpdir(), "barge-application-"));
   #members: ReadonlyMap<number, string> = new Map();
 
-  constructor(size: number, sync: boolean) {
+  constructor(size: number, sync: boolean, machine: "kv" | "http") {
     this.#sync = sync;
+    this.#machine = machine;
     this.apps = Array.from({ length: size }, () => new AppServer());
     for (const app of this.apps) app.syncs = sync;
   }
 
-  static async of(size: number, sync = false): Promise<AppCluster> {
-    const cluster = new AppCluster(size, sync);
+  /** `machine`: that of group 0. */
+  static async of(
+    size: number,
+    sync = false,
+    machine: "kv" | "http" = "http",
+  ): Promise<AppCluster> {
+    const cluster = new AppCluster(size, sync, machine);
     const ports = await freePorts(size);
     cluster.#members = new Map(ports.map((port, at) => [at + 1, `127.0.0.1:${port}`]));
     cluster.nodes.push(...(await Promise.all(ports.map((_, at) => cluster.#start(at)))));
@@ -47,7 +54,7 @@ export class AppCluster implements AsyncDisposable {
       httpListen: { host: "127.0.0.1", port: 0 },
       metricsListen: undefined,
       initialMembers: members,
-      machine: "http",
+      machine: this.#machine,
       app: { url: this.apps[at]!.url, sync: this.#sync },
       clusterToken: "",
       logLevel: "silent",
@@ -70,8 +77,8 @@ export class AppCluster implements AsyncDisposable {
     return (await fetch(`${this.url(at)}/readyz`)).ok;
   }
 
-  group(at: number) {
-    return this.nodes[at]!.status().groups[0]!;
+  group(at: number, id = 0) {
+    return this.nodes[at]!.status().groups.find((group) => group.id === id)!;
   }
 
   /** Index of the node that leads; -1 where none does. */
@@ -80,12 +87,12 @@ export class AppCluster implements AsyncDisposable {
   }
 
   /** Tried again until it is told to be applied. */
-  async write(at: number, command: string): Promise<string> {
+  async write(at: number, command: string, group = 0): Promise<string> {
     let text = "";
     await this.until(`${command} is written`, async () => {
       const headers = { "barge-request-id": command };
       const body = { method: "POST", body: command, headers };
-      const response = await fetch(`${this.url(at)}/raft/update`, body);
+      const response = await fetch(`${this.url(at)}/raft/update?group=${group}`, body);
       text = await response.text();
       return response.ok || response.status === 410;
     });

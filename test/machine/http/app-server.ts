@@ -21,12 +21,26 @@ export class AppServer implements Disposable {
   readonly lengths: number[] = [];
   readonly received: Uint8Array[] = [];
   readonly #handles = new Map<number, Entry[]>();
+  /** Those besides group 0, each with entries of its own. */
+  readonly #groups = new Map<number, AppServer>();
   #lives = 0;
   #server: Server<undefined> | undefined;
   #port = 0;
 
-  constructor() {
-    this.start();
+  /** `listens`: false where another one listens for it. */
+  constructor(listens = true) {
+    if (listens) this.start();
+  }
+
+  /** What it has of another group. */
+  group(id: number): AppServer {
+    let group = this.#groups.get(id);
+    if (group === undefined) {
+      group = new AppServer(false);
+      group.syncs = this.syncs;
+      this.#groups.set(id, group);
+    }
+    return group;
   }
 
   get url(): string {
@@ -64,7 +78,9 @@ export class AppServer implements Disposable {
   /** Killed, and what was not synced is gone, but for some of it. */
   crash(kept = 0): void {
     this.stop();
-    if (this.syncs) this.entries.length = Math.min(this.entries.length, this.#durable + kept);
+    for (const app of [this, ...this.#groups.values()]) {
+      if (app.syncs) app.entries.length = Math.min(app.entries.length, app.#durable + kept);
+    }
   }
 
   [Symbol.dispose](): void {
@@ -72,14 +88,19 @@ export class AppServer implements Disposable {
   }
 
   async #answer(request: Request): Promise<Response> {
-    const name = new URL(request.url).pathname.slice(1);
-    this.counts.set(name, this.count(name) + 1);
-    await this.wait(name);
-    const response = this.fails
-      ? new Response("it is broken", { status: 500 })
-      : await this.#do(name, request);
+    const { pathname } = new URL(request.url);
+    const [, id = "", name = ""] = /^(?:\/groups\/([0-9]+))?\/(\w+)$/.exec(pathname) ?? [];
+    const response = await (id === "" ? this : this.group(Number(id))).#called(name, request);
     response.headers.set("barge-instance", `life-${this.#lives}`);
     return response;
+  }
+
+  async #called(name: string, request: Request): Promise<Response> {
+    this.counts.set(name, this.count(name) + 1);
+    await this.wait(name);
+    return this.fails
+      ? new Response("it is broken", { status: 500 })
+      : await this.#do(name, request);
   }
 
   async #do(name: string, request: Request): Promise<Response> {
