@@ -52,10 +52,10 @@ function withoutRepeats(entries: readonly string[]): string[] {
   });
 }
 
-function run(seed: number): void {
+function run(seed: number, rests = false): void {
   const random = new Random(seed);
   const sync = random.chance(0.5);
-  const world = new World({ sync });
+  const world = new World({ sync, rests });
   const { app, folder } = world;
   app.storesAtOnce = !sync;
   app.shape = random.chance(0.5) ? "binary" : "json";
@@ -109,12 +109,12 @@ function run(seed: number): void {
  * A replica whose log is cut, whose application may lose everything, and that falls behind, beside one where nothing ever fails and that gives it
  * its state.
  */
-function runWithSnapshots(seed: number): void {
+function runWithSnapshots(seed: number, rests = false): void {
   const random = new Random(seed, 1);
   const sync = random.chance(0.5);
   const source = new World();
   source.app.saysLength = random.chance(0.5);
-  const world = new World({ sync, log: source.log });
+  const world = new World({ sync, rests, log: source.log });
   const { app, folder } = world;
   app.storesAtOnce = !sync;
   let faulty = true;
@@ -198,10 +198,24 @@ function each(what: (seed: number) => void): void {
   }
 }
 
-test("whatever fails, whenever: each command once and in order", () => each(run), 60_000);
+test(
+  "whatever fails, whenever: each command once and in order",
+  () => each((seed) => run(seed)),
+  60_000,
+);
 
 test(
   "and where logs are cut, and states come from elsewhere",
-  () => each(runWithSnapshots),
+  () => each((seed) => runWithSnapshots(seed)),
+  60_000,
+);
+
+test(
+  "both also where it has no turn while it rests",
+  () =>
+    each((seed) => {
+      run(seed, true);
+      runWithSnapshots(seed, true);
+    }),
   60_000,
 );

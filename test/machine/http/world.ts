@@ -22,6 +22,8 @@ export const quickLimits: Limits = {
 
 const turnMs = 25;
 const batchesPerTurn = 4;
+/** Turns between two in which a group at rest is looked at. */
+const restTurns = 8;
 
 export interface WorldOptions {
   readonly sync?: boolean;
@@ -29,6 +31,8 @@ export interface WorldOptions {
   readonly log?: TestLog;
   readonly app?: FakeApp;
   readonly isWounded?: boolean;
+  /** As a shard does: while it says that it rests, and nothing wakes it, it is looked at only now and then. */
+  readonly rests?: boolean;
 }
 
 export class World {
@@ -47,6 +51,9 @@ export class World {
   /** The log is cut up to there. */
   logStart = 0;
   nowMs = 0;
+  #turns = 0;
+  #isActive = true;
+  #heard = "";
   /** Batches that were looked at by `apply`. */
   looks = 0;
 
@@ -71,13 +78,14 @@ export class World {
       generation: this.generation,
       limits: this.limits,
       logger: { info: say, warn: say, error: say },
-      wake: () => {},
+      wake: () => void (this.#isActive = true),
       sync: this.#options.sync ?? false,
       logStart: () => this.logStart,
       logIndex,
       isWounded: this.#options.isWounded ?? false,
     });
     this.machine.open();
+    this.#isActive = true;
   }
 
   /** Killed. `kept`: what was being saved is there. */
@@ -93,8 +101,33 @@ export class World {
 
   turn(): boolean {
     this.nowMs += turnMs;
+    this.#turns++;
     const { machine } = this;
     const before = machine.appliedIndex;
+    if (this.#takesPart) this.#take();
+    else if (this.#turns % restTurns === 0) {
+      machine.work(this.nowMs);
+      this.#isActive ||= !this.#isQuiet;
+    }
+    const answered = this.app.run();
+    const saved = this.folder.run();
+    return answered || saved || machine.appliedIndex !== before;
+  }
+
+  get #takesPart(): boolean {
+    const heard = `${this.commit} ${this.durable}`;
+    const isNew = heard !== this.#heard;
+    this.#heard = heard;
+    return this.#options.rests !== true || this.#isActive || isNew;
+  }
+
+  get #isQuiet(): boolean {
+    const { resting, appliedIndex, takesBatches } = this.machine;
+    return resting && (appliedIndex >= this.commit || !takesBatches);
+  }
+
+  #take(): void {
+    const { machine } = this;
     machine.allowDurable(Math.min(this.commit, this.durable));
     for (let rounds = 0; rounds < 4; rounds++) {
       if (machine.appliedIndex >= this.commit || !machine.takesBatches) break;
@@ -103,9 +136,7 @@ export class World {
       if (machine.apply(batches, this.results) < batches.length) break;
     }
     machine.work(this.nowMs);
-    const answered = this.app.run();
-    const saved = this.folder.run();
-    return answered || saved || machine.appliedIndex !== before;
+    this.#isActive = !this.#isQuiet;
   }
 
   #committedFrom(index: number): Batch[] {
