@@ -1,6 +1,7 @@
 /**
  * What the files of all machines of a shard share: the Worker that writes them, one job after the other, and the bound on files that are open [24, 27, 28].
  */
+import { dirname } from "node:path";
 import { Worker } from "node:worker_threads";
 import type { Limits } from "../limits.ts";
 import { CommonBytes } from "./common-bytes.ts";
@@ -74,6 +75,12 @@ export class KvFiles {
   whenIdle(done: () => void): void {
     if (this.#jobs.length === 0) done();
     else this.#idle = done;
+  }
+
+  /** In that folder: until nothing is, it must stay as well. */
+  isWriting(directory: string): boolean {
+    const isThere = ({ job }: Queued): boolean => dirname(job.path) === directory;
+    return this.snapshots.isWriting(directory) || this.#jobs.some(isThere);
   }
 
   nextUse(): number {

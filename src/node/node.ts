@@ -475,6 +475,7 @@ class Node implements RunningNode, Groups {
           });
         },
         machinePath: (id) => this.#dataDir.machinePath(id),
+        isWriting: (id) => this.#files.isWriting(this.#dataDir.machinePath(id)),
         deleteFiles: (id) => this.#dataDir.deleteMachine(id),
         storedIds: () => this.#dataDir.machineIds(),
         canHeal: () => this.#hasOtherVoters,

@@ -43,6 +43,8 @@ export interface ReplicasOptions {
   readonly machinePath: (id: number) => string;
   /** Removes the machine's files, or does nothing where there are none. */
   readonly deleteFiles: (id: number) => void;
+  /** Something is being written to the machine's files, or is about to be. */
+  readonly isWriting?: (id: number) => boolean;
   /** Groups of whose machines there are files. */
   readonly storedIds?: () => readonly number[];
   /** There are others that may have what this node has lost. */
@@ -252,13 +254,14 @@ export class Replicas {
     logger.info({ group: id, registryIndex }, "this node has no replica of the group any more");
   }
 
-  /** Now and then: deletes files whose tombstones are durable by now. */
+  /** Now and then: deletes files whose tombstones are durable by now, once nobody writes to them any more: a thread would take it for a disk that fails. */
   deleteLeft(): void {
     if (this.#leaving.length === 0) return;
-    const { syncedSeq } = this.#options.store;
+    const { store, isWriting = () => false } = this.#options;
+    const { syncedSeq } = store;
     let left = deletionsPerStep;
     this.#leaving = this.#leaving.filter(({ id, appendSeq }) => {
-      if (appendSeq >= syncedSeq || left === 0) return true;
+      if (appendSeq >= syncedSeq || left === 0 || isWriting(id)) return true;
       left--;
       this.#options.deleteFiles(id);
       return false;

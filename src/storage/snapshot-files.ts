@@ -2,6 +2,7 @@
  * Reads, writes, verifies and removes files of snapshots off the event loop, in a Worker of its own, so that a chunk never waits for a checkpoint.
  * An error of the disk ends the process, as everywhere [D9].
  */
+import { dirname } from "node:path";
 import { Worker } from "node:worker_threads";
 import { fatal } from "../fatal.ts";
 import type { BytesProof, FileProof, SnapshotJob, SnapshotJobDone } from "./snapshot-jobs.ts";
@@ -11,10 +12,16 @@ export type { BytesProof, FileProof } from "./snapshot-jobs.ts";
 
 type Done = (done: SnapshotJobDone) => void;
 
+interface Waiting {
+  /** Of what is written; undefined: it is only read. */
+  readonly path: string | undefined;
+  readonly done: Done;
+}
+
 export class SnapshotFiles {
   #worker: Worker | undefined;
   /** Of jobs under way, in their order. */
-  readonly #waiting: Done[] = [];
+  readonly #waiting: Waiting[] = [];
 
   /** `descriptor` stays open until `done` runs. */
   read(
@@ -46,6 +53,11 @@ export class SnapshotFiles {
     this.#post({ kind: "remove", path }, done);
   }
 
+  /** Something in that folder. */
+  isWriting(directory: string): boolean {
+    return this.#waiting.some(({ path }) => path !== undefined && dirname(path) === directory);
+  }
+
   /** The Worker sleeps on: a thread is never terminated. */
   close(): void {
     this.#worker?.unref();
@@ -54,7 +66,7 @@ export class SnapshotFiles {
   #post(job: SnapshotJob, done: Done): void {
     this.#worker ??= this.#start();
     this.#worker.ref();
-    this.#waiting.push(done);
+    this.#waiting.push({ path: job.kind === "read" ? undefined : job.path, done });
     this.#worker.postMessage(job, job.kind === "write" ? [job.bytes.buffer] : []);
   }
 
@@ -66,7 +78,7 @@ export class SnapshotFiles {
       if (done.failed !== undefined) fatal("sync_failed", done.failed);
       const waiting = this.#waiting.shift()!;
       if (this.#waiting.length === 0) this.#worker?.unref();
-      waiting(done);
+      waiting.done(done);
     });
     worker.on("error", (error) => fatal("sync_failed", `the snapshot Worker died: ${error}`));
     return worker;

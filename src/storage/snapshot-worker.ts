@@ -140,15 +140,17 @@ function numberIn(database: OwnedDatabase, query: string): number | undefined {
   }
 }
 
-/** The write-ahead log first: a main file that is made anew must never find an old one (M3). */
+/** The write-ahead log first: a main file that is made anew must never find an old one (M3). The folder may be gone with all that was in it. */
 function remove(path: string): void {
-  for (const name of [`${path}-wal`, `${path}-shm`, path]) {
-    try {
-      unlinkSync(name);
-    } catch (error) {
-      const isGone = error instanceof Error && "code" in error && error.code === "ENOENT";
-      if (!isGone) throw error;
-    }
+  for (const name of [`${path}-wal`, `${path}-shm`, path]) unlessGone(() => unlinkSync(name));
+  unlessGone(() => fsyncDirectory(dirname(path)));
+}
+
+function unlessGone(action: () => void): void {
+  try {
+    action();
+  } catch (error) {
+    const isGone = error instanceof Error && "code" in error && error.code === "ENOENT";
+    if (!isGone) throw error;
   }
-  fsyncDirectory(dirname(path));
 }

@@ -290,6 +290,21 @@ describe("machines on real files", () => {
     }
   });
 
+  test("what waits to be written in a folder is known", async () => {
+    const [directory, other] = [newDirectory(), newDirectory()];
+    const files = newFiles();
+    const file = files.file(join(directory, "kv.db"));
+    const later = files.file(join(other, "kv.db"));
+    const first = write(file, [[text("k"), 1, text("v")]], meta(1));
+    const second = write(later, [[text("k"), 1, text("v")]], meta(1));
+    expect([directory, other].map((each) => files.isWriting(each))).toEqual([true, true]);
+    await first;
+    await second;
+    expect([directory, other].map((each) => files.isWriting(each))).toEqual([false, false]);
+    file.close();
+    later.close();
+  });
+
   test("sessions and request ids are found again with the data", async () => {
     const directory = newDirectory();
     const files = newFiles();

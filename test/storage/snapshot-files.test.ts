@@ -158,3 +158,15 @@ test("reads are answered in their order", async () => {
   closeSync(descriptor);
   expect(Buffer.compare(Buffer.concat(parts), bytes)).toBe(0);
 });
+
+test("what is under way in a folder is known, and a file may be removed whose folder is gone", async () => {
+  const directory = mkdtempSync(join(folder, "group-"));
+  const path = join(directory, "kv-1.db");
+  const part = new Uint8Array(chunkBytes);
+  const written = new Promise<boolean>((resolve) => files.write(path, 0, part, resolve));
+  expect([files.isWriting(directory), files.isWriting(folder)]).toEqual([true, false]);
+  expect(await written).toBe(true);
+  expect(files.isWriting(directory)).toBe(false);
+  rmSync(directory, { recursive: true });
+  await new Promise<void>((resolve) => files.remove(path, resolve));
+});

@@ -107,7 +107,7 @@ export class AppReads {
 
   close(): void {
     for (const { answers } of [...this.#waiting, ...this.#asked])
-      this.#fail(answers, "the node stops");
+      this.#fail(answers, "this node stops, or has the group no more");
     this.#waiting = [];
     this.#asked.clear();
   }
