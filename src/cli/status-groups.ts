@@ -18,7 +18,14 @@ export interface GroupLine {
   readonly trouble: readonly Trouble[];
 }
 
-export const troubles = ["no-leader", "stopped", "wounded", "lagging", "large"] as const;
+export const troubles = [
+  "no-leader",
+  "stopped",
+  "wounded",
+  "no-application",
+  "lagging",
+  "large",
+] as const;
 export type Trouble = (typeof troubles)[number];
 
 export const orders = ["id", "lag", "log", "state", "commit"] as const;
@@ -65,6 +72,7 @@ function lineOf(copies: readonly GroupBrief[], largeBytes: number): GroupLine {
   if (leader === 0) trouble.push("no-leader");
   if (copies.some(({ role }) => role === "stopped")) trouble.push("stopped");
   if (copies.some(({ wounded }) => wounded === true)) trouble.push("wounded");
+  if (copies.some(({ waits }) => waits === true)) trouble.push("no-application");
   if (lag > lagUsual) trouble.push("lagging");
   if (largeBytes > 0 && stateBytes > largeBytes) trouble.push("large");
   const logBytes = Math.max(...copies.map((copy) => copy.logBytes));

@@ -1475,6 +1475,7 @@ export class Group {
       stateBytes: this.stateBytes,
       members: this.memberIds,
       ...(raft.wound === undefined ? {} : { wounded: true }),
+      ...(machine.absence === undefined ? {} : { waits: true }),
     };
   }
 

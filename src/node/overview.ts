@@ -130,7 +130,7 @@ type Counts = {
 
 /** True where somebody should have a look at it. */
 function count(counts: Counts, brief: GroupBrief, largeBytes: number): boolean {
-  const { id, role, leader, wounded, stateBytes } = brief;
+  const { id, role, leader, wounded, waits, stateBytes } = brief;
   // It is the nodes' own.
   if (id !== systemGroup) {
     counts.total++;
@@ -141,5 +141,6 @@ function count(counts: Counts, brief: GroupBrief, largeBytes: number): boolean {
   if (role === "stopped") counts.stopped++;
   else if (leader === 0) counts.leaderless++;
   if (wounded === true) counts.wounded++;
-  return isLarge || role === "stopped" || leader === 0 || wounded === true;
+  const isOut = role === "stopped" || leader === 0 || waits === true;
+  return isLarge || isOut || wounded === true;
 }

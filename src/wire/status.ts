@@ -131,6 +131,8 @@ export interface GroupBrief {
   /** Nodes that have a copy. */
   readonly members: readonly number[];
   readonly wounded?: true;
+  /** This copy waits for its application. */
+  readonly waits?: true;
 }
 
 /** All groups of a node together. */
@@ -145,7 +147,7 @@ export interface GroupsSummary {
   readonly large: number;
   readonly logBytes: number;
   readonly stateBytes: number;
-  /** Ids of some that are leaderless, stopped, wounded or large: the lowest ones. */
+  /** Ids of some that are leaderless, stopped, wounded or large, or wait for their application: the lowest ones. */
   readonly suspects: readonly number[];
 }
 

@@ -35,7 +35,7 @@ const said = [
     briefs: [
       // Cut off, in an old term.
       brief(1, { term: 1, leader: 3, commitIndex: 8, appliedIndex: 7 }),
-      brief(2, { leader: 2, term: 6 }),
+      brief(2, { leader: 2, term: 6, waits: true }),
       brief(3, { wounded: true }),
     ],
   },
@@ -46,13 +46,13 @@ test("the newest term says who leads, the furthest behind how much", () => {
   const lines = linesOf(said, 4_096);
   expect(lines.map(({ id, leader, lag, trouble }) => ({ id, leader, lag, trouble }))).toEqual([
     { id: 1, leader: 1, lag: 3, trouble: [] },
-    { id: 2, leader: 0, lag: 0, trouble: ["no-leader"] },
+    { id: 2, leader: 0, lag: 0, trouble: ["no-leader", "no-application"] },
     { id: 3, leader: 1, lag: 0, trouble: ["stopped", "wounded", "large"] },
     { id: 4, leader: 4, lag: 8_990, trouble: ["lagging"] },
     { id: 0xffff_ffff, leader: 1, lag: 0, trouble: [] },
   ]);
   expect(summaryText(lines, sizeText)).toBe(
-    "4 groups, 5.5 KiB: 1 no-leader, 1 stopped, 1 wounded, 1 lagging, 1 large",
+    "4 groups, 5.5 KiB: 1 no-leader, 1 stopped, 1 wounded, 1 no-application, 1 lagging, 1 large",
   );
   expect(summaryText(lines.slice(0, 1), sizeText)).toBe("1 group, 200 B: all well");
   expect(linesOf(said, 0).every(({ trouble }) => !trouble.includes("large"))).toBe(true);

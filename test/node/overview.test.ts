@@ -15,6 +15,7 @@ interface FakeGroup {
   role: string;
   stateBytes: number;
   wound: { index: number } | undefined;
+  machine: { absence: { reason: string } | undefined };
   isStopped: boolean;
   toApply: number;
 }
@@ -32,6 +33,7 @@ function groupsOf(ids: readonly number[]): {
       role: "follower",
       stateBytes: 100,
       wound: undefined,
+      machine: { absence: undefined },
       isStopped: false,
       toApply: 0,
       memberIds: [1, 2, 3],
@@ -166,6 +168,22 @@ test("a node is not ready before all groups are, for a while; later only group 0
     "group 0 is wounded",
     "group 0: no connection to its leader, node 2",
   ]);
+});
+
+test("of one group alone, whichever it is; with the application that it waits for", () => {
+  const { groups, fakes } = groupsOf([0, 1]);
+  const readiness = new Readiness(
+    { nodeId: 1, groups, connected: () => true, woundText: () => "" },
+    0,
+  );
+  readiness.ready();
+  fakes.get(0)!.leader = 0;
+  fakes.get(1)!.machine.absence = { reason: "nobody answers there" };
+  expect(readiness.missing(60_000, 0)).toEqual(["group 0 has no leader"]);
+  expect(readiness.missing(60_000, 1)).toEqual([
+    "group 1 waits for its application: nobody answers there",
+  ]);
+  expect(readiness.missing(60_000, 2)).toEqual(["this node has no group 2"]);
 });
 
 test("what is missing is bounded, however many groups there are", () => {
