@@ -52,7 +52,8 @@ export interface ServeMachineOptions {
   readonly host?: string;
   /** Of a Unix socket, in place of a port. */
   readonly socketPath?: string;
-  readonly machine: Machine;
+  /** That of group 0; or of each group that this keeps, asked for once: undefined where it does not. */
+  readonly machine: Machine | ((group: number) => Machine | undefined);
   /** HTTP of the node, such as `http://127.0.0.1:9090`: watched from the first time that it has asked for something. */
   readonly nodeUrl?: string;
   /** Nobody answers there any more. @default the process ends with status 1, so that whoever watches over it starts it anew, beside a node. */
@@ -72,7 +73,7 @@ const bodyBytesMax = 64 * 1024 * 1024;
 export async function serveMachine(options: ServeMachineOptions): Promise<MachineServer> {
   const { port = 8080, host = "127.0.0.1", socketPath, machine } = options;
   const watch = options.nodeUrl === undefined ? undefined : new NodeWatch(options.nodeUrl, options);
-  const callbacks = new Callbacks(machine, () => watch?.begin());
+  const callbacks = new GroupCallbacks(machine, () => watch?.begin());
   const server = createServer((request, response) => void callbacks.answer(request, response));
   // A snapshot takes its time, and the node keeps its connections.
   server.requestTimeout = 0;
@@ -154,10 +155,48 @@ interface Reply {
 
 const none: Reply = { body: "" };
 
+/** Each group has a state machine of its own, and none is taken for another's. */
+class GroupCallbacks {
+  readonly #machineOf: (group: number) => Machine | undefined;
+  readonly #asked: () => void;
+  readonly #instance = randomUUID();
+  readonly #callbacks = new Map<number, Callbacks>();
+
+  constructor(machine: ServeMachineOptions["machine"], asked: () => void) {
+    const ofFirst = (group: number) => (group === 0 ? (machine as Machine) : undefined);
+    this.#machineOf = typeof machine === "function" ? machine : ofFirst;
+    this.#asked = asked;
+  }
+
+  async answer(request: IncomingMessage, response: ServerResponse): Promise<void> {
+    response.setHeader("barge-instance", this.#instance);
+    try {
+      const group = Number(request.headers["raftd-shard-id"] ?? 0);
+      const callbacks = this.#callbacksOf(group);
+      if (callbacks !== undefined) return await callbacks.answer(request, response);
+      throw new Refusal(404, `this application keeps nothing of group ${group}`);
+    } catch (error) {
+      if (response.headersSent) return void response.destroy();
+      const isRefusal = error instanceof Refusal;
+      response.statusCode = isRefusal ? error.status : 500;
+      response.end(error instanceof Error ? error.message : String(error));
+    }
+  }
+
+  #callbacksOf(group: number): Callbacks | undefined {
+    const known = this.#callbacks.get(group);
+    if (known !== undefined) return known;
+    const machine = this.#machineOf(group);
+    if (machine === undefined) return undefined;
+    const made = new Callbacks(machine, this.#asked);
+    this.#callbacks.set(group, made);
+    return made;
+  }
+}
+
 class Callbacks {
   readonly #machine: Machine;
   readonly #asked: () => void;
-  readonly #instance = randomUUID();
   readonly #moments = new Map<string, MachineMoment>();
   /** The last of those that exclude each other. */
   #turn: Promise<unknown> = Promise.resolve();
@@ -168,20 +207,13 @@ class Callbacks {
     this.#asked = asked;
   }
 
+  /** Throws a Refusal, or whatever the machine does. */
   async answer(request: IncomingMessage, response: ServerResponse): Promise<void> {
-    response.setHeader("barge-instance", this.#instance);
-    try {
-      const name = (request.url ?? "").split("?")[0]!.split("/").at(-1)!;
-      if (name === "SaveSnapshot") return await this.#save(request, response);
-      const { type, body } = await this.#call(name, request);
-      if (type !== undefined) response.setHeader("content-type", type);
-      response.end(body);
-    } catch (error) {
-      if (response.headersSent) return void response.destroy();
-      const isRefusal = error instanceof Refusal;
-      response.statusCode = isRefusal ? error.status : 500;
-      response.end(error instanceof Error ? error.message : String(error));
-    }
+    const name = (request.url ?? "").split("?")[0]!.split("/").at(-1)!;
+    if (name === "SaveSnapshot") return this.#save(request, response);
+    const { type, body } = await this.#call(name, request);
+    if (type !== undefined) response.setHeader("content-type", type);
+    response.end(body);
   }
 
   async #call(name: string, request: IncomingMessage): Promise<Reply> {

@@ -3,7 +3,7 @@ import { afterAll, expect, setDefaultTimeout, test } from "bun:test";
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { serveMachine } from "../../src/client/index.ts";
+import { type Machine, serveMachine } from "../../src/client/index.ts";
 import { TestApplication, typescript } from "../apps/applications.ts";
 import { barge } from "./program.ts";
 
@@ -56,7 +56,7 @@ test("nobody there: 3; no URL, or none that is one: 2", async () => {
   expect([bad.status, bad.err]).toEqual([2, expect.stringContaining("http://")]);
 });
 
-async function served(machine: Parameters<typeof serveMachine>[0]["machine"]) {
+async function served(machine: Machine) {
   const server = await serveMachine({ port: 0, machine });
   const url = `http://127.0.0.1:${server.port}`;
   return { url, [Symbol.asyncDispose]: () => server.close() };

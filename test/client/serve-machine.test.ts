@@ -57,7 +57,7 @@ async function withServer(
   machine: Machine,
   body: (url: string, server: MachineServer) => Promise<void>,
 ): Promise<void> {
-  const server = await serveMachine({ port: 0, machine });
+  const server = await serveMachine({ port: 0, machine: () => machine });
   try {
     await body(`http://127.0.0.1:${server.port}`, server);
   } finally {
@@ -117,6 +117,25 @@ test("the JSON shape, entries that are there already, gaps, and what there is no
     );
     expect(await post("LastLogIndex", "")).toEqual([200, '{"LastLogIndex":9}']);
   }));
+
+test("each group has a machine of its own; a machine alone is that of group 0, and no other's", async () => {
+  const call = async (server: MachineServer, group: number): Promise<[number, string]> => {
+    const url = `http://127.0.0.1:${server.port}/groups/${group}/LastLogIndex`;
+    const headers = { "raftd-shard-id": String(group) };
+    const response = await fetch(url, { method: "POST", headers });
+    return [response.status, await response.text()];
+  };
+  const machines = [5, 6].map((index) => Object.assign(new Lists(), { index }));
+  const several = await serveMachine({ port: 0, machine: (group) => machines[group - 5] });
+  expect(await call(several, 5)).toEqual([200, '{"LastLogIndex":5}']);
+  expect(await call(several, 6)).toEqual([200, '{"LastLogIndex":6}']);
+  expect(await call(several, 7)).toEqual([404, "this application keeps nothing of group 7"]);
+  await several.close();
+  const one = await serveMachine({ port: 0, machine: new Lists() });
+  expect(await call(one, 0)).toEqual([200, '{"LastLogIndex":0}']);
+  expect((await call(one, 5))[0]).toBe(404);
+  await one.close();
+});
 
 test("over a Unix socket", async () => {
   const folder = mkdtempSync(join(tmpdir(), "barge-machine-"));

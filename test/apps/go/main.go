@@ -11,7 +11,6 @@ import (
 	"maps"
 	"net/http"
 	"os"
-	"path/filepath"
 	"strings"
 	"sync"
 )
@@ -107,7 +106,7 @@ func answer(w http.ResponseWriter, r *http.Request) {
 	given := line{}
 	json.Unmarshal(body, &given)
 	w.Header().Set("content-type", "application/json")
-	switch filepath.Base(r.URL.Path) {
+	switch r.URL.Path[1:] {
 	case "Ready", "ReleaseSnapshot":
 		delete(handles, given.Handle)
 	case "LastLogIndex":

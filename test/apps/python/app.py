@@ -75,7 +75,7 @@ class Callbacks(BaseHTTPRequestHandler):
     disable_nagle_algorithm = True
 
     def do_POST(self):
-        name, size = self.path.rsplit("/", 1)[-1], int(self.headers.get("content-length", 0))
+        name, size = self.path[1:], int(self.headers.get("content-length", 0))
         body = b"" if name == "RecoverFromSnapshot" else self.rfile.read(size)
         if name == "Ready":
             self.reply(200, b"ok")

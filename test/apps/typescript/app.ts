@@ -110,7 +110,7 @@ async function recover(body: AsyncIterable<Uint8Array>): Promise<void> {
 
 async function answer(request: Request): Promise<Response> {
   const handle = async () => ((await request.json()) as ReturnType<typeof prepare>).Handle;
-  switch (new URL(request.url).pathname.replace(/^.*\//, "")) {
+  switch (new URL(request.url).pathname.slice(1)) {
     case "Ready":
     case "Sync":
       return new Response("ok");

@@ -151,7 +151,7 @@ Bun.serve({
   idleTimeout: 255,
   maxRequestBodySize: Number.MAX_SAFE_INTEGER,
   fetch: async (request) => {
-    const response = await answer(new URL(request.url).pathname.replace(/^.*\//, ""), request);
+    const response = await answer(new URL(request.url).pathname.slice(1), request);
     response.headers.set("barge-instance", instance);
     return response;
   },
