@@ -60,7 +60,7 @@ test("a backup of a follower under load starts a new cluster, which grows, and w
     await filled(cluster);
     const old = [...cluster.nodes];
     const [follower] = await cluster.followers();
-    const file = join(cluster.dir, "state-{index}-of-{node}.barge");
+    const file = join(cluster.dir, "{cluster}-{index}-of-{node}-{date}.barge");
     let written = 0;
     let stop = false;
     const load = (async () => {
@@ -75,7 +75,9 @@ test("a backup of a follower under load starts a new cluster, which grows, and w
     expect(taken).toMatchObject({ status: 0, err: "" });
     const header = JSON.parse(taken.out) as BackupHeader & { readonly file: string };
     expect(header).toMatchObject({ nodeId: follower!.id, machine: "kv", group: 0 });
-    expect(header.file).toBe(join(cluster.dir, `state-${header.index}-of-${follower!.id}.barge`));
+    const { clusterId, index, created } = header;
+    const name = `${clusterId}-${index}-of-${follower!.id}-${created.slice(0, 10)}.barge`;
+    expect(header.file).toBe(join(cluster.dir, name));
     const again = await barge(["backup", header.file, "--endpoints", follower!.binary]);
     expect(again.status).toBe(1);
     expect(again.err).toMatch(/is there already/);

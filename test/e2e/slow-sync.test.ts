@@ -38,6 +38,10 @@ async function underLoad(body: (slowness: Slowness) => Promise<void>): Promise<v
     await using workload = new Workload(cluster, { timeoutMs: 20_000 });
     workload.start();
     await workload.acknowledges(200);
+    // Noted in each folder once, by the event loop itself.
+    await until("the apply version is noted", () =>
+      cluster.nodes.every((node) => node.log().includes("the apply version is raised")),
+    );
     const slow = (nodes: readonly TestNode[], delayMs: number): void => {
       for (const { id } of nodes) around.get(id)!.syncDelayMs = delayMs;
     };

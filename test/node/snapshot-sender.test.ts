@@ -1,9 +1,11 @@
 /** Who sends snapshots: a leader, and nobody who has just ceased to be one. */
 import { expect, test } from "bun:test";
+import type { KvMachineOptions } from "../../src/machine/kv.ts";
 import { NullMachine } from "../../src/machine/null.ts";
-import type { MachineSnapshot } from "../../src/machine/machine.ts";
+import type { MachineSnapshot, StateMachine } from "../../src/machine/machine.ts";
 import { retainedBytes } from "../../src/node/group.ts";
 import { SnapshotSender } from "../../src/node/snapshot-sender.ts";
+import type { Raft } from "../../src/raft/raft.ts";
 import type { PeerMessage } from "../../src/wire/messages.ts";
 import { TestCluster, configurationOf, group, testLimits } from "../raft/harness.ts";
 import { SimKvFile } from "../sim/sim-kv-file.ts";
@@ -23,21 +25,32 @@ class SomeState extends NullMachine {
   }
 }
 
-test("a leader that was deposed in this turn offers nothing in the term that it has met", () => {
+/** Of a group of three nodes, the first. */
+function leader(): Raft {
   const configuration = configurationOf([1, 2, 3]);
   const cluster = new TestCluster([1, 2, 3].map((id) => ({ id, configuration })));
-  const { raft } = cluster.elect(1);
+  return cluster.elect(1).raft;
+}
+
+function machineOptions(): KvMachineOptions {
   const file = new SimKvFile({ random: () => 0, schedule: () => {} });
-  const machine = new SomeState({ limits: testLimits, nowMs: () => 0, file });
-  const sent: PeerMessage[] = [];
-  const sender = new SnapshotSender({
+  return { limits: testLimits, nowMs: () => 0, file };
+}
+
+function senderOf(
+  raft: Raft,
+  machine: StateMachine,
+  send: (message: PeerMessage) => void,
+  limits = testLimits,
+): SnapshotSender {
+  return new SnapshotSender({
     group,
     nodeId: 1,
-    limits: testLimits,
+    limits,
     raft,
     machine,
     transport: {
-      send: (message) => void sent.push(message),
+      send,
       connected: () => true,
       dialsIn: () => false,
       takesBeats: () => false,
@@ -48,6 +61,13 @@ test("a leader that was deposed in this turn offers nothing in the term that it 
     logger: { info: () => {}, error: () => {} },
     wake: () => {},
   });
+}
+
+test("a leader that was deposed in this turn offers nothing in the term that it has met", () => {
+  const raft = leader();
+  const machine = new SomeState(machineOptions());
+  const sent: PeerMessage[] = [];
+  const sender = senderOf(raft, machine, (message) => void sent.push(message));
   sender.request({ to: 2, minIndex: 0 });
   sender.work(0);
   sender.work(1);
@@ -85,33 +105,18 @@ class ChunkedState extends NullMachine {
 const chunkBytes = testLimits.snapshotChunkBytes;
 
 test("what was read before the stream went back is never sent in another place", () => {
-  const configuration = configurationOf([1, 2, 3]);
-  const cluster = new TestCluster([1, 2, 3].map((id) => ({ id, configuration })));
-  const { raft } = cluster.elect(1);
-  const file = new SimKvFile({ random: () => 0, schedule: () => {} });
-  const machine = new ChunkedState({ limits: testLimits, nowMs: () => 0, file });
+  const raft = leader();
+  const machine = new ChunkedState(machineOptions());
   const chunks: { readonly offset: number; readonly number: number }[] = [];
-  const sender = new SnapshotSender({
-    group,
-    nodeId: 1,
-    limits: { ...testLimits, snapshotWindowBytes: 4 * chunkBytes },
+  const sender = senderOf(
     raft,
     machine,
-    transport: {
-      send: (message) => {
-        if (message.type !== "snapshotChunk") return;
-        chunks.push({ offset: message.offset / chunkBytes, number: message.body[0]! - 1 });
-      },
-      connected: () => true,
-      dialsIn: () => false,
-      takesBeats: () => false,
-      applyVersionMax: () => 2,
-      flush: () => {},
+    (message) => {
+      if (message.type !== "snapshotChunk") return;
+      chunks.push({ offset: message.offset / chunkBytes, number: message.body[0]! - 1 });
     },
-    applyVersionMax: 2,
-    logger: { info: () => {}, error: () => {} },
-    wake: () => {},
-  });
+    { ...testLimits, snapshotWindowBytes: 4 * chunkBytes },
+  );
   const peer = { group, from: 2, to: 1, term: raft.term, snapshot: 1 };
   const answer = (written: number): void =>
     sender.reply({
@@ -151,11 +156,8 @@ test("each time that the log outruns a snapshot more of it is kept for the next,
 });
 
 test("how often the log has outrun a snapshot is counted until one is taken over", () => {
-  const configuration = configurationOf([1, 2, 3]);
-  const cluster = new TestCluster([1, 2, 3].map((id) => ({ id, configuration })));
-  const { raft } = cluster.elect(1);
-  const file = new SimKvFile({ random: () => 0, schedule: () => {} });
-  const machine = new SomeState({ limits: testLimits, nowMs: () => 0, file });
+  const raft = leader();
+  const machine = new SomeState(machineOptions());
   let startIndex = 0;
   const moving = new Proxy(raft, {
     get: (target, name) => {
@@ -164,24 +166,7 @@ test("how often the log has outrun a snapshot is counted until one is taken over
       return typeof value === "function" ? value.bind(target) : value;
     },
   });
-  const sender = new SnapshotSender({
-    group,
-    nodeId: 1,
-    limits: testLimits,
-    raft: moving,
-    machine,
-    transport: {
-      send: () => {},
-      connected: () => true,
-      dialsIn: () => false,
-      takesBeats: () => false,
-      applyVersionMax: () => 2,
-      flush: () => {},
-    },
-    applyVersionMax: 2,
-    logger: { info: () => {}, error: () => {} },
-    wake: () => {},
-  });
+  const sender = senderOf(moving, machine, () => {});
   const begin = (): void => {
     startIndex = 0;
     sender.request({ to: 2, minIndex: 0 });
