@@ -81,7 +81,7 @@ const wrong: readonly (readonly [args: string[], words: string | RegExp])[] = [
   [["bench", "write"], "put, get, mixed, disk"],
   [["bench", "put", "--seconds", "0"], "It must be above 0"],
   [["bench", "put", "--seconds", "long"], "It must be a number of seconds"],
-  [["bench", "put", "--groups", "2"], "--groups: this version serves one group"],
+  [["bench", "put", "--groups", "0"], "from 1 to 1000000"],
   [["bench", "put", "--rate", "10", "--batch", "2"], "--rate counts single operations"],
   [["bench", "put", "--in-flight", "1", "--connections", "2"], "at least --connections"],
   [["bench", "put", "--batch", "1000", "--value-bytes", "1024"], "fit one request"],
