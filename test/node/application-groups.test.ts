@@ -1,6 +1,8 @@
 /** Several groups over the same applications: each is called below its own path, has entries of its own, and comes and goes by itself. */
-import { expect, test } from "bun:test";
+import { expect, setDefaultTimeout, test } from "bun:test";
 import { AppCluster } from "./app-cluster.ts";
+
+setDefaultTimeout(60_000);
 
 /** Asked again until it is granted: the registry begins a moment after the cluster. */
 async function newShard(cluster: AppCluster, at: number, id: number): Promise<void> {

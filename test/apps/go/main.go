@@ -8,7 +8,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"maps"
 	"net/http"
 	"os"
 	"strings"
@@ -73,7 +72,13 @@ func (l line) apply() (results []result) {
 	return
 }
 
-func state() line { return line{Index: index, Items: maps.Clone(items)} }
+func state() line {
+	copied := map[string]string{}
+	for key, value := range items {
+		copied[key] = value
+	}
+	return line{Index: index, Items: copied}
+}
 
 func must(err error) {
 	if err != nil {
