@@ -35,7 +35,7 @@ var (
 	items      = map[string]string{}
 	journal    *os.File
 	folder     = os.Getenv("DATA_DIR")
-	handles    = map[int]line{} // Open ones: the state as it was.
+	handles    = map[int][]byte{} // Open ones: the state as it was.
 	lastHandle = os.Getpid() << 20
 )
 
@@ -72,13 +72,7 @@ func (l line) apply() (results []result) {
 	return
 }
 
-func state() line {
-	copied := map[string]string{}
-	for key, value := range items {
-		copied[key] = value
-	}
-	return line{Index: index, Items: copied}
-}
+func state() line { return line{Index: index, Items: items} }
 
 func must(err error) {
 	if err != nil {
@@ -128,10 +122,10 @@ func answer(w http.ResponseWriter, r *http.Request) {
 		io.WriteString(w, items[strings.TrimPrefix(string(body), "get ")])
 	case "PrepareSnapshot":
 		lastHandle++
-		handles[lastHandle] = state()
+		handles[lastHandle], _ = json.Marshal(state())
 		fmt.Fprintf(w, `{"Handle":%d}`, lastHandle)
 	case "SaveSnapshot":
-		json.NewEncoder(w).Encode(handles[given.Handle])
+		w.Write(handles[given.Handle])
 	case "RecoverFromSnapshot":
 		must(json.Unmarshal(body, &given))
 		given.apply()
