@@ -319,6 +319,14 @@ export const errorTable = {
     "The cluster has no registry of groups yet: it begins once every member runs a version that knows it.",
     "Look whom it waits for in `barge status`, and upgrade that node, or start it.",
   ),
+  registry_behind: row(
+    74,
+    503,
+    true,
+    "not-applied",
+    "This node has no such group and cannot tell whether there is one: it has just started or joined, or reaches no leader of the registry.",
+    "Try again, or ask another node; the SDK does so by itself.",
+  ),
   group_log_full: row(
     75,
     507,

@@ -35,6 +35,7 @@ import {
   replacing,
   type SettledGroup,
   settling,
+  unknownGroup,
   type Wish,
 } from "./registry-changes.ts";
 import { type RegisteredGroup, RegistryView } from "./registry-view.ts";
@@ -324,18 +325,55 @@ export class Registry {
     });
   }
 
-  /** A group that this node does not host; undefined where there is none. */
+  /** A group of which this node has no replica; undefined where there is none, as far as it has heard. */
   elsewhere(id: number): BargeError | undefined {
     const found = this.view.group(id);
     if (found === undefined) return undefined;
     const { addresses } = this.#cluster;
     const members = found.entry.members.map((member) => member.id);
-    const leaderHint = members.map((node) => addresses[node]).find((at) => at !== undefined);
+    const leaderHint = members
+      .filter((node) => node !== this.#options.nodeId)
+      .map((node) => addresses[node])
+      .find((at) => at !== undefined);
     return new BargeError(
       "group_elsewhere",
       `Group ${id} is on the nodes ${members.join(", ")}; ask one of them.`,
       leaderHint === undefined ? {} : { leaderHint },
     );
+  }
+
+  /**
+   * What to say of such a group: that there is none only once a quorum has said so, as this node may have just started, or another one may have made it a moment
+   * ago. Told once.
+   */
+  absent(id: number, deadlineMs: number, told: (error: BargeError) => void): void {
+    const found = this.elsewhere(id);
+    if (found !== undefined) return told(found);
+    const system = this.#system;
+    const cluster = this.#options.shard.group(defaultGroup)!;
+    (system ?? cluster).read(Consistency.linearizable, 0, deadlineMs, {
+      ready: () => {
+        if (system !== undefined) this.view.refresh(system.machine);
+        told(this.#absent(id));
+      },
+      failed: () => told(registryBehind(id)),
+    });
+    (system ?? cluster).touch();
+  }
+
+  /** The same at once, by what this node has heard so far. */
+  absentSoFar(id: number): BargeError {
+    const { leader, toApply } = this.#system ?? this.#options.shard.group(defaultGroup)!;
+    return leader === 0 || toApply > 0
+      ? (this.elsewhere(id) ?? registryBehind(id))
+      : this.#absent(id);
+  }
+
+  #absent(id: number): BargeError {
+    const { machine } = this.#options.shard.group(defaultGroup)!;
+    // Where there is no registry, there are no groups.
+    const isSure = this.#system !== undefined || machine.applyVersion < registryVersion;
+    return this.elsewhere(id) ?? (isSure ? unknownGroup(id) : registryBehind(id));
   }
 
   /** Of groups of which nothing else is said. */
@@ -450,6 +488,12 @@ export function noRegistry(cluster: Group | undefined): BargeError {
   const isSoon = cluster?.leader === 0 || (cluster?.machine.applyVersion ?? 0) >= registryVersion;
   const code = isSoon ? "no_leader" : "no_registry";
   return new BargeError(code, errorTable[code].help);
+}
+
+function registryBehind(id: number): BargeError {
+  const why = "it has just started or joined, or reaches no leader of the registry";
+  const message = `This node has no group ${id}, and cannot tell whether there is one: ${why}.`;
+  return new BargeError("registry_behind", message);
 }
 
 function specOf({ id, machine, logBytesMax }: RegistryEntry): ReplicaSpec {

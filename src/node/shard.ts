@@ -24,7 +24,7 @@ import { DiskFullError } from "../storage/disk.ts";
 import type { SpaceLevel } from "../storage/disk-space.ts";
 import type { SharedFigures } from "../telemetry/metrics.ts";
 import { CorruptBatchError, type GroupWrite, type LogStore } from "../storage/log-store.ts";
-import type { Consistency, PeerMessage } from "../wire/messages.ts";
+import { Consistency, type PeerMessage } from "../wire/messages.ts";
 import { readSectionHeader, type SectionHeader } from "../wire/section.ts";
 import { Admin, type ClusterIdentity, type ScrubControl } from "./admin.ts";
 import { Balance } from "./balance.ts";
@@ -32,6 +32,7 @@ import { Beats } from "./beats.ts";
 import type { Group } from "./group.ts";
 import type { Refill } from "./refill.ts";
 import type { Registry } from "./registry.ts";
+import { unknownGroup } from "./registry-changes.ts";
 
 export interface ShardOptions {
   readonly limits: Limits;
@@ -84,8 +85,10 @@ export class Shard {
   readonly #store: LogStore;
   readonly #transport: Transport;
   readonly #groups = new Map<number, Group>();
-  /** Those that may have something to do, each once; it begins with whose turn it is. */
+  /** Those that may have something to do, each once; it begins with whose turn it is to apply. */
   #active: Group[] = [];
+  /** Those that found no room for what waits in them, longest ago first. */
+  #passedOver: Group[] = [];
   /** Those that a sync has to be told to. */
   #unsynced: Group[] = [];
   /** Those with requests that wait for the end of the sync [7]. */
@@ -157,7 +160,7 @@ export class Shard {
       limits: options.limits,
       transport: options.transport,
       groups: this.#groups,
-      unknownGroup: (id) => this.#unknownGroup(id),
+      unknownGroup: (id) => this.#absentSoFar(id),
       registry: () => this.#registry,
       deadlineMs: (timeoutMs) => this.#deadline(timeoutMs),
     });
@@ -170,12 +173,15 @@ export class Shard {
     this.#registry = registry;
   }
 
-  /** The registry may know where a group is that is not here. */
-  #unknownGroup(id: number): BargeError {
-    return (
-      this.#registry?.elsewhere(id) ??
-      new BargeError("unknown_group", `This node has no group ${id}.`)
-    );
+  /** Refuses what is asked of a group that is not here: the registry may know where it is. */
+  #absent(id: number, timeoutMs: number, waiter: Pick<ReadWaiter, "failed">): void {
+    if (this.#registry === undefined) return waiter.failed(unknownGroup(id));
+    this.#registry.absent(id, this.#deadline(timeoutMs), (error) => waiter.failed(error));
+  }
+
+  /** The same for whoever cannot wait for others. */
+  #absentSoFar(id: number): BargeError {
+    return this.#registry?.absentSoFar(id) ?? unknownGroup(id);
   }
 
   /** A replica that this node has from now on. */
@@ -207,6 +213,7 @@ export class Shard {
     this.#active = this.#active.filter((other) => other !== group);
     this.#unsynced = this.#unsynced.filter((other) => other !== group);
     this.#held = this.#held.filter((other) => other !== group);
+    this.#passedOver = this.#passedOver.filter((other) => other !== group);
     this.#refills.get(id)?.stop();
     this.#refills.delete(id);
     this.#heldBytes -= group.heldBytes;
@@ -216,7 +223,7 @@ export class Shard {
       const effects = this.#blocked.effects.filter((effect) => effect.group !== group);
       this.#blocked = { writes, effects };
     }
-    group.close("unknown_group");
+    group.close(this.#registry?.elsewhere(id) === undefined ? "unknown_group" : "group_elsewhere");
     this.#wake();
     return group;
   }
@@ -270,7 +277,7 @@ export class Shard {
     waiter: WriteWaiter,
   ): void {
     const group = this.#groups.get(groupId);
-    if (group === undefined) return waiter.failed(this.#unknownGroup(groupId));
+    if (group === undefined) return this.#absent(groupId, timeoutMs, waiter);
     group.write(section, header, this.#deadline(timeoutMs), waiter);
     this.#activate(group);
     this.#wake();
@@ -284,7 +291,11 @@ export class Shard {
     waiter: ReadWaiter,
   ): void {
     const group = this.#groups.get(groupId);
-    if (group === undefined) return waiter.failed(this.#unknownGroup(groupId));
+    if (group === undefined) {
+      const mayWait = consistency === Consistency.linearizable;
+      if (mayWait) return this.#absent(groupId, timeoutMs, waiter);
+      return waiter.failed(this.#absentSoFar(groupId));
+    }
     group.read(consistency, maxStalenessMs, this.#deadline(timeoutMs), waiter);
     this.#activate(group);
     this.#wake();
@@ -293,7 +304,7 @@ export class Shard {
   /** Throws a BargeError where there can be no such watch. */
   watch(groupId: number, request: WatchRequest, watcher: Watcher): WatchHandle {
     const group = this.#groups.get(groupId);
-    if (group === undefined) throw this.#unknownGroup(groupId);
+    if (group === undefined) throw this.#absentSoFar(groupId);
     return group.watch(request, watcher);
   }
 
@@ -392,19 +403,32 @@ export class Shard {
       for (const group of this.#active) {
         this.#unsyncedBytes += group.propose(nowMs, syncing, Infinity);
       }
+      if (this.#passedOver.length > 0) this.#forgetServed();
       return;
     }
-    const share = Math.max(room / groups, this.#limits.sealBytes);
+    this.#proposeInTurn(nowMs, syncing, room, Math.max(room / groups, this.#limits.sealBytes));
+  }
+
+  /** Who was passed over is first: those that have just been served become active before those that were held, and would be first each time. */
+  #proposeInTurn(nowMs: number, syncing: boolean, room: number, share: number): void {
+    const order = this.#passedOver;
+    for (const group of this.#active) if (!group.isPassedOver) order.push(group);
+    this.#passedOver = [];
     let left = room;
-    let next = 0;
-    for (let at = 0; at < this.#active.length; at++) {
-      const group = this.#active[at]!;
-      if (left <= 0 && next === 0 && group.inboxBytes > 0) next = at;
-      const taken = group.propose(nowMs, syncing, left > 0 ? share : 0);
+    for (const group of order) {
+      let taken = 0;
+      if (group.isActive) taken = group.propose(nowMs, syncing, left > 0 ? share : 0);
       this.#unsyncedBytes += taken;
       left -= taken;
+      group.isPassedOver = taken === 0 && group.inboxBytes > 0;
+      if (group.isPassedOver) this.#passedOver.push(group);
     }
-    this.#rotate(next);
+  }
+
+  /** There was room for all. */
+  #forgetServed(): void {
+    for (const group of this.#passedOver) group.isPassedOver = group.inboxBytes > 0;
+    this.#passedOver = this.#passedOver.filter(({ isPassedOver }) => isPassedOver);
   }
 
   /** Returns how many there were. */

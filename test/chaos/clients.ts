@@ -317,7 +317,7 @@ export class ChaosClient implements AsyncDisposable {
       const { code, outcome, message } = error;
       const { errors } = shared.counts;
       errors.set(code, (errors.get(code) ?? 0) + 1);
-      if (code === "bad_request" || code === "internal" || code === "too_large") {
+      if (neverTold.has(code)) {
         shared.violation(`client ${number} was told ${code}: ${message}`);
       }
       if (outcome === "not-applied") {
@@ -351,6 +351,14 @@ const simpleWeights = [20, 20, 14, 5, 14, 0, 0, 6, 0];
 const transactionsPerClient = 1_000_000_000;
 /** With a session, what remains unknown: the client gave up. No fault lasts as long as a session that is not used, so none may expire. */
 const givenUp: ReadonlySet<string> = new Set(["timeout", "aborted"]);
+
+/** Whatever happens: all requests are as they should be, and the groups of the clients are there. */
+const neverTold: ReadonlySet<string> = new Set([
+  "bad_request",
+  "internal",
+  "too_large",
+  "unknown_group",
+]);
 
 const blank: Omit<Operation, "key" | "kind"> = {
   client: 0,

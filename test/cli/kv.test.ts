@@ -160,7 +160,7 @@ describe.concurrent("consistency, group, bounds", () => {
   test("a group that is not there", async () => {
     for (const args of [["put", "k", "v"], ["get", "k"], ["del", "k"], ["range"]]) {
       const { status, err } = await run([...args, "--group", "5"]);
-      expect(err).toContain("barge: unknown_group: This node has no group 5.");
+      expect(err).toContain("barge: unknown_group: There is no group 5: ");
       expect(status).toBe(2);
     }
     const { status, out } = await run(["status", "--group", "5"]);

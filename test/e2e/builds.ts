@@ -34,6 +34,12 @@ const changed = {
     },
     { file: "version.ts", from: `"0.`, to: `"older-0.` },
   ],
+  /** As the one before groups was. */
+  withoutGroups: [
+    { file: versions, from: "applyVersionMax = 3;", to: "applyVersionMax = 2;" },
+    { file: versions, from: "  Feature.groups |\n  Feature.beats;", to: "  0;" },
+    { file: "version.ts", from: `"0.`, to: `"without-groups-0.` },
+  ],
   /** As the next one may be: it understands today's. */
   newer: [
     { file: versions, from: "protocolVersionMax = 2;", to: "protocolVersionMax = 3;" },

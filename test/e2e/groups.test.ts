@@ -169,6 +169,42 @@ describe.concurrent("groups", () => {
     });
   }, 90_000);
 
+  test("that a node has not heard of yet are not denied by it", async () => {
+    await withCluster({}, async (cluster) => {
+      const [one, two, three] = cluster.nodes as [TestNode, TestNode, TestNode];
+      const codes = new Set<string>();
+      const putOnce = async (node: TestNode, group: number): Promise<boolean> => {
+        const init = { method: "PUT", body: "v" };
+        const response = await node.fetch(`/v1/kv/k?group=${group}`, init).catch(() => undefined);
+        if (response === undefined || response.ok) return response !== undefined;
+        codes.add(((await response.json()) as { error: { code: string } }).error.code);
+        return false;
+      };
+      // Just made.
+      for (let round = 0; round < 10; round++) {
+        const [group] = await createGroups(one);
+        await Promise.all([two, three].map((node) => putOnce(node, group!.id)));
+      }
+      // Just joined: it knows nothing, and then where it is.
+      const four = cluster.join();
+      four.start();
+      await until("the newcomer knows who has it", async () => {
+        await putOnce(four, 1);
+        return codes.has("group_elsewhere");
+      });
+      // Just started, and then alone: whether there is a group 77 it cannot say.
+      for (const node of cluster.nodes) await node.kill();
+      two.start();
+      await until("it answers", async () => (await two.fetch("/livez")).ok);
+      await putOnce(two, 77);
+      expect(codes.has("registry_behind")).toBe(true);
+      expect(codes.has("unknown_group")).toBe(false);
+      await cluster.start();
+      await putOnce(two, 77);
+      expect(codes.has("unknown_group")).toBe(true);
+    });
+  }, 90_000);
+
   test("refusals say what is wrong", async () => {
     await withCluster({}, async (cluster) => {
       const [one] = cluster.nodes as [TestNode];

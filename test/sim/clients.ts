@@ -9,7 +9,14 @@ import { encodeKvGet, readKvEntry } from "../../src/wire/kv.ts";
 import { Consistency } from "../../src/wire/messages.ts";
 import { plainSection, readSectionHeader } from "../../src/wire/section.ts";
 import type { OperationKind } from "../checker/history.ts";
-import { answersOf, commandOf, type Draft, settleDone } from "./drafts.ts";
+import {
+  answersOf,
+  commandOf,
+  type Draft,
+  mustBeApplied,
+  plainResult,
+  settleDone,
+} from "./drafts.ts";
 import { Violation } from "./invariants.ts";
 import { type Oracle, valuePrefixOf } from "./oracle.ts";
 import type { Random } from "./random.ts";
@@ -82,16 +89,23 @@ const expectedErrors: ReadonlySet<ErrorCode> = new Set<ErrorCode>([
   "timeout",
   "disk_full",
   "outcome_unknown",
+  "application_unavailable",
 ]);
 /** Groups other than the default one may be elsewhere, not yet there, or gone. */
 const strayErrors: ReadonlySet<ErrorCode> = new Set<ErrorCode>([
   "unknown_group",
   "group_elsewhere",
+  "registry_behind",
 ]);
 
 /** Whether a node may answer that to a client of a group. */
 export function mayFailWith(group: number, code: ErrorCode): boolean {
   return expectedErrors.has(code) || (group !== 0 && strayErrors.has(code));
+}
+
+/** Whether that is what is said of a write which an application has, while its answer was lost. */
+export function isResultLost({ code }: BargeError, { isOfApplication }: Oracle): boolean {
+  return isOfApplication && code === "result_forgotten";
 }
 
 /** Requests of a burst that share a key. */
@@ -294,7 +308,9 @@ export class Clients {
 
   #failed(request: Request, error: BargeError): void {
     const { code } = error;
-    if (!mayFailWith(this.#options.group, code)) {
+    const isLost = isResultLost(error, this.#options.oracle);
+    if (isLost) mustBeApplied(request.node, request.drafts, this.#options.oracle);
+    if (!isLost && !mayFailWith(this.#options.group, code)) {
       throw new Violation(`node ${request.node.id} answers ${code}: ${error.message}`);
     }
     if (code === "overloaded") {
@@ -360,6 +376,7 @@ export class Clients {
 
   #ready(request: Request, source: ReadSource, appliedIndex: number, local: boolean): void {
     const waits = this.#answered(request);
+    if (source.answersLater) return this.#askAll(request, source, appliedIndex, local && waits);
     for (const draft of request.drafts) {
       let answers = 0;
       source.read(encodeKvGet(encoder.encode(draft.key)), {
@@ -374,6 +391,33 @@ export class Clients {
       if (answers !== 1) throw new Violation(`a query got ${answers} answers`);
     }
     if (waits) this.#settle(request);
+  }
+
+  /** An application answers, later and in any order. */
+  #askAll(request: Request, source: ReadSource, appliedIndex: number, local: boolean): void {
+    const { oracle, tally } = this.#options;
+    let left = request.drafts.length;
+    for (const draft of request.drafts) {
+      let answers = 0;
+      source.read(encodeKvGet(encoder.encode(draft.key)), {
+        answer: (given, bytes = new Uint8Array(0)) => {
+          if (++answers > 1) throw new Violation(`a query got ${answers} answers`);
+          left--;
+          if (request.settled || request.life !== request.node.life) return;
+          if (given === ResultCode.applicationFailed) {
+            tally.readsFailed++;
+            draft.outcome = "refused";
+            draft.return = ++this.#moment;
+          } else {
+            const plain = plainResult(oracle, { code: given, bytes });
+            this.#got(request, draft, plain.code, plain.bytes);
+            draft.index = appliedIndex;
+            if (!local && draft.success) this.#told.set(draft.key, draft.seenRevision);
+          }
+          if (left === 0) this.#settle(request);
+        },
+      });
+    }
   }
 
   #got(request: Request, draft: Draft, code: number, bytes: Uint8Array | undefined): void {
