@@ -32,7 +32,8 @@ describe.concurrent("serve without a flag", () => {
       first = identity();
       const put = await barge(["put", "k", "v", "--endpoints", served.endpoints]);
       expect(put).toMatchObject({ status: 0, err: "" });
-      expect((await fetch(`http://${served.http}/readyz`)).status).toBe(200);
+      const { http } = served;
+      await until("it is ready", async () => (await fetch(`http://${http}/readyz`)).ok);
       served.signal("SIGTERM");
       expect(await served.ended()).toEqual({ status: 0, signal: null });
     }

@@ -12,7 +12,7 @@ import { type Aim, type Chance, FrameFuzz, type Stage } from "./fuzz-frames.ts";
 import { HostileListener } from "./hostile-listener.ts";
 import { clientHello, frameOf, RawClient } from "./raw-client.ts";
 import { encodeAccepted, encodeHello } from "../../src/wire/hello.ts";
-import { Feature } from "../../src/wire/versions.ts";
+import { applyVersionMax, Feature, featuresKnown } from "../../src/wire/versions.ts";
 
 export interface FuzzRoundOptions {
   /** 1, or 3 of which the last one is the attacker's. */
@@ -250,7 +250,8 @@ class FuzzRound {
 
   #hello(stage: Stage, node: TestNode, identity: Identity): Hello | undefined {
     if (stage === "stranger") return undefined;
-    const versions = { versionMin: 1, versionMax: 2, features: this.#fuzz.chance.below(16) };
+    const features = this.#fuzz.chance.below(featuresKnown + 1);
+    const versions = { versionMin: 1, versionMax: 2, features };
     if (stage === "client") return { ...clientHello, ...versions };
     return {
       role: stage,
@@ -259,7 +260,7 @@ class FuzzRound {
       ...identity,
       nodeId: this.#attacker!.id,
       expectNodeId: node.id,
-      applyVersionMax: 2,
+      applyVersionMax,
     };
   }
 }

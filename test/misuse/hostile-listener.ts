@@ -7,7 +7,7 @@ import { parseAddress } from "../../src/net/address.ts";
 import { FrameReader } from "../../src/wire/frame-reader.ts";
 import { decodeHello, encodeHelloReply } from "../../src/wire/hello.ts";
 import { FrameType, type HelloReply } from "../../src/wire/messages.ts";
-import { featuresKnown } from "../../src/wire/versions.ts";
+import { applyVersionMax, featuresKnown } from "../../src/wire/versions.ts";
 import { decodeAny } from "../wire/messages.ts";
 import type { Aim, FrameFuzz, Stage } from "./fuzz-frames.ts";
 import { frameOf } from "./raw-client.ts";
@@ -114,8 +114,8 @@ export class HostileListener {
       sectionBytesMax: 256 * 2 ** 10,
       members: {},
       leader: chance.below(4),
-      applyVersion: 2,
-      applyVersionMax: 2,
+      applyVersion: applyVersionMax,
+      applyVersionMax,
       ...(chance.one(3) ? { error } : {}),
     };
     return frameOf((out) => encodeHelloReply(out, reply));

@@ -10,6 +10,7 @@ import { encodeKvPut } from "../../src/wire/kv.ts";
 import { FrameType, type Hello, type PeerMessage } from "../../src/wire/messages.ts";
 import { encodePeerMessage } from "../../src/wire/peer-messages.ts";
 import { plainSection } from "../../src/wire/section.ts";
+import { applyVersionMax } from "../../src/wire/versions.ts";
 import { type TestNode, until, withCluster } from "../e2e/cluster.ts";
 import { clientHello, frameOf, RawClient, rawFrame, repeated } from "./raw-client.ts";
 
@@ -20,7 +21,7 @@ const section = plainSection([encodeKvPut(Buffer.from("forwarded"), Buffer.from(
 
 function helloOf(to: TestNode, clusterId: string, incarnation: string, role: Hello["role"]): Hello {
   const expectNodeId = to.id;
-  const versions = { applyVersion: 1, applyVersionMax: 2 };
+  const versions = { applyVersion: 1, applyVersionMax };
   return { ...clientHello, role, clusterId, nodeId: bad, incarnation, expectNodeId, ...versions };
 }
 

@@ -10,6 +10,7 @@ import { encodeConfiguration } from "../../src/raft/configuration.ts";
 import type { Hello, PeerMessage } from "../../src/wire/messages.ts";
 import { encodePeerMessage } from "../../src/wire/peer-messages.ts";
 import { nextDigest } from "../../src/wire/snapshot-messages.ts";
+import { applyVersionMax } from "../../src/wire/versions.ts";
 import { until, withCluster } from "../e2e/cluster.ts";
 import { clientHello, frameOf, RawClient } from "./raw-client.ts";
 
@@ -71,7 +72,7 @@ test(
         nodeId: bad,
         expectNodeId: victim!.id,
         applyVersion: 1,
-        applyVersionMax: 2,
+        applyVersionMax,
       };
       let index = 1_000_000;
       for (const [what, change] of Object.entries(changes)) {

@@ -5,6 +5,7 @@ import { join } from "node:path";
 import { type Client, connect } from "../../src/client/index.ts";
 import { checkLimits, defaultLimits, type Limits } from "../../src/limits.ts";
 import { type RunningNode, startNode } from "../../src/node/index.ts";
+import { until } from "../e2e/cluster.ts";
 
 const host = "127.0.0.1";
 
@@ -40,10 +41,12 @@ export async function withNode(
     limits,
   });
   const binary = `${host}:${node.binaryPort}`;
+  const http = `http://${host}:${node.httpPort}`;
   const neighbour = connect({ endpoints: binary });
   try {
     await neighbour.put("neighbour", "before");
-    await body({ node, limits, binary, http: `http://${host}:${node.httpPort}`, neighbour });
+    await until("it is ready", async () => (await fetch(`${http}/readyz`)).ok);
+    await body({ node, limits, binary, http, neighbour });
     await neighbour.put("neighbour", "after");
     const found = await neighbour.get("neighbour");
     if (Buffer.from(found?.value ?? []).toString() !== "after") throw new Error("not written");
