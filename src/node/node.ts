@@ -443,6 +443,7 @@ class Node implements RunningNode, Groups {
     this.#checkMembers(nowMs);
     await this.#open();
     this.#failureNote.clear();
+    for (const path of this.#dataDir.aside) this.#files.snapshots.removeFolder(path);
     this.#timer = setInterval(() => this.#tick(), this.#limits.tickMs);
     this.#wake();
   }
@@ -476,7 +477,7 @@ class Node implements RunningNode, Groups {
         },
         machinePath: (id) => this.#dataDir.machinePath(id),
         isWriting: (id) => this.#files.isWriting(this.#dataDir.machinePath(id)),
-        deleteFiles: (id) => this.#dataDir.deleteMachine(id),
+        deleteFiles: (id) => this.#deleteMachine(id),
         storedIds: () => this.#dataDir.machineIds(),
         canHeal: () => this.#hasOtherVoters,
         wake: () => this.#wake(),
@@ -495,6 +496,11 @@ class Node implements RunningNode, Groups {
       },
       recovered,
     );
+  }
+
+  #deleteMachine(id: number): void {
+    const aside = this.#dataDir.setMachineAside(id);
+    if (aside !== undefined) this.#files.snapshots.removeFolder(aside);
   }
 
   /** The application that is the machine of a group. */

@@ -2,7 +2,7 @@
  * The folder of one node: made, locked, and known to belong to this node of this cluster before anything in it is touched. A folder is
  * never used by two processes, nor under another name: either could vote twice [36].
  *
- *     barge-data/   lock.db  identity.json  peers.json  watermark  ballast  failure.json  segments/  machine/
+ *     barge-data/   lock.db  identity.json  peers.json  watermark  ballast  failure.json  segments/  machine/  removed/
  */
 
 import { randomBytes } from "node:crypto";
@@ -13,6 +13,7 @@ import {
   mkdirSync,
   readdirSync,
   readFileSync,
+  renameSync,
   rmSync,
   statSync,
 } from "node:fs";
@@ -62,8 +63,13 @@ export interface DataDir {
   refound(owner: DataDirOwner): void;
   /** Where the machine of a group keeps its files; the folder exists. */
   machinePath(group: number): string;
-  /** Nothing of that machine is kept. Not while one of its files is open. */
-  deleteMachine(group: number): void;
+  /**
+   * Nothing of that machine is kept: its folder is out of the way at once, under the name that is returned, to be deleted off the event loop, as that takes a tenth
+   * of a second for half a gigabyte. Undefined where there is none. Not while one of its files is open.
+   */
+  setMachineAside(group: number): string | undefined;
+  /** Folders of machines that were set aside before, and not deleted. */
+  readonly aside: readonly string[];
   /** Groups whose machines have a folder. */
   machineIds(): readonly number[];
   /** Bytes of all files in it. Looks at names and sizes only: opening them would drop SQLite's locks [17]. */
@@ -105,6 +111,7 @@ export function openDataDir(
     rmSync(join(folder, joiningName), { force: true });
     const machines = join(folder, "machine");
     mkdirSync(machines, { recursive: true, mode: 0o700 });
+    const removed = join(folder, "removed");
     return {
       path: folder,
       get incarnation() {
@@ -129,8 +136,8 @@ export function openDataDir(
         saveIdentity(folder, identity);
       },
       machinePath: (group) => machineFolder(machines, group),
-      deleteMachine: (group) =>
-        rmSync(join(machines, String(group)), { recursive: true, force: true }),
+      setMachineAside: (group) => setAside(machines, removed, group),
+      aside: existsSync(removed) ? readdirSync(removed).map((name) => join(removed, name)) : [],
       machineIds: () =>
         readdirSync(machines)
           .filter((name) => /^[0-9]{1,10}$/.test(name))
@@ -325,12 +332,31 @@ function saveIdentity(folder: string, identity: Identity): void {
 
 function bytesBelow(folder: string): number {
   let bytes = 0;
-  for (const name of readdirSync(folder, { recursive: true, encoding: "utf8" })) {
-    // Files come and go while this looks.
+  for (const name of namesBelow(folder)) {
     const stat = statSync(join(folder, name), { throwIfNoEntry: false });
     if (stat?.isFile() === true) bytes += stat.size;
   }
   return bytes;
+}
+
+/** Files and folders come and go while this looks. */
+function namesBelow(folder: string): string[] {
+  for (;;) {
+    try {
+      return readdirSync(folder, { recursive: true, encoding: "utf8" });
+    } catch (error) {
+      if (errorCode(error) !== "ENOENT" || !existsSync(folder)) throw error;
+    }
+  }
+}
+
+function setAside(machines: string, removed: string, group: number): string | undefined {
+  const path = join(machines, String(group));
+  if (!existsSync(path)) return undefined;
+  mkdirSync(removed, { recursive: true, mode: 0o700 });
+  const aside = join(removed, `${group}-${randomBytes(8).toString("hex")}`);
+  renameSync(path, aside);
+  return aside;
 }
 
 function machineFolder(machines: string, group: number): string {

@@ -53,6 +53,11 @@ export class SnapshotFiles {
     this.#post({ kind: "remove", path }, done);
   }
 
+  /** All that is in it, where nothing has it open or knows it by that name any more. */
+  removeFolder(path: string): void {
+    this.#post({ kind: "removeFolder", path }, () => {});
+  }
+
   /** Something in that folder. */
   isWriting(directory: string): boolean {
     return this.#waiting.some(({ path }) => path !== undefined && dirname(path) === directory);

@@ -39,7 +39,8 @@ export type SnapshotJob =
       readonly bytes: Uint8Array<ArrayBuffer>;
     }
   | { readonly kind: "finish"; readonly path: string; readonly proof: FileProof | BytesProof }
-  | { readonly kind: "remove"; readonly path: string };
+  | { readonly kind: "remove"; readonly path: string }
+  | { readonly kind: "removeFolder"; readonly path: string };
 
 /** Jobs are answered in the order in which they were given. */
 export interface SnapshotJobDone {

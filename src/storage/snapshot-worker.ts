@@ -4,7 +4,7 @@
  *
  * A file that is received is closed here before a database is opened on it: no descriptor but SQLite's own is ever closed on an open one [17].
  */
-import { closeSync, openSync, readSync, unlinkSync, writeSync } from "node:fs";
+import { closeSync, openSync, readSync, rmSync, unlinkSync, writeSync } from "node:fs";
 import { dirname } from "node:path";
 import { parentPort, workerData } from "node:worker_threads";
 import { crc32 } from "node:zlib";
@@ -46,6 +46,9 @@ function work(job: SnapshotJob): SnapshotJobDone {
       case "remove":
         close(job.path);
         remove(job.path);
+        return { ok: true };
+      case "removeFolder":
+        rmSync(job.path, { recursive: true, force: true });
         return { ok: true };
     }
   } catch (error) {

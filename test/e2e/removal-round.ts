@@ -275,7 +275,8 @@ async function nothingLeft(cluster: TestCluster, id: number): Promise<void> {
         const names = stray.map((each) => readdirSync(join(node.dataDir, `machine/${each}`)));
         throw new Error(`there are ${stray.join()} with ${names.join()}`);
       }
-      return true;
+      const aside = join(node.dataDir, "removed");
+      return !existsSync(aside) || readdirSync(aside).length === 0;
     });
   }
 }

@@ -1,7 +1,7 @@
 /**
  * Far more writes than a cluster can take: its capacity is measured in a closed loop, then ten times as much is offered, whatever becomes of
  * it, then the closed loop again. Sent as bare frames, past all manners of the SDK. All requests of a run are the same bytes: what is
- * measured is the node, not its tormentor.
+ * measured is the node, not its tormentor. With groups each of them is written to, in turn, whoever leads it.
  */
 import { errorTable } from "../../src/errors.ts";
 import { encodeKvPut } from "../../src/wire/kv.ts";
@@ -21,6 +21,8 @@ export interface OverloadPlan {
   readonly capacitySeconds: number;
   readonly overloadSeconds: number;
   readonly recoverySeconds: number;
+  /** Written to in turn. @default the default one */
+  readonly groups?: readonly number[];
 }
 
 export interface OverloadResult {
@@ -61,8 +63,12 @@ export async function overload(cluster: TestCluster, plan: OverloadPlan): Promis
 
 class Load {
   readonly #plan: OverloadPlan;
-  readonly #frame: Uint8Array;
+  /** A request to each group. */
+  readonly #frames: readonly Uint8Array[];
+  #next = 0;
   readonly #clients: RawClient[] = [];
+  /** Of one group, by how many. */
+  readonly #pieces = new Map<number, Uint8Array>();
   #closedLoop = true;
   #done = 0;
   /** Since the last piece of input began. */
@@ -77,7 +83,8 @@ class Load {
     const commands = Array.from({ length: plan.commands }, (_, i) =>
       encodeKvPut(Buffer.from(`overload/${i}`), value),
     );
-    this.#frame = writeFrame(1, plainSection(commands));
+    const section = plainSection(commands);
+    this.#frames = (plan.groups ?? [0]).map((group) => writeFrame(1, section, group));
   }
 
   static async open(node: TestNode, plan: OverloadPlan): Promise<Load> {
@@ -86,7 +93,7 @@ class Load {
       const client: RawClient = await RawClient.connect(node.binary, {
         hello: clientHello,
         onFrame: (type, payload) => load.#answered(type, payload),
-        onRead: () => load.#next(client),
+        onRead: () => load.#goOn(client),
       });
       load.#clients.push(client);
     }
@@ -145,7 +152,7 @@ class Load {
 
   #fill(): void {
     const each = Math.ceil(this.#plan.inFlight / this.#clients.length);
-    for (const client of this.#clients) client.send(repeated(this.#frame, each));
+    for (const client of this.#clients) client.send(this.#requests(each));
   }
 
   /** Answers a second, window by window. */
@@ -165,20 +172,17 @@ class Load {
     let sent = 0;
     let heldBack = 0;
     const beginMs = performance.now();
-    const pieces = new Map<number, Uint8Array>();
     for (;;) {
       const nowMs = performance.now();
       if (nowMs - beginMs >= seconds * 1_000) return { sent, heldBack };
       const each = Math.floor((((nowMs - beginMs) / 1_000) * rate - due) / this.#clients.length);
       if (each > 0) {
         due += each * this.#clients.length;
-        let piece = pieces.get(each);
-        if (piece === undefined) pieces.set(each, (piece = repeated(this.#frame, each)));
         for (const client of this.#clients) {
           if (client.unsentBytes > unsentBytesMax) heldBack += each;
           else {
             sent += each;
-            client.send(piece);
+            client.send(this.#requests(each));
           }
         }
       }
@@ -187,9 +191,21 @@ class Load {
   }
 
   /** As many requests as were answered. */
-  #next(client: RawClient): void {
-    if (this.#closedLoop && this.#answers > 0) client.send(repeated(this.#frame, this.#answers));
+  #goOn(client: RawClient): void {
+    if (this.#closedLoop && this.#answers > 0) client.send(this.#requests(this.#answers));
     this.#answers = 0;
+  }
+
+  /** The next ones, to one group after the other. */
+  #requests(count: number): Uint8Array {
+    const groups = this.#frames.length;
+    if (groups > 1) {
+      const requests = Array.from({ length: count }, () => this.#frames[this.#next++ % groups]!);
+      return Buffer.concat(requests);
+    }
+    let piece = this.#pieces.get(count);
+    if (piece === undefined) this.#pieces.set(count, (piece = repeated(this.#frames[0]!, count)));
+    return piece;
   }
 
   #answered(type: number, payload: Uint8Array): void {

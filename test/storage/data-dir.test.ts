@@ -70,6 +70,27 @@ describe("a data folder", () => {
     folder.close();
   });
 
+  test("sets the folder of a group that goes aside, so that its name is free, and tells of it until it is deleted", () => {
+    const folder = openDataDir(path, owner);
+    expect(folder.aside).toEqual([]);
+    expect(folder.setMachineAside(7)).toBeUndefined();
+    const aside = [1, 2].map((round) => {
+      writeFileSync(join(folder.machinePath(7), "kv.db"), `of round ${round}`);
+      return folder.setMachineAside(7)!;
+    });
+    expect(folder.machineIds()).toEqual([]);
+    expect(readdirSync(folder.machinePath(7))).toEqual([]);
+    expect(aside.map((each) => readFileSync(join(each, "kv.db"), "utf8"))).toEqual([
+      "of round 1",
+      "of round 2",
+    ]);
+    folder.close();
+    rmSync(aside[0]!, { recursive: true });
+    const again = openDataDir(path, owner);
+    expect(again.aside).toEqual([aside[1]!]);
+    again.close();
+  });
+
   test("keeps a token that was drawn for it", () => {
     expect(storedIdentity(path)).toBeUndefined();
     expect(existsSync(path)).toBe(false);
