@@ -196,7 +196,7 @@ export class Group {
   #draining = false;
   /** Set by the shard while the disk has no space for the log. */
   diskFull = false;
-  /** The shard's own notes: the group takes part in its turns; it is told when the next sync ends. */
+  /** The shard's own notes: the group takes part in its turns; it is told when the next sync ends; its requests wait for that; they found no room. */
   isActive = false;
   awaitsSync = false;
   isHeld = false;

@@ -97,6 +97,31 @@ describe("sharing", () => {
     expect(count(hot, "applied")).toBe(500);
   });
 
+  test("where there is room for one batch at a time, who has been served is behind those who have not", () => {
+    const world = new ShardWorld(30, {
+      sealBytes: 4 * KiB,
+      batchBytesMax: 4 * KiB,
+      sectionBytesMax: 4 * KiB,
+      unsyncedBytesMax: 4 * KiB,
+      shardUnsyncedBytesMax: 4 * KiB,
+    });
+    world.run(20);
+    const hot = Array.from({ length: 500 }, () => world.write(1, 2 * KiB));
+    const others = Array.from({ length: 29 }, (_, at) => world.write(at + 2, 2 * KiB));
+    let syncs = 0;
+    while (count(others, "applied") < others.length && syncs < 100) {
+      world.turn();
+      world.sync();
+      world.turn();
+      syncs++;
+    }
+    expect(count(others, "applied")).toBe(others.length);
+    expect(syncs).toBeLessThanOrEqual(30);
+    expect(count(hot, "applied")).toBeLessThan(10);
+    world.run(400);
+    expect(count(hot, "applied")).toBe(500);
+  });
+
   test("the memory of the log's tails has a bound in common, and what stands still is given back", () => {
     const world = new ShardWorld(20, {
       tailCacheBytes: 100 * KiB,

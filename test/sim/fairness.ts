@@ -10,6 +10,9 @@ interface Waiting {
   turns: number;
 }
 
+/** Turns in which it could not have sealed anything, though nobody sees that from outside; batches that no request makes. */
+const spareTurns = 4;
+
 export class Fairness {
   /** By group, in one life of a node. */
   readonly #waiting = new Map<number, Waiting>();
@@ -30,7 +33,7 @@ export class Fairness {
         known.lastIndex = raft.lastIndex;
       }
     }
-    const turnsMax = 20 * leading.length;
+    const turnsMax = 2 * leading.length + spareTurns;
     for (const { id, raft, inboxBytes } of leading) {
       const waiting = this.#waiting.get(id)!;
       const isFree =
