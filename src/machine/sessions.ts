@@ -24,6 +24,7 @@ import { seal, sealBroken, sealBytes } from "../wire/sealed-bytes.ts";
 import { SectionKind, SectionReader, sectionHeaderBytes } from "../wire/section.ts";
 import { SectionResults } from "../wire/section-results.ts";
 import { principalBytesMax, readSessionCommand } from "../wire/session-commands.ts";
+import { registryVersion } from "../wire/versions.ts";
 import { ResultCode, type ResultSink } from "./machine.ts";
 import { RequestIds } from "./request-ids.ts";
 import { BytesReader, BytesWriter, SavedBytesError } from "./saved-bytes.ts";
@@ -301,8 +302,11 @@ export class Sessions implements ResultSink {
     if (this.#version < sessionsVersion) return nothing;
     const out = new BytesWriter();
     out.bytes(new Uint8Array(sealBytes));
-    out.u32(this.#seed.byteLength);
-    out.bytes(this.#seed);
+    // Builds that know no seed read what is saved below this version.
+    if (this.#version >= registryVersion) {
+      out.u32(this.#seed.byteLength);
+      out.bytes(this.#seed);
+    }
     this.#table.save(out);
     this.#requestIds.save(out);
     const saved = out.end();
@@ -319,7 +323,7 @@ export class Sessions implements ResultSink {
     const broken = sealBroken(saved);
     if (broken !== undefined) throw new SavedBytesError(broken);
     const reader = new BytesReader(saved.subarray(sealBytes));
-    const seedBytes = reader.u32();
+    const seedBytes = version < registryVersion ? 0 : reader.u32();
     if (seedBytes > systemSeedBytesMax) throw new SavedBytesError("its seed is too long");
     this.#seed = reader.bytes(seedBytes);
     this.#table.load(reader);

@@ -76,6 +76,8 @@ test("a table for people", () => {
   const rows = tableOf([one!, two!, system!], sizeText).split("\n");
   expect(rows[0]).toBe(" group  leader  term  members  commit  lag    log  state");
   expect(rows[1]).toBe("     1       1     2  1,2,3        10    3  100 B  200 B");
-  expect(rows[2]).toBe("     2    none     7  1,2,3        10    0  100 B  200 B  no-leader");
+  expect(rows[2]).toBe(
+    "     2    none     7  1,2,3        10    0  100 B  200 B  no-leader, no-application",
+  );
   expect(rows[3]).toStartWith("system");
 });
