@@ -201,6 +201,7 @@ export class Group {
   awaitsSync = false;
   isHeld = false;
   heldBytes = 0;
+  isPassedOver = false;
   /** The tick up to which it has had all of them. */
   tickedTo = 0;
   /** Of the log, in this life. */
