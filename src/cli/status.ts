@@ -275,8 +275,12 @@ function notes(node: Found, groupId: number): readonly string[] {
   const notes = group === undefined || nodeId === undefined ? [] : notesOn(nodeId, group, sizeText);
   const strangers =
     node.status?.incompatible?.map((each) => `node ${nodeId}: ${each.message}`) ?? [];
+  const unopened =
+    node.status?.unopened?.map(
+      ({ group: id, message }) => `node ${nodeId} cannot open group ${id}: ${message}`,
+    ) ?? [];
   const findings = node.status?.scrub?.findings.map((found) => `node ${nodeId}: ${found}`) ?? [];
-  return [...notes, ...largeNote(node, group), ...strangers, ...findings];
+  return [...notes, ...largeNote(node, group), ...strangers, ...unopened, ...findings];
 }
 
 /** One node's word is enough, as all have the same state. */

@@ -143,6 +143,8 @@ const connectionTicks = 4;
 /** Members dial a new one at once, and again every second. */
 const unheardEveryMs = 5_000;
 const lookForLargeMs = 5_000;
+/** The rest is in the log. */
+const unopenedToldMax = 10;
 const drainMsMax = 1_000;
 /** What is being written of a state machine is waited for. */
 const writtenMsMax = 500;
@@ -858,6 +860,7 @@ class Node implements RunningNode, Groups {
   status(request: StatusRequest = {}): NodeStatus {
     const overview = this.#overview.status(request);
     const incompatible = this.#incompatible();
+    const unopened = this.#unopened();
     const { user, system } = process.cpuUsage();
     return {
       nodeId: this.#options.nodeId,
@@ -866,6 +869,7 @@ class Node implements RunningNode, Groups {
       protocolVersions: versionsSpoken,
       applyVersionMax: this.#applyVersionMax,
       ...(incompatible.length === 0 ? {} : { incompatible }),
+      ...(unopened.length === 0 ? {} : { unopened }),
       uptimeSeconds: (performance.now() - this.#startedMs) / 1_000,
       diskBytes: this.#diskBytes.value(performance.now()),
       freeBytes: this.#space.freeBytes,
@@ -883,6 +887,15 @@ class Node implements RunningNode, Groups {
   /** Members that this node does not understand. */
   #incompatible(): Incompatibility[] {
     return this.#versions.incompatible.filter(({ nodeId }) => this.#isMember(nodeId));
+  }
+
+  #unopened(): { group: number; message: string }[] {
+    const found: { group: number; message: string }[] = [];
+    for (const [group, message] of this.#replicas.failures) {
+      if (found.length === unopenedToldMax) break;
+      found.push({ group, message });
+    }
+    return found;
   }
 
   #isMember(nodeId: number): boolean {

@@ -335,9 +335,12 @@ export class Registry {
       .filter((node) => node !== this.#options.nodeId)
       .map((node) => addresses[node])
       .find((at) => at !== undefined);
+    const failure = this.#options.replicas.failures.get(id);
     return new BargeError(
       "group_elsewhere",
-      `Group ${id} is on the nodes ${members.join(", ")}; ask one of them.`,
+      failure === undefined
+        ? `Group ${id} is on the nodes ${members.join(", ")}; ask one of them.`
+        : `Group ${id} is on the nodes ${members.join(", ")}, and this one cannot open it: ${failure}`,
       leaderHint === undefined ? {} : { leaderHint },
     );
   }

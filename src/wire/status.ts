@@ -174,6 +174,8 @@ export interface NodeStatus {
   readonly applyVersionMax?: number;
   /** Nodes that this one does not understand, and what to do; absent where there is none. */
   readonly incompatible?: readonly { readonly nodeId: number; readonly message: string }[];
+  /** Groups that are to be on this node, and that it could not open: some of them, where there are any. */
+  readonly unopened?: readonly { readonly group: number; readonly message: string }[];
   readonly uptimeSeconds: number;
   readonly diskBytes: number;
   /** Left on the disk of the data folder. Absent in the answer of an older build. */

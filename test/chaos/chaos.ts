@@ -17,6 +17,7 @@ import {
   thisBuild,
   until,
 } from "../e2e/cluster.ts";
+import { groupOf } from "../e2e/groups.ts";
 import { NodeDisk } from "../e2e/mount.ts";
 import { Random } from "../sim/random.ts";
 import { HttpSource, SdkSource } from "./change-sources.ts";
@@ -139,7 +140,7 @@ export async function runChaos(options: ChaosOptions): Promise<ChaosReport> {
   });
   const groups: number[] = [];
   const random = new Random(seed, 1);
-  const world: World = { cluster, network, random, surroundings, disks, groups };
+  const world: World = { cluster, network, random, surroundings, disks, groups, seen: [] };
   const ids = Array.from({ length: options.groups ?? 0 }, (_, at) => at + 1);
   await using run = new ChaosRun(options, world, [defaultGroup, ...ids]);
   try {
@@ -310,7 +311,31 @@ class ChaosRun implements AsyncDisposable {
     await Promise.all(this.#clients.map((client) => client.stop()));
     for (const history of this.#histories) history.end();
     await checking;
-    if (!this.#isBroken) await this.#world.cluster.converged();
+    if (!this.#isBroken) await this.#converges();
+  }
+
+  /** Each group has one state, wherever it has replicas. */
+  async #converges(): Promise<void> {
+    const { cluster, groups } = this.#world;
+    await cluster.converged();
+    for (const id of groups) {
+      await until(
+        `all replicas of group ${id} have the same state`,
+        async () => {
+          const found = await Promise.all(cluster.nodes.map((node) => groupOf(node, id)));
+          const states = found.filter((group) => group !== undefined);
+          const { lastIndex, stateHash } = states[0]!;
+          return states.every(
+            (each) =>
+              each.leader !== 0 &&
+              each.lastIndex === lastIndex &&
+              each.appliedIndex === lastIndex &&
+              each.stateHash === stateHash,
+          );
+        },
+        recoveryMsMax,
+      );
+    }
   }
 
   report(): ChaosReport {
@@ -375,8 +400,9 @@ class ChaosRun implements AsyncDisposable {
     else await Bun.sleep(random.between(0, calmMsMax));
   }
 
-  /** A node ends when it is told to, or is a member no more. */
+  /** A node ends when it is told to, or is a member no more. Nor has a fault seen what must not be. */
   #nobodyFell(): void {
+    for (const what of this.#world.seen.splice(0)) this.violation(what);
     for (const node of this.#world.cluster.nodes) this.#nodes.add(node);
     for (const node of this.#nodes) {
       if (node.unexpectedEnd === undefined) continue;

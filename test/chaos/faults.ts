@@ -6,6 +6,7 @@ import { connect } from "../../src/client/index.ts";
 import { BargeError } from "../../src/errors.ts";
 import { type TestCluster, type TestNode, until } from "../e2e/cluster.ts";
 import type { Random } from "../sim/random.ts";
+import { defaultGroup } from "../../src/wire/registry.ts";
 import {
   clientsPlace,
   type Link,
@@ -32,6 +33,8 @@ export interface World {
   readonly disks: ReadonlyMap<number, NodeDisk>;
   /** Those that clients use besides the default one. */
   readonly groups: readonly number[];
+  /** What a fault saw that must not be. */
+  readonly seen: string[];
 }
 
 export interface Healing {
@@ -229,7 +232,10 @@ export const faults = {
       return {
         heal: async () => {
           const there = world.cluster.nodes.filter((node) => others.includes(node.id));
-          await Promise.all(there.map((node) => snapshot(world, node)));
+          const groups = [defaultGroup, ...world.groups];
+          await Promise.all(
+            there.flatMap((node) => groups.map((group) => snapshot(world, node, group))),
+          );
           await heal();
         },
       };
@@ -242,7 +248,7 @@ export const faults = {
         world.random,
         () =>
           void admin(world, async (client) => {
-            await client.transferLeader(anyNode(world).id);
+            await client.group(anyGroup(world)).transferLeader(anyNode(world).id);
           }),
       ),
   },
@@ -286,6 +292,10 @@ function ids({ cluster }: World): number[] {
 
 function anyNode({ cluster, random }: World): TestNode {
   return random.pick(cluster.nodes);
+}
+
+function anyGroup({ groups, random }: World): number {
+  return groups.length === 0 ? defaultGroup : random.pick([defaultGroup, ...groups]);
 }
 
 function majority({ cluster }: World): number {
@@ -403,8 +413,8 @@ const diskFaults: readonly DiskFault[] = [
   { call: "write", pattern: "*/segments/*-wal" },
   { call: "sync", pattern: "*/segments" },
   { call: "sync", pattern: "*/watermark" },
-  { call: "sync", pattern: "*/machine/0/kv*.db*" },
-  { call: "write", pattern: "*/machine/0/kv*.db*" },
+  { call: "sync", pattern: "*/machine/*/kv*.db*" },
+  { call: "write", pattern: "*/machine/*/kv*.db*" },
 ];
 
 /** What does not come to be used fails nothing. */
@@ -455,18 +465,18 @@ function fillDisks({ disks, random, cluster }: World): Healing {
 
 type Asked = Parameters<Parameters<typeof admin>[1]>[0];
 
-/** Asks once; under faults that may fail in any way that the table of errors has. */
+/** Asks once; under faults that may fail in any way that the table of errors has: how it did. */
 async function admin(
   { cluster }: World,
   ask: (client: ReturnType<typeof connect>) => Promise<void>,
-): Promise<boolean> {
+): Promise<BargeError | undefined> {
   const client = connect({ endpoints: cluster.endpoints, timeoutMs: adminTimeoutMs });
   try {
     await ask(client);
-    return true;
+    return undefined;
   } catch (error) {
     if (!(error instanceof BargeError)) throw error;
-    return false;
+    return error;
   } finally {
     client.close();
   }
@@ -482,21 +492,43 @@ async function moveGroup(world: World): Promise<void> {
   await admin(world, async (client) => void (await client.admin("moveGroup", { id, members })));
 }
 
+/** Groups that would be without a majority when that node has left. */
+async function moveAway(world: World, client: Asked, leaves: number): Promise<void> {
+  const others = ids(world).filter((id) => id !== leaves);
+  for (const { id, members } of await client.listGroups()) {
+    const stay = members.filter((member) => member !== leaves);
+    if (stay.length === members.length || stay.length * 2 > members.length) continue;
+    await client.moveGroup(id, [...new Set([...stay, ...others])].slice(0, 3));
+  }
+}
+
+/** It must hold what was written to it, wherever it is by then, and nothing else. */
 async function passingGroup(world: World): Promise<void> {
-  const request = `passing ${world.random.u32()} ${world.random.u32()}`;
+  const { random, seen } = world;
+  const request = `passing ${random.u32()} ${random.u32()}`;
+  const movesTo = random.chance(0.5) ? someNodes(world, 2).map(({ id }) => id) : undefined;
   await admin(world, async (client) => {
     const { groups } = await client.admin("createGroups", { request });
     for (const { id } of groups) {
-      await client.group(id).put("key", `of group ${id}`);
+      const value = `of group ${id}`;
+      await client.group(id).put("key", value);
+      if (movesTo !== undefined) await client.admin("moveGroup", { id, members: movesTo });
+      const found = await client.group(id).get("key");
+      const text = found === undefined ? "nothing" : String(Buffer.from(found.value as Uint8Array));
+      if (text !== value) seen.push(`group ${id}, which has just been made, holds ${text}`);
       await client.admin("removeGroups", { groups: [id] });
     }
   });
 }
 
-async function snapshot(world: World, node: TestNode = anyNode(world)): Promise<void> {
+async function snapshot(
+  world: World,
+  node: TestNode = anyNode(world),
+  group: number = anyGroup(world),
+): Promise<void> {
   const endpoint = node.binary;
   await admin(world, async (client) => {
-    await client.admin("snapshot", { tailBytes: 0 }, { endpoint });
+    await client.admin("snapshot", { tailBytes: 0 }, { endpoint, group });
   });
 }
 
@@ -515,7 +547,8 @@ async function changeMembers(world: World): Promise<Healing> {
       what,
       async () => {
         let done = false;
-        await admin(world, async (client) => void (done = await ask(client)));
+        const refused = await admin(world, async (client) => void (done = await ask(client)));
+        if (refused !== undefined) throw refused;
         return done;
       },
       membersMsMax,
@@ -530,6 +563,7 @@ async function changeMembers(world: World): Promise<Healing> {
       const leaves = random.chance(0.4) ? await leaderOf(world) : anyNode(world);
       await repeat(`node ${leaves.id} is removed`, async (client) => {
         if (!(await voters(client)).includes(leaves.id)) return true;
+        if (world.groups.length > 0) await moveAway(world, client, leaves.id);
         await client.changeMembers([{ op: "remove", id: leaves.id }]);
         return true;
       });

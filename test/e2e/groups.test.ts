@@ -2,6 +2,7 @@
 import { describe, expect, test } from "bun:test";
 import { cpSync, rmSync } from "node:fs";
 import { join } from "node:path";
+import { barge } from "../cli/program.ts";
 import { type TestNode, until, withCluster } from "./cluster.ts";
 import {
   ask,
@@ -212,6 +213,15 @@ describe.concurrent("groups", () => {
       const refused = (body: object): Promise<unknown> => ask(one, "POST", "/v1/groups", body);
       await expect(refused({ name: "a" })).rejects.toThrow("group_exists");
       await expect(refused({ id: 1 })).rejects.toThrow("group_exists");
+      // Nobody has an application beside it.
+      const [without] = await createGroups(one, { machine: "http" });
+      await until("a node says why it cannot open it", async () => {
+        const { unopened } = await one.status();
+        return unopened?.[0]?.group === without!.id && unopened[0].message.includes("--app-url");
+      });
+      await expect(get(one, without!.id, "k")).rejects.toThrow("--app-url");
+      const shown = await barge(["status", "--endpoints", one.binary]);
+      expect(shown.out).toContain(`node 1 cannot open group ${without!.id}`);
       await expect(refused({ id: 0 })).rejects.toThrow("bad_request");
       await expect(refused({ id: system })).rejects.toThrow("bad_request");
       await expect(refused({ members: [1, 9] })).rejects.toThrow("unknown_member");

@@ -21,7 +21,7 @@ const doors: readonly (readonly [method: string, path: string, body?: object | s
   ["PUT", "/v1/kv/a?group=ID", "v"],
   ["DELETE", "/v1/kv/a?group=ID"],
   ["GET", "/v1/kv?prefix=a&group=ID"],
-  ["POST", "/v1/txn?group=ID", { success: [{ op: "put", key: "a", value: "v" }] }],
+  ["POST", "/v1/txn?group=ID", { success: [{ op: "put", key: "YQ==", value: "dg==" }] }],
   ["GET", "/v1/watch?prefix=a&group=ID"],
   ["GET", "/v1/backup?group=ID"],
   ["POST", "/v1/transfer-leader?group=ID", {}],
