@@ -46,6 +46,12 @@ export class Shadow {
     log.push({ firstIndex, lastIndex: firstIndex + count - 1, term, crc });
   }
 
+  /** A copy of a batch supersedes nothing; where something else lies in a batch's place, it is what the log goes on with. */
+  goOnWith({ firstIndex, count, term, crc }: Batch): void {
+    if (firstIndex !== this.lastIndex + 1) return;
+    this.log.push({ firstIndex, lastIndex: firstIndex + count - 1, term, crc });
+  }
+
   /** A snapshot stands for everything up to where it was taken, which is committed, and makes void what was here. */
   restore(start: LogStart, committed: readonly Entry[]): void {
     this.log.length = 0;
@@ -132,6 +138,7 @@ interface Change {
   copies?: number[];
   synced: boolean;
   readonly batch?: Batch;
+  readonly copy?: Batch;
   readonly hardState?: { readonly term: number; readonly votedFor: number };
   /** Of a wound: where the log ends; 0 = nowhere. */
   readonly cut?: number;
@@ -311,7 +318,8 @@ export class DurableLedger {
     if (record.group !== this.#group) return;
     const about = { seq: record.seq, segment, synced: false };
     // Rot has struck it, and the node goes on: a later segment repeats what counts.
-    const mayBeRotten = this.#damaged && !fresh && record.kind !== RecordKind.batch;
+    const isBatch = record.kind === RecordKind.batch || record.kind === RecordKind.rewrite;
+    const mayBeRotten = this.#damaged && !fresh && !isBatch;
     if (mayBeRotten && !recordIntact(record)) return;
     if (record.kind === RecordKind.replica) return this.#become(about, record, fresh);
     if (fresh && this.visible.isGone) {
@@ -319,7 +327,7 @@ export class DurableLedger {
         `group ${this.#group} is written to, which the registry took away at ${this.visible.removedAt}`,
       );
     }
-    if (record.kind === RecordKind.rewrite) this.#copied(segment, record);
+    if (record.kind === RecordKind.rewrite) this.#copied(about, record, fresh);
     else if (record.kind === RecordKind.batch) {
       // The data belongs to whoever appended it, so only numbers are kept.
       const batch = readBatch(record.data, 0);
@@ -367,11 +375,17 @@ export class DurableLedger {
   }
 
   /** The first of its copies that is durable makes it so, and its own segment may be gone before. */
-  #copied(segment: number, { data }: LogRecord): void {
+  #copied(about: Change, { data }: LogRecord, fresh: boolean): void {
     const copy = readBatch(data, 0);
-    const change = this.#changes.findLast(({ batch }) => batch?.crc === copy?.crc);
-    if (copy === undefined || change?.batch === undefined) return;
-    change.copies = [...(change.copies ?? []), segment];
+    if (copy === undefined || !batchIntact(copy)) return;
+    if (!fresh && this.#damaged && copy.firstIndex === this.visible.lastIndex + 1) {
+      this.visible.goOnWith(copy);
+      this.#changes.push({ ...about, copy });
+      return;
+    }
+    const change = this.#changes.findLast(({ batch }) => batch?.crc === copy.crc);
+    if (change?.batch === undefined) return;
+    change.copies = [...(change.copies ?? []), about.segment];
   }
 
   /** A replica that was taken away comes back by a later word of the registry alone. */
@@ -400,7 +414,8 @@ export class DurableLedger {
 
   /** Each segment begins with hard state and log start, so an older one that nobody synced is not missed once a newer one is. */
   #isRepeated(at: number): boolean {
-    const isState = ({ batch, cut = 0 }: Change): boolean => batch === undefined && cut === 0;
+    const isState = ({ batch, copy, cut = 0 }: Change): boolean =>
+      batch === undefined && copy === undefined && cut === 0;
     const { [at]: change } = this.#changes;
     return (
       isState(change!) && this.#changes.some((later, l) => l > at && later.synced && isState(later))
@@ -441,9 +456,10 @@ export class DurableLedger {
 
   #perform(
     shadow: Shadow,
-    { batch, hardState, cut = 0, restore, compacts, replica }: Change,
+    { batch, copy, hardState, cut = 0, restore, compacts, replica }: Change,
   ): void {
     if (replica !== undefined) return shadow.become(replica);
+    if (copy !== undefined) return shadow.goOnWith(copy);
     if (batch !== undefined) return shadow.take(batch);
     if (compacts === true) return shadow.compact(restore!, this.#committed());
     if (restore !== undefined) return shadow.restore(restore, this.#committed());
@@ -469,6 +485,7 @@ function historyAsFound(
   lastSeq: number,
 ): Change[] {
   const changes = new Map<number, Change>();
+  let hasMisplaced = false;
   for (const change of history) {
     if (change.hardState === undefined) changes.set(change.seq, change);
   }
@@ -482,10 +499,12 @@ function historyAsFound(
       continue;
     }
     if (kind === RecordKind.rewrite && known?.batch !== undefined) changes.delete(seq);
-    const batch = kind === RecordKind.batch ? readBatch(data, 0) : undefined;
+    const isCopy = kind === RecordKind.rewrite && hasMisplaced;
+    const batch = kind === RecordKind.batch || isCopy ? readBatch(data, 0) : undefined;
     // One that has rotted since is not missed until it is read.
     if (batch === undefined || !batchIntact(batch) || known?.batch?.crc === batch.crc) continue;
-    changes.set(seq, { ...about, batch });
+    changes.set(seq, isCopy ? { ...about, copy: batch } : { ...about, batch });
+    hasMisplaced = true;
   }
   return [...changes.values()].filter(({ seq }) => seq <= lastSeq).sort((a, b) => a.seq - b.seq);
 }
