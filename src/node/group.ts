@@ -671,14 +671,16 @@ export class Group {
 
   /* ---------------------------------------------------------------- the turn, in the order of its steps */
 
-  tick(count = 1): void {
-    if (!this.mayElect) return;
+  /** True where there may be something to do since. */
+  tick(count = 1): boolean {
+    if (!this.mayElect) return false;
     this.#ticks += count;
-    if (this.#stopped !== undefined) return;
+    if (this.#stopped !== undefined) return false;
     try {
-      this.raft.tick(count);
+      return this.raft.tick(count);
     } catch (error) {
       this.#broken(error);
+      return true;
     }
   }
 

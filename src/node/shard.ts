@@ -80,11 +80,18 @@ const fleeingMax = 8;
 /** Ticks between two rounds of time-outs and log retirement, and the most between two looks at a group that rests. */
 const housekeepTicks = 4;
 
+/** From it on, each so many-th place has its turn at that tick. */
+function firstPlace(tick: number, stride: number): number {
+  return (stride - (tick % stride)) % stride;
+}
+
 export class Shard {
   readonly #limits: Limits;
   readonly #store: LogStore;
   readonly #transport: Transport;
   readonly #groups = new Map<number, Group>();
+  /** The same, each in its place in the round of those that time is given to. */
+  #places: Group[] = [];
   /** Those that may have something to do, each once; it begins with whose turn it is to apply. */
   #active: Group[] = [];
   /** Those that found no room for what waits in them, longest ago first. */
@@ -193,6 +200,7 @@ export class Shard {
   #adopt(group: Group): void {
     if (this.#groups.has(group.id)) throw new Error(`shard: group ${group.id} is there already`);
     this.#groups.set(group.id, group);
+    this.#places.push(group);
     // All have the same, so that the next look at it tells all.
     group.space = this.#spaceLevel;
     group.diskFull = this.diskFull;
@@ -210,6 +218,7 @@ export class Shard {
     const group = this.#groups.get(id);
     if (group === undefined) return undefined;
     this.#groups.delete(id);
+    this.#places = this.#places.filter((other) => other !== group);
     this.#active = this.#active.filter((other) => other !== group);
     this.#unsynced = this.#unsynced.filter((other) => other !== group);
     this.#held = this.#held.filter((other) => other !== group);
@@ -232,9 +241,9 @@ export class Shard {
     if (group.isActive) return;
     this.#heldBytes -= group.heldBytes;
     group.heldBytes = 0;
-    this.#catchUp(group);
     group.isActive = true;
     this.#active.push(group);
+    this.#catchUp(group);
   }
 
   /** The ticks that it was not given yet, as it was at rest. */
@@ -242,7 +251,7 @@ export class Shard {
     const ticks = this.#ticks - group.tickedTo;
     if (ticks === 0) return;
     group.tickedTo = this.#ticks;
-    group.tick(ticks);
+    if (group.tick(ticks) && !group.isActive && group.hasReady) this.#activate(group);
   }
 
   #activateAll(): void {
@@ -530,18 +539,14 @@ export class Shard {
     for (const group of everyTick ? this.#groups.values() : this.#active) this.#catchUp(group);
     this.#beats.tick();
     if (tick % housekeepTicks === 0) this.#lookAtLog();
+    const places = this.#places;
     const stride = everyTick ? 1 : Math.min(this.#limits.heartbeatTicks, housekeepTicks);
-    let place = tick;
-    for (const group of this.#groups.values()) {
-      if (place % stride === 0) {
-        this.#catchUp(group);
-        if (group.hasReady) this.#activate(group);
-      }
-      if (place % housekeepTicks === 0) {
-        const isTurn = everyTick || place % (housekeepTicks * restRounds) === 0;
-        if (isTurn || group.isActive || !group.isAtRest) this.#housekeep(group, nowMs);
-      }
-      place++;
+    for (let at = firstPlace(tick, stride); at < places.length; at += stride)
+      this.#catchUp(places[at]!);
+    for (let at = firstPlace(tick, housekeepTicks); at < places.length; at += housekeepTicks) {
+      const group = places[at]!;
+      const isTurn = everyTick || (tick + at) % (housekeepTicks * restRounds) === 0;
+      if (isTurn || group.isActive || !group.isAtRest) this.#housekeep(group, nowMs);
     }
     if (tick % housekeepTicks === 0) this.#admin.expire(nowMs);
   }

@@ -20,6 +20,11 @@ export function quorumValue(
 }
 
 function majorityValue(voters: readonly number[], valueOf: (nodeId: number) => number): number {
+  if (voters.length === 3) {
+    const one = valueOf(voters[0]!);
+    const two = valueOf(voters[1]!);
+    return Math.max(0, Math.min(one, two), Math.min(Math.max(one, two), valueOf(voters[2]!)));
+  }
   const majority = majorityOf(voters);
   let best = 0;
   for (const candidate of voters) {

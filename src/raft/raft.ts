@@ -480,14 +480,17 @@ export class Raft implements CoreState {
 
   /* ---------------------------------------------------------------- events */
 
-  /** `limits.tickMs` went by, so many times. */
-  tick(count = 1): void {
-    for (let left = count; left > 0; left--) {
-      if (left > 1) left -= this.#passIdly(left - 1);
+  /** `limits.tickMs` went by, so many times. False where that was all, so that there is nothing ready that was not before. */
+  tick(count = 1): boolean {
+    let acted = false;
+    for (let left = count - this.#passIdly(count); left > 0; left--) {
+      acted = true;
       this.#nowTick++;
       if (this.#role === "leader") this.#tickLeader();
       else this.#tickFollower();
+      left -= this.#passIdly(left - 1);
     }
+    return acted;
   }
 
   /** Of the ticks to come, the first ones do nothing but go by; returns how many of them have. */
@@ -510,7 +513,8 @@ export class Raft implements CoreState {
     if (this.configuration.promotions !== undefined) return 0;
     for (const { inflightFrames } of this.#peers) if (inflightFrames > 0) return 0;
     const { heartbeatTicks, checkQuorumTicks } = this.#limits;
-    const untilQuorum = this.#rounds.confirmedTick + checkQuorumTicks - this.#nowTick;
+    const untilEnd = this.#rounds.confirmedTick + checkQuorumTicks - this.#nowTick;
+    const untilQuorum = untilEnd > heartbeatTicks ? untilEnd - heartbeatTicks : untilEnd;
     const untilAsked = heartbeatTicks - (this.#nowTick % heartbeatTicks);
     const untilHeartbeat = heartbeatTicks - this.#heartbeatElapsedTicks;
     return Math.min(untilQuorum, untilAsked, untilHeartbeat) - 1;
@@ -1119,10 +1123,14 @@ export class Raft implements CoreState {
   }
 
   #tickLeader(): void {
-    if (this.#nowTick - this.#rounds.confirmedTick >= this.#limits.checkQuorumTicks) {
+    const { heartbeatTicks, checkQuorumTicks } = this.#limits;
+    const untilEnd = this.#rounds.confirmedTick + checkQuorumTicks - this.#nowTick;
+    if (untilEnd <= 0) {
       this.stepDown("no quorum was heard within the check-quorum time");
       return;
     }
+    // The answer to a beat comes with the other's next one. Where that may be too late, this group asks on its own.
+    if (untilEnd === heartbeatTicks && this.#anyGoesByBeat()) this.#sendHeartbeats();
     if (this.#transfer?.expired(this.#nowTick, this.#limits) === true) {
       this.#transfer = undefined;
       if (this.#resign()) return;
@@ -1137,7 +1145,6 @@ export class Raft implements CoreState {
     }
     if (isJoint(this.configuration) || this.configuration.promotions !== undefined)
       this.#planSuccessor();
-    const { heartbeatTicks } = this.#limits;
     if (this.#nowTick % heartbeatTicks === 0) this.#askAgain();
     if (++this.#heartbeatElapsedTicks >= heartbeatTicks) this.#sendHeartbeats(true);
   }
@@ -1880,6 +1887,11 @@ export class Raft implements CoreState {
   #goesByBeat(peer: Progress): boolean {
     const sinceTicks = this.#nowTick - peer.beatTick;
     return sinceTicks <= 2 * this.#limits.heartbeatTicks && this.#isSteady(peer);
+  }
+
+  #anyGoesByBeat(): boolean {
+    for (const peer of this.#peers) if (this.#goesByBeat(peer)) return true;
+    return false;
   }
 
   #allGoByBeat(): boolean {
