@@ -100,6 +100,22 @@ describe("the leader", () => {
     expect(cluster.node(1).raft.role).not.toBe("leader");
   });
 
+  test("asks on its own before its time is over where the answers to beats come late", () => {
+    const cluster = steady();
+    const { term } = cluster.node(1).raft;
+    for (let i = 0; i < 10 * checkQuorumTicks; i++) {
+      nowTick++;
+      cluster.tick();
+      for (const to of nowTick % heartbeatTicks === 0 ? [2, 3] : []) {
+        const { commit, minMatch } = say(cluster, to)!;
+        expect(cluster.node(to).raft.heardBeat(1, term, commit, minMatch, Infinity)).toBe(true);
+      }
+    }
+    expect(cluster.node(1).raft.role).toBe("leader");
+    expect(cluster.node(1).raft.term).toBe(term);
+    expect(count(cluster, "heartbeat", 2)).toBeWithin(9, 13);
+  });
+
   test("leaves to beats nobody that it has to find something out of", () => {
     const cluster = TestCluster.of(3);
     cluster.delivers = ({ type }) => type !== "heartbeatReply";
