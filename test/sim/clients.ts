@@ -9,17 +9,11 @@ import { encodeKvGet, readKvEntry } from "../../src/wire/kv.ts";
 import { Consistency } from "../../src/wire/messages.ts";
 import { plainSection, readSectionHeader } from "../../src/wire/section.ts";
 import type { OperationKind } from "../checker/history.ts";
-import {
-  answersOf,
-  commandOf,
-  type Draft,
-  mustBeApplied,
-  plainResult,
-  settleDone,
-} from "./drafts.ts";
+import { answersOf, commandOf, type Draft, mustBeApplied, settleDone } from "./drafts.ts";
 import { Violation } from "./invariants.ts";
 import { type Oracle, valuePrefixOf } from "./oracle.ts";
 import type { Random } from "./random.ts";
+import { readAppAnswer } from "./sim-app.ts";
 import type { Scheduler } from "./scheduler.ts";
 import { SessionClients, type SessionSwarm } from "./session-clients.ts";
 import type { Tally } from "./tally.ts";
@@ -400,18 +394,29 @@ export class Clients {
     for (const draft of request.drafts) {
       let answers = 0;
       source.read(encodeKvGet(encoder.encode(draft.key)), {
-        answer: (given, bytes = new Uint8Array(0)) => {
+        answer: (code, bytes = new Uint8Array(0)) => {
           if (++answers > 1) throw new Violation(`a query got ${answers} answers`);
           left--;
           if (request.settled || request.life !== request.node.life) return;
-          if (given === ResultCode.applicationFailed) {
+          if (code === ResultCode.applicationFailed) {
             tally.readsFailed++;
             draft.outcome = "refused";
             draft.return = ++this.#moment;
           } else {
-            const plain = plainResult(oracle, { code: given, bytes });
-            this.#got(request, draft, plain.code, plain.bytes);
-            draft.index = appliedIndex;
+            const { index, value, revision } = readAppAnswer(bytes);
+            for (let at = index + 1; at <= appliedIndex; at++) {
+              if (!oracle.commands.has(at)) continue;
+              throw new Violation(
+                `node ${request.node.id} answers as of ${index}, and had applied ${at} before it asked`,
+              );
+            }
+            draft.outcome = "ok";
+            draft.return = ++this.#moment;
+            draft.success = revision !== undefined;
+            draft.seenValue = value ?? "";
+            draft.seenRevision = revision ?? 0;
+            // It may have gone on since it was asked.
+            draft.index = Math.max(index, appliedIndex);
             if (!local && draft.success) this.#told.set(draft.key, draft.seenRevision);
           }
           if (left === 0) this.#settle(request);

@@ -31,6 +31,16 @@ export interface Done {
   readonly met: number;
 }
 
+/** What an application answers begins with the code that the key-value machine would have given. */
+export function plainResult(
+  { isOfApplication }: Oracle,
+  result: { readonly code: number; readonly bytes: Uint8Array } | undefined,
+): { readonly code: number; readonly bytes: Uint8Array } {
+  const { code, bytes } = result ?? { code: ResultCode.ok, bytes: new Uint8Array(0) };
+  const isCoded = isOfApplication && code === ResultCode.ok && bytes.byteLength > 0;
+  return isCoded ? { code: bytes[0]!, bytes: bytes.subarray(1) } : { code, bytes };
+}
+
 /** Reads the answer to a section and compares it with the log: these very commands are at these very indexes, and came to that. */
 export function answersOf(
   nodeId: number,
@@ -44,7 +54,7 @@ export function answersOf(
   return drafts.map(({ kind, key, value }, position) => {
     const index = firstIndex + position;
     const result = results.find((other) => other.position === position);
-    const code = result?.code ?? ResultCode.ok;
+    const { code, bytes: told } = plainResult(oracle, result);
     const truth = oracle.commands.get(index);
     if (truth === undefined || truth.key !== key || truth.value !== value) {
       throw new Violation(
@@ -57,12 +67,24 @@ export function answersOf(
       );
     }
     if (code !== ResultCode.compareFailed) return { index, code, met: 0 };
-    const met = readKvRevision(result!.bytes) ?? Number.NaN;
+    const met = readKvRevision(told) ?? Number.NaN;
     if (met !== truth.met) {
       throw new Violation(`node ${nodeId}: compare at ${index} met ${met}, the model ${truth.met}`);
     }
     return { index, code, met };
   });
+}
+
+/** A node says that they are applied, and no more. */
+export function mustBeApplied(
+  { id }: { readonly id: number },
+  drafts: readonly Draft[],
+  oracle: Oracle,
+): void {
+  for (const { value } of drafts) {
+    if (value === "" || oracle.indexOfValue.has(value)) continue;
+    throw new Violation(`node ${id} says that ${value} is applied, which is not in the log`);
+  }
 }
 
 /** Notes in the drafts what became of them, at that moment. */

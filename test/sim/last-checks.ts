@@ -23,6 +23,10 @@ export function checkStates(
     if (refused) continue;
     const { machine } = node.replica(group)!;
     oracle.hash(id, machine.appliedIndex, machine.stateHash);
+    if (oracle.isOfApplication) {
+      checkApplication(node, oracle);
+      continue;
+    }
     for (const key of keys) {
       const held = oracle.state.get(key);
       machine.read(encodeKvGet(encoder.encode(key)), {
@@ -44,6 +48,18 @@ export function checkStates(
         `${value} was reported as not applied and is in the log at ${oracle.indexOfValue.get(value)}`,
       );
     }
+  }
+}
+
+/** It holds what the model holds, and nothing else. */
+function checkApplication({ id, app }: SimNode, oracle: Oracle): void {
+  const { entries } = app!;
+  for (const key of new Set([...entries.keys(), ...oracle.state.keys()])) {
+    const [has, held] = [entries.get(key), oracle.state.get(key)];
+    if (has?.value === held?.value && has?.revision === held?.revision) continue;
+    throw new Violation(
+      `the application of node ${id} holds ${has?.value}@${has?.revision} for ${key}, the model ${held?.value}@${held?.revision}`,
+    );
   }
 }
 

@@ -1,6 +1,7 @@
 /** A state machine as the shell sees it, with an observer in between: what is applied, in which order, and with which results. */
 import type { ErrorCode } from "../../src/errors.ts";
 import type {
+  Absence,
   AnswerSink,
   ChangeHistory,
   IncomingSnapshot,
@@ -9,14 +10,20 @@ import type {
   ResultSink,
   StateMachine,
 } from "../../src/machine/machine.ts";
-import type { KvMachine } from "../../src/machine/kv.ts";
 import { lastIndexOf, type Batch } from "../../src/wire/batch.ts";
+import type { HttpMachine } from "../../src/machine/http/http-machine.ts";
+import { plainResult } from "./drafts.ts";
 import { Violation, type Invariants } from "./invariants.ts";
 import type { Spared } from "./oracle.ts";
 import type { Tally } from "./tally.ts";
 
+/** One that tells what it would save of sessions, where that is the same on all nodes. */
+export interface Observable extends StateMachine {
+  savedSessions?(): Uint8Array;
+}
+
 export class ObservedMachine implements StateMachine, ResultSink {
-  readonly #inner: KvMachine;
+  readonly #inner: Observable;
   readonly #nodeId: number;
   readonly #invariants: Invariants;
   readonly #tally: Tally;
@@ -29,7 +36,7 @@ export class ObservedMachine implements StateMachine, ResultSink {
   readonly #opened: () => void;
 
   constructor(
-    inner: KvMachine,
+    inner: Observable,
     nodeId: number,
     invariants: Invariants,
     tally: Tally,
@@ -103,11 +110,14 @@ export class ObservedMachine implements StateMachine, ResultSink {
   #shows(index: number): void {
     const { oracle } = this.#invariants;
     oracle.hash(this.#nodeId, index, this.stateHash);
-    oracle.savedSessions(this.#nodeId, index, this.#inner.savedSessions());
+    const saved = this.#inner.savedSessions?.();
+    if (saved !== undefined) oracle.savedSessions(this.#nodeId, index, saved);
   }
 
   result(index: number, code: ResultCode, bytes: Uint8Array | undefined): void {
-    this.#invariants.oracle.result(this.#nodeId, index, code);
+    const { oracle } = this.#invariants;
+    const told = plainResult(oracle, { code, bytes: bytes ?? new Uint8Array(0) });
+    oracle.result(this.#nodeId, index, told.code);
     this.#sink!.result(index, code, bytes);
   }
 
@@ -119,8 +129,20 @@ export class ObservedMachine implements StateMachine, ResultSink {
 
   refused(index: number, count: number, code: ErrorCode): void {
     if (code === "session_expired") this.#tally.expired++;
-    this.#spare(index, count, { code });
+    if (!this.#isLost(index, code)) this.#spare(index, count, { code });
     this.#sink!.refused(index, count, code);
+  }
+
+  /** It ran, now or before, and what the application answered is lost on this node. */
+  #isLost(index: number, code: ErrorCode): boolean {
+    if (!this.#invariants.oracle.isOfApplication || code !== "result_forgotten") return false;
+    const due = this.#spared[this.#sparedSoFar];
+    if (due?.index === index) {
+      if ("code" in due.verdict) return false;
+      this.#sparedSoFar++;
+    } else if (!this.#invariants.oracle.commands.has(index)) return false;
+    this.#tally.resultsLost++;
+    return true;
   }
 
   #spare(index: number, count: number, verdict: Spared["verdict"]): void {
@@ -166,5 +188,43 @@ export class ObservedMachine implements StateMachine, ResultSink {
   }
   close(): void {
     this.#inner.close();
+  }
+}
+
+/** One that is an application. */
+export class ObservedApplication extends ObservedMachine {
+  readonly answersLater = true;
+  readonly #inner: HttpMachine;
+  /** After each turn. */
+  readonly worked: () => void;
+
+  constructor(
+    inner: HttpMachine,
+    nodeId: number,
+    invariants: Invariants,
+    tally: Tally,
+    { opened, worked }: { readonly opened: () => void; readonly worked: () => void },
+  ) {
+    super(inner, nodeId, invariants, tally, opened);
+    this.#inner = inner;
+    this.worked = worked;
+  }
+
+  get takesBatches(): boolean {
+    return this.#inner.takesBatches;
+  }
+  get absence(): Absence | undefined {
+    return this.#inner.absence;
+  }
+  get lacksStateAt(): number | undefined {
+    return this.#inner.lacksStateAt;
+  }
+  refill(incoming: IncomingSnapshot): void {
+    this.#inner.refill(incoming);
+  }
+  override work(nowMs: number): boolean {
+    const more = super.work(nowMs);
+    this.worked();
+    return more;
   }
 }

@@ -86,6 +86,9 @@ export class Oracle {
   /** By the first index of their batch. */
   readonly #spared = new Map<number, readonly Spared[]>();
   readonly #savedSessions = new Map<number, number>();
+  readonly #applications = new Map<number, number>();
+  /** What is applied is given to an application beside each node: results may be lost on one of them, and say themselves what they are. */
+  isOfApplication = false;
 
   readonly #group: number;
 
@@ -162,6 +165,15 @@ export class Oracle {
     if (known === undefined) this.#savedSessions.set(index, crc);
     else if (known !== crc) {
       throw new Error(`node ${nodeId} knows other sessions at ${index} than another node knew`);
+    }
+  }
+
+  /** The application of a node holds something as of its entry at an index. */
+  application(nodeId: number, index: number, crc: number): void {
+    const known = this.#applications.get(index);
+    if (known === undefined) this.#applications.set(index, crc);
+    else if (known !== crc) {
+      throw new Error(`the application of node ${nodeId} holds at ${index} what no other did`);
     }
   }
 

@@ -14,8 +14,8 @@ import {
   sectionHeaderBytes,
   SectionKind,
 } from "../../src/wire/section.ts";
-import { type ClientNode, mayFailWith } from "./clients.ts";
-import { answersOf, commandOf, type Draft, settleDone } from "./drafts.ts";
+import { type ClientNode, isResultLost, mayFailWith } from "./clients.ts";
+import { answersOf, commandOf, type Draft, mustBeApplied, settleDone } from "./drafts.ts";
 import { Violation } from "./invariants.ts";
 import type { Oracle } from "./oracle.ts";
 import type { Random } from "./random.ts";
@@ -203,6 +203,8 @@ interface Sent {
   readonly header: SectionHeader;
   readonly drafts: readonly Draft[];
   answer: { readonly firstIndex: number; readonly results: Uint8Array } | undefined;
+  /** It is applied, and that is all that was said of it. */
+  isLost?: boolean;
 }
 
 /** Notes an answer; a second one must be the same. */
@@ -227,6 +229,10 @@ function noteAnswer(
       `node ${node.id} answers ${sent.drafts[0]!.value} with index ${firstIndex}, it had ${answer.firstIndex} before`,
     );
   }
+}
+
+function isWaiting({ answer, isLost = false }: Sent): boolean {
+  return answer === undefined && !isLost;
 }
 
 /** One connection to a node: what the front door does with the order of sections. */
@@ -258,6 +264,12 @@ class Connection {
   }
 }
 
+/** Nobody need ask again, though another node may still know the results. */
+function noteLost({ oracle }: SessionClientOptions, node: ClientNode, sent: Sent): void {
+  mustBeApplied(node, sent.drafts, oracle);
+  sent.isLost = true;
+}
+
 class SessionClient {
   readonly #all: SessionClients;
   readonly #options: SessionClientOptions;
@@ -283,7 +295,7 @@ class SessionClient {
   }
 
   get unfinished(): number {
-    return this.#window.filter(({ answer }) => answer === undefined).length;
+    return this.#window.filter(isWaiting).length;
   }
 
   #think(): void {
@@ -383,7 +395,7 @@ class SessionClient {
 
   #write(): void {
     const { random, pipeline, limits, sectionCommandsMax, draft, history, moment } = this.#options;
-    const confirmed = this.#window.findIndex(({ answer }) => answer === undefined);
+    const confirmed = this.#window.findIndex(isWaiting);
     const answered = confirmed < 0 ? this.#window.length : confirmed;
     const isFull = this.#window.length >= limits.sessionWindowSections;
     // Mostly it confirms what it has; it must where the window is full.
@@ -428,7 +440,7 @@ class SessionClient {
     if (this.#all.abandoned) return;
     this.#connection = new Connection(this.#all.someNode());
     for (const sent of this.#window) {
-      if (sent.answer === undefined) this.#send(sent, this.#connection, false);
+      if (isWaiting(sent)) this.#send(sent, this.#connection, false);
     }
   }
 
@@ -476,11 +488,13 @@ class SessionClient {
     // Confirmed before this copy of it arrived.
     const isConfirmed = header.session !== this.#session || header.firstSeq <= this.#doneUpTo;
     if (code === "result_forgotten" && isConfirmed && answer !== undefined) return;
+    if (isResultLost(error, this.#options.oracle)) return;
     this.#all.mayFail(node, error);
   }
 
   #failed(node: ClientNode, sent: Sent, error: BargeError): void {
     this.#mayFail(node, sent, error);
+    if (isResultLost(error, this.#options.oracle)) return noteLost(this.#options, node, sent);
     if (error.code === "session_expired") return this.#end(sent.header.session);
     const { random, scheduler, limits } = this.#options;
     if (this.unfinished > 0 && random.chance(0.5)) {
@@ -559,6 +573,10 @@ class RequestClient {
         },
         failed: (error) => {
           const heard = call.answered();
+          if (isResultLost(error, this.#options.oracle)) {
+            noteLost(this.#options, node, sent);
+            return heard ? this.#over(sent) : undefined;
+          }
           if (!refusedRequests.has(error.code)) return this.#all.mayFail(node, error);
           // No room comes while the run lasts, and maybe no request ids either.
           if (heard) this.#over(sent);

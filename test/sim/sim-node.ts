@@ -5,7 +5,9 @@
 import type { BargeError } from "../../src/errors.ts";
 import { FatalError } from "../../src/fatal.ts";
 import type { Limits } from "../../src/limits.ts";
+import { HttpMachine } from "../../src/machine/http/http-machine.ts";
 import { KvMachine } from "../../src/machine/kv.ts";
+import type { StateMachine } from "../../src/machine/machine.ts";
 import type { Transport, TransportEvents } from "../../src/net/transport.ts";
 import { bootstrapGroup, initialConfiguration, seedCrcOf } from "../../src/node/bootstrap.ts";
 import type { CompactionPolicy } from "../../src/node/compaction.ts";
@@ -26,11 +28,12 @@ import type { ClientNode } from "./clients.ts";
 import { DiskWatch } from "./disk-watch.ts";
 import { Fairness } from "./fairness.ts";
 import { Violation } from "./invariants.ts";
-import { ObservedMachine } from "./observed-machine.ts";
+import { ObservedApplication, ObservedMachine } from "./observed-machine.ts";
 import { ProcessEnd, type EndPoint } from "./process-end.ts";
 import { brokenCap } from "./queue-caps.ts";
 import type { Random } from "./random.ts";
 import type { Scheduler } from "./scheduler.ts";
+import type { SimApp } from "./sim-app.ts";
 import type { SimGroups } from "./sim-group.ts";
 import type { NetworkNode, SimNetwork } from "./sim-network.ts";
 import type { CrashMode } from "./sim-disk.ts";
@@ -54,6 +57,9 @@ export interface SimNodeOptions {
   readonly preferred: boolean;
   readonly random: Random;
   readonly storage: Storage;
+  /** What keeps the data of the default group; undefined: the node itself does. */
+  readonly app: SimApp | undefined;
+  readonly appSync: boolean;
   readonly network: () => SimNetwork;
   readonly endPoint: EndPoint;
   readonly tally: Tally;
@@ -76,7 +82,7 @@ class BuildTooOld extends FatalError {
 
 /** Of one transaction of the registry, with as many groups as there are in a run. */
 const registryWriteBytesMax = 64 * 1024;
-const noLogger = { info: (): void => {}, error: (): void => {} };
+const noLogger = { info: (): void => {}, warn: (): void => {}, error: (): void => {} };
 /** From the wish for a turn to the turn. */
 const loopDelayMs = 0.02;
 /** Until the loop hears from its Worker that a sync has failed, at most. */
@@ -150,6 +156,11 @@ export class SimNode implements NetworkNode, ClientNode {
 
   get tombstones(): number {
     return this.#store?.tombstones.size ?? 0;
+  }
+
+  /** What its application holds; undefined where it keeps the data itself. */
+  get app(): SimApp | undefined {
+    return this.#options.app;
   }
 
   replica(group: number): Group | undefined {
@@ -341,7 +352,10 @@ export class SimNode implements NetworkNode, ClientNode {
         logger: noLogger,
         random: () => random().float(),
         firstRequest: () => random().u32(),
-        createMachine: ({ id }, found) => this.#createMachine(id, found.machineGeneration),
+        createMachine: ({ id }, found) =>
+          id === defaultGroup && this.#options.app !== undefined
+            ? this.#createApplication(this.#options.app, found)
+            : this.#createMachine(id, found.machineGeneration),
         machinePath: (id) => `sim/${id}`,
         deleteFiles: (id) => storage.removeFolder(id),
         canHeal: () => members.size > 1,
@@ -373,11 +387,43 @@ export class SimNode implements NetworkNode, ClientNode {
       limits,
       nowMs: () => this.#nowMs + (works++ % 64) * 0.05,
     });
-    return new ObservedMachine(kv, this.id, groups.of(group).invariants, tally, () => {
-      if (kv.applyVersion <= this.applyVersionMax) return;
-      this.#isTooOld = true;
-      throw new BuildTooOld();
+    return new ObservedMachine(kv, this.id, groups.of(group).invariants, tally, () =>
+      this.#checkBuild(kv),
+    );
+  }
+
+  /** As node.ts makes one. */
+  #createApplication(app: SimApp, recovered: RecoveredGroup): ObservedMachine {
+    const { life, id: nodeId } = this;
+    const { limits, storage, tally, groups, appSync: sync } = this.#options;
+    const { batches, start, wound, machineGeneration: generation } = recovered;
+    const last = batches.at(-1);
+    const http = new HttpMachine({
+      group: defaultGroup,
+      nodeId,
+      generation,
+      limits,
+      sync,
+      calls: app.calls(life),
+      folder: storage.appFolder(limits),
+      logger: noLogger,
+      wake: () => {
+        if (this.life === life) this.group?.touch();
+      },
+      logStart: () => this.group?.raft.startIndex ?? Infinity,
+      logIndex: last === undefined ? start.index : last.firstIndex + last.count - 1,
+      isWounded: wound !== undefined,
     });
+    return new ObservedApplication(http, nodeId, groups.default.invariants, tally, {
+      opened: () => this.#checkBuild(http),
+      worked: () => app.keeps(http),
+    });
+  }
+
+  #checkBuild({ applyVersion }: StateMachine): void {
+    if (applyVersion <= this.applyVersionMax) return;
+    this.#isTooOld = true;
+    throw new BuildTooOld();
   }
 
   /* ---------------------------------------------------------------- the loop */
@@ -567,6 +613,8 @@ export class SimNode implements NetworkNode, ClientNode {
     this.#backlog = [];
     this.#options.endPoint.disarm();
     this.#options.storage.crash(mode);
+    // Power is cut for both.
+    if (mode !== "all") this.#options.app?.crash(0);
     this.#options.network().crashed(this.id);
   }
 }

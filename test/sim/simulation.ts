@@ -21,6 +21,9 @@ import { names, RegistryJudge } from "./registry-judge.ts";
 import { drawRelapses, Relapses } from "./relapses.ts";
 import { Scheduler } from "./scheduler.ts";
 import { drawSessions, sessionLimits } from "./session-clients.ts";
+import { AppCrashes } from "./app-crashes.ts";
+import { appLimits, drawApps } from "./app-swarm.ts";
+import { SimApp } from "./sim-app.ts";
 import { SimGroup, SimGroups } from "./sim-group.ts";
 import { SimNetwork } from "./sim-network.ts";
 import { SimNode } from "./sim-node.ts";
@@ -77,6 +80,7 @@ const relapseMomentStream = 1_007;
 /** No seed that is recorded as finding a planted bug has them by it. */
 const evacuationStream = 1_009;
 const ballastStream = 1_011;
+const appStream = 1_013;
 /** As above, and what else groups draw from follows on it. */
 const groupStream = 101_127;
 /** In runs with several groups there are so many times the events that are asked for. */
@@ -101,6 +105,7 @@ class Simulation {
   readonly #groups = new SimGroups();
   readonly #groupSwarm: GroupSwarm;
   readonly #groupChanges: GroupChanges;
+  readonly #appCrashes: AppCrashes;
   readonly #judge = new RegistryJudge({
     created: (entry) => this.#groupCreated(entry),
     changed: (entry) => this.#hostsChanged(entry),
@@ -136,7 +141,7 @@ class Simulation {
     });
     const groupsOn = hasGroups(this.#groupSwarm);
     // Groups whose nodes leave the cluster faster than others take their places are lost, and nobody could help it.
-    const swarm = (this.#swarm = groupsOn
+    const withGroups = groupsOn
       ? {
           ...drawn,
           spares: 0,
@@ -145,7 +150,12 @@ class Simulation {
             ? drawn.limits
             : groupLimits(this.#groupRandom, drawn.limits, this.#groupSwarm.hotEveryMs < Infinity),
         }
-      : drawn);
+      : drawn;
+    const appRandom = new Random(seed, appStream);
+    const appSwarm = drawApps(appRandom, withGroups, without.includes("applications"));
+    const swarm = (this.#swarm = appSwarm.isOn
+      ? { ...withGroups, limits: appLimits(appRandom, withGroups.limits) }
+      : withGroups);
     // It takes its time until there is a registry.
     if (groupsOn) this.#eventsMax = groupEvents * events;
     this.#blackBox = blackBox;
@@ -159,6 +169,7 @@ class Simulation {
     const groups = this.#groups;
     this.#addGroup(defaultGroup, ids);
     const { invariants } = groups.default;
+    invariants.oracle.isOfApplication = appSwarm.isOn;
     if (groupsOn) {
       const system = this.#addGroup(systemGroup, ids);
       system.invariants.oracle.onWritten = (...written) => this.#judge.written(...written);
@@ -178,8 +189,24 @@ class Simulation {
         ballastReleased: () => tally.ballasts++,
         syncFailed: () => node.syncFailed(),
       });
+      const app = appSwarm.isOn
+        ? new SimApp({
+            node: id,
+            swarm: appSwarm,
+            random: new Random(seed, appStream + 1_000 * id),
+            scheduler,
+            oracle: invariants.oracle,
+            tally,
+            given: (index) => invariants.allowedDurable(id, index),
+            deliver: (life, event) => {
+              if (node.life === life) node.deliver(event);
+            },
+          })
+        : undefined;
       const node = new SimNode({
         id,
+        app,
+        appSync: appSwarm.sync,
         members,
         groups,
         hasRegistry: groupsOn,
@@ -224,7 +251,8 @@ class Simulation {
     const watchSwarm = drawWatches(watchRandom, swarm);
     this.#watchers = new Watchers({
       ...watchSwarm,
-      watchers: without.includes("watches") ? 0 : watchSwarm.watchers,
+      // Of what an application holds nobody is told.
+      watchers: without.includes("watches") || appSwarm.isOn ? 0 : watchSwarm.watchers,
       scheduler,
       random: watchRandom,
       nodes: this.#nodes,
@@ -264,6 +292,12 @@ class Simulation {
       nodes: this.#nodes,
       without: without.includes("evacuations"),
       tally,
+    });
+    this.#appCrashes = new AppCrashes({
+      scheduler,
+      random: appRandom,
+      swarm: appSwarm,
+      nodes: this.#nodes,
     });
     this.#groupChanges = new GroupChanges({
       scheduler,
@@ -407,6 +441,7 @@ class Simulation {
     this.#upgrades.start();
     this.#relapses.start();
     this.#evacuations.start();
+    this.#appCrashes.start();
     this.#groupChanges.start();
     while (this.#events < this.#eventsMax) this.#step();
 
@@ -418,6 +453,7 @@ class Simulation {
     this.#upgrades.end();
     this.#relapses.end();
     this.#evacuations.end();
+    this.#appCrashes.end();
     this.#nemesis.end();
     this.#recoverDefault();
     if (hasGroups(this.#groupSwarm)) this.#recoverGroups();

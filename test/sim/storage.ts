@@ -3,11 +3,13 @@ import type { Space } from "../../src/node/shard.ts";
 import type { Disk } from "../../src/storage/disk.ts";
 import type { SpaceLevel } from "../../src/storage/disk-space.ts";
 import { systemGroup } from "../../src/wire/registry.ts";
+import type { Limits } from "../../src/limits.ts";
 import { readWatermark } from "../../src/storage/watermark.ts";
 import type { Random } from "./random.ts";
 import type { Scheduler } from "./scheduler.ts";
 import { SimDisk, type CrashMode } from "./sim-disk.ts";
 import type { SimKvFileOptions } from "./sim-kv-file.ts";
+import { SimAppFolder } from "./sim-app-folder.ts";
 import { SimKvFolder } from "./sim-kv-folder.ts";
 
 export interface StorageOptions {
@@ -44,6 +46,8 @@ export class Storage {
   /** Of the others' machines. */
   #folders = new Map<number, SimKvFolder>();
   readonly #folderOptions: SimKvFileOptions;
+  /** Of the default group's machine, where that is an application. */
+  #appFolder: SimAppFolder | undefined;
   #folderSlowness = 1;
   #registrySlowness: number;
   #failing = false;
@@ -119,6 +123,9 @@ export class Storage {
     for (const folder of [this.#folder, ...this.#folders.values()]) {
       folder.bytesMax = bytes === Infinity ? Infinity : 0;
     }
+    if (this.#appFolder !== undefined) {
+      this.#appFolder.bytesMax = bytes === Infinity ? Infinity : 0;
+    }
     this.#level = bytes === Infinity || this.#ballastBytes === 0 ? "plenty" : "low";
   }
 
@@ -138,6 +145,11 @@ export class Storage {
       this.#folders.set(group, folder);
     }
     return folder;
+  }
+
+  /** The same of a machine that is an application. */
+  appFolder(limits: Limits): SimAppFolder {
+    return (this.#appFolder ??= new SimAppFolder(this.#folderOptions, limits));
   }
 
   /** Groups, but for the default one, that have a folder. */
@@ -167,6 +179,7 @@ export class Storage {
     this.#disk = this.#disk.crash(mode);
     this.#folder = this.#folder.crash(mode);
     for (const [group, folder] of this.#folders) this.#folders.set(group, folder.crash(mode));
+    this.#appFolder = this.#appFolder?.crash(mode);
     this.#failing = this.#latched = false;
   }
 

@@ -71,6 +71,8 @@ export const traits = [
   "groups",
   /** They change their nodes. */
   "groupMoves",
+  /** The state machine is an application, which fails as well. */
+  "applications",
 ] as const;
 export type Trait = (typeof traits)[number];
 export type Kind = Fault | Trait;
@@ -197,7 +199,8 @@ function withoutKind(swarm: Swarm, kind: Kind): Swarm {
     case "relapses":
     case "groups":
     case "groupMoves":
-      // Drawn apart: see watchers.ts, upgrades.ts, relapses.ts, evacuations.ts, session-clients.ts, group-swarm.ts and simulation.ts.
+    case "applications":
+      // Drawn apart: see watchers.ts, upgrades.ts, relapses.ts, evacuations.ts, session-clients.ts, group-swarm.ts, app-swarm.ts and simulation.ts.
       return swarm;
     default: {
       const without = faults.indexOf(kind);

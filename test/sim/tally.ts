@@ -50,6 +50,14 @@ export const happenings = [
   "tooOldBuilds",
   "overloaded",
   "diskFull",
+  /** Of applications that are the state machine: calls that gave entries, and snapshots; failed or slow callbacks, and ends of it. */
+  "appUpdates",
+  "appRestores",
+  "appFaults",
+  "appCrashes",
+  /** Answers to clients that a write was applied and its result is lost; and reads that an application did not answer. */
+  "resultsLost",
+  "readsFailed",
 ] as const;
 export type Happening = (typeof happenings)[number];
 

@@ -8,11 +8,7 @@ import type {
   AppExchange,
   AppRequest,
 } from "../../../src/machine/http/app-calls.ts";
-
-export interface Entry {
-  readonly index: number;
-  readonly command: string;
-}
+import { type Entry, readUpdate, updateReply } from "./update-bodies.ts";
 
 /** What becomes of a callback. */
 export type Fault =
@@ -50,7 +46,6 @@ interface Pending {
 }
 
 const partBytes = 700;
-const jsonStart = 0x7b;
 
 export class FakeApp implements AppCalls {
   /** Durable, and all. */
@@ -273,9 +268,7 @@ export class FakeApp implements AppCalls {
     if (this.refusesGaps && Number(headers["barge-previous-index"]) !== this.storedIndex) {
       return { status: 409, body: `stored is ${this.storedIndex}` };
     }
-    // A garbled answer to Ready says nothing of a shape.
-    const isJson = body[0] === jsonStart;
-    const given = isJson ? readJson(body) : readBinary(body);
+    const { entries: given, isJson } = readUpdate(body);
     for (const entry of given) {
       // Only where it is told not to refuse gaps.
       if (entry.index > this.storedIndex) this.entries.push(entry);
@@ -283,53 +276,6 @@ export class FakeApp implements AppCalls {
     if (this.storesAtOnce) this.durable = [...this.entries];
     const results = given.map(({ index, command }) => `${command}@${index}`);
     if (miscounts) results.pop();
-    return { status: 200, body: isJson ? jsonResults(results) : binary(results) };
+    return { status: 200, ...updateReply(isJson, results) };
   }
-}
-
-function readJson(body: Buffer): Entry[] {
-  const { Entries } = JSON.parse(body.toString()) as { Entries: { Index: number; Cmd: string }[] };
-  return Entries.map(({ Index: index, Cmd }) => ({
-    index,
-    command: Buffer.from(Cmd, "base64").toString("latin1"),
-  }));
-}
-
-function readBinary(body: Buffer): Entry[] {
-  const entries: Entry[] = [];
-  let at = 4;
-  for (let runs = body.readUInt32LE(0); runs > 0; runs--) {
-    let index = Number(body.readBigUInt64LE(at));
-    const end = at + 16 + body.readUInt32LE(at + 12);
-    let count = body.readUInt32LE(at + 8);
-    at += 16;
-    while (at < end) {
-      const length = body.readUInt32LE(at);
-      entries.push({ index, command: body.toString("latin1", at + 4, at + 4 + length) });
-      index++;
-      count--;
-      at += 4 + length;
-    }
-    if (count !== 0) throw new Error("a run has another count than it says");
-  }
-  if (at !== body.byteLength) throw new Error("there is more than the runs");
-  return entries;
-}
-
-function jsonResults(results: readonly string[]): string {
-  return JSON.stringify({
-    Results: results.map((text) => ({ Result: Buffer.from(text, "latin1").toString("base64") })),
-  });
-}
-
-function binary(results: readonly string[]): Uint8Array {
-  const count = Buffer.alloc(4);
-  count.writeUInt32LE(results.length);
-  const parts = [count];
-  for (const text of results) {
-    const length = Buffer.alloc(4);
-    length.writeUInt32LE(text.length);
-    parts.push(length, Buffer.from(text, "latin1"));
-  }
-  return Buffer.concat(parts);
 }
