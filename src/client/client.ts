@@ -67,6 +67,8 @@ import { resultCode, type SectionBounds, Want, WriteSection } from "./write-sect
 const waitingCallsMin = 64;
 /** Groups that one client may use at once. */
 const groupsUsedMax = 16_384;
+/** From here on a section is full enough: what it costs itself is little beside its commands. */
+const gatheredBytesMax = 32 * 1024;
 /** A section is held open no longer, so that the deadlines of its calls, which are one, are near enough to each other's. */
 const sectionHeldMsMax = 50;
 /** Of one page of a scan: the bound of the nodes. */
@@ -104,8 +106,9 @@ export class BargeClient<C extends CodecName> implements Client<C>, GroupClient,
   #turn: Outgoing[] = [];
   #turnEnds = false;
 
-  /** Requests of earlier turns that are not settled. */
+  /** Requests of earlier turns that are not settled, and the sections among them. */
   #outstanding = 0;
+  #sectionsOut = 0;
   callsInFlight = 0;
   bytesInFlight = 0;
   readonly #waiting = new WaitingCalls();
@@ -468,9 +471,16 @@ export class BargeClient<C extends CodecName> implements Client<C>, GroupClient,
   settled(outgoing: Outgoing, reusable: boolean): void {
     this.#outstanding--;
     this.#uncount(outgoing);
-    if (reusable && outgoing instanceof WriteSection) this.#core.recycle(outgoing);
+    if (outgoing instanceof WriteSection) this.#sectionSettled(outgoing, reusable);
     if (this.#core.crowded.size > 0) this.#core.admit();
     if (this.#state === "draining") this.#closeIfDrained();
+  }
+
+  #sectionSettled(section: WriteSection, reusable: boolean): void {
+    this.#sectionsOut--;
+    // It may have been held for this one.
+    if (this.#section !== undefined) this.#scheduleTurn();
+    if (reusable) this.#core.recycle(section);
   }
 
   leftOver(rest: Outgoing): void {
@@ -747,16 +757,23 @@ export class BargeClient<C extends CodecName> implements Client<C>, GroupClient,
       // What is left of an answered batch has its deadline already.
       if (outgoing.deadlineMs === 0) outgoing.deadlineMs = nowMs + outgoing.timeoutMs;
       this.#outstanding++;
+      if (outgoing instanceof WriteSection) this.#sectionsOut++;
       this.#router.submit(outgoing, nowMs);
     }
     this.#core.wakes(this);
     if (this.#state === "draining") this.#closeIfDrained();
   }
 
-  /** While others wait before it for room in the session, the open section may as well take more: it would only wait behind them. */
+  /**
+   * While others wait before it for room in the session, the open section may as well take more: it would only wait behind them. So it does while one of its group is
+   * on its way, where calls go to many groups at once.
+   */
   #holdsSection(nowMs: number): boolean {
-    const waits = this.#section !== undefined && this.#router.keeper?.isCrowded === true;
-    if (!waits || this.#state !== "open") return false;
+    const section = this.#section;
+    if (section === undefined || this.#state !== "open") return false;
+    const gathers =
+      this.#sectionsOut > 0 && this.#core.isSpread && section.byteLength < gatheredBytesMax;
+    if (!gathers && this.#router.keeper?.isCrowded !== true) return false;
     this.#heldSinceMs ??= nowMs;
     return nowMs - this.#heldSinceMs < sectionHeldMsMax;
   }

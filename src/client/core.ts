@@ -27,7 +27,12 @@ export interface GroupClient {
   nodeLost(node: NodeLink): void;
 }
 
-const pooledSectionsMax = 64;
+/** Of sections that are kept for their buffers: many small ones, where there are many groups. */
+const pooledSectionsMax = 4_096;
+const pooledBytesMax = 32 * 1024 * 1024;
+/** Turns, of the event loop, over which is smoothed how many groups they send to; and from how many on they are many. */
+const smoothedTurns = 8;
+const manyGroups = 8;
 /** Groups that were idle for so many sweeps are looked at with all others, in longer intervals. */
 const calmSweeps = 50;
 const sweepAllMs = 10_000;
@@ -49,10 +54,13 @@ export class ClientCore<C extends GroupClient> implements NodesEvents {
   #sweptAllMs = 0;
   /** Whose turn ends with the present one of the event loop. */
   #due: C[] = [];
+  /** How many that were of late. */
+  #dueMean = 0;
   /** Groups with calls that wait for room. */
   readonly crowded = new Set<C>();
   /** Sections kept for their buffers. */
   readonly #pool: WriteSection[] = [];
+  #pooledBytes = 0;
   #watches: Watches | undefined;
 
   constructor(settings: Settings, dial: Dial) {
@@ -110,6 +118,14 @@ export class ClientCore<C extends GroupClient> implements NodesEvents {
     if (this.#due.push(client) === 1) setImmediate(this.#endTurn);
   }
 
+  /**
+   * The turns send to many groups: so much is under way that sections which wait for others of their group, and are fewer and fuller for it, come through
+   * sooner than those that go at once.
+   */
+  get isSpread(): boolean {
+    return this.#dueMean >= manyGroups;
+  }
+
   /** Calls are under way. */
   wakes(client: C): void {
     this.#busy.set(client, 0);
@@ -119,6 +135,7 @@ export class ClientCore<C extends GroupClient> implements NodesEvents {
   readonly #endTurn = (): void => {
     const due = this.#due;
     this.#due = [];
+    this.#dueMean += (due.length - this.#dueMean) / smoothedTurns;
     const nowMs = performance.now();
     for (const client of due) client.endTurn(nowMs);
     this.nodes.flush();
@@ -151,14 +168,21 @@ export class ClientCore<C extends GroupClient> implements NodesEvents {
   }
 
   takeSection(): WriteSection {
-    return this.#pool.pop() ?? new WriteSection();
+    const section = this.#pool.pop();
+    if (section === undefined) return new WriteSection();
+    this.#pooledBytes -= section.capacity;
+    return section;
   }
 
   recycle(section: WriteSection): void {
-    const kept = section.capacity <= this.bounds.sectionBytesMax * 2;
-    if (!kept || this.#pool.length >= pooledSectionsMax) return;
+    const { capacity } = section;
+    const isKept = capacity <= this.bounds.sectionBytesMax * 2;
+    const hasRoom =
+      this.#pool.length < pooledSectionsMax && this.#pooledBytes + capacity <= pooledBytesMax;
+    if (!isKept || !hasRoom) return;
     section.reset();
     this.#pool.push(section);
+    this.#pooledBytes += capacity;
   }
 
   /* ---------------------------------------------------------------- what the connections say */

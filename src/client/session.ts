@@ -320,13 +320,7 @@ export class Session implements WriteKeeper {
 
   #expire(nowMs: number): void {
     if (this.#window?.isEmpty === false) this.#takeBack(this.#window);
-    this.#queue = this.#queue.filter((section) => {
-      if (section.phase === "settled") return false;
-      if (nowMs < section.deadlineMs) return true;
-      section.refusal ??= this.#refusal ?? this.#opening?.refusal;
-      this.#tell(section, this.#routes.expiredError(section));
-      return false;
-    });
+    if (this.#queue.length > 0) this.#expireQueue(nowMs);
     for (const section of this.#window?.sections ?? []) {
       if (section.phase === "settled" || nowMs < section.deadlineMs) continue;
       if (section.channel === undefined && !section.maybeApplied) {
@@ -334,6 +328,16 @@ export class Session implements WriteKeeper {
         this.#tell(section, this.#routes.expiredError(section));
       } else this.#tell(section, unansweredError(section));
     }
+  }
+
+  #expireQueue(nowMs: number): void {
+    this.#queue = this.#queue.filter((section) => {
+      if (section.phase === "settled") return false;
+      if (nowMs < section.deadlineMs) return true;
+      section.refusal ??= this.#refusal ?? this.#opening?.refusal;
+      this.#tell(section, this.#routes.expiredError(section));
+      return false;
+    });
   }
 
   /** The caller gave up. */

@@ -278,3 +278,45 @@ test("of several connections to a node one is told of groups, and another one wh
   }
   expect(node.followed.length).toBe(4);
 });
+
+/** Calls for each of the groups, turn for turn of the event loop, all unanswered; returns how many sections came of each group. */
+async function sectionsOf(node: FakeNode, client: Client, groups: number): Promise<number[]> {
+  const turns = 40;
+  const answers: Promise<unknown>[] = [];
+  const held: Received[] = [];
+  node.answer = (_, request) => void held.push(request);
+  for (let turn = 0; turn < turns; turn++) {
+    for (let group = 1; group <= groups; group++) {
+      answers.push(client.put("k", "v", { group, timeoutMs: 30_000 }));
+    }
+    await new Promise<void>((resolve) => setImmediate(resolve));
+  }
+  await node.until(() => held.length >= groups);
+  node.answer = applyAll;
+  for (const request of held) applyAll(node, request);
+  await Promise.all(answers);
+  const commands = new Map<number, number>();
+  const sections = new Map<number, number>();
+  for (const request of node.writes) {
+    const { group } = request;
+    commands.set(group, (commands.get(group) ?? 0) + commandsOf(request).length);
+    sections.set(group, (sections.get(group) ?? 0) + 1);
+  }
+  expect([...commands.values()]).toEqual(Array.from({ length: groups }, () => turns));
+  return [...sections.values()];
+}
+
+test("with calls to many groups, those of one gather while a section of it is on its way", async () => {
+  using node = new FakeNode();
+  await using client = connect({ endpoints: node.endpoint, session: false });
+  const sections = await sectionsOf(node, client, 32);
+  // The first turns find out; a section is held 50 ms at the longest.
+  for (const count of sections) expect(count).toBeLessThan(20);
+});
+
+test("with calls to a few groups, each goes with its turn", async () => {
+  using node = new FakeNode();
+  await using client = connect({ endpoints: node.endpoint, session: false });
+  const sections = await sectionsOf(node, client, 4);
+  for (const count of sections) expect(count).toBeGreaterThan(30);
+});
