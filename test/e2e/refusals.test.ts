@@ -17,7 +17,7 @@ import {
 } from "node:fs";
 import { join } from "node:path";
 import { type FatalReason, fatalTable } from "../../src/fatal.ts";
-import { type TestCluster, TestNode, withCluster } from "./cluster.ts";
+import { type TestCluster, TestNode, until, withCluster } from "./cluster.ts";
 import { HttpDoor } from "./doors.ts";
 import { mounted } from "./mount.ts";
 
@@ -62,9 +62,12 @@ async function withHistory(body: (cluster: TestCluster) => Promise<void>): Promi
   });
 }
 
+/** On a crowded machine another node may come to lead meanwhile. */
 async function write(cluster: TestCluster, count: number): Promise<void> {
   const door = new HttpDoor(cluster.nodes[0]!);
-  for (let i = 0; i < count; i++) await door.put(`key${i}`, value, 5_000);
+  for (let i = 0; i < count; i++) {
+    await until(`key${i} is written`, async () => (await door.put(`key${i}`, value, 5_000)) > 0);
+  }
   await cluster.converged();
 }
 

@@ -151,7 +151,11 @@ test(
       await behind.ready();
       await same(cluster);
       expect(await metric(behind, "barge_group_snapshots_installed")).toBe(1);
-      await post(behind, "/v1/transfer-leader", { to: behind.id });
+      // The leader hears a moment later that it has caught up.
+      await until("it leads", async () => {
+        await post(behind, "/v1/transfer-leader", { to: behind.id });
+        return true;
+      });
       expect(await putOnce(behind, "one")).toBe(revision);
       using again = await RawClient.connect(behind.binary, { hello: clientHello });
       again.send(writeFrame(2, section));
