@@ -277,7 +277,8 @@ export class SimNode implements NetworkNode, ClientNode {
     const coreRandom = lazy(() => random.fork(life));
     const transport = network.transportOf(id, life, this.#options.endPoint.effect);
     const replicas = this.#makeReplicas(store, transport, recovered, coreRandom);
-    const group = replicas.open({ id: defaultGroup, machine: "kv" });
+    const machine = this.#options.app === undefined ? "kv" : "http";
+    const group = replicas.open({ id: defaultGroup, machine });
     this.#store = store;
     this.#replicas = replicas;
     const shard = new Shard(
