@@ -62,6 +62,8 @@ export function groupLimits(random: Random, drawn: Limits, isHot: boolean): Limi
       random.pick([limits.shardUnsyncedBytesMax, 1, 1_000]),
     ),
     inboxBytesMax: Math.max(limits.inboxBytesMax, registryWriteBytes),
+    // Groups at rest are given their ticks a heartbeat's worth at a time: in twice that there is no time for an answer.
+    checkQuorumTicks: Math.max(limits.checkQuorumTicks, 3 * limits.heartbeatTicks),
     everyTickGroups: random.pick([limits.everyTickGroups, 1, 3]),
     beatGroupsMin: random.pick([limits.beatGroupsMin, 1, 2]),
     beatGroupsMax: random.pick([limits.beatGroupsMax, limits.beatGroupsMax, 2]),

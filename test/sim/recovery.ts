@@ -30,6 +30,9 @@ export interface RecoveryOptions {
 const progressElections = 10;
 const convergeElections = 30;
 const stableElections = 4;
+/** Times that one group is handed over until leaders are spread; and why, as its node says. */
+const balanceMovesMax = 4;
+const balanceReason = "it leads fewer groups";
 
 export class Recovery {
   readonly #options: RecoveryOptions;
@@ -107,11 +110,23 @@ export class Recovery {
   /** Nobody deposes a leader while nothing goes wrong, as long as no clock makes its heartbeats late. To be called after `run`. */
   staysLed(): void {
     if (!this.#clocksAgree || !this.#prefers()) return;
-    const terms = this.#terms();
-    this.#wait(stableElections);
-    if (this.#terms() !== terms) {
-      throw new Violation(`leader and term change in peace: from ${terms} to ${this.#terms()}`);
+    for (let moves = 0; moves <= balanceMovesMax; moves++) {
+      const terms = this.#terms();
+      const leader = this.up.find((node) => this.#leads(node));
+      this.#wait(stableElections);
+      if (this.#terms() === terms) return;
+      if (!this.#gaveAway(leader)) {
+        throw new Violation(`leader and term change in peace: from ${terms} to ${this.#terms()}`);
+      }
     }
+    throw new Violation("leaders are balanced again and again");
+  }
+
+  /** Where there are other groups, a leader may go to a node that leads fewer. */
+  #gaveAway(leader: SimNode | undefined): boolean {
+    const group = leader === undefined ? undefined : this.#replica(leader);
+    const handOver = group?.status().handOver;
+    return handOver?.reason === balanceReason && handOver.to === group?.leader;
   }
 
   /** Where nodes are preferred, one of them comes to lead. False where none of them could yet, and so leadership may still move. */
