@@ -999,6 +999,8 @@ export class Group {
   work(nowMs: number): boolean {
     if (this.#stopped !== undefined) return false;
     const more = this.machine.work(nowMs);
+    // Its application is there again: a group at rest is looked at seldom.
+    if (this.raft.isReluctant) this.#weighLeading();
     this.#cutByPolicy();
     return more;
   }
