@@ -45,7 +45,6 @@ import { DiskFullError } from "../storage/disk.ts";
 import { DiskSpace, type SpaceLevel } from "../storage/disk-space.ts";
 import { FailureNote } from "../storage/failure-note.ts";
 import { CorruptBatchError, LogStore, type RecoveredGroup } from "../storage/log-store.ts";
-import { isDiskFull } from "../storage/sqlite.ts";
 import { openSqliteDisk, type SqliteDisk } from "../storage/sqlite-disk.ts";
 import { createLogger, type Logger } from "../telemetry/logger.ts";
 import { LoopGapCounts } from "../telemetry/loop-gaps.ts";
@@ -212,6 +211,8 @@ class Node implements RunningNode, Groups {
   #turnDue = false;
   #tickedMs = 0;
   #ticks = 0;
+  /** While the folder's mark of its apply version is being written. */
+  #marking: Promise<void> | undefined;
   #tellLargeMs = -Infinity;
   #tellUnheardMs = performance.now() + unheardEveryMs;
   #stopping = false;
@@ -543,7 +544,11 @@ class Node implements RunningNode, Groups {
         },
         machine: (after) => this.#machineFileAfter(after),
         damaged: ({ segment, group = defaultGroup }) => {
-          if (segment === undefined) return machineAdvice(this.#dataDir.machinePath(group));
+          if (segment === undefined) {
+            // The group has left this node, and its file with it.
+            if (this.#replicas.machine(group) === undefined) return "";
+            return machineAdvice(this.#dataDir.machinePath(group));
+          }
           return this.#store.evacuate(segment)
             ? "what is live in it is copied out of it; what cannot be read there comes from the leader again, where there is one"
             : "";
@@ -616,15 +621,19 @@ class Node implements RunningNode, Groups {
   /** Once in the life of a folder for each version: so builds that are too old know it before they look at anything else. */
   #markApplyVersion(): void {
     const { applyVersion } = this.#machine;
-    if (applyVersion <= this.#dataDir.applyVersion) return;
-    try {
-      this.#dataDir.raiseApplyVersion(applyVersion);
-    } catch (error) {
-      // Once there is space again.
-      if (isDiskFull(error)) return;
-      fatal("sync_failed", String(error));
-    }
-    this.#logger.info({ group: defaultGroup, applyVersion }, "the apply version is raised");
+    if (applyVersion <= this.#dataDir.applyVersion || this.#marking !== undefined) return;
+    const { promise, resolve } = Promise.withResolvers<void>();
+    this.#marking = promise;
+    this.#dataDir.raiseApplyVersion(applyVersion, (path, text, done) =>
+      this.#files.snapshots.replace(path, text, (ok) => {
+        done(ok);
+        this.#marking = undefined;
+        resolve();
+        // Else once there is space again.
+        if (ok)
+          this.#logger.info({ group: defaultGroup, applyVersion }, "the apply version is raised");
+      }),
+    );
   }
 
   #tooOld(needed: number): string {
@@ -1041,6 +1050,7 @@ class Node implements RunningNode, Groups {
         resolve();
       });
     });
+    await this.#marking;
     this.#store.close();
     onFatalNote(undefined);
     this.#failureNote.close();
