@@ -37,7 +37,10 @@ export const go: Language = {
   build: () => {
     if (existsSync(goProgram)) return;
     const cwd = join(here, "go");
-    const { exitCode, stderr } = Bun.spawnSync(["go", "build", "-o", goProgram, "."], { cwd });
+    // Without a C compiler.
+    const env = { ...process.env, CGO_ENABLED: "0" };
+    const build = ["go", "build", "-o", goProgram, "."];
+    const { exitCode, stderr } = Bun.spawnSync(build, { cwd, env });
     if (exitCode !== 0) throw new Error(`go build: ${stderr.toString()}`);
     process.on("exit", () => rmSync(goProgram, { force: true }));
   },
@@ -51,9 +54,12 @@ export const wal: Language = {
 
 export const languages: readonly Language[] = [typescript, python, go];
 
-/** Where it is not, says so: what is not tested is told. */
-export function installed({ name, needs }: Language): boolean {
-  if (needs === undefined || Bun.which(needs) !== null) return true;
+/** Whether it can be started here; where not, says so: what is not tested is told. Built before the tests run, as that may take half a minute. */
+export function prepared({ name, needs, build }: Language): boolean {
+  if (needs === undefined || Bun.which(needs) !== null) {
+    build?.();
+    return true;
+  }
   process.stderr.write(`${needs} is not installed: the application in ${name} is not tested\n`);
   return false;
 }

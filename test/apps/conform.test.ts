@@ -4,7 +4,7 @@ import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { conform, type Finding } from "../../src/conform/conform.ts";
-import { installed, languages, type Language, TestApplication } from "./applications.ts";
+import { type Language, languages, prepared, TestApplication } from "./applications.ts";
 import { plant, type PlantedMistake, plantedMistakes } from "./planted-mistakes.ts";
 
 setDefaultTimeout(120_000);
@@ -51,7 +51,7 @@ const wrong = (found: readonly Finding[]): Finding[] =>
   found.filter(({ verdict }) => verdict === "fault");
 
 for (const language of languages) {
-  test.concurrent.skipIf(!installed(language))(
+  test.concurrent.skipIf(!prepared(language))(
     `nothing is wrong with the application in ${language.name}, whenever it is killed`,
     async () => {
       const found = await findings(language, true);

@@ -1,13 +1,13 @@
 /** A few rounds of killed daemons and applications, in Python and in Go, with every history checked; soak.ts goes on for longer. */
 import { expect, setDefaultTimeout, test } from "bun:test";
 import { Random } from "../sim/random.ts";
-import { go, installed, python } from "./applications.ts";
+import { go, prepared, python } from "./applications.ts";
 import { FaultRounds } from "./fault-rounds.ts";
 
 setDefaultTimeout(180_000);
 
 for (const language of [python, go]) {
-  test.skipIf(!installed(language))(
+  test.skipIf(!prepared(language))(
     `kills of daemons and applications in ${language.name}`,
     async () => {
       const seed = Date.now() % 1_000_000;

@@ -7,12 +7,12 @@
  */
 import { numberFlags } from "../e2e/script-flags.ts";
 import { Random } from "../sim/random.ts";
-import { installed, languages } from "./applications.ts";
+import { prepared, languages } from "./applications.ts";
 import { FaultRounds } from "./fault-rounds.ts";
 
 const { minutes, seed } = numberFlags({ minutes: 20, seed: Date.now() % 1_000_000 });
 const random = new Random(seed);
-const spoken = languages.filter(installed);
+const spoken = languages.filter(prepared);
 const startMs = performance.now();
 const totals: Record<string, unknown> = {};
 
