@@ -11,6 +11,7 @@ import {
   type AppMachineOptions,
   type AppOptions,
   createMachine,
+  AppTraffic,
   HttpConnections,
   KvFiles,
   isMachineKind,
@@ -70,6 +71,7 @@ import { joinCluster, type JoinedCluster, type JoinTarget } from "./join.ts";
 import { checkMachineKind } from "./machine-kind.ts";
 import { hasOtherVoters, Peers, removed } from "./peers.ts";
 import type { Group } from "./group.ts";
+import { HttpDoors } from "./http-doors.ts";
 import { Overview } from "./overview.ts";
 import { PacedFigure } from "./paced-figure.ts";
 import { Readiness } from "./readiness.ts";
@@ -194,6 +196,7 @@ class Node implements RunningNode, Groups {
   #registry!: Registry;
   readonly #files: KvFiles;
   readonly #appConnections = new HttpConnections();
+  readonly #appTraffic: AppTraffic;
   #transport!: TcpTransport;
   #shard!: Shard;
   #listener!: Listener;
@@ -233,13 +236,16 @@ class Node implements RunningNode, Groups {
   #peers!: Peers;
   #expulsion!: Expulsion;
   readonly #versions: Versions;
+  readonly #doors: HttpDoors;
   readonly #applyVersionMax: number;
 
   constructor(options: NodeOptions, joined: JoinedCluster | undefined) {
     this.#options = options;
     this.#limits = withApplication(options.limits ?? defaultLimits, options.app);
+    this.#appTraffic = new AppTraffic(this.#limits);
     this.#metrics = new Metrics(this.#limits.metricsGroupsMax);
     this.#applyVersionMax = Math.min(options.applyVersionMax ?? applyVersionMax, applyVersionMax);
+    this.#doors = new HttpDoors(options.httpListen, options.advertise);
     this.#versions = new Versions({
       nodeId: options.nodeId,
       software: version,
@@ -328,6 +334,7 @@ class Node implements RunningNode, Groups {
       introduction: () => ({
         address: advertise,
         configurationIndex: this.#shard.group(defaultGroup)!.raft.configurationIndex,
+        ...this.#doors.own,
         ...this.#versions.own,
       }),
       limits: this.#limits,
@@ -349,8 +356,10 @@ class Node implements RunningNode, Groups {
       onProblem: (id, problem) => this.#logger.warn({ peer: id }, problem),
       onRefused: (id, code, message) => this.#refused(id, code, message),
       onMismatch: (id, message) => this.#versions.note(id, message),
-      refusePeer: (peer) =>
-        this.#peers.meet(peer.nodeId, peer.incarnation) ?? this.#versions.refuse(peer),
+      refusePeer: (peer) => {
+        this.#doors.heard(peer);
+        return this.#peers.meet(peer.nodeId, peer.incarnation) ?? this.#versions.refuse(peer);
+      },
     });
     // Not before the sync: what the log says of a machine's file could be lost yet, and that file is all that is kept.
     this.#replicas = this.#makeReplicas(recovered);
@@ -517,6 +526,7 @@ class Node implements RunningNode, Groups {
       nodeId,
       logger: this.#logger,
       connections: this.#appConnections,
+      traffic: this.#appTraffic,
       wake: () => this.#shard.group(id)?.touch(),
       logStart: () => this.#shard.group(id)?.raft.startIndex ?? Infinity,
       logIndex: last === undefined ? start.index : last.firstIndex + last.count - 1,
@@ -690,6 +700,7 @@ class Node implements RunningNode, Groups {
       sectionBytesMax: this.#limits.sectionBytesMax,
       members: addresses,
       leader,
+      ...this.#doors.own,
       ...this.#versions.own,
     };
     const refusal = this.#refuseHello(hello);
@@ -717,7 +728,9 @@ class Node implements RunningNode, Groups {
     const refusal = this.#peers.refuse(hello, performance.now());
     if (refusal !== undefined) return refusal;
     const message = this.#versions.refuse(hello);
-    return message === undefined ? undefined : { code: "version_mismatch", message };
+    if (message !== undefined) return { code: "version_mismatch", message };
+    this.#doors.heard(hello);
+    return undefined;
   }
 
   #accept(connection: Connection, hello: Hello): void {
@@ -991,6 +1004,13 @@ class Node implements RunningNode, Groups {
       addresses: isOwn ? { ...addresses, [nodeId]: advertise } : { ...addresses },
       leader: group?.leader ?? 0,
     };
+  }
+
+  /** `host:port` of the HTTP door of the node whose binary port that is; undefined where it is not known. */
+  httpOf(address: string): string | undefined {
+    const { addresses } = this.members();
+    const id = Object.keys(addresses).find((each) => addresses[each] === address);
+    return id === undefined ? undefined : this.#doors.of(Number(id));
   }
 
   get binaryPort(): number {

@@ -113,4 +113,6 @@ export interface Groups {
   readonly isLeaving: boolean;
   /** `host:port` by node id, and the leader of group 0 (0 = unknown), for the hello reply. */
   members(): { readonly addresses: Record<string, string>; readonly leader: number };
+  /** `host:port` of the HTTP door of the node whose binary port that is; undefined where it is not known. */
+  httpOf(address: string): string | undefined;
 }

@@ -20,14 +20,24 @@ export function textAnswer(text: string, status = 200): Response {
   });
 }
 
-export function errorAnswer(error: BargeError): Response {
-  return jsonAnswer(errorBody(error), errorTable[error.code].httpStatus);
+/** `http`: where the node in the hint is asked over HTTP, as far as that is known. */
+export function errorAnswer(error: BargeError, http?: string): Response {
+  return jsonAnswer(errorBody(error, http), errorTable[error.code].httpStatus);
 }
 
-export function errorBody(error: BargeError): { readonly error: object } {
+export function errorBody(error: BargeError, http?: string): { readonly error: object } {
   const { code, message, outcome, retryable, leaderHint } = error;
   const leader = leaderHint === undefined ? {} : { leader: leaderHint };
-  return { error: { code, message, outcome, retryable, ...leader } };
+  const leaderHttp = http === undefined ? {} : { leaderHttp: http };
+  return { error: { code, message, outcome, retryable, ...leader, ...leaderHttp } };
+}
+
+/** The same request is for that node. */
+export function elsewhereAnswer(error: BargeError, http: string, url: string): Response {
+  const { pathname, search } = new URL(url);
+  const answer = errorAnswer(error, http);
+  answer.headers.set("location", `http://${http}${pathname}${search}`);
+  return answer;
 }
 
 /** An answer that is no, and has no number of its own on the wire: nothing there, compared and differs, no such path or method. */

@@ -7,7 +7,7 @@ import type { Limits } from "../limits.ts";
 import { ListenError } from "../net/listener.ts";
 import type { Tallies } from "../telemetry/metrics.ts";
 import type { Groups } from "./groups.ts";
-import { errorAnswer, jsonAnswer, refusal, textAnswer } from "./http-answers.ts";
+import { elsewhereAnswer, errorAnswer, jsonAnswer, refusal, textAnswer } from "./http-answers.ts";
 import { backupParameters, backupPath, streamBackup } from "./http-backup.ts";
 import { type BodyBounds, ByteBudget, withBody } from "./http-body.ts";
 import { HttpCalls } from "./http-calls.ts";
@@ -168,7 +168,7 @@ class HttpDoor {
       }
       return await this.#route(request, target, server);
     } catch (error) {
-      return this.#failed(error);
+      return this.#failed(error, request.url);
     }
   }
 
@@ -179,13 +179,16 @@ class HttpDoor {
     return wrongMethod(request, "GET, HEAD") ?? (await this.#metrics());
   }
 
-  #failed(error: unknown): Response {
+  #failed(error: unknown, url: string): Response {
     const known =
       error instanceof BargeError
         ? error
         : new BargeError("internal", error instanceof Error ? error.message : String(error));
     this.#tallies.refuse(known.code);
-    return errorAnswer(known);
+    const { code, leaderHint } = known;
+    const http = leaderHint === undefined ? undefined : this.#groups.httpOf(leaderHint);
+    if (http !== undefined && code === "group_elsewhere") return elsewhereAnswer(known, http, url);
+    return errorAnswer(known, http);
   }
 
   /** What is answered also while the node stops. */

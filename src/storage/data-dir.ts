@@ -45,6 +45,9 @@ export interface DataDirOwner {
   readonly contacts?: Readonly<Record<string, string>>;
 }
 
+/** Writes a small file so that it is there whole, old or new, after any crash; `done` once that is durable, false where there is no space. */
+export type FileWriter = (path: string, text: string, done: (ok: boolean) => void) => void;
+
 export interface DataDir {
   readonly path: string;
   /** Random, drawn when the folder was made: a wiped folder is another incarnation. */
@@ -57,8 +60,8 @@ export interface DataDir {
   readonly watermarkPath: string;
   /** The highest apply version of its groups, as far as `raiseApplyVersion` was told. */
   readonly applyVersion: number;
-  /** From now on the folder is only for builds that can apply this version. Durable when it returns; blocks. */
-  raiseApplyVersion(applyVersion: number): void;
+  /** From now on the folder is only for builds that can apply this version. Durable when it returns; blocks, unless somebody else writes. */
+  raiseApplyVersion(applyVersion: number, write?: FileWriter): void;
   /** The folder is of another cluster from now on, under an incarnation of its own. Durable when it returns; blocks. */
   refound(owner: DataDirOwner): void;
   /** Where the machine of a group keeps its files; the folder exists. */
@@ -125,9 +128,11 @@ export function openDataDir(
       get applyVersion() {
         return identity.applyVersion ?? applyVersionFirst;
       },
-      raiseApplyVersion: (applyVersion) => {
-        identity = { ...identity, format: raisedFormat, applyVersion };
-        saveIdentity(folder, identity);
+      raiseApplyVersion: (applyVersion, write = writeNow) => {
+        const raised = { ...identity, format: raisedFormat, applyVersion };
+        write(join(folder, identityName), textOf(raised), (ok) => {
+          if (ok) identity = raised;
+        });
       },
       refound: (next) => {
         const { format, applyVersion } = identity;
@@ -156,6 +161,7 @@ export function storedIdentity(path: string): Identity | undefined {
   return readIdentity(resolve(path));
 }
 
+const identityName = "identity.json";
 const joiningName = "joining.json";
 const lockName = "lock.db";
 
@@ -238,7 +244,7 @@ function refuseOrphan(folder: string): void {
 }
 
 function readIdentity(folder: string): Identity | undefined {
-  const path = join(folder, "identity.json");
+  const path = join(folder, identityName);
   let text: string;
   try {
     text = readFileSync(path, "utf8");
@@ -327,8 +333,17 @@ function newIdentity(owner: DataDirOwner, incarnation: string): Identity {
 }
 
 function saveIdentity(folder: string, identity: Identity): void {
-  writeFileDurably(join(folder, "identity.json"), `${JSON.stringify(identity, undefined, 2)}\n`);
+  writeFileDurably(join(folder, identityName), textOf(identity));
 }
+
+function textOf(identity: Identity): string {
+  return `${JSON.stringify(identity, undefined, 2)}\n`;
+}
+
+const writeNow: FileWriter = (path, text, done) => {
+  writeFileDurably(path, text);
+  done(true);
+};
 
 function bytesBelow(folder: string): number {
   let bytes = 0;

@@ -43,6 +43,11 @@ export class SnapshotFiles {
     this.#post({ kind: "write", path, offset, bytes }, ({ ok }) => done(ok));
   }
 
+  /** A small file, which has the old text or the new one after any crash. `ok` is false when the disk is full. */
+  replace(path: string, text: string, done: (ok: boolean) => void): void {
+    this.#post({ kind: "replace", path, text }, ({ ok }) => done(ok));
+  }
+
   /** Makes the file durable, with its name, and says whether it is what `proof` says. */
   finish(path: string, proof: FileProof | BytesProof, done: (ok: boolean) => void): void {
     this.#post({ kind: "finish", path, proof }, ({ ok }) => done(ok));

@@ -38,6 +38,7 @@ export type SnapshotJob =
       readonly offset: number;
       readonly bytes: Uint8Array<ArrayBuffer>;
     }
+  | { readonly kind: "replace"; readonly path: string; readonly text: string }
   | { readonly kind: "finish"; readonly path: string; readonly proof: FileProof | BytesProof }
   | { readonly kind: "remove"; readonly path: string }
   | { readonly kind: "removeFolder"; readonly path: string };

@@ -9,6 +9,8 @@ import { dirname } from "node:path";
 import { parentPort, workerData } from "node:worker_threads";
 import { crc32 } from "node:zlib";
 import { nextDigest } from "../wire/snapshot-messages.ts";
+import { DiskFullError } from "./disk.ts";
+import { writeFileDurably } from "./durable-file.ts";
 import type { BytesProof, FileProof, SnapshotJob, SnapshotJobDone } from "./snapshot-jobs.ts";
 import {
   hasOnly,
@@ -41,6 +43,9 @@ function work(job: SnapshotJob): SnapshotJobDone {
       case "write":
         writeAll(openFor(job.path), job.bytes, job.offset);
         return { ok: true };
+      case "replace":
+        writeFileDurably(job.path, job.text);
+        return { ok: true };
       case "finish":
         return { ok: finish(job.path, job.proof) };
       case "remove":
@@ -52,7 +57,7 @@ function work(job: SnapshotJob): SnapshotJobDone {
         return { ok: true };
     }
   } catch (error) {
-    if (isDiskFull(error)) return { ok: false };
+    if (isDiskFull(error) || error instanceof DiskFullError) return { ok: false };
     tripLatch();
     return { ok: false, failed: `snapshot ${job.kind}: ${String(error)}` };
   }

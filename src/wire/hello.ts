@@ -31,11 +31,12 @@ export function decodeHello(payload: Uint8Array, fieldsBytes: number): Hello | u
   if (!isNumber(features, 0, u32Max) || !isText(software)) return undefined;
   const base = { role, versionMin, versionMax, features, software };
   if (role === "client") return base;
-  const { clusterId, nodeId, incarnation, address, configurationIndex, expectNodeId } = map;
+  const { clusterId, nodeId, incarnation, address, http, configurationIndex, expectNodeId } = map;
   const applyVersions = applyVersionsOf(map);
   if (applyVersions === undefined) return undefined;
   if (!isText(clusterId) || !isNumber(nodeId, 1, u32Max) || !isText(incarnation)) return undefined;
   if (address !== undefined && !isText(address)) return undefined;
+  if (http !== undefined && !isText(http)) return undefined;
   if (expectNodeId !== undefined && !isNumber(expectNodeId, 1, u32Max)) return undefined;
   const indexMax = Number.MAX_SAFE_INTEGER;
   if (configurationIndex !== undefined && !isNumber(configurationIndex, 0, indexMax)) {
@@ -47,6 +48,7 @@ export function decodeHello(payload: Uint8Array, fieldsBytes: number): Hello | u
     nodeId,
     incarnation,
     ...(address === undefined ? {} : { address }),
+    ...(http === undefined ? {} : { http }),
     ...(configurationIndex === undefined ? {} : { configurationIndex }),
     ...applyVersions,
     ...(expectNodeId === undefined ? {} : { expectNodeId }),
@@ -58,7 +60,7 @@ export function decodeHelloReply(payload: Uint8Array, fieldsBytes: number): Hell
   const map = decodeMap(payload, fieldsBytes);
   if (map === undefined) return undefined;
   const { version, features, software, clusterId, nodeId, incarnation } = map;
-  const { frameBytesMax, sectionBytesMax, leader, error } = map;
+  const { frameBytesMax, sectionBytesMax, leader, http, error } = map;
   const wellFormed =
     isNumber(version, 0, 255) &&
     isNumber(features, 0, u32Max) &&
@@ -72,6 +74,7 @@ export function decodeHelloReply(payload: Uint8Array, fieldsBytes: number): Hell
   const members = readMembers(map["members"]);
   const applyVersions = applyVersionsOf(map);
   if (!wellFormed || members === undefined || applyVersions === undefined) return undefined;
+  if (http !== undefined && !isText(http)) return undefined;
   const reply = {
     version,
     features,
@@ -83,6 +86,7 @@ export function decodeHelloReply(payload: Uint8Array, fieldsBytes: number): Hell
     sectionBytesMax,
     members,
     leader,
+    ...(http === undefined ? {} : { http }),
     ...applyVersions,
   };
   if (error === undefined) return reply;

@@ -287,6 +287,8 @@ export interface Hello {
   readonly incarnation?: string;
   /** `host:port` under which the dialler is reached: who has not heard of it yet can answer all the same. */
   readonly address?: string;
+  /** `host:port` of its HTTP door, where others reach it. */
+  readonly http?: string;
   /** Log index of the dialler's configuration: who has an older one may not know a member of it yet. */
   readonly configurationIndex?: number;
   /** Highest apply version that the dialler can, and the one in force there; absent = 1 [16]. */
@@ -312,6 +314,8 @@ export interface HelloReply {
   readonly members: Record<string, string>;
   /** Leader of group 0 if known, else 0. */
   readonly leader: number;
+  /** `host:port` of this node's HTTP door, where others reach it. */
+  readonly http?: string;
   /** Highest apply version that this node can, and the one in force; absent = 1 [16]. */
   readonly applyVersionMax?: number;
   readonly applyVersion?: number;

@@ -52,6 +52,13 @@ export class FakeGroups implements Groups {
     for (const answer of held) answer();
   }
 
+  /** By address of the binary port. */
+  readonly doors = new Map<string, string>();
+
+  httpOf(address: string): string | undefined {
+    return this.doors.get(address);
+  }
+
   /** Of group 0. */
   machine = "kv";
 

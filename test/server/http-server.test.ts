@@ -27,6 +27,7 @@ const application = {
   updates: 0,
   entries: 0,
   failures: 0,
+  underWay: 0,
   reads: 0,
   readWaiters: 0,
   snapshots: 0,
@@ -384,6 +385,20 @@ test("status, health and metrics", async () => {
   const { body } = await call("GET", "/metrics");
   expect(body).toContain('barge_group_is_leader{group="0"} 1');
   expect(body).toMatch(/^barge_http_requests_total \d+$/m);
+});
+
+test("who asks for a group that is elsewhere is told where, as far as that is known", async () => {
+  const leaderHint = "10.0.0.4:9091";
+  groups.fail = new BargeError("group_elsewhere", "Group 5 is on the nodes 4.", { leaderHint });
+  const path = "/v1/kv/a?consistency=local";
+  const blind = await fetch(base + path);
+  expect([blind.status, blind.headers.get("location")]).toEqual([421, null]);
+  groups.doors.set(leaderHint, "10.0.0.4:9090");
+  const led = await fetch(base + path);
+  expect([led.status, led.headers.get("location")]).toEqual([421, `http://10.0.0.4:9090${path}`]);
+  expect(await led.json()).toMatchObject({
+    error: { code: "group_elsewhere", leader: leaderHint, leaderHttp: "10.0.0.4:9090" },
+  });
 });
 
 test("metrics can have a port of their own, which serves nothing else", async () => {

@@ -14,6 +14,7 @@ import { join } from "node:path";
 import { FatalError } from "../../src/fatal.ts";
 import type { FatalReason } from "../../src/fatal.ts";
 import { joiningIncarnation, openDataDir, storedIdentity } from "../../src/storage/data-dir.ts";
+import { SnapshotFiles } from "../../src/storage/snapshot-files.ts";
 
 const owner = { clusterId: "cluster", nodeId: 1 };
 let parent = "";
@@ -165,6 +166,31 @@ describe("a data folder", () => {
     again.close();
     const identity = JSON.parse(readFileSync(join(path, "identity.json"), "utf8")) as object;
     expect(identity).toMatchObject({ format: 2, applyVersion: 2, incarnation: folder.incarnation });
+  });
+
+  test("says so once it is durable, where somebody else writes it, and is asked again where there was no space", async () => {
+    const folder = openDataDir(path, owner);
+    const files = new SnapshotFiles();
+    const answers: ((ok: boolean) => void)[] = [];
+    folder.raiseApplyVersion(2, (_file, _text, done) => void answers.push(done));
+    expect(folder.applyVersion).toBe(1);
+    answers[0]!(false);
+    expect(folder.applyVersion).toBe(1);
+    const { promise, resolve } = Promise.withResolvers<boolean>();
+    folder.raiseApplyVersion(3, (file, text, done) =>
+      files.replace(file, text, (ok) => {
+        done(ok);
+        resolve(ok);
+      }),
+    );
+    expect(folder.applyVersion).toBe(1);
+    expect(await promise).toBe(true);
+    expect(folder.applyVersion).toBe(3);
+    files.close();
+    folder.close();
+    const again = openDataDir(path, owner);
+    expect(again.applyVersion).toBe(3);
+    again.close();
   });
 
   test("that has a log and no identity any more is refused: under a new one the node could vote twice", () => {
