@@ -78,8 +78,13 @@ export interface KvFile {
    * other runs, it alone is the state as of that checkpoint.
    */
   hold(): number;
-  /** Reads a part of the main file, off the event loop; `done` runs later, never within the call. */
-  readMain(offset: number, length: number, done: (bytes: Uint8Array) => void): void;
+  /** Reads a part of the main file, off the event loop; `done` runs later, never within the call. `memory` as with MachineSnapshot. */
+  readMain(
+    offset: number,
+    length: number,
+    done: (bytes: Uint8Array<ArrayBuffer>) => void,
+    memory?: Uint8Array<ArrayBuffer>,
+  ): void;
   letGo(): void;
 
   /** Of a file that others may read as well. Undefined where it is not there yet. */

@@ -64,7 +64,7 @@ export class KvSnapshots {
     return {
       index: this.#index,
       bytes: this.#bytes,
-      read: (offset, length, done) => this.#file.readMain(offset, length, done),
+      read: (offset, length, done, memory) => this.#file.readMain(offset, length, done, memory),
       release: () => {
         if (released) throw new Error("kv: a snapshot is released twice");
         released = true;

@@ -76,8 +76,16 @@ export interface ChangeHistory {
 export interface MachineSnapshot {
   readonly index: number;
   readonly bytes: number;
-  /** A part of it, read off the event loop; the bytes are the caller's. Runs `done` later, never within the call; undefined: it cannot be read any more. */
-  read(offset: number, length: number, done: (bytes: Uint8Array | undefined) => void): void;
+  /**
+   * A part of it, read off the event loop; the bytes are the caller's. Runs `done` later, never within the call; undefined: it cannot be read any more. They lie
+   * in `memory`, which is handed over, where that is given and as long.
+   */
+  read(
+    offset: number,
+    length: number,
+    done: (bytes: Uint8Array<ArrayBuffer> | undefined) => void,
+    memory?: Uint8Array<ArrayBuffer>,
+  ): void;
   /** Once. Reads under way still come to their end. */
   release(): void;
 }
@@ -100,8 +108,8 @@ export type SnapshotOpening = "opened" | "noSpace" | "unusable";
 export interface IncomingSnapshot {
   /** Its name; it is live once the log's pointer says so. Rising, never used again. */
   readonly generation: number;
-  /** Writes the next part, which is handed over. `ok` false: the disk is full. Writes end in the order in which they were asked for. */
-  write(offset: number, bytes: Uint8Array<ArrayBuffer>, done: (ok: boolean) => void): void;
+  /** Writes the next part, copied within the call. `ok` false: the disk is full. Writes end in the order in which they were asked for. */
+  write(offset: number, bytes: Uint8Array, done: (ok: boolean) => void): void;
   /** Reads all of it back, compares it with the proof, and makes it durable. Once, after the last write is done. */
   finish(proof: SnapshotProof, done: (ok: boolean) => void): void;
   /**

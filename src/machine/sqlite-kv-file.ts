@@ -138,13 +138,19 @@ export class SqliteKvFile implements KvFile {
     return fstatSync(database.mainDescriptor).size;
   }
 
-  readMain(offset: number, length: number, done: (bytes: Uint8Array) => void): void {
+  readMain(
+    offset: number,
+    length: number,
+    done: (bytes: Uint8Array<ArrayBuffer>) => void,
+    memory?: Uint8Array<ArrayBuffer>,
+  ): void {
     const { database } = this.#open();
     this.#holds += 1;
-    this.#files.snapshots.read(database.mainDescriptor, offset, length, (bytes) => {
+    const read = (bytes: Uint8Array<ArrayBuffer>): void => {
       this.letGo();
       done(bytes);
-    });
+    };
+    this.#files.snapshots.read(database.mainDescriptor, offset, length, read, memory);
   }
 
   letGo(): void {

@@ -154,6 +154,10 @@ export class TcpTransport implements Transport {
     return this.#peers.get(nodeId)?.applyVersionMax ?? 0;
   }
 
+  hasUnsent(nodeId: number): boolean {
+    return this.#peers.get(nodeId)?.hasUnsent ?? false;
+  }
+
   flush(): void {
     for (const peer of this.#peers.values()) peer.flush();
   }
@@ -228,6 +232,10 @@ class Peer implements ConnectionHandler {
   get takesBeats(): boolean {
     const features = this.#pair?.control.agreed.features ?? 0;
     return (features & Feature.beats) !== 0;
+  }
+
+  get hasUnsent(): boolean {
+    return this.#connections().some(({ sendQueueBytes }) => sendQueueBytes > 0);
   }
 
   get applyVersionMax(): number {

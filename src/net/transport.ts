@@ -23,6 +23,8 @@ export interface Transport {
   takesBeats(nodeId: number): boolean;
   /** Highest apply version that the peer can, as it says itself on the connection that is up; 0 while none is [16]. */
   applyVersionMax(nodeId: number): number;
+  /** Something for it lies here that no socket has taken yet, or may: what was sent by reference is not to be changed. Where it is not there, always. */
+  hasUnsent?(nodeId: number): boolean;
   /** Hands all queued bytes to the sockets: once per turn. */
   flush(): void;
 }

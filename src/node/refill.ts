@@ -139,7 +139,7 @@ export class Refill {
       }
       coming.digest = nextDigest(coming.digest, crc32(part));
       coming.next += length;
-      incoming!.write(offset, new Uint8Array(part), (ok) => {
+      incoming!.write(offset, part, (ok) => {
         if (this.#coming !== coming) return;
         if (ok) this.#read(coming);
         else this.#giveUp(coming, "the disk is full");

@@ -177,8 +177,7 @@ export class SnapshotReceiver {
     receiving.digest = digest;
     receiving.taken = end;
     this.bytesReceived += body.byteLength;
-    // A view of what the socket brought, which is used again.
-    incoming.write(offset, new Uint8Array(body), (ok) => {
+    incoming.write(offset, body, (ok) => {
       if (ok) receiving.written = end;
       else receiving.failed = true;
       this.#options.wake();

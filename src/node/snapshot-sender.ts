@@ -37,8 +37,13 @@ interface Stream {
   movedMs: number | undefined;
   reading: boolean;
   /** Read, and to be sent in this turn, unless the stream has gone elsewhere meanwhile; without a body it could not be read. */
-  ready: { readonly offset: number; readonly body: Uint8Array | undefined } | undefined;
+  ready: { readonly offset: number; readonly body: Memory | undefined } | undefined;
+  /** Of chunks that were sent by reference; and, once the sockets have taken all of them, for the next: left to the garbage collector, gigabytes would wait for it. */
+  readonly lent: Memory[];
+  readonly spare: Memory[];
 }
+
+type Memory = Uint8Array<ArrayBuffer>;
 
 export interface SendingSnapshot {
   readonly to: number;
@@ -49,6 +54,8 @@ export interface SendingSnapshot {
 
 /** An offer, or chunks that are not answered for so long, is followed by another offer. */
 const offerEveryMs = 1_000;
+/** Chunks whose memory is watched for being free again: more than there are in a window. */
+const lentMax = 8;
 
 export class SnapshotSender {
   readonly #options: SnapshotSideOptions;
@@ -103,6 +110,8 @@ export class SnapshotSender {
       movedMs: undefined,
       reading: false,
       ready: undefined,
+      lent: [],
+      spare: [],
     });
   }
 
@@ -251,14 +260,23 @@ export class SnapshotSender {
     if (stream.next > stream.written && stream.next - stream.written >= snapshotWindowBytes) return;
     stream.reading = true;
     const offset = stream.next;
-    snapshot.read(offset, Math.min(snapshotChunkBytes, snapshot.bytes - offset), (body) => {
+    const length = Math.min(snapshotChunkBytes, snapshot.bytes - offset);
+    const read = (body: Memory | undefined): void => {
+      this.#reclaim(stream);
       stream.reading = false;
       stream.ready = { offset, body };
       this.#options.wake();
-    });
+    };
+    snapshot.read(offset, length, read, stream.spare.pop());
   }
 
-  #sendChunk(stream: Stream, held: Held, body: Uint8Array): void {
+  /** Before anything else is sent in this turn. */
+  #reclaim({ to, lent, spare }: Stream): void {
+    if (this.#options.transport.hasUnsent?.(to) === false) spare.push(...lent.splice(0));
+    else if (lent.length > lentMax) lent.shift();
+  }
+
+  #sendChunk(stream: Stream, held: Held, body: Memory): void {
     const { group, nodeId, raft, transport, limits } = this.#options;
     const offset = stream.next;
     const chunk = offset / limits.snapshotChunkBytes;
@@ -279,6 +297,7 @@ export class SnapshotSender {
       crc,
       body,
     });
+    stream.lent.push(body);
   }
 
   #abortAll(reason: string): void {

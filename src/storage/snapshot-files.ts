@@ -12,6 +12,9 @@ export type { BytesProof, FileProof } from "./snapshot-jobs.ts";
 
 type Done = (done: SnapshotJobDone) => void;
 
+/** Of chunks that were written; as many as are under way in a window. */
+const sparesMax = 6;
+
 interface Waiting {
   /** Of what is written; undefined: it is only read. */
   readonly path: string | undefined;
@@ -22,25 +25,35 @@ export class SnapshotFiles {
   #worker: Worker | undefined;
   /** Of jobs under way, in their order. */
   readonly #waiting: Waiting[] = [];
+  /** Used again and again: what is left to the garbage collector lies about until it runs, here and in the Worker. */
+  readonly #spares: Uint8Array<ArrayBuffer>[] = [];
 
-  /** `descriptor` stays open until `done` runs. */
+  /** `descriptor` stays open until `done` runs. The bytes lie in `memory`, where that is given; all of it is handed over, and comes back with them. */
   read(
     descriptor: number,
     offset: number,
     length: number,
-    done: (bytes: Uint8Array) => void,
+    done: (bytes: Uint8Array<ArrayBuffer>) => void,
+    memory?: Uint8Array<ArrayBuffer>,
   ): void {
-    this.#post({ kind: "read", descriptor, offset, length }, ({ bytes }) => done(bytes!));
+    const bytes = memory?.byteLength === length ? memory : new Uint8Array(length);
+    this.#post({ kind: "read", descriptor, offset, bytes }, (job) => done(job.bytes!));
   }
 
-  /** Creates the file where there is none; `bytes`, with all of its memory, is handed over. `ok` is false when the disk is full. */
-  write(
-    path: string,
-    offset: number,
-    bytes: Uint8Array<ArrayBuffer>,
-    done: (ok: boolean) => void,
-  ): void {
-    this.#post({ kind: "write", path, offset, bytes }, ({ ok }) => done(ok));
+  /** Creates the file where there is none; `bytes` are copied within the call. `ok` is false when the disk is full. */
+  write(path: string, offset: number, bytes: Uint8Array, done: (ok: boolean) => void): void {
+    const own = this.#spareOf(bytes.byteLength);
+    own.set(bytes);
+    this.#post({ kind: "write", path, offset, bytes: own }, (job) => {
+      if (job.bytes !== undefined) this.#spares.push(job.bytes);
+      if (this.#spares.length > sparesMax) this.#spares.shift();
+      done(job.ok);
+    });
+  }
+
+  #spareOf(length: number): Uint8Array<ArrayBuffer> {
+    const at = this.#spares.findIndex(({ byteLength }) => byteLength === length);
+    return at < 0 ? new Uint8Array(length) : this.#spares.splice(at, 1)[0]!;
   }
 
   /** A small file, which has the old text or the new one after any crash. `ok` is false when the disk is full. */
@@ -77,7 +90,7 @@ export class SnapshotFiles {
     this.#worker ??= this.#start();
     this.#worker.ref();
     this.#waiting.push({ path: job.kind === "read" ? undefined : job.path, done });
-    this.#worker.postMessage(job, job.kind === "write" ? [job.bytes.buffer] : []);
+    this.#worker.postMessage(job, "bytes" in job ? [job.bytes.buffer] : []);
   }
 
   #start(): Worker {

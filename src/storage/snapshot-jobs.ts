@@ -30,7 +30,8 @@ export type SnapshotJob =
       readonly kind: "read";
       readonly descriptor: number;
       readonly offset: number;
-      readonly length: number;
+      /** To be filled. */
+      readonly bytes: Uint8Array<ArrayBuffer>;
     }
   | {
       readonly kind: "write";
@@ -45,7 +46,7 @@ export type SnapshotJob =
 
 /** Jobs are answered in the order in which they were given. */
 export interface SnapshotJobDone {
-  /** Of a read. */
+  /** Those of the job, of a read or a write: they travel to the Worker and back. */
   readonly bytes?: Uint8Array<ArrayBuffer>;
   /** False: the disk is full, or the file is not what it should be. */
   readonly ok: boolean;

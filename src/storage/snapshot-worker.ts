@@ -39,10 +39,11 @@ function work(job: SnapshotJob): SnapshotJobDone {
   try {
     switch (job.kind) {
       case "read":
-        return { ok: true, bytes: readAll(job.descriptor, job.offset, job.length) };
+        readAll(job.descriptor, job.bytes, job.offset);
+        return { ok: true, bytes: job.bytes };
       case "write":
         writeAll(openFor(job.path), job.bytes, job.offset);
-        return { ok: true };
+        return { ok: true, bytes: job.bytes };
       case "replace":
         writeFileDurably(job.path, job.text);
         return { ok: true };
@@ -80,14 +81,12 @@ function close(path: string): void {
   closeSync(descriptor);
 }
 
-function readAll(descriptor: number, offset: number, length: number): Uint8Array<ArrayBuffer> {
-  const bytes = new Uint8Array(length);
-  for (let done = 0; done < length;) {
-    const count = readSync(descriptor, bytes, done, length - done, offset + done);
+function readAll(descriptor: number, bytes: Uint8Array, offset: number): void {
+  for (let done = 0; done < bytes.byteLength;) {
+    const count = readSync(descriptor, bytes, done, bytes.byteLength - done, offset + done);
     if (count === 0) throw new Error(`the file ends at ${offset + done}`);
     done += count;
   }
-  return bytes;
 }
 
 function writeAll(descriptor: number, bytes: Uint8Array, offset: number): void {
@@ -131,8 +130,10 @@ function isSound(path: string, { schema, index, indexQuery, bounds }: FileProof)
 
 function digestOf(descriptor: number, { bytes, chunkBytes }: BytesProof): number {
   let digest = 0;
+  const memory = new Uint8Array(Math.min(chunkBytes, bytes));
   for (let offset = 0; offset < bytes; offset += chunkBytes) {
-    const chunk = readAll(descriptor, offset, Math.min(chunkBytes, bytes - offset));
+    const chunk = memory.subarray(0, Math.min(chunkBytes, bytes - offset));
+    readAll(descriptor, chunk, offset);
     digest = nextDigest(digest, crc32(chunk));
   }
   return digest;

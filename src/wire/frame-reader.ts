@@ -8,8 +8,8 @@ import { checkFrameHeader, type FrameError, frameCrc, frameHeaderBytes } from ".
 /** Takes the frames in order. `fieldsBytes` bytes of `payload` were covered by the frame's crc; the rest has its own. */
 export type FrameHandler = (type: number, payload: Uint8Array, fieldsBytes: number) => void;
 
-/** First allotment for a frame that straddles chunks; from there it grows fourfold as it fills. */
-const firstPartBytes = 256 * 1024;
+/** First allotment for a frame that straddles chunks, as a chunk of a snapshot needs it; from there it grows fourfold as it fills. */
+const firstPartBytes = 257 * 1024;
 const growth = 4;
 
 export class FrameReader {

@@ -42,6 +42,7 @@ function senderOf(
   machine: StateMachine,
   send: (message: PeerMessage) => void,
   limits = testLimits,
+  hasUnsent = (): boolean => true,
 ): SnapshotSender {
   return new SnapshotSender({
     group,
@@ -56,6 +57,7 @@ function senderOf(
       takesBeats: () => false,
       applyVersionMax: () => 2,
       flush: () => {},
+      hasUnsent,
     },
     applyVersionMax: 2,
     logger: { info: () => {}, error: () => {} },
@@ -87,15 +89,19 @@ test("a leader that was deposed in this turn offers nothing in the term that it 
 
 /** A state of some chunks, each full of its own number; whoever tests says when a read ends. */
 class ChunkedState extends NullMachine {
-  readonly reads: { readonly offset: number; readonly end: () => void }[] = [];
+  readonly reads: {
+    readonly offset: number;
+    readonly memory: Uint8Array<ArrayBuffer> | undefined;
+    readonly end: () => void;
+  }[] = [];
 
   override prepareSnapshot(done: (snapshot: MachineSnapshot | undefined) => void): void {
     done({
       index: 1,
       bytes: 4 * chunkBytes,
-      read: (offset, length, ended) => {
-        const body = new Uint8Array(length).fill(1 + offset / chunkBytes);
-        this.reads.push({ offset, end: () => ended(body) });
+      read: (offset, length, ended, memory) => {
+        const body = (memory ?? new Uint8Array(length)).fill(1 + offset / chunkBytes);
+        this.reads.push({ offset, memory, end: () => ended(body) });
       },
       release: () => {},
     });
@@ -144,6 +150,38 @@ test("what was read before the stream went back is never sent in another place",
   }
   expect(chunks.map(({ offset }) => offset)).toEqual([0, 0, 1, 2, 3]);
   for (const { offset, number } of chunks) expect(number).toBe(offset);
+});
+
+test("the memory of a chunk serves for another once no socket has to take it any more, and not before", () => {
+  const raft = leader();
+  const machine = new ChunkedState(machineOptions());
+  const bodies: Uint8Array[] = [];
+  let hasUnsent = true;
+  const sender = senderOf(
+    raft,
+    machine,
+    (message) => void (message.type === "snapshotChunk" && bodies.push(message.body)),
+    { ...testLimits, snapshotWindowBytes: 4 * chunkBytes },
+    () => hasUnsent,
+  );
+  sender.request({ to: 2, minIndex: 0 });
+  sender.work(0);
+  sender.work(1);
+  const peer = { group, from: 2, to: 1, term: raft.term, snapshot: 1 };
+  sender.reply({ type: "snapshotReply", ...peer, state: "receiving", offset: 0 });
+  sender.work(2);
+  const given: (Uint8Array | undefined)[] = [];
+  for (const isUnsent of [true, true, false, true]) {
+    hasUnsent = isUnsent;
+    const { memory, end } = machine.reads.shift()!;
+    given.push(memory);
+    end();
+    sender.work(3);
+  }
+  expect(given.slice(0, 3)).toEqual([undefined, undefined, undefined]);
+  // Of the first two, which have left by then.
+  expect([bodies[0], bodies[1]]).toContain(given[3]!);
+  expect(bodies[3]).toBe(given[3]!);
 });
 
 test("each time that the log outruns a snapshot more of it is kept for the next, up to half of what a group may have", () => {

@@ -152,8 +152,15 @@ export class SimKvFile implements KvFile {
     return this.#main.byteLength;
   }
 
-  readMain(offset: number, length: number, done: (bytes: Uint8Array) => void): void {
+  readMain(
+    offset: number,
+    length: number,
+    done: (bytes: Uint8Array<ArrayBuffer>) => void,
+    memory?: Uint8Array<ArrayBuffer>,
+  ): void {
     if (this.#holds === 0) throw new Error("sim-kv-file: the main file is read and not held");
+    // What is handed over is spoilt for whoever still looks at it.
+    memory?.fill(0xff);
     this.#later(() => done(this.#main!.slice(offset, offset + length)));
   }
 

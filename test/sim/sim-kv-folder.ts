@@ -75,7 +75,8 @@ export class SimKvFolder implements KvFolder {
     const later = (run: () => void): void => this.#later(() => void (wanted && run()));
     return {
       generation,
-      write: (offset, part, done) => {
+      write: (offset, given, done) => {
+        const part = given.slice();
         later(() => {
           if (this.#bytesMax < Infinity) return done(false);
           incoming.bytes.set(part, offset);

@@ -87,6 +87,26 @@ async function receive(
 }
 
 describe("receiving", () => {
+  test("what is written is what was there when it was given, however much is under way", async () => {
+    const path = join(folder, `${crypto.randomUUID()}.db`);
+    const memory = new Uint8Array(chunkBytes);
+    const written: Promise<boolean>[] = [];
+    for (let number = 0; number < 40; number++) {
+      memory.fill(number + 1);
+      const write = (done: (ok: boolean) => void): void =>
+        files.write(path, number * chunkBytes, memory, done);
+      written.push(new Promise<boolean>(write));
+      // Later ones find memory of earlier ones.
+      if (number % 7 === 6) await Promise.all(written);
+    }
+    expect((await Promise.all(written)).every((ok) => ok)).toBe(true);
+    const found = readFileSync(path);
+    for (let number = 0; number < 40; number++) {
+      const part = found.subarray(number * chunkBytes, (number + 1) * chunkBytes);
+      expect(part.every((byte) => byte === number + 1)).toBe(true);
+    }
+  });
+
   test("a whole one is a database, and byte for byte what was sent", async () => {
     const { path, ok } = await receive(bytes, proofOf(bytes));
     expect(ok).toBe(true);
@@ -169,4 +189,24 @@ test("what is under way in a folder is known, and a file may be removed whose fo
   expect(files.isWriting(directory)).toBe(false);
   rmSync(directory, { recursive: true });
   await new Promise<void>((resolve) => files.remove(path, resolve));
+});
+
+test("a read fills the memory that it is given, where that is as long as what is read", async () => {
+  const path = join(folder, "read-from");
+  await Bun.write(path, bytes);
+  const descriptor = openSync(path, "r");
+  const read = (offset: number, length: number, memory?: Uint8Array<ArrayBuffer>) =>
+    new Promise<Uint8Array<ArrayBuffer>>((done) =>
+      files.read(descriptor, offset, length, done, memory),
+    );
+  const first = await read(0, 1_000);
+  expect(Buffer.compare(first, bytes.subarray(0, 1_000))).toBe(0);
+  const second = await read(1_000, 1_000, first);
+  // It was handed over.
+  expect(first.byteLength).toBe(0);
+  expect(Buffer.compare(second, bytes.subarray(1_000, 2_000))).toBe(0);
+  const last = await read(2_000, 500, second);
+  expect(second.byteLength).toBe(1_000);
+  expect(Buffer.compare(last, bytes.subarray(2_000, 2_500))).toBe(0);
+  closeSync(descriptor);
 });

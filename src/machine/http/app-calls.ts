@@ -16,7 +16,7 @@ export interface AppRequest {
 /** `head`, then `data` as often as there is some, then `end`; or `failed` at any time, and then nothing more. */
 export interface AppEvents {
   head(head: ResponseHead): void;
-  /** A view, valid during the call. */
+  /** A view of what came, whose memory is not used again. */
   data(bytes: Uint8Array): void;
   end(): void;
   /** No answer, or none that makes sense; what of the request arrived is not known. */
@@ -26,7 +26,7 @@ export interface AppEvents {
 }
 
 export interface AppExchange {
-  /** The next part of a body; false where it is better to wait for `drained`. */
+  /** The next part of a body. False: it is kept, by reference, until `drained`. */
   write(bytes: Uint8Array): boolean;
   /** No more `data` for now, but for what is here already. */
   pause(): void;

@@ -163,15 +163,22 @@ export class AppFiles implements AppFolder {
     return decodeState(bytes, this.#limits);
   }
 
-  read(number: number, offset: number, length: number, done: (bytes: Uint8Array) => void): void {
+  read(
+    number: number,
+    offset: number,
+    length: number,
+    done: (bytes: Uint8Array<ArrayBuffer>) => void,
+    memory?: Uint8Array<ArrayBuffer>,
+  ): void {
     const opened = this.#open.get(number);
     if (opened === undefined) throw new Error(`http: snapshot ${number} is not open`);
     opened.reads++;
-    this.#files.read(opened.descriptor, offset, length, (bytes) => {
+    const read = (bytes: Uint8Array<ArrayBuffer>): void => {
       opened.reads--;
       if (opened.removed) this.#leave(number, opened);
       else done(bytes);
-    });
+    };
+    this.#files.read(opened.descriptor, offset, length, read, memory);
   }
 
   remove(number: number): void {

@@ -20,7 +20,8 @@ export interface ReceivedSnapshot {
 
 export interface IncomingFile {
   readonly number: number;
-  write(offset: number, bytes: Uint8Array<ArrayBuffer>, done: (ok: boolean) => void): void;
+  /** `bytes` are copied within the call. */
+  write(offset: number, bytes: Uint8Array, done: (ok: boolean) => void): void;
   /** Durable, and what the proof says. */
   finish(proof: BytesProof, done: (ok: boolean) => void): void;
   discard(): void;
@@ -35,8 +36,14 @@ export interface AppFolder {
   receive(bytes: number): IncomingFile | undefined;
   /** Undefined where it is not there, or is none. Blocks; it stays open until it is removed. */
   open(number: number): ReceivedSnapshot | undefined;
-  /** Of one that is open. */
-  read(number: number, offset: number, length: number, done: (bytes: Uint8Array) => void): void;
+  /** Of one that is open. `memory` is handed over, for the bytes to lie in; not given, it is new. */
+  read(
+    number: number,
+    offset: number,
+    length: number,
+    done: (bytes: Uint8Array<ArrayBuffer>) => void,
+    memory?: Uint8Array<ArrayBuffer>,
+  ): void;
   remove(number: number): void;
   /** At the start of a process: all snapshots but that one go; numbers up to `used` were used before. Blocks. */
   keepOnly(number: number, used: number): void;

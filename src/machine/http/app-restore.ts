@@ -14,6 +14,8 @@ export class AppRestore {
   #next = 0;
   #reading = false;
   #blocked = false;
+  /** Of the part that was read last: it is gone, as far as the application is concerned, before the next is read. */
+  #memory: Uint8Array<ArrayBuffer> | undefined;
 
   constructor(number: number, snapshot: ReceivedSnapshot, folder: AppFolder, limits: Limits) {
     this.#number = number;
@@ -50,12 +52,14 @@ export class AppRestore {
     if (exchange === undefined || this.#reading || this.#blocked || this.#next >= appBytes) return;
     const length = Math.min(this.#partBytes, appBytes - this.#next);
     this.#reading = true;
-    this.#folder.read(this.#number, offset + this.#next, length, (bytes) => {
+    const read = (bytes: Uint8Array<ArrayBuffer>): void => {
       this.#reading = false;
       if (this.#exchange !== exchange) return;
       this.#next += length;
+      this.#memory = bytes;
       if (!exchange.write(bytes)) this.#blocked = true;
       this.#read();
-    });
+    };
+    this.#folder.read(this.#number, offset + this.#next, length, read, this.#memory);
   }
 }

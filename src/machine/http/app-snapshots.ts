@@ -10,10 +10,12 @@ import type { Limits } from "../../limits.ts";
 import type { MachineSnapshot } from "../machine.ts";
 import type { AppExchange } from "./app-calls.ts";
 import type { AppLink, AppLogger } from "./app-link.ts";
+import { ByteRing } from "./byte-ring.ts";
 import { errorText, jsonType, readHandle } from "./contract.ts";
 
 type Prepared = (snapshot: MachineSnapshot | undefined) => void;
-type ReadDone = (bytes: Uint8Array | undefined) => void;
+type Memory = Uint8Array<ArrayBuffer>;
+type ReadDone = (bytes: Memory | undefined) => void;
 
 export interface AppSnapshotsOptions {
   readonly group: number;
@@ -212,7 +214,7 @@ class AppHandle {
     return {
       index: this.index,
       bytes: this.#head.byteLength + (this.#appBytes ?? 0),
-      read: (offset, length, done) => this.#read(offset, length, done),
+      read: (offset, length, done, memory) => this.#read(offset, length, done, memory),
       release: () => {
         if (isReleased) throw new Error("http: a snapshot is released twice");
         isReleased = true;
@@ -230,24 +232,24 @@ class AppHandle {
     this.#unneeded();
   }
 
-  #read(offset: number, length: number, done: ReadDone): void {
+  #read(offset: number, length: number, done: ReadDone, memory: Memory | undefined): void {
     const { byteLength } = this.#head;
     const head = this.#head.subarray(offset, offset + length);
     const rest = length - head.byteLength;
     if (rest === 0) return this.#options.later(() => done(head.slice()));
-    this.#readApp(Math.max(0, offset - byteLength), rest, (bytes) =>
-      done(bytes === undefined || head.byteLength === 0 ? bytes : Buffer.concat([head, bytes])),
-    );
+    if (head.byteLength === 0) return this.#readApp(offset - byteLength, rest, done, memory);
+    const behindHead: ReadDone = (bytes) => done(bytes && Buffer.concat([head, bytes]));
+    this.#readApp(0, rest, behindHead, undefined);
   }
 
-  #readApp(offset: number, length: number, done: ReadDone): void {
+  #readApp(offset: number, length: number, done: ReadDone, memory: Memory | undefined): void {
     if (this.#isLost) return this.#options.later(() => done(undefined));
     let stream: SaveStream | undefined;
     for (const open of this.#streams) {
       if (open.position === offset && !open.isWanted) stream = open;
     }
     stream ??= this.#openFor(offset);
-    stream.want(length, done);
+    stream.want(memory?.byteLength === length ? memory : new Uint8Array(length), done);
   }
 
   #openFor(offset: number): SaveStream {
@@ -327,9 +329,8 @@ class SaveStream {
   position: number;
   #received = 0;
   #crc = 0;
-  #parts: Uint8Array[] = [];
-  #kept = 0;
-  #wanted: { readonly length: number; readonly done: ReadDone } | undefined;
+  readonly #kept = new ByteRing();
+  #wanted: { readonly into: Memory; readonly done: ReadDone } | undefined;
   #status = 0;
   #errorBody: Uint8Array = new Uint8Array(0);
   #paused = false;
@@ -351,8 +352,8 @@ class SaveStream {
     return this.#wanted !== undefined || this.counts;
   }
 
-  want(length: number, done: ReadDone): void {
-    this.#wanted = { length, done };
+  want(into: Memory, done: ReadDone): void {
+    this.#wanted = { into, done };
     this.#serve();
   }
 
@@ -379,8 +380,7 @@ class SaveStream {
     const skipped = Math.max(0, Math.min(bytes.byteLength, this.position - this.#received));
     this.#received += bytes.byteLength;
     if (this.counts || skipped === bytes.byteLength) return;
-    this.#parts.push(bytes.slice(skipped));
-    this.#kept += bytes.byteLength - skipped;
+    this.#kept.push(bytes.subarray(skipped));
     this.#serve();
   }
 
@@ -399,46 +399,33 @@ class SaveStream {
     if (!this.#ended) this.exchange?.cancel();
     const wanted = this.#wanted;
     this.#wanted = undefined;
-    this.#parts = [];
+    this.#kept.clear();
     if (wanted !== undefined) this.#later(() => wanted.done(undefined));
   }
 
   /** The end of it is held back until it is known to be right. */
   #serve(): void {
     const wanted = this.#wanted;
-    const isHere =
-      wanted !== undefined &&
-      (this.#ended ? this.#kept >= wanted.length : this.#kept > wanted.length);
-    if (isHere) {
+    if (wanted !== undefined && this.#has(wanted.into.byteLength)) {
+      const { into, done } = wanted;
       this.#wanted = undefined;
-      const bytes = this.#take(wanted.length);
-      this.#later(() => wanted.done(bytes));
+      this.#kept.take(into);
+      this.position += into.byteLength;
+      this.#later(() => done(into));
     }
     this.#pace();
   }
 
+  #has(length: number): boolean {
+    return this.#ended ? this.#kept.length >= length : this.#kept.length > length;
+  }
+
   #pace(): void {
-    const needed = this.#wanted?.length ?? 0;
-    const isFull = this.#kept > Math.max(this.#windowBytes, needed);
+    const needed = this.#wanted?.into.byteLength ?? 0;
+    const isFull = this.#kept.length > Math.max(this.#windowBytes, needed);
     if (isFull === this.#paused || this.#ended) return;
     this.#paused = isFull;
     if (isFull) this.exchange?.pause();
     else this.exchange?.resume();
-  }
-
-  #take(length: number): Uint8Array {
-    const bytes = new Uint8Array(length);
-    let at = 0;
-    while (at < length) {
-      const part = this.#parts[0]!;
-      const used = part.subarray(0, length - at);
-      bytes.set(used, at);
-      at += used.byteLength;
-      if (used.byteLength === part.byteLength) this.#parts.shift();
-      else this.#parts[0] = part.subarray(used.byteLength);
-    }
-    this.#kept -= length;
-    this.position += length;
-    return bytes;
   }
 }

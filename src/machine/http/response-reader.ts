@@ -16,7 +16,7 @@ export interface ResponseHead {
 
 export interface ResponseEvents {
   head(head: ResponseHead): void;
-  /** A view, valid during the call. */
+  /** A view of what was pushed. */
   data(bytes: Uint8Array): void;
   end(): void;
 }

@@ -12,11 +12,7 @@ type Entry = { Index: number; Cmd: string };
 type Handle = { Path: string; Proof: string };
 
 /** The main files in order of their age. No name is used again: an old log is never taken for that of a new file. */
-const files = (): string[] =>
-  fs
-    .readdirSync(DATA_DIR)
-    .filter((file) => /^\d+\.sqlite$/.test(file))
-    .toSorted();
+const files = (): string[] => [...new Bun.Glob("*.sqlite").scanSync(DATA_DIR)].toSorted();
 const nextFile = (): string =>
   `${String(Number.parseInt(files().at(-1) ?? "0") + 1).padStart(9, "0")}.sqlite`;
 
@@ -50,11 +46,8 @@ function sync(name: string): void {
 }
 
 const lastIndex = (): number => (db.query("SELECT idx FROM applied").get() as { idx: number }).idx;
-
-function get(from: Database, key: string): string {
-  const row = from.query("SELECT value FROM items WHERE key = ?").get(key);
-  return (row as { value: string } | null)?.value ?? "";
-}
+const get = (from: Database, key: string): string =>
+  String(from.query("SELECT value FROM items WHERE key = ?").values(key)[0]?.[0] ?? "");
 
 function apply(command: string): string {
   const [op, key = "", value = "", next = ""] = command.split(" ");
@@ -108,8 +101,7 @@ async function* send(name: string): AsyncGenerator<Uint8Array> {
 
 async function recover(request: Request): Promise<void> {
   const file = nextFile();
-  await Bun.write(`${DATA_DIR}/new`, new Response(request.body));
-  const { size } = Bun.file(`${DATA_DIR}/new`);
+  const size = await Bun.write(`${DATA_DIR}/new`, new Response(request.body));
   if (size !== Number(request.headers.get("content-length"))) throw new Error("it is not whole");
   sync(`${DATA_DIR}/new`);
   fs.renameSync(`${DATA_DIR}/new`, `${DATA_DIR}/${file}`);
@@ -120,7 +112,6 @@ async function recover(request: Request): Promise<void> {
 }
 
 async function answer(name: string, request: Request): Promise<Response> {
-  if (name === "Ready") return new Response("ok");
   if (name === "LastLogIndex") return Response.json({ LastLogIndex: lastIndex() });
   if (name === "Read") return new Response(get(reader, (await request.text()).slice(4)));
   if (name === "PrepareSnapshot") return prepare();

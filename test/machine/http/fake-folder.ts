@@ -86,8 +86,17 @@ export class FakeFolder implements AppFolder {
     return { state, offset: offset!, appBytes: bytes.byteLength - offset! };
   }
 
-  read(number: number, offset: number, length: number, done: (bytes: Uint8Array) => void): void {
-    const bytes = this.snapshots.get(number)!.subarray(offset, offset + length);
+  read(
+    number: number,
+    offset: number,
+    length: number,
+    done: (bytes: Uint8Array<ArrayBuffer>) => void,
+    memory?: Uint8Array<ArrayBuffer>,
+  ): void {
+    // As it is handed over, nobody may find in it what was there.
+    memory?.fill(0xff);
+    const bytes = memory?.byteLength === length ? memory : new Uint8Array(length);
+    bytes.set(this.snapshots.get(number)!.subarray(offset, offset + length));
     this.#soon(() => done(bytes));
   }
 
