@@ -270,7 +270,7 @@ export const defaultLimits: Limits = checkLimits({
   stallWindowMs: 10_000,
   preferredDelayMs: 10_000,
   balanceTolerance: 1,
-  balanceAtOnceMax: 16,
+  balanceAtOnceMax: 64,
   balanceRestMs: 5_000,
 
   frameBytesMax: 8 * MiB,

@@ -26,19 +26,20 @@ export interface BalanceOptions<G extends BalancedGroup> {
   readonly groups: ReadonlyMap<number, G>;
   /** Undefined where nothing is known of that node. */
   readonly loadOf: (nodeId: number) => PeerLoad | undefined;
+  /** As many as are connected, and this one. */
+  readonly nodes: () => number;
   /** Before a group is handed over: its core will have something to do. */
   readonly activate: (group: G) => void;
 }
 
 /** Between two looks: time enough for beats to say what became of the last. */
 const lookEveryMs = 500;
-/** Of what a node leads too much, so much is handed over at once: with several nodes that do the same, little enough. */
-const shareAtOnce = 1 / 16;
 
 export class Balance<G extends BalancedGroup> {
   readonly #limits: Limits;
   readonly #groups: ReadonlyMap<number, G>;
   readonly #loadOf: (nodeId: number) => PeerLoad | undefined;
+  readonly #nodes: () => number;
   readonly #activate: (group: G) => void;
   #lookedMs = -Infinity;
   /** By node, how many groups it is about to lead. */
@@ -52,6 +53,7 @@ export class Balance<G extends BalancedGroup> {
     this.#limits = options.limits;
     this.#groups = options.groups;
     this.#loadOf = options.loadOf;
+    this.#nodes = options.nodes;
     this.#activate = options.activate;
   }
 
@@ -115,9 +117,10 @@ export class Balance<G extends BalancedGroup> {
     }
   }
 
+  /** Little enough that nobody gets too much where all others give to the same node at once. */
   #atOnce(excess: number): number {
     const { balanceAtOnceMax } = this.#limits;
-    return Math.min(balanceAtOnceMax, Math.max(1, Math.floor(excess * shareAtOnce)));
+    return Math.min(balanceAtOnceMax, Math.max(1, Math.floor(excess / this.#nodes())));
   }
 
   /** Of the voters that could lead as well as this node; 0 = there is none. */

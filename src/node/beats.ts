@@ -151,6 +151,11 @@ export class Beats<G extends BeatGroup> {
     return pair.load;
   }
 
+  /** Those that are connected, and this one. */
+  get nodes(): number {
+    return this.#pairs.size + 1;
+  }
+
   /** Groups whose heartbeats to that node go by beats. */
   groupsTo(nodeId: number): number {
     return this.#pairs.get(nodeId)?.said.size ?? 0;

@@ -158,6 +158,7 @@ export class Shard {
       limits: options.limits,
       groups: this.#groups,
       loadOf: (nodeId) => this.#beats.loadOf(nodeId),
+      nodes: () => this.#beats.nodes,
       activate: (group) => this.#activate(group),
     });
     this.#admin = new Admin({

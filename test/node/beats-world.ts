@@ -221,7 +221,10 @@ export class World {
     const activate = (): void => {};
     const beats = new Beats({ limits, transport, groups, first, catchUp: activate, activate });
     const loadOf = (nodeId: number): PeerLoad | undefined => beats.loadOf(nodeId);
-    return { beats, balance: new Balance({ limits, groups, loadOf, activate }) };
+    return {
+      beats,
+      balance: new Balance({ limits, groups, loadOf, nodes: () => beats.nodes, activate }),
+    };
   }
 
   #connection(from: number, to: number): string {
