@@ -21,7 +21,10 @@ test(
         overloadSeconds: 2,
         recoverySeconds: 10,
       });
-      expect({ missed: missed(result, goodputShareMin), result }).toEqual({ missed: [], result });
+      expect({ missed: missed(result, { goodputShareMin }), result }).toEqual({
+        missed: [],
+        result,
+      });
     }),
   testMsMax,
 );
