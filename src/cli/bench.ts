@@ -8,7 +8,7 @@ import { dirname, resolve } from "node:path";
 import { describeEnvironment } from "./bench/environment.ts";
 import { humanDiskReport, measureDisk } from "./bench/disk.ts";
 import { Load } from "./bench/load.ts";
-import { connectAll, statusOfAll, testedGroups, testedNodes } from "./bench/nodes.ts";
+import { connectAll, statusOfAll, testedGroups, testedNodes, untilSpread } from "./bench/nodes.ts";
 import {
   type BenchFlags,
   loadPlan,
@@ -108,7 +108,10 @@ export async function measureLoad(
     const groups = await testedGroups(watcher, plan, nodes, flags.machine);
     const spread = clients.map((client) => groups.map((id) => client.group(id)));
     const generator = new Load(plan, spread);
-    if (plan.groups > 1) await generator.reach();
+    if (plan.groups > 1) {
+      await generator.reach();
+      if (nodes.dir !== undefined) await untilSpread(spread[0]!);
+    }
     if (plan.readShare > 0) {
       tell(`writing ${plan.keySpace} keys`);
       await generator.fill();

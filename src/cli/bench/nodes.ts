@@ -8,6 +8,11 @@ import type { LoadPlan } from "./plan.ts";
 import { freePorts, LocalCluster } from "../local-cluster.ts";
 
 const nodeCount = 3;
+/** For leadership to come to rest after groups were made; and so evenly it is spread then. */
+const spreadMs = 15_000;
+const lookMs = 250;
+const calmLooks = 4;
+const leadsApart = 2;
 /** To make the groups, and how often that is tried. */
 const makeMs = 30_000;
 const makeTries = 20;
@@ -149,5 +154,27 @@ async function makeGroups(client: Client, count: number, machine: string): Promi
       if (tries === makeTries || !(error instanceof BargeError)) throw error;
       await Bun.sleep(makeMs / makeTries);
     }
+  }
+}
+
+/**
+ * New groups are led by whoever was elected first, and handed over until all nodes lead alike. Waits for that, so that no hand-over falls into what is measured; but
+ * not forever, for nothing says that a cluster has to come to it.
+ */
+export async function untilSpread(groups: readonly Client[]): Promise<void> {
+  let last = "";
+  let calm = 0;
+  for (let left = spreadMs / lookMs; left > 0 && calm < calmLooks; left--) {
+    const leaders = groups.map((group) => group.leader() ?? "");
+    const leads = new Map<string, number>();
+    for (const leader of leaders) leads.set(leader, (leads.get(leader) ?? 0) + 1);
+    const counts = [...leads.values()];
+    const isEven =
+      counts.length === Math.min(nodeCount, groups.length) &&
+      Math.max(...counts) - Math.min(...counts) <= leadsApart;
+    const now = leaders.join();
+    calm = isEven && now === last ? calm + 1 : 0;
+    last = now;
+    await Bun.sleep(lookMs);
   }
 }

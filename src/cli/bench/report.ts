@@ -194,7 +194,7 @@ export function humanReport(report: LoadReport): string {
     `${report.benchmark}: ${grouped(report.operationsPerSecond)} operations/s, ${report.megabytesPerSecond} MB/s of values`,
     `latency p50 ${latency.p50} ms, p99 ${latency.p99} ms, max ${latency.max} ms`,
     "",
-    `  load         ${shape}, ${plural(report.connections, "connection")}, ${report.batch} per request, values of ${report.valueBytes} B, ${grouped(report.keySpace)} keys${report.session ? "" : ", no session"}`,
+    `  load         ${shape}, ${plural(report.connections, "connection")}${report.groups === 1 ? "" : `, ${grouped(report.groups)} groups`}, ${report.batch} per request, values of ${report.valueBytes} B, ${grouped(report.keySpace)} keys${report.session ? "" : ", no session"}`,
     `  operations   ${grouped(report.operations)} in ${report.seconds} s; ${report.errors} failed, ${report.unknown} unknown`,
     ...(report.minutes === undefined
       ? []
