@@ -96,7 +96,8 @@ test("R-64: PrepareSnapshot costs what was written since, and no space; the snap
   const used = readdirSync(running.process.dataDir)
     .map((file) => statSync(join(running.process.dataDir, file)).size)
     .reduce((sum, each) => sum + each, 0);
-  expect(used).toBeLessThan(statSync(running.mainFile).size + 1e6);
+  // SQLite's index of the log keeps what the longest one needed: 32 KiB for 16 MiB of it.
+  expect(used).toBeLessThan(statSync(running.mainFile).size * (1 + 1 / 256) + 1e6);
   const copy = join(folder, "copy.sqlite");
   writeFileSync(copy, await running.app.saveSnapshot(handle));
   using db = new Database(copy, { readonly: true });
