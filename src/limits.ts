@@ -180,6 +180,9 @@ export interface Limits {
   readonly appRetryMsMax: number;
   /** It is asked so often whether it is ready, where nothing else is asked of it. */
   readonly appPollMs: number;
+  /** Groups of a node that are asked so within that time: of more each is asked seldomer. And that are being opened at once: asked whether they are ready, and what they have. */
+  readonly appPollsMax: number;
+  readonly appOpeningsMax: number;
   /** Not answering for so long it is out: leadership is handed over, and writes are refused. */
   readonly appParkMs: number;
   /** Commands in one UpdateEntries; a single larger batch travels alone. */
@@ -189,6 +192,8 @@ export interface Limits {
   readonly appReplyBytesMax: number;
   /** Reads that the application is asked at once; and those that wait for their turn, with the bytes of their queries. */
   readonly appReadsMax: number;
+  /** Besides the first of each group, all groups of a node together. */
+  readonly appReadsOfAllMax: number;
   readonly appReadWaitersMax: number;
   readonly appReadWaiterBytesMax: number;
   /** Streams of a snapshot that are read from the application at once. */
@@ -356,11 +361,14 @@ export const defaultLimits: Limits = checkLimits({
   appRetryMsMin: 50,
   appRetryMsMax: 2_000,
   appPollMs: 2_000,
+  appPollsMax: 16,
+  appOpeningsMax: 64,
   appParkMs: 1_000,
   appUpdateBytesMax: 256 * KiB,
   appUpdateEntriesMax: 4_096,
   appReplyBytesMax: 16 * MiB,
   appReadsMax: 16,
+  appReadsOfAllMax: 256,
   appReadWaitersMax: 4_096,
   appReadWaiterBytesMax: 16 * MiB,
   appSnapshotStreamsMax: 4,

@@ -3,6 +3,7 @@ import type { Limits } from "../limits.ts";
 import { AppFiles } from "./http/app-files.ts";
 import type { AppLogger } from "./http/app-link.ts";
 import { appAddress, HttpCalls, HttpConnections } from "./http/http-calls.ts";
+import { AppTraffic } from "./http/app-traffic.ts";
 import { HttpMachine } from "./http/http-machine.ts";
 import type { KvFiles } from "./kv-files.ts";
 import { KvMachine } from "./kv.ts";
@@ -11,7 +12,7 @@ import { NullMachine } from "./null.ts";
 import { SqliteKvFolder } from "./sqlite-kv-folder.ts";
 
 export { KvFiles } from "./kv-files.ts";
-export { HttpConnections };
+export { AppTraffic, HttpConnections };
 
 /** Its multiples modulo 1 lie far apart, however many there are. */
 const goldenRatio = (Math.sqrt(5) - 1) / 2;
@@ -33,6 +34,7 @@ export interface AppMachineOptions extends AppOptions {
   readonly logger: AppLogger;
   /** Shared by all groups of a node. */
   readonly connections: HttpConnections;
+  readonly traffic: AppTraffic;
   /** Asks for a turn. */
   readonly wake: () => void;
   /** The log begins behind that index. */

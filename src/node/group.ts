@@ -1347,12 +1347,13 @@ export class Group {
     const { machine } = this;
     const figures = machine.figures();
     const { appCalls = 0, appEntries = 0, appFailures = 0, appReads = 0 } = figures;
-    const { appReadWaiters = 0, appSnapshots = 0, appRestores = 0 } = figures;
+    const { appReadWaiters = 0, appSnapshots = 0, appRestores = 0, appUnderWay = 0 } = figures;
     return {
       absent: machine.absence === undefined ? 0 : 1,
       updates: appCalls,
       entries: appEntries,
       failures: appFailures,
+      underWay: appUnderWay,
       reads: appReads,
       readWaiters: appReadWaiters,
       snapshots: appSnapshots,

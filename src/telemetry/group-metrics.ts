@@ -71,6 +71,8 @@ export interface ApplicationFigures {
   readonly updates: number;
   readonly entries: number;
   readonly failures: number;
+  /** Callbacks: appOpeningsMax, appPollsMax and appReadsOfAllMax, and one update and one read of each group. */
+  readonly underWay: number;
   readonly reads: number;
   readonly readWaiters: number;
   /** Handles of snapshots that are held. */
@@ -387,6 +389,12 @@ const groupRows: readonly GroupRow[] = [
     others: "sum",
     help: "Times that the application was lost: no answer, an error, another instance.",
     value: (group) => group.application.failures,
+  },
+  {
+    name: "barge_group_application_under_way",
+    others: "sum",
+    help: "Callbacks that the application has not answered yet.",
+    value: (group) => group.application.underWay,
   },
   {
     name: "barge_group_application_reads",

@@ -5,6 +5,7 @@
 import type { BargeError } from "../../src/errors.ts";
 import { FatalError } from "../../src/fatal.ts";
 import type { Limits } from "../../src/limits.ts";
+import { AppTraffic } from "../../src/machine/http/app-traffic.ts";
 import { HttpMachine } from "../../src/machine/http/http-machine.ts";
 import { KvMachine } from "../../src/machine/kv.ts";
 import type { StateMachine } from "../../src/machine/machine.ts";
@@ -406,6 +407,7 @@ export class SimNode implements NetworkNode, ClientNode {
       limits,
       sync,
       calls: app.calls(life),
+      traffic: new AppTraffic(limits),
       folder: storage.appFolder(limits),
       logger: noLogger,
       wake: () => {

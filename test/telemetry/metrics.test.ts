@@ -28,6 +28,7 @@ const group: GroupFigures = {
     updates: 51,
     entries: 52,
     failures: 53,
+    underWay: 53,
     reads: 54,
     readWaiters: 55,
     snapshots: 56,

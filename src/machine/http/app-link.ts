@@ -8,6 +8,7 @@
  */
 import type { Limits } from "../../limits.ts";
 import type { AppCalls, AppEvents, AppExchange } from "./app-calls.ts";
+import type { AppTraffic } from "./app-traffic.ts";
 import {
   ContractError,
   errorText,
@@ -28,6 +29,8 @@ export interface AppLinkOptions {
   readonly group: number;
   readonly nodeId: number;
   readonly calls: AppCalls;
+  /** Shared by all groups of a node. */
+  readonly traffic: AppTraffic;
   readonly limits: Limits;
   readonly logger: AppLogger;
   /** `Sync` makes durable what updates have stored: only an instance id tells that some of it may be lost. */
@@ -93,7 +96,7 @@ export class AppLink {
   #heardMs = 0;
   #polling = false;
   /** Groups that are idle do not ask all at once. */
-  readonly #pollMs: number;
+  readonly #phase: number;
   #toldProblem: string | undefined;
   /** What the application said of itself last. */
   instance: string | undefined;
@@ -106,7 +109,8 @@ export class AppLink {
     this.#options = options;
     this.#owner = owner;
     this.#retryMs = options.limits.appRetryMsMin;
-    this.#pollMs = options.limits.appPollMs * (1 + ((options.group * goldenRatio) % 1) / 2);
+    options.traffic.join();
+    this.#phase = (options.group * goldenRatio) % 1;
   }
 
   get isOpen(): boolean {
@@ -147,9 +151,11 @@ export class AppLink {
       asked.sinceMs ??= nowMs;
       if (nowMs - asked.sinceMs >= asked.timeoutMs) asked.late();
     }
-    if (this.#state === "waiting" && nowMs >= this.#retryAtMs) this.#open();
-    const isQuiet = nowMs - this.#heardMs >= this.#pollMs;
-    if (this.isOpen && isQuiet && !this.#polling) this.#poll();
+    const { traffic } = this.#options;
+    if (this.#state === "waiting" && nowMs >= this.#retryAtMs && traffic.mayOpen(this))
+      this.#open();
+    const mayPoll = this.isOpen && !this.#polling;
+    if (mayPoll && traffic.mayPoll(this.#heardMs, this.#phase, nowMs)) this.#poll();
   }
 
   #open(): void {
@@ -174,6 +180,7 @@ export class AppLink {
     }
     const refusal = this.#owner.opening(storedIndex);
     if (refusal !== undefined) return this.#unopened(refusal);
+    this.#options.traffic.opened();
     this.#state = "open";
     this.storedIndex = storedIndex;
     if (this.#doubt === undefined) {
@@ -186,9 +193,17 @@ export class AppLink {
   #poll(): void {
     this.#polling = true;
     this.#askWith({ name: "Ready" }, [], {
-      replied: () => (this.#polling = false),
-      failed: (reason) => this.fail(`Ready: ${reason}`),
+      replied: () => this.#polled(),
+      failed: (reason, status) => {
+        if (status === 0) this.#options.traffic.doubt(this.#nowMs);
+        this.fail(`Ready: ${reason}`);
+      },
     });
+  }
+
+  #polled(): void {
+    if (this.#polling) this.#options.traffic.polled();
+    this.#polling = false;
   }
 
   /** It did not do what it was asked for: that it says that it is ready is not enough any more. */
@@ -209,8 +224,7 @@ export class AppLink {
     const { limits, logger, group, wake } = this.#options;
     this.failures++;
     this.#problem = reason;
-    this.#state = "waiting";
-    this.#polling = false;
+    this.#leave();
     for (const { exchange } of this.#underWay) exchange.cancel();
     this.#underWay.clear();
     this.#retryAtMs = this.#nowMs + this.#retryMs;
@@ -250,7 +264,7 @@ export class AppLink {
       },
       data: (bytes) => {
         const room = (status > 299 ? errorBytesMax : appReplyBytesMax + 1) - length;
-        if (room > 0) parts.push(bytes.slice(0, room));
+        if (room > 0) parts.push(bytes.subarray(0, room));
         length += Math.min(room, bytes.byteLength);
       },
       end: () => {
@@ -384,7 +398,24 @@ export class AppLink {
     ];
   }
 
+  /** Nothing is under way that others wait for. */
+  #leave(): void {
+    if (this.#state === "opening") this.#options.traffic.opened();
+    this.#state = "waiting";
+    this.#polled();
+  }
+
+  wake(): void {
+    this.#options.wake();
+  }
+
+  get underWay(): number {
+    return this.#underWay.size;
+  }
+
   close(): void {
+    this.#leave();
+    this.#options.traffic.leave(this);
     for (const { exchange } of this.#underWay) exchange.cancel();
     this.#underWay.clear();
     this.#options.calls.close();

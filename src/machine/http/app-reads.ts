@@ -5,6 +5,7 @@
 import type { Limits } from "../../limits.ts";
 import { type AnswerSink, ResultCode } from "../machine.ts";
 import type { AppLink } from "./app-link.ts";
+import type { AppTraffic } from "./app-traffic.ts";
 import { bytesType } from "./contract.ts";
 
 interface Read {
@@ -19,6 +20,7 @@ interface Read {
 export class AppReads {
   readonly #link: AppLink;
   readonly #limits: Limits;
+  readonly #traffic: AppTraffic;
   #waiting: Read[] = [];
   readonly #asked = new Set<Read>();
   #waitingBytes = 0;
@@ -26,7 +28,8 @@ export class AppReads {
   answered = 0;
   failed = 0;
 
-  constructor(link: AppLink, limits: Limits) {
+  constructor(link: AppLink, limits: Limits, traffic: AppTraffic) {
+    this.#traffic = traffic;
     this.#link = link;
     this.#limits = limits;
   }
@@ -60,11 +63,7 @@ export class AppReads {
       if (nowMs >= read.untilMs) {
         this.#waitingBytes -= read.query.byteLength;
         this.#fail(read.answers, this.#link.waitsFor ?? "it had too much else to answer");
-      } else if (
-        this.#asked.size < this.#limits.appReadsMax &&
-        this.#link.isOpen &&
-        appliedIndex >= read.index
-      ) {
+      } else if (this.#mayAsk && this.#link.isOpen && appliedIndex >= read.index) {
         this.#waitingBytes -= read.query.byteLength;
         this.#ask(read);
       } else kept.push(read);
@@ -72,27 +71,40 @@ export class AppReads {
     this.#waiting = kept;
   }
 
+  get #mayAsk(): boolean {
+    const { size } = this.#asked;
+    if (size === 0) return true;
+    return size < this.#limits.appReadsMax && this.#traffic.hasRoomForReads;
+  }
+
   #ask(read: Read): void {
     this.#asked.add(read);
+    this.#traffic.reads(1);
     const { query } = read;
     this.#link.ask(
       { name: "Read", contentType: bytesType, body: query },
       {
         replied: ({ body }) => {
-          this.#asked.delete(read);
+          this.#ended(read);
           this.answered++;
           read.answers.answer(ResultCode.ok, body);
         },
         failed: (reason) => {
-          this.#asked.delete(read);
+          this.#ended(read);
           this.#fail(read.answers, reason);
         },
       },
     );
   }
 
+  #ended(read: Read): void {
+    this.#asked.delete(read);
+    this.#traffic.reads(-1);
+  }
+
   /** What is under way has no answer. It is asked again: whoever has forgotten something since must not answer. */
   closed(): void {
+    this.#traffic.reads(-this.#asked.size);
     for (const read of this.#asked) {
       this.#waitingBytes += read.query.byteLength;
       this.#waiting.push(read);
@@ -106,6 +118,7 @@ export class AppReads {
   }
 
   close(): void {
+    this.#traffic.reads(-this.#asked.size);
     for (const { answers } of [...this.#waiting, ...this.#asked])
       this.#fail(answers, "this node stops, or has the group no more");
     this.#waiting = [];

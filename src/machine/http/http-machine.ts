@@ -22,6 +22,7 @@ import type { AppFolder, ReceivedSnapshot } from "./app-folder.ts";
 import { AppLink, type AppLinkOwner, type AppLogger, type AppReply } from "./app-link.ts";
 import { AppReads } from "./app-reads.ts";
 import { AppRestore } from "./app-restore.ts";
+import type { AppTraffic } from "./app-traffic.ts";
 import { AppSnapshots } from "./app-snapshots.ts";
 import { ContractError, readLastLogIndex } from "./contract.ts";
 import { encodeState, type SavedState } from "./saved-state.ts";
@@ -32,6 +33,8 @@ export interface HttpMachineOptions {
   readonly group: number;
   readonly nodeId: number;
   readonly calls: AppCalls;
+  /** Shared by all groups of a node. */
+  readonly traffic: AppTraffic;
   readonly folder: AppFolder;
   /** The snapshot that the log says is live; 0 = none. */
   readonly generation: number;
@@ -119,7 +122,7 @@ export class HttpMachine implements StateMachine, AppLinkOwner {
     this.#link = new AppLink(options, this);
     const link = this.#link;
     this.#pipeline = new UpdatePipeline(limits);
-    this.#reads = new AppReads(link, limits);
+    this.#reads = new AppReads(link, limits, options.traffic);
     const later = (action: () => void): void => {
       this.#later.push(action);
       wake();
@@ -225,6 +228,7 @@ export class HttpMachine implements StateMachine, AppLinkOwner {
       appCalls: calls,
       appEntries: entries,
       appFailures: this.#link.failures,
+      appUnderWay: this.#link.underWay,
       appMiscounted: this.#miscounted,
       appReadWaiters: this.#reads.size,
       appReads: this.#reads.answered,

@@ -1,6 +1,7 @@
 /** One replica of a group over a scripted application, without Raft: a log that is committed as the test says, turns, and what whoever waited was told. */
 import { crc32 } from "node:zlib";
 import { defaultLimits, type Limits } from "../../../src/limits.ts";
+import { AppTraffic } from "../../../src/machine/http/app-traffic.ts";
 import { HttpMachine } from "../../../src/machine/http/http-machine.ts";
 import type { MachineSnapshot } from "../../../src/machine/machine.ts";
 import { type Batch, BatchKind, batchHeaderBytes } from "../../../src/wire/batch.ts";
@@ -31,6 +32,8 @@ export interface WorldOptions {
   readonly log?: TestLog;
   readonly app?: FakeApp;
   readonly isWounded?: boolean;
+  readonly group?: number;
+  readonly traffic?: AppTraffic;
   /** As a shard does: while it says that it rests, and nothing wakes it, it is looked at only now and then. */
   readonly rests?: boolean;
 }
@@ -71,9 +74,10 @@ export class World {
     const say = (fields: Record<string, unknown>, message: string): void =>
       void this.messages.push(`${message} ${JSON.stringify(fields)}`);
     this.machine = new HttpMachine({
-      group: 0,
+      group: this.#options.group ?? 0,
       nodeId: 2,
       calls: this.app,
+      traffic: this.#options.traffic ?? new AppTraffic(this.limits),
       folder: this.folder,
       generation: this.generation,
       limits: this.limits,
