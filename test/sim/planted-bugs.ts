@@ -24,6 +24,7 @@ const sessions = "machine/sessions.ts";
 const registry = "node/registry.ts";
 const beats = "node/beats.ts";
 const logStore = "storage/log-store.ts";
+const httpMachine = "machine/http/http-machine.ts";
 const sourcePath = join(import.meta.dir, "../../src");
 
 export const plantedBugs = {
@@ -1171,6 +1172,61 @@ export const plantedBugs = {
       },
     ],
   },
+  hotGroupStarves: {
+    what: "who found no room for what waits in it is not first the next time: a group that is written to enough is first each time",
+    changes: [
+      {
+        file: "node/shard.ts",
+        from: "    const order = this.#passedOver;\n    for (const group of this.#active) if (!group.isPassedOver) order.push(group);\n",
+        to: "    const order = [...this.#active];\n",
+      },
+    ],
+  },
+  tombstoneLostAtRotation: {
+    what: "a new segment does not repeat the tombstones, so they are forgotten with the segment that had them",
+    changes: [
+      {
+        file: logStore,
+        from: "      for (const [group, registryIndex] of this.#tombstones) {\n        records.push(",
+        to: "      for (const [group, registryIndex] of this.#movedTombstones.size > 0 ? this.#tombstones : []) {\n        records.push(",
+      },
+      {
+        file: logStore,
+        from: "let stateRecords = this.#tombstones.size;",
+        to: "let stateRecords = this.#movedTombstones.size > 0 ? this.#tombstones.size : 0;",
+      },
+    ],
+  },
+  tombstoneForgottenEarly: {
+    what: "a tombstone is forgotten once it is written, though the registry's state is not durable that far",
+    changes: [
+      {
+        file: logStore,
+        from: "if (isWritten && removedAt <= registryIndex) this.#tombstones.delete(group);",
+        to: "if (isWritten && (removedAt <= registryIndex || removedAt > 0)) this.#tombstones.delete(group);",
+      },
+    ],
+  },
+  returnsWithoutItsTerm: {
+    what: "a node that comes back to a group begins in term 0, and follows whoever still leads from before",
+    changes: [
+      {
+        file: registry,
+        from: "if (!isFounder) return emptyLog(place, entry.members.find(this.#isThis)?.aboveTerm);",
+        to: "if (!isFounder) return emptyLog(place);",
+      },
+    ],
+  },
+  lateMemberBeginsAsFounder: {
+    what: "whoever becomes a member later begins with the group's first log all the same",
+    changes: [
+      {
+        file: registry,
+        from: "(member) => this.#isThis(member) && member.since === 1,",
+        to: "(member) => this.#isThis(member) && member.since >= 1,",
+      },
+    ],
+  },
   rewriteSupersedes: {
     what: "a batch that is copied forward takes the place of all that comes behind it",
     changes: [
@@ -1228,6 +1284,66 @@ export const plantedBugs = {
         file: "node/shard.ts",
         from: "      if (this.#blocked === undefined) this.#setBlocked({ writes, effects });\n",
         to: "      return undefined;\n",
+      },
+    ],
+  },
+  appGivenBeyondLog: {
+    what: "an application is given entries that are not durable in this node's own log",
+    changes: [
+      {
+        file: httpMachine,
+        from: "if (!pipeline.hasRoom || last > this.#allowedIndex) return false;",
+        to: "if (!pipeline.hasRoom) return false;",
+      },
+    ],
+  },
+  appSavedBeforeSync: {
+    what: "what is applied is noted as durable before the application has synced it",
+    changes: [
+      {
+        file: httpMachine,
+        from: 'this.#ask({ name: "Sync" }, () => this.#save(state));',
+        to: 'this.#ask({ name: "Sync" }, () => {});\n    this.#save(state);',
+      },
+    ],
+  },
+  appForgottenNotGivenAgain: {
+    what: "entries that an application has forgotten are not given again",
+    changes: [
+      {
+        file: httpMachine,
+        from: "      pipeline.load(this.#saved);\n      this.#clean();",
+        to: "      this.#clean();",
+      },
+    ],
+  },
+  appStoredGivenAgain: {
+    what: "an application is given entries that it says it has",
+    changes: [
+      {
+        file: "machine/http/update-pipeline.ts",
+        from: "Math.max(first, from, this.#storedIndex + 1)",
+        to: "Math.max(first, from)",
+      },
+    ],
+  },
+  appReadsDoNotWait: {
+    what: "an application is asked to read though it lacks what was applied when the read came",
+    changes: [
+      {
+        file: "machine/http/app-reads.ts",
+        from: "appliedIndex >= read.index",
+        to: "appliedIndex >= -1",
+      },
+    ],
+  },
+  appRestoreForgotten: {
+    what: "after a crash an application is not given the snapshot that it was to be given",
+    changes: [
+      {
+        file: httpMachine,
+        from: "snapshot: number, restores: true };",
+        to: "snapshot: number, restores: false };",
       },
     ],
   },

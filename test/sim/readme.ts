@@ -48,6 +48,9 @@ everything is healed and the cluster must recover. A run is a pure function of i
 - Groups: in one seed of five nodes have a registry, and somebody asks again and again, of any node, for groups: up to 15 besides the default one, of one to
   five members, which are moved to other nodes, one or all at once, and removed. Each has clients of its own. They share the log, its syncs, beats in place of
   heartbeats, and bounds that are as small as one batch for all. Transfers, crashes of leaders and bursts go to any of them.
+- Applications: in one seed of twelve the default group's state machine is an application beside each node, a process of its own, over the real machine of
+  \`src/machine/http\`. It is slow, hangs, refuses, breaks off, answers garbage, is killed alone or with its node, and forgets what it has not synced, but
+  for some of it; one of them loses everything. What a daemon that is gone had asked it still does.
 - Followers take writes and reads as the leader does. Bursts of requests meet small queues.
 - Clients with sessions pipeline sections, send them again to any node though they may have arrived, or have an answer; change nodes, forget to confirm, and
   sleep until their session has ended. Others put an id on each request and send it twice at once. Few sessions and small windows are among the strange bounds.
@@ -72,6 +75,8 @@ everything is healed and the cluster must recover. A run is a pure function of i
   is; and in peace everything.
 - Sessions: of each section in the log a model says whether it runs, is answered as it was before, or is refused; no value is ever written twice; all answers
   to one section are equal, and those of a session in its order; what nodes know of sessions is equal at each index; in peace every write comes to its end.
+- Applications: each is given every command that runs, once and in order, and never one that the node's own log does not have for good; what a node takes for
+  durable its application cannot lose; all hold the same at the same entry, and in the end what the model holds; a read answers as of no earlier entry than was applied.
 - Every answer: results against a model, each request answered once, \`overloaded\` never applied, no error that is not expected.
 - With everything healed: within 10 of the longest election time-outs a leader serves a read, then a write; then all nodes serve, everybody is answered,
   all nodes are equal; and where clocks allow it the leader stays. A node whose disk has rotted is wounded and heals, or
