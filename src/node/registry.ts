@@ -88,6 +88,8 @@ export class Registry {
    * what it has promised: that is for what the registry surely says now, from this index on.
    */
   #sureIndex = Infinity;
+  /** Whether there is anything to be sure of; found out once `system` is here. */
+  #asksSure: boolean | undefined;
   #isAskingSure = false;
   /** The state of `system` was lost, and is made anew from its log: words that were taken back long ago, and their tombstones with them, are read once more. */
   #isRereading = false;
@@ -292,7 +294,8 @@ export class Registry {
     const { replicas, limits } = this.#options;
     const isUnknown = (id: number): boolean =>
       id !== defaultGroup && id !== systemGroup && replicas.madeAt(id) === 0;
-    if (this.#isAskingSure || !(this.#isRereading || replicas.ids.some(isUnknown))) return;
+    this.#asksSure ??= this.#isRereading || replicas.ids.some(isUnknown);
+    if (this.#isAskingSure || !this.#asksSure) return;
     this.#isAskingSure = true;
     system.read(Consistency.linearizable, 0, nowMs + limits.requestTimeoutMs, {
       ready: (_, appliedIndex) => {
