@@ -146,6 +146,12 @@ export class GroupChanges {
     if (random.chance(0.6) && others.length > 0 && before.length > 0) {
       members = [...pickSome(random, before, before.length - 1), random.pick(others)];
     }
+    this.askMove(node, id, members);
+  }
+
+  /** Asks that node. */
+  askMove(node: SimNode, id: number, members: readonly number[]): void {
+    const { judge } = this.#options;
     this.#send(node, "moveGroup", { id, members }, ({ changed }) => {
       if (!judge.wasThere(id)) throw new Violation(`node ${node.id} moves group ${id}`);
       if (changed) this.#options.tally.groupsMoved++;

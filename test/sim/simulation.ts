@@ -13,6 +13,7 @@ import { checkHistory, checkStates } from "./last-checks.ts";
 import { MemberChanges } from "./member-changes.ts";
 import { Nemesis, type Victim } from "./nemesis.ts";
 import { GroupChanges } from "./group-changes.ts";
+import { drawGraves, graveLimits, Graves } from "./group-graves.ts";
 import { drawGroups, groupLimits, type GroupSwarm, hasGroups } from "./group-swarm.ts";
 import { EndPoint } from "./process-end.ts";
 import { Random } from "./random.ts";
@@ -83,8 +84,11 @@ const ballastStream = 1_011;
 const appStream = 1_013;
 /** As above, and what else groups draw from follows on it. */
 const groupStream = 101_127;
+const graveStream = 303_001;
 /** In runs with several groups there are so many times the events that are asked for. */
 const groupEvents = 3;
+/** And so many where members of groups go and come back. */
+const graveEvents = 5;
 /** Share of runs whose nodes have a ballast, where their disks run full. */
 const ballastShare = 0.3;
 /** Events of the recovery that no cluster needs: it would go on for ever. */
@@ -105,6 +109,7 @@ class Simulation {
   readonly #groups = new SimGroups();
   readonly #groupSwarm: GroupSwarm;
   readonly #groupChanges: GroupChanges;
+  readonly #graves: Graves;
   readonly #appCrashes: AppCrashes;
   readonly #judge = new RegistryJudge({
     created: (entry) => this.#groupCreated(entry),
@@ -153,11 +158,22 @@ class Simulation {
       : drawn;
     const appRandom = new Random(seed, appStream);
     const appSwarm = drawApps(appRandom, withGroups, without.includes("applications"));
-    const swarm = (this.#swarm = appSwarm.isOn
+    const withApps = appSwarm.isOn
       ? { ...withGroups, limits: appLimits(appRandom, withGroups.limits) }
-      : withGroups);
+      : withGroups;
+    const graveRandom = new Random(seed, graveStream);
+    const graves = drawGraves(
+      graveRandom,
+      withApps,
+      this.#groupSwarm,
+      without.includes("groupGraves"),
+    );
+    const swarm = (this.#swarm =
+      graves.isOn && !without.includes("strangeBounds")
+        ? { ...withApps, limits: graveLimits(graves, withApps.limits) }
+        : withApps);
     // It takes its time until there is a registry.
-    if (groupsOn) this.#eventsMax = groupEvents * events;
+    if (groupsOn) this.#eventsMax = (graves.isOn ? graveEvents : groupEvents) * events;
     this.#blackBox = blackBox;
     this.#withoutSessions = without.includes("sessions");
     const scheduler = this.#scheduler;
@@ -182,7 +198,7 @@ class Simulation {
       const storage = new Storage({
         scheduler,
         random: random.fork(100 + id),
-        registrySlowness: this.#groupSwarm.registrySlowness,
+        registrySlowness: (graves.isOn ? graves : this.#groupSwarm).registrySlowness,
         folderRandom: new Random(seed, groupStream + 100 + id),
         syncMsMax: swarm.syncMs,
         ballastBytes: without.includes("ballasts") ? 0 : ballastBytes,
@@ -310,6 +326,18 @@ class Simulation {
       tally,
       heat: () => this.#nemesis.heat(),
     });
+    this.#graves = new Graves({
+      ...graves,
+      random: graveRandom,
+      scheduler,
+      swarm,
+      moves: this.#groupSwarm.moves,
+      nodes: this.#nodes,
+      network: this.#network,
+      judge: this.#judge,
+      crash: (node) => this.#nemesis.restart(node),
+      move: (...wanted) => this.#groupChanges.askMove(...wanted),
+    });
     this.#memberChanges = new MemberChanges({
       scheduler,
       random: random.fork(5),
@@ -402,6 +430,7 @@ class Simulation {
     group.isRemoved = true;
     group.invariants.isOver = true;
     group.clients?.abandon();
+    this.#graves.removed([...group.hosts]);
   }
 
   /** What was added later draws from streams of its own, so that what old seeds do changes as little as possible. */
@@ -443,11 +472,13 @@ class Simulation {
     this.#evacuations.start();
     this.#appCrashes.start();
     this.#groupChanges.start();
+    this.#graves.start();
     while (this.#events < this.#eventsMax) this.#step();
 
     this.#isOver = true;
     this.#groups.stopClients();
     this.#groupChanges.stop();
+    this.#graves.end();
     this.#watchers.stop();
     this.#memberChanges.stop();
     this.#upgrades.end();

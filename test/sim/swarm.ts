@@ -71,6 +71,8 @@ export const traits = [
   "groups",
   /** They change their nodes. */
   "groupMoves",
+  /** They go, and members of them come back, at bad moments. */
+  "groupGraves",
   /** The state machine is an application, which fails as well. */
   "applications",
 ] as const;
@@ -199,6 +201,7 @@ function withoutKind(swarm: Swarm, kind: Kind): Swarm {
     case "relapses":
     case "groups":
     case "groupMoves":
+    case "groupGraves":
     case "applications":
       // Drawn apart: see watchers.ts, upgrades.ts, relapses.ts, evacuations.ts, session-clients.ts, group-swarm.ts, app-swarm.ts and simulation.ts.
       return swarm;
