@@ -78,8 +78,8 @@ const ready200: Check = {
 
 async function findingOf({ title, run }: Check, trial: Trial): Promise<Finding> {
   try {
-    await run(trial);
-    return { title, verdict: "ok" };
+    const message = await run(trial);
+    return { title, verdict: "ok", ...(message === undefined ? {} : { message }) };
   } catch (error) {
     if (error instanceof Skipped) return { title, verdict: "skipped", message: error.message };
     return { title, verdict: "fault", ...faultOf(error, trial) };
