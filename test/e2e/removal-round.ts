@@ -53,6 +53,12 @@ export const moments: readonly Moment[] = [
   ),
 ];
 
+export function momentOf(failpoint: string): Moment {
+  const found = moments.find((moment) => moment.failpoint === failpoint);
+  if (found === undefined) throw new Error(`there is no failpoint "${failpoint}"`);
+  return found;
+}
+
 /** Where each node is told at which failpoint to stand still. */
 export class Failpoints implements Disposable {
   readonly #folder = mkdtempSync(join(tmpdir(), "barge-removal-"));
@@ -176,8 +182,11 @@ async function strikeRemoval(
   const struck = cluster.nodes[id % cluster.nodes.length]!;
   points.arm(struck, ofGroup(failpoint, id));
   // Nobody waits for it: it may be in the middle of that when the group goes.
-  const flushing = struck.fetch(`/v1/snapshot?group=${id}`, { method: "POST" }, 60_000);
-  void flushing.catch(() => undefined);
+  const asked =
+    failpoint === "checkpoint begun"
+      ? struck.fetch(`/v1/backup?group=${id}`, {}, arrivesMsMax)
+      : struck.fetch(`/v1/snapshot?group=${id}`, { method: "POST" }, arrivesMsMax);
+  void asked.catch(() => undefined);
   if (!isBeforeRemoval(failpoint)) {
     const others = cluster.nodes.filter((node) => node !== struck);
     await remove(others, id);
