@@ -71,6 +71,43 @@ test("headers tell group, node and what the application should have", () => {
   expect(world.app.asked.at(-1)!.headers["barge-instance"]).toBe("life-1");
 });
 
+test("each of the nine callbacks tells who calls, and what its body is", () => {
+  const source = new World();
+  fill(source, 4);
+  source.caughtUp();
+  const snapshot = source.prepared()!;
+  const bytes = source.all(snapshot)!;
+  const world = new World({ sync: true, log: source.log });
+  world.app.storesAtOnce = false;
+  world.takeOver(bytes, snapshot.index);
+  fill(world, 2);
+  world.caughtUp();
+  const own = world.prepared()!;
+  world.all(own);
+  own.release();
+  const answers = new Answers();
+  world.machine.read(Buffer.from("q"), answers);
+  world.until(() => answers.code === 0 && world.app.count("ReleaseSnapshot") > 0);
+  const types = new Map<string, string | undefined>();
+  for (const { name, headers, contentType } of world.app.asked) {
+    types.set(name, contentType);
+    const who = { "raftd-shard-id": "0", "raftd-replica-id": "2", "raftd-node-id": "2" };
+    expect([name, headers]).toEqual([name, expect.objectContaining(who)]);
+  }
+  const [json, octets] = ["application/json", "application/octet-stream"];
+  expect(Object.fromEntries(types)).toEqual({
+    Ready: undefined,
+    LastLogIndex: undefined,
+    UpdateEntries: json,
+    Read: octets,
+    Sync: undefined,
+    PrepareSnapshot: undefined,
+    SaveSnapshot: json,
+    ReleaseSnapshot: json,
+    RecoverFromSnapshot: octets,
+  });
+});
+
 test("several batches merge into one call, one is in flight, and the next is prepared meanwhile", () => {
   const world = new World();
   world.app.fail("UpdateEntries", "hang");
