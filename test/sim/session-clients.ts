@@ -270,6 +270,9 @@ function noteLost({ oracle }: SessionClientOptions, node: ClientNode, sent: Sent
   sent.isLost = true;
 }
 
+/** At once: each sends all that waits, and each of that may fail. */
+const reconnectsMax = 6;
+
 class SessionClient {
   readonly #all: SessionClients;
   readonly #options: SessionClientOptions;
@@ -285,6 +288,8 @@ class SessionClient {
   #connection: Connection;
   #lastSentMs = 0;
   #asleepUntilMs = 0;
+  /** That are to come. */
+  #reconnects = 0;
 
   constructor(all: SessionClients, options: SessionClientOptions, number: number) {
     this.#all = all;
@@ -498,7 +503,13 @@ class SessionClient {
     if (error.code === "session_expired") return this.#end(sent.header.session);
     const { random, scheduler, limits } = this.#options;
     if (this.unfinished > 0 && random.chance(0.5)) {
-      scheduler.after(random.float() * limits.tickMs * 4, () => this.#reconnect());
+      const delayMs = random.float() * limits.tickMs * 4;
+      if (this.#reconnects >= reconnectsMax) return;
+      this.#reconnects++;
+      scheduler.after(delayMs, () => {
+        this.#reconnects--;
+        this.#reconnect();
+      });
     }
   }
 }
