@@ -7,6 +7,8 @@ import { encodeKvGet, encodeKvRange, type KvPage, readKvEntry, readKvPage } from
 import {
   decodeEntry,
   decodeIds,
+  groupIdMax,
+  groupIdMin,
   groupPrefix,
   type IdRun,
   idsKey,
@@ -74,14 +76,15 @@ export class RegistryView {
     for (let more = true; more;) {
       const page = readPage(state, after);
       for (const { key, value, revision } of page.items) {
-        const known = this.#known(key, revision);
-        const found = known ?? decoded(value, revision);
+        const id = idOf(key);
+        const known = this.#known(id, revision);
+        const found = known ?? decoded(id, value, revision);
         after = key;
         if (found === undefined) {
-          unreadable.add(idOf(key));
+          unreadable.add(id);
           continue;
         }
-        const { id, name } = found.entry;
+        const { name } = found.entry;
         if (known === undefined) changed.push(id);
         groups.set(id, found);
         if (name !== undefined) names.set(name, id);
@@ -96,8 +99,8 @@ export class RegistryView {
     for (const id of changed) this.#told(id);
   }
 
-  #known(key: Uint8Array, revision: number): RegisteredGroup | undefined {
-    const known = this.#groups.get(idOf(key));
+  #known(id: number, revision: number): RegisteredGroup | undefined {
+    const known = this.#groups.get(id);
     return known?.revision === revision ? known : undefined;
   }
 
@@ -105,20 +108,32 @@ export class RegistryView {
     const bytes = answerOf(state, encodeKvGet(idsKey));
     const found = bytes === undefined ? undefined : readKvEntry(bytes);
     if (found === undefined || found.revision === this.#idsRevision) return;
-    this.#runs = decodeIds(found.value) ?? malformed("ids");
+    this.#runs = decodeIds(found.value) ?? allIds;
     this.#idsRevision = found.revision;
   }
 }
 
+/** Where this build does not understand which ids were given, it gives none. */
+const allIds: readonly IdRun[] = [[groupIdMin, groupIdMax]];
+
+/** NaN where it is none. */
 function idOf(key: Uint8Array): number {
   let id = 0;
-  for (let at = groupPrefix.byteLength; at < key.byteLength; at++) id = id * 10 + key[at]! - 48;
+  for (let at = groupPrefix.byteLength; at < key.byteLength; at++) {
+    const digit = key[at]! - 48;
+    if (digit < 0 || digit > 9) return NaN;
+    id = id * 10 + digit;
+  }
   return id;
 }
 
 function readPage(state: RegistryState, after: Uint8Array | undefined): KvPage {
   const bytes = answerOf(state, encodeKvRange({ prefix: groupPrefix, after, limit: 0 }));
-  return (bytes === undefined ? undefined : readKvPage(bytes)) ?? malformed("groups");
+  return (bytes === undefined ? undefined : readKvPage(bytes)) ?? noPage();
+}
+
+function noPage(): never {
+  throw new Error("registry: the machine does not answer");
 }
 
 /** Undefined where there is nothing. */
@@ -132,11 +147,8 @@ function answerOf(state: RegistryState, query: Uint8Array): Uint8Array | undefin
   return found;
 }
 
-function decoded(value: Uint8Array, revision: number): RegisteredGroup | undefined {
+/** Under the key of another group it is no entry either. */
+function decoded(id: number, value: Uint8Array, revision: number): RegisteredGroup | undefined {
   const entry = decodeEntry(value);
-  return entry === undefined ? undefined : { entry, revision };
-}
-
-function malformed(what: string): never {
-  throw new Error(`registry: the ${what} cannot be read`);
+  return entry?.id === id ? { entry, revision } : undefined;
 }

@@ -331,7 +331,7 @@ export class Registry {
   /** A group of which this node has no replica; undefined where there is none, as far as it has heard. */
   elsewhere(id: number): BargeError | undefined {
     const found = this.view.group(id);
-    if (found === undefined) return undefined;
+    if (found === undefined) return this.view.isUnreadable(id) ? notUnderstood(id) : undefined;
     const { addresses } = this.#cluster;
     const members = found.entry.members.map((member) => member.id);
     const leaderHint = members
@@ -494,6 +494,11 @@ export function noRegistry(cluster: Group | undefined): BargeError {
   const isSoon = cluster?.leader === 0 || (cluster?.machine.applyVersion ?? 0) >= registryVersion;
   const code = isSoon ? "no_leader" : "no_registry";
   return new BargeError(code, errorTable[code].help);
+}
+
+function notUnderstood(id: number): BargeError {
+  const message = `This node does not understand what the registry says of group ${id}: it may take a newer build.`;
+  return new BargeError("group_elsewhere", message);
 }
 
 function registryBehind(id: number): BargeError {

@@ -18,7 +18,7 @@ import {
 import { RegistryView } from "../../src/node/registry-view.ts";
 import type { RegistryWrite } from "../../src/node/registry-writer.ts";
 import { encodeKvTxn, KvOperator, KvTarget } from "../../src/wire/kv-txn.ts";
-import type { RegistryEntry } from "../../src/wire/registry.ts";
+import { encodeEntry, type RegistryEntry } from "../../src/wire/registry.ts";
 import { Results, TestLog } from "../machine/log.ts";
 import { Random } from "../sim/random.ts";
 
@@ -66,6 +66,12 @@ class World {
     // Nothing came in between, so all holds that was compared.
     expect([...results.all.values()].filter(({ code }) => code !== 0)).toEqual([]);
     this.view.refresh(this.#machine);
+  }
+
+  /** Past all that plans it. */
+  write(key: string, value: Uint8Array): void {
+    const bytes = Buffer.from(key);
+    this.#apply({ compare: [], operations: [{ op: "put", key: bytes, value }] });
   }
 
   create(wanted: Partial<NewGroups> = {}, groupsMax = 4_096): RegistryEntry[] {
@@ -290,4 +296,32 @@ test("the view is the same, however it came about, and tells each group that cha
     });
   }
   expect(world.view.groups.size).toBeGreaterThan(3);
+});
+
+test("whatever is written there in place of what is understood harms no other group, and nothing is made upon it", () => {
+  const seed = Number(process.env["BARGE_TEST_SEED"] ?? 9);
+  const random = new Random(seed);
+  const bytes = (): Uint8Array =>
+    Uint8Array.from({ length: random.below(40) }, () => random.below(256));
+  const world = new World();
+  const [kept, stray] = [world.create()[0]!, world.create()[0]!];
+  const keys = [
+    "group/",
+    "group/x",
+    "group/0000000077",
+    `group/${"9".repeat(30)}`,
+    "name/a",
+    "other",
+  ];
+  for (let step = 0; step < 200; step++) world.write(random.pick(keys), bytes());
+  // A sound entry, under the key of another group.
+  world.write("group/0000000078", encodeEntry(world.view.group(stray.id)!.entry));
+  const { view } = world;
+  expect({ seed, ids: [...view.groups.keys()] }).toEqual({ seed, ids: [kept.id, stray.id] });
+  expect([77, 78, kept.id].map((id) => view.isUnreadable(id))).toEqual([true, true, false]);
+  for (let step = 0; step < 50; step++) {
+    world.write("ids", bytes());
+    expect(() => world.create()).toThrow("All ids of groups were given");
+  }
+  expect(view.groups.size).toBe(2);
 });
