@@ -69,8 +69,9 @@ const waitingCallsMin = 64;
 const groupsUsedMax = 16_384;
 /** From here on a section is full enough: what it costs itself is little beside its commands. */
 const gatheredBytesMax = 32 * 1024;
-/** A section is held open no longer, so that the deadlines of its calls, which are one, are near enough to each other's. */
+/** A section is held open no longer, or for no longer a share of its calls' time: their deadlines, which are one, are near enough to each other's then. */
 const sectionHeldMsMax = 50;
+const sectionHeldShareMax = 1 / 16;
 /** Of one page of a scan: the bound of the nodes. */
 const scanPageItems = 1_000;
 const maxStalenessMsMax = 0xffff_ffff;
@@ -775,7 +776,8 @@ export class BargeClient<C extends CodecName> implements Client<C>, GroupClient,
       this.#sectionsOut > 0 && this.#core.isSpread && section.byteLength < gatheredBytesMax;
     if (!gathers && this.#router.keeper?.isCrowded !== true) return false;
     this.#heldSinceMs ??= nowMs;
-    return nowMs - this.#heldSinceMs < sectionHeldMsMax;
+    const longestMs = Math.max(sectionHeldMsMax, section.timeoutMs * sectionHeldShareMax);
+    return nowMs - this.#heldSinceMs < longestMs;
   }
 
   #takeTurn(holdsSection: boolean): Outgoing[] {
