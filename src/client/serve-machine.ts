@@ -194,10 +194,19 @@ class GroupCallbacks {
   }
 }
 
+interface HeldMoment {
+  readonly moment: MachineMoment;
+  /** When it was read last; Infinity while it is. */
+  usedMs: number;
+}
+
+/** Of a moment, before it is dropped (machine/http/README.md). */
+const unusedMsMax = 10 * 60_000;
+
 class Callbacks {
   readonly #machine: Machine;
   readonly #asked: () => void;
-  readonly #moments = new Map<string, MachineMoment>();
+  readonly #moments = new Map<string, HeldMoment>();
   /** The last of those that exclude each other. */
   #turn: Promise<unknown> = Promise.resolve();
 
@@ -236,13 +245,14 @@ class Callbacks {
       case "PrepareSnapshot":
         return this.#alone(async () => {
           const handle = randomUUID();
-          this.#moments.set(handle, await machine.snapshot());
+          this.#dropOld();
+          const moment = await machine.snapshot();
+          this.#moments.set(handle, { moment, usedMs: performance.now() });
           return json({ Handle: handle });
         });
       case "ReleaseSnapshot": {
         const handle = handleIn(await bodyOf(request));
-        this.#moments.get(handle)?.release?.();
-        this.#moments.delete(handle);
+        this.#drop(handle);
         return none;
       }
       case "RecoverFromSnapshot":
@@ -275,11 +285,27 @@ class Callbacks {
   }
 
   async #save(request: IncomingMessage, response: ServerResponse): Promise<void> {
-    const moment = this.#moments.get(handleIn(await bodyOf(request)));
-    if (moment === undefined)
+    const held = this.#moments.get(handleIn(await bodyOf(request)));
+    if (held === undefined)
       throw new Refusal(404, "there is no such handle: it is of an earlier life");
     response.setHeader("content-type", "application/octet-stream");
-    await pipeline(moment.save(), response);
+    held.usedMs = Infinity;
+    try {
+      await pipeline(held.moment.save(), response);
+    } finally {
+      held.usedMs = performance.now();
+    }
+  }
+
+  #drop(handle: string): void {
+    this.#moments.get(handle)?.moment.release?.();
+    this.#moments.delete(handle);
+  }
+
+  /** A node that was killed releases nothing. */
+  #dropOld(): void {
+    const oldMs = performance.now() - unusedMsMax;
+    for (const [handle, { usedMs }] of this.#moments) if (usedMs < oldMs) this.#drop(handle);
   }
 
   /** One after the other, as if each were a single step. */
