@@ -2,16 +2,20 @@
  * How much disk a node takes under writes without end, at defaults:
  *
  *     bun test/e2e/disk-ceiling.ts --seconds 40 --in-flight 256 --value-bytes 16384 --key-space 10000
+ *     bun test/e2e/disk-ceiling.ts --seconds 20 --groups 999
  *
+ * With `--groups` so many others stand still beside the one that is written to, each with a write of its own in the oldest part of the log, which none of them may hold on to.
  * First all nodes are up; then one is down, for as long again; then it is back and gets a snapshot while the writes go on. Looks at the folders all
  * along, and prints for each part the largest folder and what it consists of, against the ceiling that follows from limits.ts for a state of this size.
  * One JSON line at the end; ends with 1 where a folder was above its ceiling.
  */
 import { readdirSync, statSync } from "node:fs";
 import { join } from "node:path";
+import { connect } from "../../src/client/index.ts";
 import { defaultLimits } from "../../src/limits.ts";
 import { defaultCompaction } from "../../src/node/compaction.ts";
 import { type TestCluster, type TestNode, until, withCluster } from "./cluster.ts";
+import { createGroups } from "./groups.ts";
 import { numberFlags } from "./script-flags.ts";
 
 const flags = numberFlags({
@@ -20,7 +24,11 @@ const flags = numberFlags({
   "in-flight": 256,
   "value-bytes": 16_384,
   "key-space": 10_000,
+  groups: 0,
 });
+/** Of the log, for a group that stands still: its records, written once more each time that they are copied, and their pages. */
+const idleGroupBytes = 64 * 1024;
+const atOnce = 64;
 const program = join(import.meta.dir, "../../src/main.ts");
 const lookEveryMs = 100;
 /** For a node that is back to get a snapshot, and for all to end alike. */
@@ -40,6 +48,7 @@ const nothing: Folder = { log: 0, state: 0, wal: 0, all: 0 };
 
 process.stdout.write(`disk ceiling: ${JSON.stringify(flags)}\n`);
 await withCluster({}, async (cluster) => {
+  if (flags.groups > 0) await standStill(cluster);
   const watch = new DiskWatch(cluster);
   const parts: Record<string, unknown>[] = [];
   const report = (part: string, writes: number): void => {
@@ -78,14 +87,27 @@ function ceilingBytes(stateBytes: number): number {
   const { snapshotWalBytesMax, memtableBytes } = defaultLimits;
   const unflushed = 2 * flushLogBytes + defaultCompaction.tailBytes;
   const live = Math.max(retainedLogBytesMax, unflushed) + unappliedBytesMax;
-  const log = 2 * (live + segmentBytes) + 5 * segmentBytes;
+  const log = 2 * (live + segmentBytes) + 5 * segmentBytes + flags.groups * idleGroupBytes;
   return log + 2 * stateBytes + snapshotWalBytesMax + stateBytes + memtableBytes;
+}
+
+/** Groups that are written to once each, and never again. */
+async function standStill(cluster: TestCluster): Promise<void> {
+  const left = (await createGroups(cluster.nodes[0]!, { count: flags.groups })).map(({ id }) => id);
+  await using client = connect({ endpoints: cluster.endpoints, timeoutMs: 60_000 });
+  const write = async (): Promise<void> => {
+    for (let id = left.pop(); id !== undefined; id = left.pop()) {
+      await client.group(id).put("key", "value");
+    }
+  };
+  await Promise.all(Array.from({ length: atOnce }, write));
 }
 
 /** Through the nodes that run; returns how many writes. */
 async function load(cluster: TestCluster): Promise<number> {
   const running = cluster.nodes.filter((node) => node.running);
-  const all = Object.entries({ ...flags, warmup: 0 }).map(([name, value]) => `--${name}=${value}`);
+  const { groups: _, ...plan } = flags;
+  const all = Object.entries({ ...plan, warmup: 0 }).map(([name, value]) => `--${name}=${value}`);
   const endpoints = `--endpoints=${running.map(({ binary }) => binary).join(",")}`;
   const command = [process.execPath, program, "bench", "put", ...all, endpoints, "--json"];
   const bench = Bun.spawn(command, { stdout: "pipe", stderr: "ignore" });
