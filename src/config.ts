@@ -123,6 +123,10 @@ const appUrlSchema = v.pipe(
   v.check((text) => text.startsWith("unix:") || URL.canParse(text.replaceAll("{group}", "0"))),
 );
 
+export function isAppUrl(text: string): boolean {
+  return v.is(appUrlSchema, text);
+}
+
 const versionSchema = v.pipe(v.string(), v.regex(/^[1-9][0-9]{0,8}$/), v.transform(Number));
 
 const flagSchema = v.pipe(

@@ -51,7 +51,7 @@ export const fatalTable = {
   ),
   application_lost: row(
     46,
-    "The application beside this node has been out for longer than --app-exit-ms. Start it, then the node; or leave that option away, and the node waits.",
+    "The application beside this node is out, for a serve longer than --app-exit-ms. Start it, then the node; or leave that option away, and the node waits.",
   ),
 } as const satisfies Record<string, FatalRow>;
 

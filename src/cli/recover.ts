@@ -1,8 +1,8 @@
 /** `barge recover DIR`: the survivor of a cluster that has lost its majority for good becomes a new cluster of one. Asks first. */
 import { Command } from "commander";
 import { createInterface } from "node:readline/promises";
-import { UsageError } from "../config.ts";
-import type { RecoverySurvey } from "../node/recover.ts";
+import { isAppUrl, UsageError } from "../config.ts";
+import type { RecoverOptions, RecoverySurvey } from "../node/recover.ts";
 import { printJson, printLine } from "./client-options.ts";
 import { exitStatus } from "./exit-status.ts";
 import { addFoundingOptions, foundingWords } from "./founding.ts";
@@ -10,6 +10,8 @@ import { addFoundingOptions, foundingWords } from "./founding.ts";
 interface RecoverFlags {
   readonly advertise?: string;
   readonly clusterToken: string;
+  readonly appUrl?: string;
+  readonly appSync?: boolean;
   readonly yes?: boolean;
   readonly json?: boolean;
 }
@@ -26,6 +28,11 @@ export function recoverCommand(): Command {
       "<dir>",
       "the data folder of the survivor; of several, the one with the highest term, then the longest log: barge verify tells",
     )
+    .option(
+      "--app-url <url>",
+      "the application, which runs and has its data, where one keeps the state: it is given what the log has beyond that",
+    )
+    .option("--app-sync", "that application stores for good when Sync is called")
     .option("--yes", "do not ask");
   return addFoundingOptions(command, examples).action(recover);
 }
@@ -34,6 +41,7 @@ async function recover(folder: string, flags: RecoverFlags): Promise<void> {
   const { recoverFolder, surveyRecovery } = await import("../node/recover.ts");
   const survey = surveyRecovery(folder);
   for (const line of surveyLines(survey)) process.stderr.write(`${line}\n`);
+  const app = appOf(flags, survey);
   if (flags.yes !== true && !(await confirmed(survey.nodeId))) {
     process.stderr.write("barge: nothing was changed\n");
     process.exitCode = exitStatus.no;
@@ -41,7 +49,7 @@ async function recover(folder: string, flags: RecoverFlags): Promise<void> {
   }
   const { clusterToken } = flags;
   const advertise = flags.advertise ?? survey.address;
-  const recovered = await recoverFolder({ dataDir: folder, clusterToken, advertise });
+  const recovered = await recoverFolder({ dataDir: folder, clusterToken, advertise, app });
   if (flags.json === true) return printJson({ survey, ...recovered });
   await printLine(`recovered   the state as of ${recovered.index}`);
   const { groupsKept, groupsLost, groupsDamaged } = recovered;
@@ -51,8 +59,32 @@ async function recover(folder: string, flags: RecoverFlags): Promise<void> {
     await printLine(`lost        groups without a copy in this folder: ${groupsLost.join(", ")}`);
   }
   for (const what of groupsDamaged) await printLine(`damaged     ${what}`);
-  const words = foundingWords({ ...recovered, dataDir: folder, advertise, clusterToken });
+  const words = foundingWords({
+    ...recovered,
+    dataDir: folder,
+    advertise,
+    clusterToken,
+    isApplication: survey.applications.length > 0,
+  });
   for (const line of words) await printLine(line);
+}
+
+/** That of group 0 is needed; the others of an application go on without a leader until it is there. */
+function appOf(
+  { appUrl: url, appSync: sync = false }: RecoverFlags,
+  { applications }: RecoverySurvey,
+): RecoverOptions["app"] {
+  if (url !== undefined) {
+    if (!isAppUrl(url)) throw new UsageError(`--app-url: ${url} is no http:// URL, nor unix:/PATH`);
+    return { url, sync };
+  }
+  if (sync) throw new UsageError("--app-sync needs --app-url: which application?");
+  if (applications.includes(0)) {
+    throw new UsageError(
+      "an application keeps the state of group 0, and may lack what the log has: start it, with the data that it has, and give --app-url (and --app-sync, if it had that)",
+    );
+  }
+  return undefined;
 }
 
 /** What somebody has to know who decides. */

@@ -3,13 +3,24 @@
  * acknowledged without it is not there; what it has not known to be committed is, from now on. So this is for people to decide, who are told what they
  * decide on: `surveyRecovery` looks, `recoverFolder` does it.
  *
+ * Where the state machine is an application, that has to run: it is given what the log has beyond it, as ever, and keeps its data.
+ *
  * The order makes a crash harmless: first the state machine takes in the log, then the folder gets the new cluster's id, from where on nobody of the
  * old one speaks to it, and last the log begins anew. To run it again completes it.
  */
 import { resolve } from "node:path";
 import { FatalError } from "../fatal.ts";
 import { defaultLimits } from "../limits.ts";
-import { createMachine, isMachineKind, KvFiles, type MachineKind } from "../machine/machines.ts";
+import {
+  type AppMachineOptions,
+  type AppOptions,
+  AppTraffic,
+  createMachine,
+  HttpConnections,
+  isMachineKind,
+  KvFiles,
+  type MachineKind,
+} from "../machine/machines.ts";
 import type { ResultSink, StateMachine } from "../machine/machine.ts";
 import { type DataDir, openDataDir, storedIdentity } from "../storage/data-dir.ts";
 import {
@@ -40,6 +51,8 @@ export interface RecoverySurvey {
   readonly commitIndex: number;
   /** Up to here the folder had more, which it lost itself. */
   readonly lostTo?: number;
+  /** Groups whose state an application has. */
+  readonly applications: readonly number[];
   readonly damage: readonly string[];
 }
 
@@ -49,6 +62,8 @@ export interface RecoverOptions {
   readonly advertise: string;
   /** Others join with the same. */
   readonly clusterToken: string;
+  /** Which runs, where there are groups that need one. */
+  readonly app?: AppOptions | undefined;
 }
 
 export interface Recovered {
@@ -98,8 +113,13 @@ export function surveyRecovery(dataDir: string): RecoverySurvey {
     lastIndex,
     commitIndex: Math.min(lastIndex, Math.max(group.commitIndex, applied)),
     ...(lostTo > lastIndex ? { lostTo } : {}),
+    applications: groups.filter(isOfApplication).map(({ id }) => id),
     damage,
   };
+}
+
+function isOfApplication({ machine }: GroupReport): boolean {
+  return machine?.kind === "http";
 }
 
 /** Does it. Throws FatalError. */
@@ -110,8 +130,10 @@ export async function recoverFolder(options: RecoverOptions): Promise<Recovered>
   if (identity === undefined || groups.length === 0) {
     throw new FatalError("wrong_data_dir", `${folder} has no data of a node`);
   }
-  if (groups.find(({ id }) => id === defaultGroup)?.machine?.kind === "http") {
-    throw new FatalError("wrong_data_dir", `${folder}: ${ofApplication}`);
+  const { app } = options;
+  const first = groups.find(({ id }) => id === defaultGroup);
+  if (app === undefined && first !== undefined && isOfApplication(first)) {
+    throw new FatalError("application_lost", withoutApplication);
   }
   const { clusterId: oldClusterId, nodeId } = identity;
   const owner = drawOwner(nodeId, options.clusterToken);
@@ -119,7 +141,14 @@ export async function recoverFolder(options: RecoverOptions): Promise<Recovered>
   try {
     const done = await withLog(dataDir, oldClusterId, async (store, recovered) => {
       const view = new RegistryView();
-      const states = await takeAllIn(dataDir, store, recovered, groups, view);
+      const calls = app && {
+        ...app,
+        nodeId,
+        connections: new HttpConnections(),
+        traffic: new AppTraffic(defaultLimits),
+      };
+      const states = await takeAllIn({ dataDir, store, recovered, app: calls }, groups, view);
+      calls?.connections.close();
       dataDir.refound(owner);
       dataDir.peers.forget();
       const { incarnation } = dataDir;
@@ -161,8 +190,19 @@ export async function recoverFolder(options: RecoverOptions): Promise<Recovered>
   }
 }
 
-const ofApplication =
-  "its state is an application's, and only a majority of the members can bring that up to date. Bring the folders of the other members back";
+const withoutApplication =
+  "an application keeps its state, and may lack what the log has: start that application, with the data that it has, and give --app-url (and --app-sync, if it had that)";
+
+/** The application of all groups that have one. */
+type Application = AppOptions & Pick<AppMachineOptions, "nodeId" | "connections" | "traffic">;
+
+/** The folder of a node that is stopped. */
+interface Folder {
+  readonly dataDir: DataDir;
+  readonly store: LogStore;
+  readonly recovered: ReadonlyMap<number, RecoveredGroup>;
+  readonly app: Application | undefined;
+}
 
 interface AllTakenIn {
   readonly taken: ReadonlyMap<number, TakenIn>;
@@ -171,12 +211,11 @@ interface AllTakenIn {
 
 /** Of all groups; what is damaged of one but the first harms no other. What the registry says is in `view` then. */
 async function takeAllIn(
-  dataDir: DataDir,
-  store: LogStore,
-  recovered: ReadonlyMap<number, RecoveredGroup>,
+  folder: Folder,
   reports: readonly GroupReport[],
   view: RegistryView,
 ): Promise<AllTakenIn> {
+  const { recovered, app } = folder;
   const taken = new Map<number, TakenIn>();
   const damaged = new Map<number, string>();
   // The registry tells what the others are.
@@ -190,10 +229,10 @@ async function takeAllIn(
     const said = view.group(id)?.entry.machine;
     const kind = found ?? (said !== undefined && isMachineKind(said) ? said : "kv");
     try {
-      if (kind === "http") throw new Error(ofApplication);
+      if (kind === "http" && app === undefined) throw new Error(withoutApplication);
       const look =
         id === systemGroup ? (machine: StateMachine) => view.refresh(machine) : undefined;
-      taken.set(id, await takeIn(dataDir, store, id, recovered.get(id)!, kind, look));
+      taken.set(id, await takeIn(folder, id, kind, look));
     } catch (error) {
       if (id === defaultGroup) throw error;
       damaged.set(id, `group ${id}: ${error instanceof Error ? error.message : String(error)}`);
@@ -209,17 +248,22 @@ interface TakenIn {
 }
 
 const applyBytes = 4 * 1024 * 1024;
+const applicationWaitMs = 20_000;
+/** By machine: since when its application has been out. */
+const outSinceMs = new WeakMap<StateMachine, number>();
+const silent = { info: (): void => {}, warn: (): void => {}, error: (): void => {} };
 const nobody: ResultSink = { result: () => {}, repeated: () => {}, refused: () => {} };
 
 /** The state machine applies what the log has beyond it, up to the first batch that is damaged, and makes it durable. */
 async function takeIn(
-  dataDir: DataDir,
-  store: LogStore,
+  { dataDir, store, recovered, app }: Folder,
   id: number,
-  { machineGeneration: generation, start, batches }: RecoveredGroup,
   kind: MachineKind,
   look: ((machine: StateMachine) => void) | undefined,
 ): Promise<TakenIn> {
+  const { machineGeneration: generation, start, batches, wound } = recovered.get(id)!;
+  const last = batches.at(-1);
+  const lastIndex = last === undefined ? start.index : last.firstIndex + last.count - 1;
   const files = new KvFiles({ limits: defaultLimits });
   const machine = createMachine(kind, {
     directory: dataDir.machinePath(id),
@@ -227,15 +271,24 @@ async function takeIn(
     files,
     limits: defaultLimits,
     nowMs: () => performance.now(),
+    app: app && {
+      ...app,
+      group: id,
+      logger: silent,
+      wake: () => {},
+      logStart: () => start.index,
+      logIndex: lastIndex,
+      isWounded: wound !== undefined,
+    },
   });
   try {
     if (machine.open() < start.index) throw new Error("its state is behind the start of its log");
-    const last = batches.at(-1);
-    const lastIndex = last === undefined ? start.index : last.firstIndex + last.count - 1;
     machine.allowDurable(lastIndex);
     await applyTo(machine, store, id, lastIndex);
     machine.flush();
-    while (machine.durableIndex < machine.appliedIndex) await workOn(machine);
+    while (machine.durableIndex < machine.appliedIndex || machine.absence !== undefined) {
+      await workOn(machine);
+    }
     look?.(machine);
     const index = machine.appliedIndex;
     return { index, term: last?.term ?? start.term, timeMs: clusterTimeOf(machine) };
@@ -254,6 +307,10 @@ async function applyTo(
   let endIndex = lastIndex;
   while (machine.appliedIndex < endIndex) {
     try {
+      if (machine.takesBatches === false) {
+        await workOn(machine);
+        continue;
+      }
       const from = machine.appliedIndex + 1;
       const batches = store.batches(id, from, endIndex, applyBytes);
       if (machine.apply(batches, nobody) < batches.length) await workOn(machine);
@@ -268,8 +325,16 @@ function clusterTimeOf(machine: StateMachine): number {
   return machine.figures()["clusterTimeMs"] ?? 0;
 }
 
-/** A slice of its flush, which goes on in a Worker. */
+/** A slice of its flush, which goes on in a Worker; or an application answers. */
 async function workOn(machine: StateMachine): Promise<void> {
-  machine.work(performance.now());
+  const nowMs = performance.now();
+  machine.work(nowMs);
+  const { absence } = machine;
+  // One that was never there has been out for ever.
+  const sinceMs = absence === undefined ? nowMs : (outSinceMs.get(machine) ?? nowMs);
+  outSinceMs.set(machine, sinceMs);
+  if (nowMs - sinceMs >= applicationWaitMs) {
+    throw new FatalError("application_lost", `the application is waited for: ${absence?.reason}`);
+  }
   await Bun.sleep(1);
 }
