@@ -84,7 +84,7 @@ export function appLimits(random: Random, limits: Limits): Limits {
     appTimeoutMs: elections([0.5, 2]),
     appSnapshotStallMs: elections([0.5, 2]),
     appRetryMsMin: 5,
-    appRetryMsMax: elections([0.1, 0.5]),
+    appRetryMsMax: Math.max(5, elections([0.1, 0.5])),
     appPollMs: elections([0.3, 2]),
     appParkMs: elections([0.3, 2]),
     appUpdateBytesMax: strange(limits.appUpdateBytesMax, [1, 200]),
