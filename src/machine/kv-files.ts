@@ -5,6 +5,7 @@ import { dirname } from "node:path";
 import { Worker } from "node:worker_threads";
 import type { Limits } from "../limits.ts";
 import { CommonBytes } from "./common-bytes.ts";
+import { CommonFlushes } from "./common-flushes.ts";
 import { SnapshotFiles } from "../storage/snapshot-files.ts";
 import { latchMemory } from "../storage/sync-latch.ts";
 import type { KvJob, KvJobFailure, KvReply, KvWorkerData } from "./kv-jobs.ts";
@@ -30,6 +31,7 @@ export class KvFiles {
   readonly limits: Limits;
   /** Of all machines, but for what is being flushed. */
   readonly memtables: CommonBytes;
+  readonly flushes = new CommonFlushes();
   readonly #hasRoomFor: (bytes: number) => boolean;
   readonly #open = new Set<SqliteKvFile>();
   /** To be removed once they are left. */

@@ -3,6 +3,7 @@
  * the file's write-ahead log bounded by checkpoints, which exclude a write [29].
  */
 import type { Limits } from "../limits.ts";
+import type { CommonFlushes } from "./common-flushes.ts";
 import type { KvFile, KvMeta } from "./kv-file.ts";
 import type { KvSnapshots } from "./kv-snapshots.ts";
 import type { Memtable } from "./memtable.ts";
@@ -13,6 +14,8 @@ export interface KvFlushOptions {
   readonly snapshots: KvSnapshots;
   readonly limits: Limits;
   readonly nowMs: () => number;
+  /** Of other machines as well. */
+  readonly flushes?: CommonFlushes | undefined;
   /** The file shows all of the frozen memtable: it can go. */
   readonly committed: () => void;
 }
@@ -22,7 +25,10 @@ export class KvFlush {
   readonly #snapshots: KvSnapshots;
   readonly #limits: Limits;
   readonly #nowMs: () => number;
+  readonly #common: CommonFlushes | undefined;
   readonly #committed: () => void;
+  /** The others know of the flush under way. */
+  #isCounted = false;
 
   #table: Memtable | undefined;
   /** Of what is being written, or was last. */
@@ -41,6 +47,7 @@ export class KvFlush {
     this.#snapshots = options.snapshots;
     this.#limits = options.limits;
     this.#nowMs = options.nowMs;
+    this.#common = options.flushes;
     this.#committed = options.committed;
   }
 
@@ -72,6 +79,14 @@ export class KvFlush {
       throw new Error("kv: a flush back in time");
     this.#table = table;
     this.#meta = meta;
+    if (!this.#isCounted) this.#common?.begun();
+    this.#isCounted = true;
+  }
+
+  /** The others need not wait for it any more: it is durable, or its machine has left the file. */
+  release(): void {
+    if (this.#isCounted) this.#common?.ended();
+    this.#isCounted = false;
   }
 
   /** A slice of work. True when there is more to do at once; false when idle, or when it waits for something. */
@@ -117,6 +132,7 @@ export class KvFlush {
       durable: () => {
         this.#busy = false;
         this.#durableIndex = meta.appliedIndex;
+        if (this.idle) this.release();
       },
       // The memtable still has everything, and apply waits once the other one is full too.
       diskFull: () => {

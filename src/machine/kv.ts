@@ -12,6 +12,7 @@ import type { Limits } from "../limits.ts";
 import { BatchKind, lastIndexOf, type Batch } from "../wire/batch.ts";
 import { applyVersionFirst } from "../wire/versions.ts";
 import type { CommonBytes } from "./common-bytes.ts";
+import type { CommonFlushes } from "./common-flushes.ts";
 import { KvApply } from "./kv-apply.ts";
 import { KvChanges } from "./kv-changes.ts";
 import type { KvMeta } from "./kv-file.ts";
@@ -35,6 +36,8 @@ export interface KvMachineOptions extends KvLiveOptions {
   readonly limits: Limits;
   /** Memory that it shares with other machines. */
   readonly memtables?: CommonBytes | undefined;
+  /** What each knows of the others' flushes. */
+  readonly flushes?: CommonFlushes | undefined;
   /** Monotonic; measures slices of work. */
   readonly nowMs: () => number;
 }
@@ -50,6 +53,7 @@ export class KvMachine implements StateMachine {
   readonly #hash = new StateHash();
   readonly history: KvChanges;
   readonly #memtables: CommonBytes | undefined;
+  readonly #flushes: CommonFlushes | undefined;
   /** Of the active memtable, as the others know it. */
   #toldBytes = 0;
 
@@ -75,6 +79,7 @@ export class KvMachine implements StateMachine {
     this.#live = new KvLive(options);
     this.history = new KvChanges(options.limits);
     this.#memtables = options.memtables;
+    this.#flushes = options.flushes;
     this.#build();
   }
 
@@ -88,7 +93,8 @@ export class KvMachine implements StateMachine {
     const runner = new KvApply(this.#layers, txn, limits);
     this.#sessions = new Sessions(runner, limits, applyVersionFirst);
     const committed = (): void => this.#layers.dropFrozen(this.#keepMemory);
-    this.#flush = new KvFlush({ file, snapshots, limits, nowMs: this.#nowMs, committed });
+    const [nowMs, flushes] = [this.#nowMs, this.#flushes];
+    this.#flush = new KvFlush({ file, snapshots, limits, nowMs, flushes, committed });
   }
 
   get appliedIndex(): number {
@@ -180,9 +186,7 @@ export class KvMachine implements StateMachine {
   work(nowMs: number): boolean {
     if (this.#appliedIndex > this.#frozenIndex) {
       this.#dirtySinceMs ??= nowMs;
-      const { memtableFlushMs, flushLogBytesMin } = this.#limits;
-      const old =
-        this.#logBytes >= flushLogBytesMin && nowMs - this.#dirtySinceMs >= memtableFlushMs;
+      const old = this.#isOld(nowMs - this.#dirtySinceMs);
       // Also where few keys are written again and again: the log below must be able to go.
       const large = this.#logBytes >= this.#limits.flushLogBytes;
       const crowded = this.#memtables?.wantsBack(this.#layers.active.bytes) === true;
@@ -193,6 +197,13 @@ export class KvMachine implements StateMachine {
     const { runs } = this.#layers.active;
     runs.sortSome();
     return runs.unsortedBlocks > 0;
+  }
+
+  /** Due by its age: once no other flush is under way, or after twice the time. */
+  #isOld(ageMs: number): boolean {
+    const { memtableFlushMs, flushLogBytesMin } = this.#limits;
+    if (ageMs < memtableFlushMs || this.#logBytes < flushLogBytesMin) return false;
+    return this.#flushes?.areIdle !== false || ageMs >= 2 * memtableFlushMs;
   }
 
   get resting(): boolean {
@@ -222,6 +233,7 @@ export class KvMachine implements StateMachine {
 
   recoverFromSnapshot(incoming: IncomingSnapshot): void {
     const meta = this.#live.goOver(incoming);
+    this.#flush.release();
     this.#build();
     this.#tellBytes();
     this.#opened(meta);
@@ -257,6 +269,7 @@ export class KvMachine implements StateMachine {
   close(): void {
     this.#memtables?.change(this.#toldBytes, 0);
     this.#toldBytes = 0;
+    this.#flush.release();
     this.#live.file.close();
   }
 

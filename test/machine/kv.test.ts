@@ -4,6 +4,7 @@
  */
 import { describe, expect, test } from "bun:test";
 import { checkLimits, defaultLimits, type Limits } from "../../src/limits.ts";
+import { CommonFlushes } from "../../src/machine/common-flushes.ts";
 import { KvMachine } from "../../src/machine/kv.ts";
 import { ResultCode } from "../../src/machine/machine.ts";
 import { NullMachine } from "../../src/machine/null.ts";
@@ -539,6 +540,49 @@ describe("kv", () => {
     expect(machine.durableIndex).toBe(0);
     timers.shift()!();
     expect(machine.durableIndex).toBe(1);
+  });
+
+  test("of machines that come of age together one flushes after the other, unless one is twice as old", () => {
+    const timers: (() => void)[] = [];
+    const flushes = new CommonFlushes();
+    const limits = limitsWith({ memtableFlushMs: 10, flushLogBytesMin: 1 });
+    const machines = [1, 2, 3].map(() => {
+      const file = new SimKvFile({ random: () => 0, schedule: (_, run) => timers.push(run) });
+      const machine = new KvMachine({ file, limits, flushes, nowMs: () => 0 });
+      machine.open();
+      const log = new TestLog();
+      machine.apply([log.add([[encodeKvPut(text("a"), text("1"))]])], new Results());
+      machine.allowDurable(1);
+      return machine;
+    });
+    const [first, second, third] = machines as [KvMachine, KvMachine, KvMachine];
+    const workAll = (nowMs: number): void => {
+      for (const machine of machines) machine.work(nowMs);
+    };
+    workAll(0);
+    workAll(10);
+    workAll(19);
+    expect(timers).toHaveLength(1);
+    while (first.durableIndex === 0) timers.shift()!();
+    expect(timers).toHaveLength(0);
+    // The next one leaves before its flush has ended, and nobody waits for it.
+    workAll(19);
+    expect(timers).toHaveLength(1);
+    second.close();
+    timers.length = 0;
+    workAll(19);
+    expect(timers).toHaveLength(1);
+    while (third.durableIndex === 0) timers.shift()!();
+    // Somebody's flush that does not get on holds the others up for a while only.
+    flushes.begun();
+    const log = new TestLog();
+    for (const key of ["a", "b"]) log.add([[encodeKvPut(text(key), text("2"))]]);
+    first.apply(log.from(2), new Results());
+    first.allowDurable(2);
+    for (const nowMs of [30, 40, 49]) first.work(nowMs);
+    expect(timers).toHaveLength(0);
+    first.work(50);
+    expect(timers).toHaveLength(1);
   });
 
   test.each([

@@ -7,6 +7,7 @@ import { FatalError } from "../../src/fatal.ts";
 import type { Limits } from "../../src/limits.ts";
 import { AppTraffic } from "../../src/machine/http/app-traffic.ts";
 import { HttpMachine } from "../../src/machine/http/http-machine.ts";
+import { CommonFlushes } from "../../src/machine/common-flushes.ts";
 import { KvMachine } from "../../src/machine/kv.ts";
 import type { StateMachine } from "../../src/machine/machine.ts";
 import type { Transport, TransportEvents } from "../../src/net/transport.ts";
@@ -102,6 +103,8 @@ export class SimNode implements NetworkNode, ClientNode {
   door: Shard | undefined;
   readonly #options: SimNodeOptions;
   readonly #watch: DiskWatch;
+  /** Of its machines in this life. */
+  #flushes = new CommonFlushes();
   /** While it runs. */
   #replicas: Replicas | undefined;
   #store: LogStore | undefined;
@@ -387,6 +390,7 @@ export class SimNode implements NetworkNode, ClientNode {
       folder,
       generation,
       limits,
+      flushes: this.#flushes,
       nowMs: () => this.#nowMs + (works++ % 64) * 0.05,
     });
     return new ObservedMachine(kv, this.id, groups.of(group).invariants, tally, () =>
@@ -520,6 +524,7 @@ export class SimNode implements NetworkNode, ClientNode {
     this.#isTooOld = false;
     this.#fairness = new Fairness();
     this.#options.groups.lives(this.id, ++this.life);
+    this.#flushes = new CommonFlushes();
     return this.life;
   }
 

@@ -13,6 +13,7 @@ const spreadMs = 15_000;
 const lookMs = 250;
 const calmLooks = 4;
 const leadsApart = 2;
+const leadsApartShare = 0.02;
 /** To make the groups, and how often that is tried. */
 const makeMs = 30_000;
 const makeTries = 20;
@@ -162,6 +163,7 @@ async function makeGroups(client: Client, count: number, machine: string): Promi
  * not forever, for nothing says that a cluster has to come to it.
  */
 export async function untilSpread(groups: readonly Client[]): Promise<void> {
+  const apart = leadsApart + groups.length * leadsApartShare;
   let last = "";
   let calm = 0;
   for (let left = spreadMs / lookMs; left > 0 && calm < calmLooks; left--) {
@@ -171,7 +173,7 @@ export async function untilSpread(groups: readonly Client[]): Promise<void> {
     const counts = [...leads.values()];
     const isEven =
       counts.length === Math.min(nodeCount, groups.length) &&
-      Math.max(...counts) - Math.min(...counts) <= leadsApart;
+      Math.max(...counts) - Math.min(...counts) <= apart;
     const now = leaders.join();
     calm = isEven && now === last ? calm + 1 : 0;
     last = now;
