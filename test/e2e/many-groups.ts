@@ -12,6 +12,8 @@ import { createGroups } from "./groups.ts";
 import { numberFlags } from "./script-flags.ts";
 
 const flags = numberFlags({ groups: 1_000, idle: 10, rounds: 1 });
+/** Nodes leave a difference of 2 as it is, and one of them leads the registry, which is not in what they say here. */
+const differenceMax = 3;
 /** Clock ticks of the kernel a second. */
 const kernelTicks = 100;
 
@@ -99,7 +101,7 @@ async function balanced(nodes: readonly TestNode[]): Promise<object> {
     "leaders are spread",
     async () => {
       last = await leads(nodes);
-      return Math.max(...last) - Math.min(...last) <= 2;
+      return Math.max(...last) - Math.min(...last) <= differenceMax;
     },
     60_000,
   );
