@@ -242,6 +242,11 @@ export class Connection {
     this.#readOn();
   }
 
+  /** See FrameReader. */
+  giveBack(memory: Uint8Array<ArrayBuffer>): void {
+    this.#reader.giveBack(memory);
+  }
+
   /** Adapter: the socket takes bytes again. */
   drained(): void {
     this.#blocked = false;

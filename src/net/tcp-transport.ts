@@ -158,6 +158,10 @@ export class TcpTransport implements Transport {
     return this.#peers.get(nodeId)?.hasUnsent ?? false;
   }
 
+  giveBack(nodeId: number, memory: Uint8Array<ArrayBuffer>): void {
+    this.#peers.get(nodeId)?.giveBack(memory);
+  }
+
   flush(): void {
     for (const peer of this.#peers.values()) peer.flush();
   }
@@ -347,6 +351,11 @@ class Peer implements ConnectionHandler {
     // Whoever dials also pings: so its end is noticed as soon as that of what we dialled.
     connection.expectPings(this.#options.limits.peerSilenceMs);
     this.#choosePair();
+  }
+
+  giveBack(memory: Uint8Array<ArrayBuffer>): void {
+    const incoming = this.#incoming.bulk?.connection;
+    (incoming ?? this.#dialers.bulk.connection)?.giveBack(memory);
   }
 
   /** A connection that the peer dialled has ended. */

@@ -25,6 +25,8 @@ export interface Transport {
   applyVersionMax(nodeId: number): number;
   /** Something for it lies here that no socket has taken yet, or may: what was sent by reference is not to be changed. Where it is not there, always. */
   hasUnsent?(nodeId: number): boolean;
+  /** Memory of a message that came from that node, which nobody looks at any more: it may serve for the next. */
+  giveBack?(nodeId: number, memory: Uint8Array<ArrayBuffer>): void;
   /** Hands all queued bytes to the sockets: once per turn. */
   flush(): void;
 }

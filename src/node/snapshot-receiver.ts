@@ -16,7 +16,8 @@ import type {
   SnapshotOfferMessage,
   SnapshotReplyMessage,
 } from "../wire/messages.ts";
-import { nextDigest } from "../wire/snapshot-messages.ts";
+import { memoryOf, nextDigest } from "../wire/snapshot-messages.ts";
+import { SpentMemory } from "./spent-memory.ts";
 
 export interface SnapshotLogger {
   info(fields: Record<string, unknown>, message: string): void;
@@ -89,6 +90,7 @@ const declinesMax = 1_024;
 
 export class SnapshotReceiver {
   readonly #options: SnapshotReceiverOptions;
+  readonly #spent = new SpentMemory();
   #receiving: Receiving | undefined;
   #unusable: Unusable | undefined;
   /** Taken over, and given up; bytes that were received. */
@@ -182,6 +184,9 @@ export class SnapshotReceiver {
       else receiving.failed = true;
       this.#options.wake();
     });
+    const memory = memoryOf(body);
+    if (memory !== undefined) this.#options.transport.giveBack?.(offer.from, memory);
+    this.#spent.spent(body.byteLength);
   }
 
   /** Within a turn: answers for what was written, and ends what is finished. */

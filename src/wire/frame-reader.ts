@@ -25,6 +25,7 @@ export class FrameReader {
   #payload: Uint8Array<ArrayBuffer> | undefined;
   #payloadLength = 0;
   #payloadFilled = 0;
+  #spare: Uint8Array<ArrayBuffer> | undefined;
 
   /** Received while nothing was to be handed on, in order. */
   #rest: Uint8Array[] = [];
@@ -52,7 +53,12 @@ export class FrameReader {
 
   /** Memory allotted for a frame that is not complete, and for what is held back. */
   get assemblyBytes(): number {
-    return (this.#payload?.byteLength ?? 0) + this.#restBytes;
+    return (this.#payload?.byteLength ?? 0) + this.#restBytes + (this.#spare?.byteLength ?? 0);
+  }
+
+  /** Memory of a payload that was put together, and that nobody looks at any more: for the next that is as long. */
+  giveBack(memory: Uint8Array<ArrayBuffer>): void {
+    if (!this.#stopped && memory.byteLength <= firstPartBytes) this.#spare = memory;
   }
 
   /** Hands on no more frames, from within a handler on: what has come and comes waits for `release` and `readOn`. */
@@ -80,6 +86,7 @@ export class FrameReader {
     this.#rest = [];
     this.#restBytes = 0;
     this.#payload = undefined;
+    this.#spare = undefined;
     this.#headerFilled = 0;
   }
 
@@ -145,7 +152,7 @@ export class FrameReader {
         return at;
       }
       this.#payloadLength = this.#headerView.getUint32(8, true);
-      this.#payload = new Uint8Array(Math.min(this.#payloadLength, firstPartBytes));
+      this.#payload = this.#firstPart();
       this.#payloadFilled = 0;
     }
     const taken = Math.min(this.#payloadLength - this.#payloadFilled, chunk.byteLength - at);
@@ -154,6 +161,13 @@ export class FrameReader {
     this.#payloadFilled += taken;
     if (this.#payloadFilled === this.#payloadLength) this.#complete(payload);
     return at + taken;
+  }
+
+  #firstPart(): Uint8Array<ArrayBuffer> {
+    const spare = this.#spare;
+    this.#spare = undefined;
+    if (spare?.byteLength === this.#payloadLength) return spare;
+    return new Uint8Array(Math.min(this.#payloadLength, firstPartBytes));
   }
 
   #withRoom(payload: Uint8Array<ArrayBuffer>, needed: number): Uint8Array<ArrayBuffer> {

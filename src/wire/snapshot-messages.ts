@@ -77,6 +77,16 @@ function begin(out: SendBuffer, message: SnapshotMessage, bytes: number, fourth:
   return at;
 }
 
+/**
+ * The memory of a chunk that was put together and has nothing else in it; undefined where it is a view into what a socket brought: there the header of its
+ * frame lies before it.
+ */
+export function memoryOf(body: Uint8Array): Uint8Array<ArrayBuffer> | undefined {
+  const { buffer, byteOffset, byteLength } = body;
+  const isOwn = byteOffset === chunkFieldsBytes && buffer.byteLength === byteOffset + byteLength;
+  return isOwn && buffer instanceof ArrayBuffer ? new Uint8Array(buffer) : undefined;
+}
+
 /** Undefined where the payload is malformed. A chunk's body is a view, its crc checked. */
 export function decodeSnapshotMessage(
   type: SnapshotMessage["type"],

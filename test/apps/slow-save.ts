@@ -47,7 +47,7 @@ export async function slowSave(wanted: SlowSaveWanted): Promise<SlowSave> {
     const isThere = (): boolean => states[receiver.id - 1]!.recovered > recovered;
     const seconds = megabytes / wanted.megabytesPerSecond;
     await updates(leader, updaters, untilMs(2));
-    await behind(cluster, leader, receiver);
+    await behind(cluster, leader, receiver, () => receiver.kill());
     const before = await updates(leader, updaters, untilMs(seconds));
     const beginMs = performance.now();
     receiver.start();

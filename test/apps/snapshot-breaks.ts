@@ -64,12 +64,12 @@ async function run(
   const receiver = cluster.nodes.find((node) => node !== leader)!;
   const others = cluster.nodes.filter((node) => node !== receiver);
   const state = states[receiver.id - 1]!;
-  await behind(cluster, leader, receiver);
+  // Cut off, and not stopped: what a daemon needs while it starts is not for the snapshot.
+  await behind(cluster, leader, receiver, () => network.cut(receiver.id));
   const senders = others.map((node) => new Watched(node));
   const diskBefore = await diskMB(others);
   const beginMs = performance.now();
-  receiver.start();
-  await until("the receiver answers", async () => (await receiver.status()).nodeId === receiver.id);
+  network.heal(receiver.id, { keep: false });
   let receiving = new Watched(receiver);
   const bytes = megabytes * blockBytes;
   let diskMax = 0;
@@ -118,14 +118,15 @@ async function run(
   return figures;
 }
 
-/** Stops the receiver, and drops from the others' logs what it lacks. */
+/** Drops from the others' logs what the receiver lacks, once it is away. */
 export async function behind(
   cluster: TestCluster,
   leader: TestNode,
   receiver: TestNode,
+  sendAway: () => void | Promise<void>,
 ): Promise<void> {
   await update(leader, 20);
-  await receiver.kill();
+  await sendAway();
   await update(leader, 200);
   for (const node of cluster.nodes) if (node !== receiver) await cutLog(node);
 }

@@ -6,6 +6,7 @@ import { NullMachine } from "../../src/machine/null.ts";
 import { SnapshotReceiver } from "../../src/node/snapshot-receiver.ts";
 import { encodeConfiguration } from "../../src/raft/configuration.ts";
 import type { Raft } from "../../src/raft/raft.ts";
+import { frameHeaderBytes } from "../../src/wire/frame.ts";
 import type { PeerMessage } from "../../src/wire/messages.ts";
 import { nextDigest } from "../../src/wire/snapshot-messages.ts";
 import { TestCluster, configurationOf, group, testLimits } from "../raft/harness.ts";
@@ -43,6 +44,7 @@ class World {
   readonly sent: PeerMessage[] = [];
   readonly errors: string[] = [];
   readonly told: string[] = [];
+  readonly givenBack: Uint8Array[] = [];
   installed = 0;
   readonly raft: Raft;
   readonly #term: number;
@@ -68,6 +70,7 @@ class World {
         takesBeats: () => false,
         applyVersionMax: () => 1,
         flush: () => {},
+        giveBack: (_, memory) => void this.givenBack.push(memory),
       },
       applyVersionMax: 1,
       logger: {
@@ -101,8 +104,7 @@ class World {
     return { group, from: 1, to: 2, term: this.#term, snapshot: 7 };
   }
 
-  chunk(offset: number, length: number): void {
-    const body = new Uint8Array(length);
+  chunk(offset: number, length: number, body = new Uint8Array(length)): void {
     const crc = crc32(body);
     this.#digest = nextDigest(this.#digest, crc);
     const place = { offset, digest: this.#digest, crc, body };
@@ -194,4 +196,21 @@ test("a stream whose sender leads no more is given up at once, unless it is whol
     expect([receiver.idle, world.installed]).toEqual([true, isWhole ? 1 : 0]);
     if (!isWhole) expect(told.at(-1)).toMatch(/the sender leads no more/);
   }
+});
+
+test("memory of a chunk that came alone is given back once it is written, and of one beside others never", () => {
+  // As snapshot-messages.ts lays it out.
+  const chunkFieldsBytes = 44;
+  const alone = new World();
+  const frame = new Uint8Array(chunkFieldsBytes + bytes);
+  alone.chunk(0, bytes, frame.subarray(chunkFieldsBytes));
+  expect(alone.givenBack).toHaveLength(1);
+  expect(alone.givenBack[0]!.buffer).toBe(frame.buffer);
+
+  const beside = new World();
+  const socket = new Uint8Array(frameHeaderBytes + chunkFieldsBytes + bytes);
+  beside.chunk(0, bytes, socket.subarray(frameHeaderBytes + chunkFieldsBytes));
+  const more = new Uint8Array(chunkFieldsBytes + bytes + 1);
+  beside.chunk(0, bytes, more.subarray(chunkFieldsBytes, chunkFieldsBytes + bytes));
+  expect(beside.givenBack).toHaveLength(0);
 });

@@ -192,3 +192,33 @@ test("pushing from within the handler is a bug that shows", () => {
   const reader: FrameReader = new FrameReader(1_000, () => void reader.push(ping));
   expect(() => reader.push(ping)).toThrow("push within its own handler");
 });
+
+test("memory that is given back serves for the next frame that is as long, put together from chunks, and for no other", () => {
+  const payloads: Uint8Array[] = [];
+  const reader = new FrameReader(1_000_000, (_type, payload) => void payloads.push(payload));
+  const inTwo = (frame: Uint8Array): Uint8Array => {
+    reader.push(frame.subarray(0, 1_000));
+    reader.push(frame.subarray(1_000));
+    return payloads.at(-1)!;
+  };
+  const numbered = (number: number, bytes: number): Uint8Array =>
+    handMade(FrameType.append, new Uint8Array(8).fill(number), new Uint8Array(bytes).fill(number));
+  const first = inTwo(numbered(1, 20_000));
+  const second = inTwo(numbered(2, 20_000));
+  expect(second.buffer).not.toBe(first.buffer);
+  expect(first.every((byte) => byte === 1)).toBe(true);
+
+  reader.giveBack(new Uint8Array(first.buffer as ArrayBuffer));
+  const third = inTwo(numbered(3, 20_000));
+  expect(third.buffer).toBe(first.buffer);
+  expect(third.every((byte) => byte === 3)).toBe(true);
+  expect(second.every((byte) => byte === 2)).toBe(true);
+
+  // Of another length, or once it has served.
+  reader.giveBack(new Uint8Array(second.buffer as ArrayBuffer));
+  expect(inTwo(numbered(4, 20_001)).byteLength).toBe(8 + 20_001);
+  expect(inTwo(numbered(5, 20_000)).buffer).not.toBe(second.buffer);
+  reader.giveBack(new Uint8Array(10));
+  reader.stop();
+  expect(reader.assemblyBytes).toBe(0);
+});
