@@ -26,6 +26,8 @@ export interface GroupChangesOptions {
   readonly tally: Tally;
   /** Some group gets far more requests than the others. */
   readonly heat: () => void;
+  /** Somebody else changes that group just now. */
+  readonly isTaken: (group: number) => boolean;
 }
 
 /** In the order of `#ask`: create, remove, move. */
@@ -104,6 +106,7 @@ export class GroupChanges {
       return this.#create(node, groups.groupsMax - ids.length);
     }
     const id = isAny ? random.between(1, 20) : random.pick(ids);
+    if (this.#options.isTaken(id)) return;
     if (drawn === 2 && groups.moves) return this.#move(node, id);
     if (drawn !== 1) return;
     this.#send(node, "removeGroups", { groups: [id] }, ({ removed }) => {
@@ -152,6 +155,7 @@ export class GroupChanges {
   /** Asks that node. */
   askMove(node: SimNode, id: number, members: readonly number[]): void {
     const { judge } = this.#options;
+    if (node.door === undefined) return;
     this.#send(node, "moveGroup", { id, members }, ({ changed }) => {
       if (!judge.wasThere(id)) throw new Violation(`node ${node.id} moves group ${id}`);
       if (changed) this.#options.tally.groupsMoved++;

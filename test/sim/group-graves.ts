@@ -5,7 +5,7 @@
  */
 import type { RegistryEntry } from "../../src/wire/registry.ts";
 import { checkLimits, type Limits } from "../../src/limits.ts";
-import { type GroupSwarm, hasGroups } from "./group-swarm.ts";
+import { type GroupSwarm, hasGroups, pickSome } from "./group-swarm.ts";
 import type { Random } from "./random.ts";
 import type { RegistryJudge } from "./registry-judge.ts";
 import type { Scheduler } from "./scheduler.ts";
@@ -69,13 +69,17 @@ interface Roles {
 const endsShare = 0.7;
 const evacuationsMax = 3;
 /** Between two returns, and until one is given up; in the longest election time-outs. */
-const returnElections = 4;
+const returnElections = 1;
 const patienceElections = 60;
+/** Of a group in which somebody returns. */
+const membersMin = 3;
 
 export class Graves {
   readonly #options: GravesOptions;
   readonly #electionMs: number;
   #isOver = false;
+  /** The group in which somebody is to return; 0 = none. */
+  #taken = 0;
 
   constructor(options: GravesOptions) {
     this.#options = options;
@@ -89,6 +93,11 @@ export class Graves {
 
   end(): void {
     this.#isOver = true;
+  }
+
+  /** Nobody else is to ask for changes of that group. */
+  isTaken(group: number): boolean {
+    return group === this.#taken;
   }
 
   /** The registry has taken a group away, which these nodes had. */
@@ -110,10 +119,22 @@ export class Graves {
     const { random } = this.#options;
     this.#after(-Math.log(1 - random.float()) * returnElections * this.#electionMs, () => {
       const roles = this.#roles();
-      if (roles === undefined) return this.#returnLater();
+      if (roles === undefined) return this.#prepare();
+      this.#taken = roles.group;
       this.#alone(roles);
       this.#without(roles);
     });
+  }
+
+  /** Some group gets three members, if it is not just about to. */
+  #prepare(): void {
+    const { random, judge, nodes, move } = this.#options;
+    const small = judge.entries.filter(({ members }) => members.length < membersMin);
+    if (small.length > 0 && nodes.length >= membersMin) {
+      const ids = nodes.map(({ id }) => id);
+      move(random.pick(nodes), random.pick(small).id, pickSome(random, ids, membersMin));
+    }
+    this.#returnLater();
   }
 
   #roles(): Roles | undefined {
@@ -121,7 +142,7 @@ export class Graves {
     const leaderOf = ({ id }: RegistryEntry): SimNode | undefined =>
       nodes.find((node) => node.replica(id)?.raft.role === "leader" && !node.paused);
     const fits = judge.entries.filter(
-      (entry) => entry.members.length >= 3 && leaderOf(entry) !== undefined,
+      (entry) => entry.members.length >= membersMin && leaderOf(entry) !== undefined,
     );
     if (fits.length === 0) return undefined;
     const entry = random.pick(fits);
@@ -158,7 +179,18 @@ export class Graves {
     const { group, stays, returns } = roles;
     const isBack = ({ members }: RegistryEntry): boolean =>
       members.some(({ id }) => id === returns.id) && returns.replica(group) !== undefined;
-    this.#ask(roles, [stays.id, returns.id], isBack, () => this.#resume(roles));
+    this.#ask(roles, [stays.id, returns.id], isBack, () => this.#meet(roles));
+  }
+
+  /** Who is back hears the leader of before first, and for a while nobody else. */
+  #meet(roles: Roles): void {
+    const { network, random } = this.#options;
+    const { old, returns } = roles;
+    this.#others([old, returns], (id) => network.cut(id, returns.id));
+    this.#resume(roles);
+    this.#after(this.#electionMs * (0.5 + random.float()), () =>
+      this.#others([old, returns], (id) => network.mend(id, returns.id)),
+    );
   }
 
   /** Until the registry has it so, and then goes on. */
@@ -188,6 +220,7 @@ export class Graves {
 
   #resume({ old, oldLife, returns }: Roles): void {
     const { network } = this.#options;
+    this.#taken = 0;
     if (old.life === oldLife) old.resume();
     this.#after(this.#electionMs, () => {
       this.#others([old, returns], (id) => network.mend(id, old.id));

@@ -325,6 +325,7 @@ class Simulation {
       oracle: invariants.oracle,
       tally,
       heat: () => this.#nemesis.heat(),
+      isTaken: (group) => this.#graves.isTaken(group),
     });
     this.#graves = new Graves({
       ...graves,
