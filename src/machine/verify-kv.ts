@@ -98,7 +98,7 @@ function readMeta(
   const [, applyVersion = applyVersionFirst, sessions = new Uint8Array(0)] = state ?? [];
   const meta = { appliedIndex, stateHash, timeMs, applyVersion, sessions } as KvMeta;
   if (!isSoundMeta(meta, defaultLimits)) throw new ImageError(unsoundMeta);
-  return meta;
+  return { appliedIndex: meta.appliedIndex, applyVersion: meta.applyVersion, timeMs: meta.timeMs };
 }
 
 /** Keys in order, each in both trees, none newer than the state is. */

@@ -85,7 +85,9 @@ test.skipIf(!hasStrace)("recover", () =>
       expect(groups[0]!.lastIndex).toBeGreaterThanOrEqual(before.groups[0]!.lastIndex);
       expect((await barge(["recover", node.dataDir, "--yes"])).status).toBe(0);
       const after = await reportOf(node.dataDir);
-      expect(after).toMatchObject({ whole: true, groups: [{ voters: [1] }] });
+      expect(after.whole).toBe(true);
+      // That of the registry too, where the node had it by then.
+      for (const { voters } of after.groups) expect(voters).toEqual([1]);
       if (nth % 4 === 1) await expectAll(node);
     }
     expect(nth).toBeGreaterThan(4);
