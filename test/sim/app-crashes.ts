@@ -1,5 +1,6 @@
 /** Applications that are killed during a run, each alone, and come back: with what they had made durable, or, one of them, with nothing. */
 import { type AppSwarm } from "./app-swarm.ts";
+import { defaultGroup } from "../../src/wire/registry.ts";
 import type { Random } from "./random.ts";
 import type { Scheduler } from "./scheduler.ts";
 import type { SimNode } from "./sim-node.ts";
@@ -27,16 +28,22 @@ export class AppCrashes {
   /** All are there, and stay so. */
   end(): void {
     this.#isOver = true;
-    for (const { app } of this.#options.nodes) app?.calm();
+    for (const { apps } of this.#options.nodes) apps?.calm();
   }
 
   #later(): void {
     const { scheduler, random, swarm, nodes } = this.#options;
     scheduler.after(-Math.log(1 - random.float()) * swarm.crashEveryMs, () => {
       if (this.#isOver) return;
-      const { id, app } = random.pick(nodes);
+      const { id, apps } = random.pick(nodes);
       const isWiped = id === 1 && random.chance(swarm.wipeShare);
-      app?.crash(random.float() * swarm.downMs, isWiped);
+      const downMs = random.float() * swarm.downMs;
+      const all = apps?.all ?? [];
+      if (all.length > 0) {
+        const [group, app] = all.length === 1 ? all[0]! : random.pick(all);
+        // Of a group with one member nobody else has what it had.
+        app.crash(downMs, isWiped && group === defaultGroup);
+      }
       this.#later();
     });
   }

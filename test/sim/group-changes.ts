@@ -24,6 +24,8 @@ export interface GroupChangesOptions {
   /** Of the default group: who is in the cluster. */
   readonly oracle: Oracle;
   readonly tally: Tally;
+  /** Some are to be of an application; undefined: there is none. */
+  readonly applications: Random | undefined;
   /** Some group gets far more requests than the others. */
   readonly heat: () => void;
   /** Somebody else changes that group just now. */
@@ -126,8 +128,9 @@ export class GroupChanges {
     // Most let the cluster choose.
     const chooses = groups.everywhere || random.chance(0.5);
     const body = chooses ? { members } : { replicas: Math.min(some, this.#voters.length) };
+    const kind = this.#options.applications?.chance(0.5) === true ? { machine: "http" } : {};
     const named = count === 1 && random.chance(0.3) ? { name: `n${this.#requests}` } : {};
-    this.#send(node, "createGroups", { request, count, ...body, ...named }, (answer) => {
+    this.#send(node, "createGroups", { request, count, ...body, ...named, ...kind }, (answer) => {
       if (answer.groups.length !== count) {
         throw new Violation(`node ${node.id} makes ${answer.groups.length} groups of ${count}`);
       }

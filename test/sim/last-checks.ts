@@ -24,7 +24,7 @@ export function checkStates(
     const { machine } = node.replica(group)!;
     oracle.hash(id, machine.appliedIndex, machine.stateHash);
     if (oracle.isOfApplication) {
-      checkApplication(node, oracle);
+      checkApplication(node, group, oracle);
       continue;
     }
     for (const key of keys) {
@@ -52,13 +52,13 @@ export function checkStates(
 }
 
 /** It holds what the model holds, and nothing else. */
-function checkApplication({ id, app }: SimNode, oracle: Oracle): void {
-  const { entries } = app!;
+function checkApplication({ id, apps }: SimNode, group: number, oracle: Oracle): void {
+  const { entries } = apps!.of(group);
   for (const key of new Set([...entries.keys(), ...oracle.state.keys()])) {
     const [has, held] = [entries.get(key), oracle.state.get(key)];
     if (has?.value === held?.value && has?.revision === held?.revision) continue;
     throw new Violation(
-      `the application of node ${id} holds ${has?.value}@${has?.revision} for ${key}, the model ${held?.value}@${held?.revision}`,
+      `the application of group ${group} of node ${id} holds ${has?.value}@${has?.revision} for ${key}, the model ${held?.value}@${held?.revision}`,
     );
   }
 }

@@ -35,7 +35,7 @@ import { ProcessEnd, type EndPoint } from "./process-end.ts";
 import { brokenCap } from "./queue-caps.ts";
 import type { Random } from "./random.ts";
 import type { Scheduler } from "./scheduler.ts";
-import type { SimApp } from "./sim-app.ts";
+import type { SimApps } from "./sim-apps.ts";
 import type { SimGroups } from "./sim-group.ts";
 import type { NetworkNode, SimNetwork } from "./sim-network.ts";
 import type { CrashMode } from "./sim-disk.ts";
@@ -59,8 +59,8 @@ export interface SimNodeOptions {
   readonly preferred: boolean;
   readonly random: Random;
   readonly storage: Storage;
-  /** What keeps the data of the default group; undefined: the node itself does. */
-  readonly app: SimApp | undefined;
+  /** What keeps the data of the default group, and of others; undefined: the node itself does. */
+  readonly apps: SimApps | undefined;
   readonly appSync: boolean;
   readonly network: () => SimNetwork;
   readonly endPoint: EndPoint;
@@ -162,9 +162,9 @@ export class SimNode implements NetworkNode, ClientNode {
     return this.#store?.tombstones.size ?? 0;
   }
 
-  /** What its application holds; undefined where it keeps the data itself. */
-  get app(): SimApp | undefined {
-    return this.#options.app;
+  /** Undefined where it keeps all data itself. */
+  get apps(): SimApps | undefined {
+    return this.#options.apps;
   }
 
   replica(group: number): Group | undefined {
@@ -281,7 +281,7 @@ export class SimNode implements NetworkNode, ClientNode {
     const coreRandom = lazy(() => random.fork(life));
     const transport = network.transportOf(id, life, this.#options.endPoint.effect);
     const replicas = this.#makeReplicas(store, transport, recovered, coreRandom);
-    const machine = this.#options.app === undefined ? "kv" : "http";
+    const machine = this.#options.apps === undefined ? "kv" : "http";
     const group = replicas.open({ id: defaultGroup, machine });
     this.#store = store;
     this.#replicas = replicas;
@@ -319,7 +319,7 @@ export class SimNode implements NetworkNode, ClientNode {
   #makeRegistry(store: LogStore, shard: Shard, replicas: Replicas): Registry {
     const { limits, clusterId, storage } = this.#options;
     // Left over by a life that ended before it had deleted them.
-    for (const group of storage.folders) if (!replicas.has(group)) storage.removeFolder(group);
+    for (const group of storage.folders) if (!replicas.has(group)) this.#removeFolder(group);
     return new Registry({
       nodeId: this.id,
       incarnation: incarnationOf(this.id),
@@ -345,7 +345,7 @@ export class SimNode implements NetworkNode, ClientNode {
     random: () => Random,
   ): Replicas {
     const { life } = this;
-    const { limits, storage, members, hasRegistry, clusterId } = this.#options;
+    const { limits, members, hasRegistry, clusterId } = this.#options;
     const configuration = (): Configuration => this.group!.raft.configuration;
     const seed = systemSeedOf(clusterId, configuration, incarnationOf);
     return new Replicas(
@@ -357,12 +357,12 @@ export class SimNode implements NetworkNode, ClientNode {
         logger: noLogger,
         random: () => random().float(),
         firstRequest: () => random().u32(),
-        createMachine: ({ id }, found) =>
-          id === defaultGroup && this.#options.app !== undefined
-            ? this.#createApplication(this.#options.app, found)
+        createMachine: ({ id, machine }, found) =>
+          machine === "http"
+            ? this.#createApplication(id, found)
             : this.#createMachine(id, found.machineGeneration),
         machinePath: (id) => `sim/${id}`,
-        deleteFiles: (id) => storage.removeFolder(id),
+        deleteFiles: (id) => this.#removeFolder(id),
         canHeal: () => members.size > 1,
         ...(hasRegistry ? { seed } : {}),
         wake: () => {
@@ -399,32 +399,39 @@ export class SimNode implements NetworkNode, ClientNode {
   }
 
   /** As node.ts makes one. */
-  #createApplication(app: SimApp, recovered: RecoveredGroup): ObservedMachine {
+  #createApplication(group: number, recovered: RecoveredGroup): ObservedMachine {
     const { life, id: nodeId } = this;
     const { limits, storage, tally, groups, appSync: sync } = this.#options;
     const { batches, start, wound, machineGeneration: generation } = recovered;
+    const app = this.#options.apps!.of(group);
     const last = batches.at(-1);
     const http = new HttpMachine({
-      group: defaultGroup,
+      group,
       nodeId,
       generation,
       limits,
       sync,
       calls: app.calls(life),
       traffic: new AppTraffic(limits),
-      folder: storage.appFolder(limits),
+      folder: storage.appFolder(group, limits),
       logger: noLogger,
       wake: () => {
-        if (this.life === life) this.group?.touch();
+        if (this.life === life) this.replica(group)?.touch();
       },
-      logStart: () => this.group?.raft.startIndex ?? Infinity,
+      logStart: () => this.replica(group)?.raft.startIndex ?? Infinity,
       logIndex: last === undefined ? start.index : last.firstIndex + last.count - 1,
       isWounded: wound !== undefined,
     });
-    return new ObservedApplication(http, nodeId, groups.default.invariants, tally, {
+    return new ObservedApplication(http, nodeId, groups.of(group).invariants, tally, {
       opened: () => this.#checkBuild(http),
       worked: () => app.keeps(http),
     });
+  }
+
+  /** And the data of its application, which somebody clears away. */
+  #removeFolder(group: number): void {
+    this.#options.storage.removeFolder(group);
+    this.#options.apps?.drop(group);
   }
 
   #checkBuild({ applyVersion }: StateMachine): void {
@@ -622,7 +629,7 @@ export class SimNode implements NetworkNode, ClientNode {
     this.#options.endPoint.disarm();
     this.#options.storage.crash(mode);
     // Power is cut for both.
-    if (mode !== "all") this.#options.app?.crash(0);
+    if (mode !== "all") this.#options.apps?.crash();
     this.#options.network().crashed(this.id);
   }
 }

@@ -25,6 +25,7 @@ import { drawSessions, sessionLimits } from "./session-clients.ts";
 import { AppCrashes } from "./app-crashes.ts";
 import { appLimits, drawApps } from "./app-swarm.ts";
 import { SimApp } from "./sim-app.ts";
+import { SimApps } from "./sim-apps.ts";
 import { SimGroup, SimGroups } from "./sim-group.ts";
 import { SimNetwork } from "./sim-network.ts";
 import { SimNode } from "./sim-node.ts";
@@ -205,23 +206,24 @@ class Simulation {
         ballastReleased: () => tally.ballasts++,
         syncFailed: () => node.syncFailed(),
       });
-      const app = appSwarm.isOn
-        ? new SimApp({
-            node: id,
-            swarm: appSwarm,
-            random: new Random(seed, appStream + 1_000 * id),
-            scheduler,
-            oracle: invariants.oracle,
-            tally,
-            given: (index) => invariants.allowedDurable(id, index),
-            deliver: (life, event) => {
-              if (node.life === life) node.deliver(event);
-            },
-          })
-        : undefined;
+      const makeApp = (group: number): SimApp => {
+        const { invariants: judges } = groups.of(group);
+        return new SimApp({
+          node: id,
+          swarm: appSwarm,
+          random: new Random(seed, appStream + 1_000 * id + 100_000 * group),
+          scheduler,
+          oracle: judges.oracle,
+          tally,
+          given: (index) => judges.allowedDurable(id, index),
+          deliver: (life, event) => {
+            if (node.life === life) node.deliver(event);
+          },
+        });
+      };
       const node = new SimNode({
         id,
-        app,
+        apps: appSwarm.isOn ? new SimApps(makeApp) : undefined,
         appSync: appSwarm.sync,
         members,
         groups,
@@ -324,6 +326,7 @@ class Simulation {
       judge: this.#judge,
       oracle: invariants.oracle,
       tally,
+      applications: appSwarm.isOn ? appRandom : undefined,
       heat: () => this.#nemesis.heat(),
       isTaken: (group) => this.#graves.isTaken(group),
     });
@@ -411,6 +414,7 @@ class Simulation {
       id,
       this.#nodes.map((node) => node.id),
     );
+    group.invariants.oracle.isOfApplication = entry.machine === "http";
     for (const node of this.#nodes) group.invariants.lives(node.id, node.life);
     this.#hostsChanged(entry);
     const random = new Random(this.#seed, groupStream + 2 * id);

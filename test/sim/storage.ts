@@ -46,8 +46,8 @@ export class Storage {
   /** Of the others' machines. */
   #folders = new Map<number, SimKvFolder>();
   readonly #folderOptions: SimKvFileOptions;
-  /** Of the default group's machine, where that is an application. */
-  #appFolder: SimAppFolder | undefined;
+  /** Of machines that are applications. */
+  #appFolders = new Map<number, SimAppFolder>();
   #folderSlowness = 1;
   #registrySlowness: number;
   #failing = false;
@@ -123,8 +123,8 @@ export class Storage {
     for (const folder of [this.#folder, ...this.#folders.values()]) {
       folder.bytesMax = bytes === Infinity ? Infinity : 0;
     }
-    if (this.#appFolder !== undefined) {
-      this.#appFolder.bytesMax = bytes === Infinity ? Infinity : 0;
+    for (const folder of this.#appFolders.values()) {
+      folder.bytesMax = bytes === Infinity ? Infinity : 0;
     }
     this.#level = bytes === Infinity || this.#ballastBytes === 0 ? "plenty" : "low";
   }
@@ -148,17 +148,24 @@ export class Storage {
   }
 
   /** The same of a machine that is an application. */
-  appFolder(limits: Limits): SimAppFolder {
-    return (this.#appFolder ??= new SimAppFolder(this.#folderOptions, limits));
+  appFolder(group: number, limits: Limits): SimAppFolder {
+    let folder = this.#appFolders.get(group);
+    if (folder === undefined) {
+      folder = new SimAppFolder(this.#folderOptions, limits);
+      folder.bytesMax = this.#folder.bytesMax;
+      this.#appFolders.set(group, folder);
+    }
+    return folder;
   }
 
   /** Groups, but for the default one, that have a folder. */
   get folders(): readonly number[] {
-    return [...this.#folders.keys()];
+    return [...this.#folders.keys(), ...this.#appFolders.keys()].filter((group) => group !== 0);
   }
 
   removeFolder(group: number): void {
     this.#folders.delete(group);
+    this.#appFolders.delete(group);
   }
 
   /** The next sync to end fails, be it of log, watermark or key-value file. */
@@ -179,7 +186,9 @@ export class Storage {
     this.#disk = this.#disk.crash(mode);
     this.#folder = this.#folder.crash(mode);
     for (const [group, folder] of this.#folders) this.#folders.set(group, folder.crash(mode));
-    this.#appFolder = this.#appFolder?.crash(mode);
+    for (const [group, folder] of this.#appFolders) {
+      this.#appFolders.set(group, folder.crash(mode));
+    }
     this.#failing = this.#latched = false;
   }
 
