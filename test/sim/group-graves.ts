@@ -68,6 +68,8 @@ interface Roles {
 /** Of nodes that had a group which is removed. */
 const endsShare = 0.7;
 const evacuationsMax = 3;
+/** Place of a segment among all, below 1: with it go those before it. */
+const newest = 0.999;
 /** Between two returns, and until one is given up; in the longest election time-outs. */
 const returnElections = 1;
 const patienceElections = 60;
@@ -108,7 +110,7 @@ export class Graves {
       if (!random.chance(endsShare)) continue;
       const withinMs = this.#electionMs * random.pick([0.3, 1, 3]);
       for (let left = random.between(0, evacuationsMax); left > 0; left--)
-        this.#after(random.float() * withinMs, () => node.evacuate(random.float()));
+        this.#after(0.5 * random.float() * withinMs, () => node.evacuate(newest));
       this.#after((0.5 + random.float()) * withinMs, () => crash(node));
     }
   }
@@ -187,6 +189,8 @@ export class Graves {
     const { network, random } = this.#options;
     const { old, returns } = roles;
     this.#others([old, returns], (id) => network.cut(id, returns.id));
+    network.mend(old.id, returns.id);
+    network.mend(returns.id, old.id);
     this.#resume(roles);
     this.#after(this.#electionMs * (0.5 + random.float()), () =>
       this.#others([old, returns], (id) => network.mend(id, returns.id)),
