@@ -8,8 +8,6 @@ export const blockBytes = 1024 * 1024;
 
 export interface MadeUp {
   readonly megabytes: number;
-  /** Does not say beforehand how long it is. */
-  readonly isChunked?: boolean;
   /** The stream is no faster. */
   readonly megabytesPerSecond?: number;
 }
@@ -23,12 +21,10 @@ export class MadeUpState {
   broken = 0;
   wrong = 0;
   readonly #blocks: number;
-  readonly #isChunked: boolean;
   readonly #blockMs: number;
 
-  constructor({ megabytes, isChunked = false, megabytesPerSecond = Infinity }: MadeUp) {
+  constructor({ megabytes, megabytesPerSecond = Infinity }: MadeUp) {
     this.#blocks = megabytes;
-    this.#isChunked = isChunked;
     this.#blockMs = 1_000 / megabytesPerSecond;
   }
 
@@ -43,20 +39,17 @@ export class MadeUpState {
       }
       case "PrepareSnapshot":
         return Response.json({ Index: this.index });
-      case "SaveSnapshot":
+      case "SaveSnapshot": {
+        // In chunks, so nobody knows beforehand how long it is: the daemon reads it once to learn that.
         this.saves++;
-        return this.#save(((await request.json()) as { Index: number }).Index);
+        const { Index } = (await request.json()) as { Index: number };
+        return new Response(blocksOf(Index, this.#blocks, this.#blockMs));
+      }
       case "RecoverFromSnapshot":
         return this.#recover(request);
       default:
         return new Response("");
     }
-  }
-
-  #save(index: number): Response {
-    const length = { "content-length": String(this.#blocks * blockBytes) };
-    const blocks = blocksOf(index, this.#blocks, this.#blockMs);
-    return new Response(blocks, { headers: this.#isChunked ? {} : length });
   }
 
   async #recover(request: Request): Promise<Response> {

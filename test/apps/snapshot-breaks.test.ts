@@ -1,4 +1,4 @@
-/** A few breaks of a snapshot that is not large, and whose length nobody knows beforehand; snapshot-breaks.ts has more of both. */
+/** A few breaks of a snapshot that is not large; snapshot-breaks.ts has more of both. */
 import { expect, setDefaultTimeout, test } from "bun:test";
 import { Random } from "../sim/random.ts";
 import { snapshotBreaks } from "./snapshot-breaks.ts";
@@ -8,7 +8,7 @@ setDefaultTimeout(180_000);
 test("a snapshot over connections that break comes to the application as a whole, once", async () => {
   const seed = Date.now() % 1_000_000;
   const random = new Random(seed);
-  const found = await snapshotBreaks({ megabytes: 48, breaks: 3, isChunked: true, random }).catch(
+  const found = await snapshotBreaks({ megabytes: 48, breaks: 3, random }).catch(
     (error: unknown) => {
       throw new Error(`seed ${seed}`, { cause: error });
     },

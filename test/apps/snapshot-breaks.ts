@@ -2,10 +2,9 @@
  * A snapshot of an application's state, as large as one likes, to a node that was away for longer than the log goes back, over connections that break at random offsets: the
  * application never sees a short body, the daemons need no more memory than for a small one, and the sender keeps no copy. The state is made up while it is sent.
  *
- *     bun test/apps/snapshot-breaks.ts --megabytes 2000 --breaks 50 --kills 0 --chunked 0 --seed 7
+ *     bun test/apps/snapshot-breaks.ts --megabytes 2000 --breaks 50 --kills 0 --seed 7
  *
- * With `--kills` the receiver is killed while it receives, so often; while it is away the leader goes on cutting its log. With `--chunked 1` the application does not say
- * beforehand how long its state is.
+ * With `--kills` the receiver is killed while it receives, so often; while it is away the leader goes on cutting its log.
  */
 import { readFileSync, writeFileSync } from "node:fs";
 import { loopbackPlace, TestCluster, type TestNode, until } from "../e2e/cluster.ts";
@@ -31,7 +30,6 @@ export interface Wanted {
   readonly megabytes: number;
   readonly breaks: number;
   readonly kills?: number;
-  readonly isChunked?: boolean;
   readonly random: Random;
 }
 
@@ -182,16 +180,9 @@ class Watched {
 
 if (import.meta.main) {
   const now = Date.now() % 1_000_000;
-  const flags = numberFlags({ megabytes: 2_000, breaks: 50, kills: 0, chunked: 0, seed: now });
+  const flags = numberFlags({ megabytes: 2_000, breaks: 50, kills: 0, seed: now });
   process.stdout.write(`seed ${flags.seed}\n`);
-  const { megabytes, breaks, kills, chunked, seed } = flags;
-  const random = new Random(seed);
-  const figures = await snapshotBreaks({
-    megabytes,
-    breaks,
-    kills,
-    isChunked: chunked > 0,
-    random,
-  });
+  const { megabytes, breaks, kills, seed } = flags;
+  const figures = await snapshotBreaks({ megabytes, breaks, kills, random: new Random(seed) });
   process.stdout.write(`${JSON.stringify(figures)}\n`);
 }
