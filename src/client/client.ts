@@ -69,7 +69,7 @@ const waitingCallsMin = 64;
 const groupsUsedMax = 16_384;
 /** From here on a section is full enough: what it costs itself is little beside its commands. */
 const gatheredBytesMax = 32 * 1024;
-/** A section is held open no longer, or for no longer a share of its calls' time: their deadlines, which are one, are near enough to each other's then. */
+/** A section is held open no longer, or, while it gathers, for no larger a share of its calls' time: their deadlines, which are one, are near enough to each other's then. */
 const sectionHeldMsMax = 50;
 const sectionHeldShareMax = 1 / 16;
 /** Of one page of a scan: the bound of the nodes. */
@@ -776,8 +776,8 @@ export class BargeClient<C extends CodecName> implements Client<C>, GroupClient,
       this.#sectionsOut > 0 && this.#core.isSpread && section.byteLength < gatheredBytesMax;
     if (!gathers && this.#router.keeper?.isCrowded !== true) return false;
     this.#heldSinceMs ??= nowMs;
-    const longestMs = Math.max(sectionHeldMsMax, section.timeoutMs * sectionHeldShareMax);
-    return nowMs - this.#heldSinceMs < longestMs;
+    const shareMs = gathers ? section.timeoutMs * sectionHeldShareMax : 0;
+    return nowMs - this.#heldSinceMs < Math.max(sectionHeldMsMax, shareMs);
   }
 
   #takeTurn(holdsSection: boolean): Outgoing[] {
