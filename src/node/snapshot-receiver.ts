@@ -6,6 +6,7 @@
  */
 import type { Limits } from "../limits.ts";
 import type { IncomingSnapshot, StateMachine } from "../machine/machine.ts";
+import { SpentMemory } from "../machine/spent-memory.ts";
 import type { Transport } from "../net/transport.ts";
 import { decodeConfiguration } from "../raft/configuration.ts";
 import type { Raft } from "../raft/raft.ts";
@@ -17,7 +18,6 @@ import type {
   SnapshotReplyMessage,
 } from "../wire/messages.ts";
 import { memoryOf, nextDigest } from "../wire/snapshot-messages.ts";
-import { SpentMemory } from "./spent-memory.ts";
 
 export interface SnapshotLogger {
   info(fields: Record<string, unknown>, message: string): void;

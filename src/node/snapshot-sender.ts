@@ -13,7 +13,6 @@ import type { LogStart } from "../wire/batch.ts";
 import type { SnapshotReplyMessage } from "../wire/messages.ts";
 import { nextDigest } from "../wire/snapshot-messages.ts";
 import type { SnapshotSideOptions } from "./snapshot-receiver.ts";
-import { SpentMemory } from "./spent-memory.ts";
 
 /** The machine's handle, and what every stream of it tells. */
 interface Held {
@@ -60,7 +59,6 @@ const lentMax = 8;
 
 export class SnapshotSender {
   readonly #options: SnapshotSideOptions;
-  readonly #spent = new SpentMemory();
   readonly #streams = new Map<number, Stream>();
   #held: Held | undefined;
   #preparing = false;
@@ -300,7 +298,6 @@ export class SnapshotSender {
       body,
     });
     stream.lent.push(body);
-    this.#spent.spent(body.byteLength);
   }
 
   #abortAll(reason: string): void {
