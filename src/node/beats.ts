@@ -329,9 +329,13 @@ export class Beats<G extends BeatGroup> {
       const group = this.#groups.get(id);
       if (group === undefined || sinceSeq > answered || group.stopped !== undefined) continue;
       this.#catchUp(group);
-      if (standsNot?.has(id) === true) group.raft.beatRefused(pair.id, term);
-      else group.raft.beatAnswered(pair.id, term, ageTicks, preferred);
-      if (group.raft.hasReady()) this.#activate(group);
+      const { raft } = group;
+      const isRefused = standsNot?.has(id) === true;
+      // Else there is nothing that an answer could bring about.
+      const mayAct = isRefused || raft.readsWaiting > 0;
+      if (isRefused) raft.beatRefused(pair.id, term);
+      else raft.beatAnswered(pair.id, term, ageTicks, preferred);
+      if (mayAct && raft.hasReady()) this.#activate(group);
     }
   }
 
@@ -344,12 +348,19 @@ export class Beats<G extends BeatGroup> {
     const refused: number[] = [];
     for (const { group: id, term, commit, minMatch } of heard.values()) {
       const group = this.#groups.get(id);
-      if (group !== undefined) this.#catchUp(group);
-      const stands =
-        group?.stopped === undefined &&
-        group?.raft.heardBeat(pair.id, term, commit, minMatch, freshTicks) === true;
+      if (group === undefined || group.stopped !== undefined) {
+        refused.push(id);
+        continue;
+      }
+      this.#catchUp(group);
+      const { raft } = group;
+      const { leader, commit: before } = raft;
+      const stands = raft.heardBeat(pair.id, term, commit, minMatch, freshTicks);
       if (!stands) refused.push(id);
-      else if (group.raft.hasReady()) this.#activate(group);
+      // Where it says nothing new there is nothing to do.
+      else if ((leader !== pair.id || raft.commit !== before) && raft.hasReady()) {
+        this.#activate(group);
+      }
     }
     pair.answerSeq = beat.seq;
     pair.refused = refused;

@@ -198,6 +198,8 @@ export class Group {
   diskFull = false;
   /** The shard's own notes: the group takes part in its turns; it is told when the next sync ends; its requests wait for that; they found no room. */
   isActive = false;
+  /** Kept by the shard: it was at rest when it was looked at, and nothing has come for it since. */
+  rests = false;
   awaitsSync = false;
   isHeld = false;
   heldBytes = 0;
@@ -583,7 +585,12 @@ export class Group {
   step(message: RaftMessage): void {
     if (!this.mayElect && (message.type === "vote" || message.type === "preVote")) return;
     if (message.type === "append" && !this.#applyVersion.accepts(message)) return;
-    if (this.#stopped === undefined) this.#guard(() => this.raft.step(message));
+    if (this.#stopped !== undefined) return;
+    try {
+      this.raft.step(message);
+    } catch (error) {
+      this.#broken(error);
+    }
   }
 
   set space(level: SpaceLevel) {
@@ -709,9 +716,13 @@ export class Group {
       covered++;
     }
     if (token === undefined) return;
-    const last = token;
     this.#unsynced.splice(0, covered);
-    if (this.#stopped === undefined) this.#guard(() => this.raft.synced(last));
+    if (this.#stopped !== undefined) return;
+    try {
+      this.raft.synced(token);
+    } catch (error) {
+      this.#broken(error);
+    }
   }
 
   /** Hands what has arrived to the core: new reads as one round, and the inbox as batches [7], of about so many bytes. Returns the bytes that it took. */
@@ -836,8 +847,13 @@ export class Group {
   /** The core's effects, if there are any. What has to be written goes into `writes`. */
   collect(nowMs: number, writes: GroupWrite[]): Ready | undefined {
     if (this.#stopped !== undefined || !this.raft.hasReady()) return undefined;
-    const ready = this.#guard(() => this.raft.ready());
-    if (ready === undefined) return undefined;
+    let ready: Ready;
+    try {
+      ready = this.raft.ready();
+    } catch (error) {
+      this.#broken(error);
+      return undefined;
+    }
     if (ready.softState !== undefined) this.#roleChanged(ready, nowMs);
     if (ready.healed) this.#healed();
     const { configurationDue } = ready;
@@ -865,9 +881,11 @@ export class Group {
     this.#forwardReplies.length = 0;
     for (const { context, index, ok } of ready.reads) this.#reads.resolve(context, index, ok);
     this.#commit = Math.max(this.#commit, ready.commit);
-    this.#healable(() => {
+    try {
       for (const message of ready.messages) this.#send(message);
-    });
+    } catch (error) {
+      this.#damaged(error);
+    }
   }
 
   #healed(): void {
@@ -882,10 +900,14 @@ export class Group {
       action();
       return true;
     } catch (error) {
-      if (!(error instanceof CorruptBatchError)) throw error;
-      this.wounded(error);
+      this.#damaged(error);
       return false;
     }
+  }
+
+  #damaged(error: unknown): void {
+    if (!(error instanceof CorruptBatchError)) throw error;
+    this.wounded(error);
   }
 
   /** The log ends before that batch from now on, and is fetched from the leader again [22]. Thrown on where there is nobody to fetch it from. */
@@ -928,10 +950,15 @@ export class Group {
   /** Applies what is committed, about so many bytes of it; true when more could be applied at once. */
   apply(bytesMax: number): boolean {
     if (this.#stopped !== undefined) return false;
-    let backlog = false;
+    let backlog: boolean;
     this.machine.allowDurable(Math.min(this.raft.durableIndex, this.#commit));
-    const whole = this.#healable(() => (backlog = this.#applyCommitted(bytesMax)));
-    if (!whole || this.#stopped !== undefined) return false;
+    try {
+      backlog = this.#applyCommitted(bytesMax);
+    } catch (error) {
+      this.#damaged(error);
+      return false;
+    }
+    if (this.#stopped !== undefined) return false;
     // The machine may be ahead of a log that was damaged.
     this.raft.applied(Math.min(this.machine.appliedIndex, this.#commit));
     return backlog;

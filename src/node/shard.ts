@@ -243,6 +243,7 @@ export class Shard {
     this.#heldBytes -= group.heldBytes;
     group.heldBytes = 0;
     group.isActive = true;
+    group.rests = false;
     this.#active.push(group);
     this.#catchUp(group);
   }
@@ -547,7 +548,9 @@ export class Shard {
     for (let at = firstPlace(tick, housekeepTicks); at < places.length; at += housekeepTicks) {
       const group = places[at]!;
       const isTurn = everyTick || (tick + at) % (housekeepTicks * restRounds) === 0;
-      if (isTurn || group.isActive || !group.isAtRest) this.#housekeep(group, nowMs);
+      if (!isTurn && group.rests) continue;
+      group.rests = !group.isActive && group.isAtRest;
+      if (isTurn || !group.rests) this.#housekeep(group, nowMs);
     }
     if (tick % housekeepTicks === 0) this.#admin.expire(nowMs);
   }
