@@ -5,8 +5,12 @@
 import type { CommonBytes } from "../machine/common-bytes.ts";
 import { lastIndexOf, type Batch } from "../wire/batch.ts";
 
+/** Given up, and still in their places, until they are more than that and more than what is kept. */
+const emptyPlacesMax = 64;
+
 export class TailCache {
-  #batches: Batch[] = [];
+  /** From #head on; the places before it are empty. */
+  #batches: (Batch | undefined)[] = [];
   #head = 0;
   #bytes = 0;
   readonly #bytesMax: number;
@@ -33,10 +37,20 @@ export class TailCache {
   yield(): void {
     if (this.#common?.wantsBack(this.#bytes) !== true) return;
     while (this.#common.wantsBack(this.#bytes) && this.#head < this.#batches.length - 1) {
-      this.#bytes -= this.#batches[this.#head]!.bytes.byteLength;
-      this.#head++;
+      this.#dropOldest();
       this.#tell();
     }
+    this.#closeUp();
+  }
+
+  #dropOldest(): void {
+    this.#bytes -= this.#batches[this.#head]!.bytes.byteLength;
+    this.#batches[this.#head++] = undefined;
+  }
+
+  /** At each append a few go: what stays is not moved for each of them. */
+  #closeUp(): void {
+    if (this.#head <= emptyPlacesMax || this.#head * 2 <= this.#batches.length) return;
     this.#batches = this.#batches.slice(this.#head);
     this.#head = 0;
   }
@@ -55,12 +69,9 @@ export class TailCache {
       this.#bytes += batch.bytes.byteLength;
     }
     while (this.#bytes > this.#bytesMax && this.#head < this.#batches.length - 1) {
-      this.#bytes -= this.#batches[this.#head++]!.bytes.byteLength;
+      this.#dropOldest();
     }
-    if (this.#head > 64 && this.#head * 2 > this.#batches.length) {
-      this.#batches = this.#batches.slice(this.#head);
-      this.#head = 0;
-    }
+    this.#closeUp();
     this.#tell();
     this.yield();
   }

@@ -1,5 +1,6 @@
 /** The cache of the log's tail: what it gives must be what the log holds. */
 import { expect, test } from "bun:test";
+import { CommonBytes } from "../../src/machine/common-bytes.ts";
 import { TailCache } from "../../src/node/tail-cache.ts";
 import { BatchKind, batchHeaderBytes, sealBatch, type Batch } from "../../src/wire/batch.ts";
 
@@ -38,4 +39,25 @@ test("keeps the newest within its bound", () => {
   expect(cache.bytes).toBe(1_000);
   expect(cache.take(490, 500, 10_000)).toBeUndefined();
   expect(firsts(cache.take(491, 500, 10_000))).toHaveLength(10);
+});
+
+test("what it gives up for others is gone, whatever is appended or superseded then", () => {
+  const common = new CommonBytes(20_000);
+  const caches = [new TailCache(100_000), new TailCache(100_000)];
+  for (const cache of caches) cache.share(common);
+  for (let index = 1; index <= 1_000; index++) {
+    const isAgain = index % 97 === 0;
+    for (const cache of caches) {
+      cache.append([...(isAgain ? [batch(index - 1, 1, 2)] : []), batch(index, 1, 2)]);
+      const kept = cache.bytes / 100;
+      const oldest = index - kept + 1;
+      expect(cache.take(oldest - 1, index, 1e6)).toBeUndefined();
+      expect(firsts(cache.take(oldest, index, 1e6))).toEqual(
+        Array.from({ length: kept }, (_, at) => oldest + at),
+      );
+    }
+  }
+  expect(common.used).toBe(caches[0]!.bytes + caches[1]!.bytes);
+  expect(common.used).toBeLessThanOrEqual(20_100);
+  expect(common.used).toBeGreaterThan(19_000);
 });
