@@ -72,6 +72,7 @@ const gatheredBytesMax = 32 * 1024;
 /** A section is held open no longer, or, while it gathers, for no larger a share of its calls' time: their deadlines, which are one, are near enough to each other's then. */
 const sectionHeldMsMax = 50;
 const sectionHeldShareMax = 1 / 16;
+const nothing: readonly Outgoing[] = [];
 /** Of one page of a scan: the bound of the nodes. */
 const scanPageItems = 1_000;
 const maxStalenessMsMax = 0xffff_ffff;
@@ -780,8 +781,9 @@ export class BargeClient<C extends CodecName> implements Client<C>, GroupClient,
     return nowMs - this.#heldSinceMs < Math.max(sectionHeldMsMax, shareMs);
   }
 
-  #takeTurn(holdsSection: boolean): Outgoing[] {
+  #takeTurn(holdsSection: boolean): readonly Outgoing[] {
     if (!holdsSection) this.#endSection();
+    if (this.#turn.length === 0 && this.#reads.length === 0) return nothing;
     const turn = this.#turn;
     this.#turn = [];
     for (const batch of this.#reads) if (batch.count > 0) turn.push(batch);
@@ -865,7 +867,7 @@ export class BargeClient<C extends CodecName> implements Client<C>, GroupClient,
     this.#waiting.expire(nowMs);
     if (this.#waiting.length === 0) this.#core.crowded.delete(this);
     this.#router.sweep(nowMs);
-    if (this.#section !== undefined) this.#scheduleTurn();
+    if (this.#section !== undefined && !this.#holdsSection(nowMs)) this.#scheduleTurn();
     return this.#outstanding > 0 || this.#waiting.length > 0;
   }
 
