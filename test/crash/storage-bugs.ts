@@ -241,6 +241,9 @@ export const storageBugs = {
         to: "    if (meta === undefined) throw new Error(`kv: snapshot ${generation} is not there`);\n    this.settle();\n",
       },
     ],
+    // Images see it too, with some seeds and after long.
+    foundBy: "test/machine/kv-snapshots.test.ts",
+    named: "what was there before goes once nobody can come back to it",
   },
   snapshotOverLiveFile: {
     what: "a snapshot is received under the name of the file that is live",
