@@ -249,8 +249,6 @@ interface TakenIn {
 
 const applyBytes = 4 * 1024 * 1024;
 const applicationWaitMs = 20_000;
-/** By machine: since when its application has been out. */
-const outSinceMs = new WeakMap<StateMachine, number>();
 const silent = { info: (): void => {}, warn: (): void => {}, error: (): void => {} };
 const nobody: ResultSink = { result: () => {}, repeated: () => {}, refused: () => {} };
 
@@ -284,10 +282,11 @@ async function takeIn(
   try {
     if (machine.open() < start.index) throw new Error("its state is behind the start of its log");
     machine.allowDurable(lastIndex);
-    await applyTo(machine, store, id, lastIndex);
+    const patience = new Patience();
+    await applyTo(machine, patience, store, id, lastIndex);
     machine.flush();
     while (machine.durableIndex < machine.appliedIndex || machine.absence !== undefined) {
-      await workOn(machine);
+      await workOn(machine, patience);
     }
     look?.(machine);
     const index = machine.appliedIndex;
@@ -300,6 +299,7 @@ async function takeIn(
 
 async function applyTo(
   machine: StateMachine,
+  patience: Patience,
   store: LogStore,
   id: number,
   lastIndex: number,
@@ -308,12 +308,12 @@ async function applyTo(
   while (machine.appliedIndex < endIndex) {
     try {
       if (machine.takesBatches === false) {
-        await workOn(machine);
+        await workOn(machine, patience);
         continue;
       }
       const from = machine.appliedIndex + 1;
       const batches = store.batches(id, from, endIndex, applyBytes);
-      if (machine.apply(batches, nobody) < batches.length) await workOn(machine);
+      if (machine.apply(batches, nobody) < batches.length) await workOn(machine, patience);
     } catch (error) {
       if (!(error instanceof CorruptBatchError)) throw error;
       endIndex = error.firstIndex - 1;
@@ -325,16 +325,23 @@ function clusterTimeOf(machine: StateMachine): number {
   return machine.figures()["clusterTimeMs"] ?? 0;
 }
 
-/** A slice of its flush, which goes on in a Worker; or an application answers. */
-async function workOn(machine: StateMachine): Promise<void> {
-  const nowMs = performance.now();
-  machine.work(nowMs);
-  const { absence } = machine;
-  // One that was never there has been out for ever.
-  const sinceMs = absence === undefined ? nowMs : (outSinceMs.get(machine) ?? nowMs);
-  outSinceMs.set(machine, sinceMs);
-  if (nowMs - sinceMs >= applicationWaitMs) {
+/** For an application that has to answer. */
+class Patience {
+  #sinceMs: number | undefined;
+
+  /** Throws FatalError where it has been out for too long. */
+  look({ absence }: StateMachine, nowMs: number): void {
+    if (absence === undefined) this.#sinceMs = undefined;
+    else this.#sinceMs ??= nowMs;
+    if (nowMs - (this.#sinceMs ?? nowMs) < applicationWaitMs) return;
     throw new FatalError("application_lost", `the application is waited for: ${absence?.reason}`);
   }
+}
+
+/** A slice of its flush, which goes on in a Worker; or an application answers. */
+async function workOn(machine: StateMachine, patience: Patience): Promise<void> {
+  const nowMs = performance.now();
+  machine.work(nowMs);
+  patience.look(machine, nowMs);
   await Bun.sleep(1);
 }
