@@ -110,7 +110,13 @@ export class GroupChanges {
     const id = isAny ? random.between(1, 20) : random.pick(ids);
     if (this.#options.isTaken(id)) return;
     if (drawn === 2 && groups.moves) return this.#move(node, id);
-    if (drawn !== 1) return;
+    if (drawn === 1) this.askRemove(node, id);
+  }
+
+  /** Asks that node. */
+  askRemove(node: SimNode, id: number): void {
+    const { judge } = this.#options;
+    if (node.door === undefined) return;
     this.#send(node, "removeGroups", { groups: [id] }, ({ removed }) => {
       if (judge.entry(id) !== undefined) {
         throw new Violation(`node ${node.id} says that group ${id} is removed, which is there`);

@@ -4,7 +4,7 @@
  * by the others, the leader of before still takes it for the member that it was.
  */
 import type { RegistryEntry } from "../../src/wire/registry.ts";
-import { checkLimits, type Limits } from "../../src/limits.ts";
+import { checkLimits } from "../../src/limits.ts";
 import { type GroupSwarm, hasGroups, pickSome } from "./group-swarm.ts";
 import type { Random } from "./random.ts";
 import type { RegistryJudge } from "./registry-judge.ts";
@@ -20,7 +20,7 @@ export interface GraveSwarm {
   readonly isOn: boolean;
   /** What the registry says is durable so many times later than other state. */
   readonly registrySlowness: number;
-  /** In one segment, so that each goes soon. */
+  /** In one segment: few, so that each goes soon, and more than what each repeats of all groups. */
   readonly segmentRecordsMax: number;
 }
 
@@ -35,12 +35,17 @@ export function drawGraves(
   return {
     isOn,
     registrySlowness: Math.max(1, (electionMs / syncMs) * random.pick([1, 3, 8])),
-    segmentRecordsMax: random.pick([3, 10, 40]),
+    segmentRecordsMax: random.pick([30, 60, 120]),
   };
 }
 
-export function graveLimits({ segmentRecordsMax }: GraveSwarm, limits: Limits): Limits {
-  return checkLimits({ ...limits, segmentRecordsMax });
+/** Segments go soon. */
+export function withGraves({ segmentRecordsMax }: GraveSwarm, swarm: Swarm): Swarm {
+  return {
+    ...swarm,
+    limits: checkLimits({ ...swarm.limits, segmentRecordsMax }),
+    compaction: { entries: 1, bytes: 500, tailBytes: 0 },
+  };
 }
 
 export interface GravesOptions extends GraveSwarm {
@@ -52,6 +57,8 @@ export interface GravesOptions extends GraveSwarm {
   readonly network: SimNetwork;
   readonly judge: RegistryJudge;
   readonly crash: (node: SimNode) => void;
+  /** Asks that node to remove a group. */
+  readonly remove: (node: SimNode, group: number) => void;
   /** Asks that node for other members of a group. */
   readonly move: (node: SimNode, group: number, members: readonly number[]) => void;
 }
@@ -65,6 +72,8 @@ interface Roles {
   readonly returns: SimNode;
 }
 
+/** Between two removals, in the longest election time-outs. */
+const removeElections = 2;
 /** Of nodes that had a group which is removed. */
 const endsShare = 0.7;
 const evacuationsMax = 3;
@@ -90,7 +99,9 @@ export class Graves {
   }
 
   start(): void {
-    if (this.#options.isOn && this.#options.moves) this.#returnLater();
+    if (!this.#options.isOn) return;
+    this.#removeLater();
+    if (this.#options.moves) this.#returnLater();
   }
 
   end(): void {
@@ -109,10 +120,19 @@ export class Graves {
     for (const node of hosts) {
       if (!random.chance(endsShare)) continue;
       const withinMs = this.#electionMs * random.pick([0.3, 1, 3]);
-      for (let left = random.between(0, evacuationsMax); left > 0; left--)
+      for (let left = random.between(1, evacuationsMax); left > 0; left--)
         this.#after(0.5 * random.float() * withinMs, () => node.evacuate(newest));
       this.#after((0.5 + random.float()) * withinMs, () => crash(node));
     }
+  }
+
+  #removeLater(): void {
+    const { random, judge, nodes, remove } = this.#options;
+    this.#after(-Math.log(1 - random.float()) * removeElections * this.#electionMs, () => {
+      const groups = judge.entries.filter(({ id }) => !this.isTaken(id));
+      if (groups.length > 0) remove(random.pick(nodes), random.pick(groups).id);
+      this.#removeLater();
+    });
   }
 
   /* ---------------------------------------------------------------- a former member returns */

@@ -13,7 +13,7 @@ import { checkHistory, checkStates } from "./last-checks.ts";
 import { MemberChanges } from "./member-changes.ts";
 import { Nemesis, type Victim } from "./nemesis.ts";
 import { GroupChanges } from "./group-changes.ts";
-import { drawGraves, graveLimits, Graves } from "./group-graves.ts";
+import { drawGraves, Graves, withGraves } from "./group-graves.ts";
 import { drawGroups, groupLimits, type GroupSwarm, hasGroups } from "./group-swarm.ts";
 import { EndPoint } from "./process-end.ts";
 import { Random } from "./random.ts";
@@ -170,9 +170,7 @@ class Simulation {
       without.includes("groupGraves"),
     );
     const swarm = (this.#swarm =
-      graves.isOn && !without.includes("strangeBounds")
-        ? { ...withApps, limits: graveLimits(graves, withApps.limits) }
-        : withApps);
+      graves.isOn && !without.includes("strangeBounds") ? withGraves(graves, withApps) : withApps);
     // It takes its time until there is a registry.
     if (groupsOn) this.#eventsMax = (graves.isOn ? graveEvents : groupEvents) * events;
     this.#blackBox = blackBox;
@@ -340,6 +338,7 @@ class Simulation {
       network: this.#network,
       judge: this.#judge,
       crash: (node) => this.#nemesis.restart(node),
+      remove: (...wanted) => this.#groupChanges.askRemove(...wanted),
       move: (...wanted) => this.#groupChanges.askMove(...wanted),
     });
     this.#memberChanges = new MemberChanges({
