@@ -304,5 +304,8 @@ function faultOf(error: unknown): unknown {
 }
 
 function wordsOf(error: unknown): string {
-  return error instanceof Error ? error.message : String(error);
+  if (!(error instanceof Error)) return String(error);
+  // What it asks there helps nobody.
+  const isNobody = "code" in error && error.code === "ECONNREFUSED";
+  return isNobody ? "nobody listens at the URL that was given" : error.message;
 }
