@@ -35,6 +35,9 @@ const smoothedTurns = 8;
 const manyGroups = 8;
 /** Groups that were idle for so many sweeps are looked at with all others, in longer intervals. */
 const calmSweeps = 50;
+/** Of more groups than this a part is swept each time, in so many parts at the most. */
+const sweptAtOnce = 256;
+const sweepPartsMax = 5;
 const sweepAllMs = 10_000;
 
 export class ClientCore<C extends GroupClient> implements NodesEvents {
@@ -52,6 +55,7 @@ export class ClientCore<C extends GroupClient> implements NodesEvents {
   /** Swept each few milliseconds, and for how many sweeps they have been idle. */
   readonly #busy = new Map<C, number>();
   #sweptAllMs = 0;
+  #sweeps = 0;
   /** Whose turn ends with the present one of the event loop. */
   #due: C[] = [];
   /** How many that were of late. */
@@ -144,8 +148,12 @@ export class ClientCore<C extends GroupClient> implements NodesEvents {
   #sweep(nowMs: number): boolean {
     this.nodes.sweep(nowMs);
     let isBusy = false;
+    const parts = Math.min(sweepPartsMax, Math.ceil(this.#busy.size / sweptAtOnce));
+    const part = this.#sweeps++ % Math.max(1, parts);
+    let place = 0;
     for (const [client, calm] of this.#busy) {
-      if (client.sweep(nowMs)) {
+      if (place++ % parts !== part) isBusy = true;
+      else if (client.sweep(nowMs)) {
         isBusy = true;
         if (calm > 0) this.#busy.set(client, 0);
       } else if (calm < calmSweeps) this.#busy.set(client, calm + 1);

@@ -5,6 +5,8 @@
 import { SectionKind } from "../wire/section.ts";
 import type { WriteSection } from "./write-section.ts";
 
+const none: readonly WriteSection[] = [];
+
 export class SessionWindow {
   /** Log index of the entry that opened the session. */
   readonly id: number;
@@ -71,9 +73,11 @@ export class SessionWindow {
    * Takes back, in their order, the newest sections of which no copy can be applied any more: their numbers are free again. One that may
    * be applied yet keeps its numbers, and so does everything before it.
    */
-  takeBack(): WriteSection[] {
+  takeBack(): readonly WriteSection[] {
     let from = this.#sections.length;
     while (from > 0 && isGone(this.#sections[from - 1]!)) from--;
+    // As nearly always.
+    if (from === this.#sections.length) return none;
     const taken = this.#sections.splice(from);
     for (const { count } of taken) this.#nextSeq -= count;
     return taken;

@@ -196,6 +196,7 @@ export class Session implements WriteKeeper {
 
   #takeBack(window: SessionWindow): void {
     const taken = window.takeBack();
+    if (taken.length === 0) return;
     // Those whose callers have their answer are dropped with this.
     const wanted = taken.filter(({ phase }) => phase !== "settled");
     if (wanted.length > 0) this.#queue.unshift(...wanted);
