@@ -730,7 +730,7 @@ export class Group {
     if (this.#stopped !== undefined) return 0;
     const { bytes } = this.#inbox;
     const inboxBytesLeft = bytes - bytesMax;
-    this.#guard(() => {
+    try {
       if (!this.#snapshots.idle) this.#snapshots.work(nowMs);
       if (!this.#memberChanges.idle) this.#memberChanges.step(nowMs);
       const context = this.#reads.begin();
@@ -744,7 +744,9 @@ export class Group {
         this.raft.unappliedBytes < this.#limits.unappliedBytesMax &&
         this.#seal(nowMs)
       );
-    });
+    } catch (error) {
+      this.#broken(error);
+    }
     return bytes - this.#inbox.bytes;
   }
 
@@ -980,10 +982,16 @@ export class Group {
       }
       const tooHigh = this.#applyVersion.tooHighIn(batches);
       if (tooHigh !== undefined) this.#unsupported?.(tooHigh);
-      const taken = this.#guard(() => this.#applier.apply(batches)) ?? 0;
-      for (const batch of batches.slice(0, taken)) {
-        budget -= batch.bytes.byteLength;
-        this.appliedBytes += batch.bytes.byteLength;
+      let taken = 0;
+      try {
+        taken = this.#applier.apply(batches);
+      } catch (error) {
+        this.#broken(error);
+      }
+      for (let at = 0; at < taken; at++) {
+        const { byteLength } = batches[at]!.bytes;
+        budget -= byteLength;
+        this.appliedBytes += byteLength;
       }
       if (taken < batches.length) break;
     }
