@@ -1,9 +1,10 @@
 /** What the client commands have in common: their options, the connection, and how bytes are printed. */
 import { Command, InvalidArgumentError, Option } from "commander";
-import { type Client, connect, type ConsistencyName } from "../client/index.ts";
+import { BargeError, type Client, connect, type ConsistencyName } from "../client/index.ts";
 
 export interface ClientFlags {
   readonly endpoints: string;
+  /** By the time that a command acts; before that it may be a name. */
   readonly group: number;
   /** Milliseconds. */
   readonly timeout: number;
@@ -18,7 +19,8 @@ export interface ReadFlags extends ClientFlags {
   readonly consistency: ConsistencyName;
 }
 
-const groupMax = 0xffff_fffe;
+/** The highest id that a group may have. */
+export const groupIdMax: number = 0xffff_fffe;
 
 /** The highest id that a node may have. */
 export const nodeIdMax: number = 0xffff_fffe;
@@ -34,14 +36,38 @@ export function clientCommand(name: string, description: string, examples: strin
         .env("BARGE_ENDPOINTS")
         .default("127.0.0.1:9091"),
     )
-    .option("--group <id>", "group of keys", wholeNumber(0, groupMax), 0)
+    .option("--group <group>", "group of keys, by its id or its name", idOrName(0), 0)
     .addOption(
       new Option("--timeout <time>", "give up after so long, such as 500ms")
         .argParser(duration)
         .default(5_000, "5s"),
     )
     .option("--json", "print JSON")
+    .hook("preAction", findNamedGroup)
     .addHelpText("after", `\nExamples:\n${examples}`);
+}
+
+/** No name begins with a digit. */
+export function idOrName(min: number): (text: string) => number | string {
+  const asId = wholeNumber(min, groupIdMax);
+  return (text) => (/^[0-9]/.test(text) ? asId(text) : text);
+}
+
+/** Commands know groups by their ids alone: a name is looked up before one acts. */
+async function findNamedGroup(_: Command, command: Command): Promise<void> {
+  const flags = command.opts<Omit<ClientFlags, "group"> & { readonly group: number | string }>();
+  if (typeof flags.group === "number") return;
+  const named = flags.group;
+  const id = await withClient({ ...flags, group: 0 }, (client) => groupIdOf(client, named));
+  command.setOptionValueWithSource("group", id, "cli");
+}
+
+export async function groupIdOf(client: Client, group: number | string): Promise<number> {
+  if (typeof group === "number") return group;
+  const groups = await client.listGroups();
+  const found = groups.find(({ name }) => name === group);
+  if (found !== undefined) return found.id;
+  throw new BargeError("unknown_group", `There is no group ${group}: barge group list shows all.`);
 }
 
 export function addSession(command: Command): Command {

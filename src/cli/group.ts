@@ -1,14 +1,12 @@
 /** `barge group`: which groups there are, and changes of them. Any node may be asked; to repeat a change does no harm. */
 import { Command, InvalidArgumentError, Option } from "commander";
-import {
-  BargeError,
-  type Client,
-  type CreateGroupsOptions,
-  type GroupEntry,
-} from "../client/index.ts";
+import { type Client, type CreateGroupsOptions, type GroupEntry } from "../client/index.ts";
 import {
   clientCommand,
   type ClientFlags,
+  groupIdMax,
+  groupIdOf,
+  idOrName,
   nodeIdMax,
   printJson,
   printLine,
@@ -37,7 +35,6 @@ interface MoveFlags extends ClientFlags {
   readonly wait?: boolean;
 }
 
-const idMax = 0xffff_fffe;
 const countMax = 10_000;
 const membersMax = 9;
 const logBytesMin = 1024 * 1024;
@@ -92,8 +89,8 @@ function create(): Command {
   barge group create --count 1000`,
   )
     .option("--count <n>", "so many", wholeNumber(1, countMax))
-    .option("--id <id>", "of the first one; the others follow on it", wholeNumber(1, idMax))
-    .option("--name <name>", "to call it by, here; clients use the id")
+    .option("--id <id>", "of the first one; the others follow on it", wholeNumber(1, groupIdMax))
+    .option("--name <name>", "to call it by on the command line; programs use the id")
     .option(
       "--members <ids>",
       "nodes that host them, such as 1,2,4; else those that host the fewest",
@@ -136,12 +133,12 @@ function move(): Command {
     `  barge group move 5 --members 1,2,4 --wait
   barge group move orders --members 2,3,4`,
   )
-    .argument("<group>", "id or name", idOrName)
+    .argument("<group>", "id or name", idOrName(1))
     .requiredOption("--members <ids>", "nodes that are to host it, such as 1,2,4", nodeIds)
     .option("--wait", "until it is there, however long that takes")
     .action(async (group: number | string, flags: MoveFlags) => {
       const moved = await withClient(flags, async (client, answered) => {
-        const id = await idOf(client, group);
+        const id = await groupIdOf(client, group);
         const done = await client.moveGroup(id, flags.members);
         answered();
         return flags.wait === true ? untilMoved(client, done) : done;
@@ -160,7 +157,7 @@ function remove(): Command {
     .action(async (given: readonly (number | string)[], flags: ClientFlags) => {
       const removed = await withClient(flags, async (client) => {
         const groups: number[] = [];
-        for (const group of given) groups.push(await idOf(client, group));
+        for (const group of given) groups.push(await groupIdOf(client, group));
         return client.removeGroups(groups);
       });
       if (flags.json === true) return printJson({ removed });
@@ -181,25 +178,13 @@ async function untilMoved(client: Client, first: GroupEntry): Promise<GroupEntry
   return entry;
 }
 
-async function idOf(client: Client, group: number | string): Promise<number> {
-  if (typeof group === "number") return group;
-  const groups = await client.listGroups();
-  const found = groups.find(({ name }) => name === group);
-  if (found !== undefined) return found.id;
-  throw new BargeError("unknown_group", `There is no group ${group}: barge group list shows all.`);
-}
-
 /* ------------------------------------------------------------------ arguments and tables */
-
-function idOrName(text: string): number | string {
-  return /^[0-9]/.test(text) ? wholeNumber(1, idMax)(text) : text;
-}
 
 function idsOrNames(
   text: string,
   before: readonly (number | string)[] | undefined,
 ): readonly (number | string)[] {
-  return [...(before ?? []), idOrName(text)];
+  return [...(before ?? []), idOrName(1)(text)];
 }
 
 function nodeIds(text: string): readonly number[] {

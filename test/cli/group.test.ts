@@ -30,6 +30,14 @@ test("groups are made, listed, moved and removed", () =>
     ) as object;
     expect(moved).toMatchObject({ id: 2, name: "orders", members: [1, 2, 4], leaving: [] });
     await settled(cluster, 2, [1, 2, 4]);
+    const named = ["--group", "orders", "--endpoints", cluster.endpoints];
+    expect(await barge(["put", "by-name", "v", ...named])).toMatchObject({ status: 0 });
+    const byId = await barge(["get", "by-name", "--group", "2", "--endpoints", cluster.endpoints]);
+    expect(byId).toMatchObject({ status: 0, out: "v" });
+    const shown = await barge(["status", ...named]);
+    expect(shown).toMatchObject({ status: 0, out: expect.stringContaining("no group 2") });
+    const nameless = ["--group", "nobody", "--endpoints", cluster.endpoints];
+    expect((await barge(["get", "k", ...nameless])).err).toContain("There is no group nobody");
     expect(await group("remove", "orders", "7")).toBe("removed 2, 7\n");
     expect(await group("remove", "7")).toBe("removed before\n");
 
