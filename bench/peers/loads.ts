@@ -7,6 +7,8 @@ export interface PeerLoad {
   readonly valueBytes: number;
   readonly inFlight: number;
   readonly keySpace: number;
+  /** Over which the keys are spread; above 1 only for systems that have groups. */
+  readonly groups: number;
 }
 
 const putKeys = 100_000;
@@ -21,21 +23,30 @@ export const peerLoads: readonly PeerLoad[] = [
   load("put", 1_024, 1_000),
   load("get", 256, 64),
   load("get", 256, 1_000),
+  load("put", 256, 1_000, 16),
+  load("put", 256, 1_000, 48),
 ];
 
-function load(operation: PeerLoad["operation"], valueBytes: number, inFlight: number): PeerLoad {
+function load(
+  operation: PeerLoad["operation"],
+  valueBytes: number,
+  inFlight: number,
+  groups = 1,
+): PeerLoad {
   const keySpace = operation === "put" ? putKeys : getKeys;
   return {
-    name: `${operation}-${valueBytes}-${inFlight}`,
+    name: `${operation}-${valueBytes}-${inFlight}${groups === 1 ? "" : `-groups-${groups}`}`,
     operation,
     valueBytes,
     inFlight,
     keySpace,
+    groups,
   };
 }
 
-export function describeLoad({ operation, valueBytes, inFlight }: PeerLoad): string {
+export function describeLoad({ operation, valueBytes, inFlight, groups }: PeerLoad): string {
   const kind = operation === "get" ? "linearizable get" : "put";
   const size = valueBytes % 1_024 === 0 ? `${valueBytes / 1_024} KiB` : `${valueBytes} B`;
-  return `${kind} ${size}, ${inFlight.toLocaleString("en-US")} in flight`;
+  const spread = groups === 1 ? "" : `, ${groups} groups`;
+  return `${kind} ${size}, ${inFlight.toLocaleString("en-US")} in flight${spread}`;
 }

@@ -100,7 +100,7 @@ async function main(): Promise<void> {
   const json = JSON.stringify(document);
   if (values.out !== undefined) writeFileSync(values.out, `${json}\n`);
   process.stdout.write(values.json ? `${json}\n` : human(document));
-  const asked = plan.rounds * plan.loads.length * (1 + systems.length);
+  const asked = plan.rounds * runsOf(plan.loads, [barge, ...systems]);
   if (document.runs.length < asked) process.exitCode = 1;
 }
 
@@ -145,7 +145,7 @@ async function compare(
     }
     tell(`what the disk can do`);
     const disk = parseDisk(await output(diskCommand(dir, plan.diskSecondsPerPoint), spareSeconds));
-    const count = plan.rounds * plan.loads.length * systems.length;
+    const count = plan.rounds * runsOf(plan.loads, systems);
     const { seconds, warmupSeconds } = plan.timing;
     tell(
       `${count} runs, about ${Math.ceil((count * (seconds + warmupSeconds + overheadSeconds)) / 60)} minutes`,
@@ -154,6 +154,7 @@ async function compare(
     for (let round = 1; round <= plan.rounds; round++) {
       for (const load of plan.loads) {
         for (const system of turns(systems, round)) {
+          if (!suits(system, load)) continue;
           const run = await measure(system, load, round, plan.timing, dir);
           if (run !== undefined) runs.push(run);
         }
@@ -172,12 +173,23 @@ async function compare(
       skipped,
       rows,
       runs,
-      doubts: doubtsOf(plan.loads, names, runs, plan.rounds),
+      doubts: doubtsOf(plan.loads, names, runs, plan.rounds, (name, load) =>
+        systems.some((system) => system.name === name && suits(system, load)),
+      ),
     };
   } finally {
     remove();
     process.removeListener("exit", remove);
   }
+}
+
+function suits(system: System, load: PeerLoad): boolean {
+  return load.groups === 1 || system.hasGroups;
+}
+
+/** In a round. */
+function runsOf(loads: readonly PeerLoad[], systems: readonly System[]): number {
+  return loads.flatMap((load) => systems.filter((system) => suits(system, load))).length;
 }
 
 /** Another one begins in each round: nobody always follows the same neighbour. */

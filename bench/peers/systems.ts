@@ -25,6 +25,8 @@ export interface Measured {
 
 export interface System {
   readonly name: string;
+  /** Keys can be spread over groups, each a log of its own. */
+  readonly hasGroups: boolean;
   command(load: PeerLoad, timing: Timing, dir: string): readonly string[];
   parse(output: string): Measured;
 }
@@ -35,12 +37,13 @@ export const bargeName = "Barge";
 export interface Peer {
   readonly folder: string;
   readonly name: string;
+  readonly hasGroups: boolean;
 }
 
 export const peers: readonly Peer[] = [
-  { folder: "etcd", name: "etcd" },
-  { folder: "dragonboat", name: "dragonboat" },
-  { folder: "hashicorp-raft", name: "hashicorp/raft" },
+  { folder: "etcd", name: "etcd", hasGroups: false },
+  { folder: "dragonboat", name: "dragonboat", hasGroups: true },
+  { folder: "hashicorp-raft", name: "hashicorp/raft", hasGroups: false },
 ];
 
 const main = join(import.meta.dir, "..", "..", "src", "main.ts");
@@ -48,6 +51,7 @@ const main = join(import.meta.dir, "..", "..", "src", "main.ts");
 /** Barge's own load generator, with the defaults that any user gets. */
 export const barge: System = {
   name: bargeName,
+  hasGroups: true,
   command: (load, timing, dir) => [
     process.execPath,
     main,
@@ -58,6 +62,7 @@ export const barge: System = {
     `--in-flight=${load.inFlight}`,
     `--value-bytes=${load.valueBytes}`,
     `--key-space=${load.keySpace}`,
+    `--groups=${load.groups}`,
     `--warmup=${timing.warmupSeconds}`,
     `--seconds=${timing.seconds}`,
   ],
@@ -67,6 +72,7 @@ export const barge: System = {
 export function peerSystem(peer: Peer, binary: string): System {
   return {
     name: peer.name,
+    hasGroups: peer.hasGroups,
     command: (load, timing, dir) => [
       binary,
       "bench",
@@ -75,6 +81,7 @@ export function peerSystem(peer: Peer, binary: string): System {
       `-in-flight=${load.inFlight}`,
       `-value-bytes=${load.valueBytes}`,
       `-key-space=${load.keySpace}`,
+      `-groups=${load.groups}`,
       `-warmup=${timing.warmupSeconds}`,
       `-seconds=${timing.seconds}`,
     ],

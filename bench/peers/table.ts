@@ -86,6 +86,7 @@ export function doubtsOf(
   systems: readonly string[],
   runs: readonly Run[],
   roundsAsked: number,
+  suits: (system: string, load: PeerLoad) => boolean = () => true,
 ): string[] {
   const doubts: string[] = [];
   const disturbed = runs.filter((run) => run.foreignCores > foreignCoresMax);
@@ -97,6 +98,7 @@ export function doubtsOf(
   }
   for (const load of loads) {
     for (const system of systems) {
+      if (!suits(system, load)) continue;
       const own = runs.filter((run) => run.load === load.name && run.system === system);
       const place = `${system}, ${describeLoad(load)}`;
       if (own.length < roundsAsked) {

@@ -23,6 +23,8 @@ type Node struct {
 	ID    int // from 1; 1 is to lead
 	Addrs []string
 	Dir   string // exists
+	// Groups of replicas on these nodes, from 1.
+	Groups int
 }
 
 // Addr is the node's own address for its peers.
@@ -40,7 +42,7 @@ func Library(version string, start func(Node) (Store, error)) {
 	Check(err)
 	raft, front := strings.Join(addrs[:NodeCount], ","), addrs[NodeCount]
 	nodes, err := StartNodes(func(id int) []string {
-		return []string{"-id", strconv.Itoa(id), "-addrs", raft, "-front", front, "-dir", NodeDir(dir, id)}
+		return []string{"-id", strconv.Itoa(id), "-addrs", raft, "-front", front, "-dir", NodeDir(dir, id), "-groups", strconv.Itoa(l.Groups)}
 	})
 	Check(err)
 	defer nodes.Stop()
@@ -57,12 +59,13 @@ func serveNode(args []string, start func(Node) (Store, error)) error {
 	addrs := flags.String("addrs", "", "addresses of all nodes")
 	front := flags.String("front", "", "address of the front, served by node 1")
 	dir := flags.String("dir", "", "data folder")
+	groups := flags.Int("groups", 1, "groups of replicas")
 	flags.Parse(args)
 	if err := os.MkdirAll(*dir, 0o755); err != nil {
 		return err
 	}
 	go EndWithParent()
-	store, err := start(Node{*id, strings.Split(*addrs, ","), *dir})
+	store, err := start(Node{*id, strings.Split(*addrs, ","), *dir, *groups})
 	if err != nil {
 		return err
 	}
@@ -91,6 +94,7 @@ func BenchFlags(args []string) (Load, string) {
 	flags.IntVar(&l.Value, "value-bytes", 256, "size of a value")
 	flags.IntVar(&l.InFlight, "in-flight", 1000, "operations that await their answer")
 	flags.Uint64Var(&l.Keys, "key-space", 100_000, "how many keys, chosen evenly")
+	flags.IntVar(&l.Groups, "groups", 1, "groups over which the keys are spread, where the system has groups")
 	flags.Float64Var(&warmup, "warmup", 2, "seconds before anything is counted")
 	flags.Float64Var(&seconds, "seconds", 5, "seconds measured")
 	if len(args) == 0 || args[0] != "bench" {

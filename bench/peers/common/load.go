@@ -18,6 +18,7 @@ type Load struct {
 	Value    int    // bytes
 	InFlight int
 	Keys     uint64 // chosen evenly
+	Groups   int    // over which they are spread
 	Warmup   time.Duration
 	Seconds  time.Duration
 }

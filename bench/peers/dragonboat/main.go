@@ -20,10 +20,11 @@ import (
 )
 
 const (
-	shard        = 1
 	callTimeout  = 10 * time.Second
 	leadTimeout  = 60 * time.Second
 	busyInterval = 100 * time.Microsecond
+	// Of many groups: each with a log of its own.
+	workers = 2
 )
 
 func main() {
@@ -37,7 +38,7 @@ func start(n common.Node) (common.Store, error) {
 	// Ticks of 50 ms with a time-out of 20 of them: a busy machine with two cores calls no election by mistake.
 	host, err := dragonboat.NewNodeHost(config.NodeHostConfig{
 		NodeHostDir: n.Dir, RaftAddress: n.Addr(), RTTMillisecond: 50,
-		Expert: config.ExpertConfig{LogDBFactory: tan.Factory},
+		Expert: expert(n.Groups),
 	})
 	if err != nil {
 		return nil, err
@@ -47,16 +48,34 @@ func start(n common.Node) (common.Store, error) {
 		members[uint64(i+1)] = addr
 	}
 	create := func(uint64, uint64) statemachine.IStateMachine { return &kv{map[[common.KeyBytes]byte][]byte{}} }
-	// No snapshot during a run: SnapshotEntries is 0.
-	replica := config.Config{ShardID: shard, ReplicaID: uint64(n.ID), ElectionRTT: 20, HeartbeatRTT: 2, CheckQuorum: true}
-	if err := host.StartReplica(members, false, create, replica); err != nil {
-		return nil, err
+	store := &store{host: host}
+	for shard := uint64(1); shard <= uint64(n.Groups); shard++ {
+		// No snapshot during a run: SnapshotEntries is 0.
+		replica := config.Config{ShardID: shard, ReplicaID: uint64(n.ID), ElectionRTT: 20, HeartbeatRTT: 2, CheckQuorum: true}
+		if err := host.StartReplica(members, false, create, replica); err != nil {
+			return nil, err
+		}
+		store.sessions = append(store.sessions, host.GetNoOPSession(shard))
 	}
-	store := &store{host, host.GetNoOPSession(shard)}
 	if n.ID != 1 {
 		return store, nil
 	}
-	return store, store.lead()
+	for _, session := range store.sessions {
+		if err := store.lead(session); err != nil {
+			return nil, err
+		}
+	}
+	return store, nil
+}
+
+// expert chooses the log and its workers. tan syncs once for each group, so where there are many it is Pebble, its default, with a sync for all groups of a worker.
+func expert(groups int) config.ExpertConfig {
+	if groups == 1 {
+		return config.ExpertConfig{LogDBFactory: tan.Factory}
+	}
+	engine, log := config.GetDefaultEngineConfig(), config.GetDefaultLogDBConfig()
+	engine.ExecShards, log.Shards = workers, workers
+	return config.ExpertConfig{Engine: engine, LogDB: log}
 }
 
 // kv is a regular state machine in memory. dragonboat keeps Lookup and Update apart with a lock of its own.
@@ -87,13 +106,27 @@ func (s *kv) RecoverFromSnapshot(io.Reader, []statemachine.SnapshotFile, <-chan 
 
 func (s *kv) Close() error { return nil }
 
+// store has one or more groups, called shards in dragonboat; a key belongs to one of them.
 type store struct {
-	host    *dragonboat.NodeHost
-	session *client.Session
+	host     *dragonboat.NodeHost
+	sessions []*client.Session
+}
+
+// of says which, by FNV-1a.
+func (s *store) of(key []byte) *client.Session {
+	if len(s.sessions) == 1 {
+		return s.sessions[0]
+	}
+	hash := uint32(2166136261)
+	for _, b := range key {
+		hash = (hash ^ uint32(b)) * 16777619
+	}
+	return s.sessions[hash%uint32(len(s.sessions))]
 }
 
 // lead waits until this node leads, and moves the leadership here if another one was faster.
-func (s *store) lead() error {
+func (s *store) lead(session *client.Session) error {
+	shard := session.ShardID
 	for deadline := time.Now().Add(leadTimeout); ; time.Sleep(20 * time.Millisecond) {
 		leader, _, known, err := s.host.GetLeaderID(shard)
 		if err == nil && known && leader == 1 {
@@ -108,14 +141,15 @@ func (s *store) lead() error {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), callTimeout)
 	defer cancel()
-	_, err := s.host.SyncPropose(ctx, s.session, make([]byte, common.KeyBytes))
+	_, err := s.host.SyncPropose(ctx, session, make([]byte, common.KeyBytes))
 	return err
 }
 
 // Put retries while the leader's queue of proposals is full, which is dragonboat's back-pressure.
 func (s *store) Put(command []byte) (common.Call, error) {
+	session := s.of(command[:common.KeyBytes])
 	for {
-		state, err := s.host.Propose(s.session, command, callTimeout) // copies the command
+		state, err := s.host.Propose(session, command, callTimeout) // copies the command
 		if err == nil {
 			return put{state}, nil
 		}
@@ -127,6 +161,7 @@ func (s *store) Put(command []byte) (common.Call, error) {
 }
 
 func (s *store) Get(key [common.KeyBytes]byte) (common.Call, error) {
+	shard := s.of(key[:]).ShardID
 	for {
 		state, err := s.host.ReadIndex(shard, callTimeout)
 		if err == nil {
