@@ -32,7 +32,7 @@ const electionMsMax = 800;
 const cutMsMin = 50;
 const cutMsMax = 2_000;
 const toldEvery = 10;
-const preCandidate = '"role":"preCandidate"';
+const preCandidate = /"group":0,"term":[0-9]+,"role":"preCandidate"/;
 
 export async function isolationRounds(options: IsolationOptions): Promise<IsolationResult> {
   const { cluster, network, random, rounds, told } = options;
@@ -120,8 +120,8 @@ async function unchanged(
   }
 }
 
-/** After the election that made the leader. */
+/** After the election that made the leader. In group 0: whoever is cut off may lead the registry, which then goes on elsewhere. */
 function isCampaign(line: string, term: number): boolean {
-  const found = /"term":([0-9]+),"role":"(?:candidate|leader)"/.exec(line);
+  const found = /"group":0,"term":([0-9]+),"role":"(?:candidate|leader)"/.exec(line);
   return found !== null && Number(found[1]) > term;
 }
