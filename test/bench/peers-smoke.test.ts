@@ -160,6 +160,8 @@ test("the loads are those that are promised", () => {
     "put 1 KiB, 1,000 in flight",
     "linearizable get 256 B, 64 in flight",
     "linearizable get 256 B, 1,000 in flight",
+    "put 256 B, 1,000 in flight, 16 groups",
+    "put 256 B, 1,000 in flight, 48 groups",
   ]);
 });
 
