@@ -16,9 +16,13 @@ const pollMs = 10;
 /** Generous: CI runs other tests on the same cores. */
 const waitMsMax = 20_000;
 const logTailBytes = 3_000;
-/** Below what the kernel hands out by itself, so that the port of a killed node is still free when it comes back. */
-const portMin = 20_000;
-const portCount = 12_000;
+/**
+ * Below what the kernel hands out by itself, and each process of a test run has a part of its own, so that the port of a killed node is still free when
+ * it comes back.
+ */
+const portParts = 8;
+const portCount = 1_500;
+const portMin = 20_000 + (Number(process.env["BUN_TEST_WORKER_ID"] ?? 0) % portParts) * portCount;
 
 /** How a process ended. */
 export interface Ended {
