@@ -149,7 +149,7 @@ const handlers: { readonly [O in AdminOperation]: Handler<O> } = {
     const { changes, force } = call.body;
     if (group.id !== defaultGroup) return changeHosts(group, call, ask);
     const newcomers = force ? [] : newcomersOf(changes, group);
-    whenHosted(force ? [] : changes, registry, call, () => {
+    whenHosted(force ? [] : changes, registry, call, ask, () => {
       examineAll(newcomers, identity, (refused, silent) => {
         if (refused !== undefined) return call.fail(refused);
         change(group, changes, force, call, identity, silent);
@@ -201,6 +201,8 @@ const handlers: { readonly [O in AdminOperation]: Handler<O> } = {
   },
   settleGroups: (_, call, { registry }) =>
     registry!.settle(call.body.settled, { ...callOf(call), answer: () => call.answer({}) }),
+  releaseNodes: (_, call, { registry }) =>
+    registry!.release(call.body.nodes, { ...callOf(call), answer: () => call.answer({}) }),
 };
 
 function callOf<O extends AdminOperation>(
@@ -260,11 +262,15 @@ function changeHosts(
   });
 }
 
-/** Goes on once it is sure that no group loses its majority with those that go. */
+/**
+ * Goes on once it is sure that no group loses its majority with those that go: the registry's own, whose members follow those of the cluster, lets them
+ * go first, as they end once the cluster has.
+ */
 function whenHosted(
   changes: readonly MemberChange[],
   registry: Registry | undefined,
   call: AdminCall<"changeMembers">,
+  ask: AdminContext["ask"],
   done: () => void,
 ): void {
   const going = changes.flatMap(({ op, id }) => (op === "remove" || op === "replace" ? [id] : []));
@@ -273,8 +279,10 @@ function whenHosted(
     ...callOf(call),
     answer: (entries) => {
       const problem = leavingProblem(entries, new Set(going));
-      if (problem === undefined) done();
-      else call.fail(problem);
+      if (problem !== undefined) return call.fail(problem);
+      const nodes = changes.flatMap(({ op, id }) => (op === "remove" ? [id] : []));
+      if (nodes.length === 0) return done();
+      ask("releaseNodes", { nodes }, { answered: done, failed: (error) => call.fail(error) });
     },
   });
 }

@@ -93,6 +93,8 @@ export class GroupMembers {
   readonly #readIn = new Map<number, number>();
   readonly #settled = new Map<number, Settled>();
   readonly #newTermMs = new Map<number, number>();
+  /** Nodes that are leaving the cluster, and until when that is believed. */
+  readonly #released = new Map<number, number>();
   #unread: { readonly id: number; readonly term: number }[] = [];
   #isReading = false;
   #isTelling = false;
@@ -116,6 +118,18 @@ export class GroupMembers {
     }
     this.#tell(told);
     this.#read(nowMs);
+  }
+
+  /** Until then they are none of the members that `system` is to have: see Registry.release. */
+  release(nodes: readonly number[], untilMs: number): void {
+    for (const id of nodes) this.#released.set(id, untilMs);
+  }
+
+  #isReleased(id: number, nowMs: number): boolean {
+    const untilMs = this.#released.get(id);
+    if (untilMs === undefined || nowMs < untilMs) return untilMs !== undefined;
+    this.#released.delete(id);
+    return false;
   }
 
   /** The group is not here any more. */
@@ -159,6 +173,7 @@ export class GroupMembers {
     const here = new Set(membersOf(raft.configuration));
     // Who has not joined yet has no folder that a replica could be in.
     const known = (id: number): WantedMembers["voters"] => {
+      if (this.#isReleased(id, nowMs)) return [];
       const incarnation = configuration.incarnations?.[id] ?? this.#options.incarnationOf(id);
       return incarnation === undefined && !here.has(id)
         ? []

@@ -9,7 +9,12 @@
  */
 import { BargeError, errorTable } from "../errors.ts";
 import type { Limits } from "../limits.ts";
-import { encodeConfiguration, decodeConfiguration, isJoint } from "../raft/configuration.ts";
+import {
+  encodeConfiguration,
+  decodeConfiguration,
+  isJoint,
+  membersOf,
+} from "../raft/configuration.ts";
 import type { Configuration } from "../raft/ready.ts";
 import { DiskFullError } from "../storage/disk.ts";
 import type { LogStore } from "../storage/log-store.ts";
@@ -441,6 +446,30 @@ export class Registry {
       deadlineMs: call.deadlineMs,
       done: () => call.answer(undefined),
       failed: (error) => call.fail(error),
+    });
+  }
+
+  /** These nodes leave the cluster: `system` has to do without them before they end. What becomes of it else, its members follow (group-members.ts). */
+  release(nodes: readonly number[], call: RegistryCall<undefined>): void {
+    const system = this.#system;
+    if (system === undefined) return call.fail(this.#noRegistry());
+    const { configuration } = system.raft;
+    const stays = (id: number): boolean => !nodes.includes(id);
+    const missing = this.#cluster.voters.filter(
+      (id) => stays(id) && !configuration.voters.includes(id),
+    );
+    if (missing.length > 0) {
+      const text = `The registry's own group does not have the nodes ${missing.join(", ")} as voters yet, which are those of the cluster: try again in a moment, or force it.`;
+      return call.fail(new BargeError("change_in_progress", text));
+    }
+    this.#members.release(nodes, call.deadlineMs);
+    const going = membersOf(configuration).filter((id) => !stays(id));
+    if (going.length === 0) return call.answer(undefined);
+    system.changeMembers({
+      changes: going.map((id) => ({ op: "remove", id })),
+      force: false,
+      deadlineMs: call.deadlineMs,
+      waiter: { done: () => call.answer(undefined), failed: (error) => call.fail(error) },
     });
   }
 

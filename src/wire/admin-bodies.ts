@@ -136,6 +136,10 @@ export const adminBodies = {
       v.maxLength(changesMax),
     ),
   }),
+  releaseNodes: v.strictObject({
+    ...common,
+    nodes: v.pipe(v.array(nodeId), v.minLength(1), v.maxLength(changesMax)),
+  }),
 } as const satisfies { readonly [O in AdminOperation]: v.GenericSchema<AdminBodies[O]> };
 
 /** As a handler gets it. */

@@ -53,6 +53,8 @@ export const adminOperations = {
   moveGroup: { at: "registry", changes: true },
   /** Among nodes: leaders tell that the members of groups are what they are to be. */
   settleGroups: { at: "registry", changes: true },
+  /** Among nodes: these are about to leave the cluster, so `system` is to need none of them any more. */
+  releaseNodes: { at: "registry", changes: true },
 } as const satisfies Record<string, AdminRow>;
 
 export type AdminOperation = keyof typeof adminOperations;
@@ -141,6 +143,7 @@ export interface AdminBodies {
     remove?: number[] | undefined;
   };
   settleGroups: CommonBody & { settled: { id: number; version: number; term: number }[] };
+  releaseNodes: CommonBody & { nodes: number[] };
 }
 
 export type AdminBody<O extends AdminOperation> = AdminBodies[O];
@@ -327,6 +330,7 @@ export interface AdminAnswers {
   readonly removeGroups: RemovedGroupsAnswer;
   readonly moveGroup: MovedGroupAnswer;
   readonly settleGroups: Record<never, never>;
+  readonly releaseNodes: Record<never, never>;
 }
 
 export function isAdminOperation(name: string): name is AdminOperation {

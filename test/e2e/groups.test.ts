@@ -2,6 +2,7 @@
 import { describe, expect, test } from "bun:test";
 import { cpSync, rmSync } from "node:fs";
 import { join } from "node:path";
+import { connect } from "../../src/client/index.ts";
 import { barge } from "../cli/program.ts";
 import { type TestNode, until, withCluster } from "./cluster.ts";
 import {
@@ -169,6 +170,32 @@ describe.concurrent("groups", () => {
       await settled(cluster, system, [1, 2, 4]);
     });
   }, 90_000);
+
+  test.each([
+    ["the leader", true],
+    ["the other one", false],
+  ])(
+    "can still be made once a cluster of two has let %s go",
+    async (_, isLeader) => {
+      await withCluster({ nodes: 2 }, async (cluster) => {
+        const [node] = cluster.nodes as [TestNode];
+        await createGroups(node, { members: [1, 2] });
+        const leader = await cluster.leader();
+        const gone = cluster.nodes.find((each) => (each === leader) === isLeader)!;
+        const left = cluster.nodes.find((each) => each !== gone)!;
+        await ask(left, "PATCH", "/v1/groups/1", { members: [left.id] });
+        await settled(cluster, 1, [left.id]);
+        const ended = gone.ended();
+        await using client = connect({ endpoints: [left.binary], timeoutMs: 20_000 });
+        await client.changeMembers([{ op: "remove", id: gone.id }]);
+        cluster.leave(gone);
+        await ended;
+        const [after] = await createGroups(left, { name: "after" });
+        expect(after).toMatchObject({ name: "after", members: [left.id] });
+      });
+    },
+    60_000,
+  );
 
   test("that a node has not heard of yet are not denied by it", async () => {
     await withCluster({}, async (cluster) => {
