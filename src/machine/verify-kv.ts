@@ -72,6 +72,8 @@ export function verifyMachineFile(path: string): MachineReading {
     reading = { ...reading, ...readMeta(image) };
     opened = true;
     image.checkPages((left) => {
+      // The process ended while it made the file.
+      if (image.schema.length === 0) return;
       reading = { ...reading, ...checkKeys(image, reading.appliedIndex) };
       left(table);
       left(index);

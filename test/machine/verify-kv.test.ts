@@ -2,6 +2,7 @@
  * What is said of a damaged state file is what a start does with it: whether it opens, and how far its state goes. In all that a start looks at: the
  * header, the schema, what the file says of itself, and the sessions.
  */
+import { Database } from "bun:sqlite";
 import { afterAll, expect, setDefaultTimeout, test } from "bun:test";
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -113,6 +114,21 @@ test("a whole one is whole", () => {
   expect(verifyMachineFile(file)).not.toHaveProperty("sessions");
   expect(verifyMachineFile(file).damage).toBeUndefined();
   expect(opened(directory)).toBe(appliedIndex);
+});
+
+test("one that has no tables yet, as the process ended while it made it, is whole and empty", () => {
+  const directory = join(folder, "begun");
+  mkdirSync(directory);
+  const path = join(directory, "kv.db");
+  const database = new Database(path);
+  database.run("PRAGMA page_size = 4096");
+  database.run("PRAGMA journal_mode = WAL");
+  database.close();
+  expect(readFileSync(path).byteLength).toBe(pageBytes);
+  const { damage, ...reading } = verifyMachineFile(path);
+  expect(damage).toBeUndefined();
+  expect(reading).toMatchObject({ appliedIndex: 0, keys: 0 });
+  expect(opened(directory)).toBe(0);
 });
 
 test("every bit of the header, and every byte of the schema", () => {
