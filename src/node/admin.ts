@@ -149,7 +149,7 @@ const handlers: { readonly [O in AdminOperation]: Handler<O> } = {
     const { changes, force } = call.body;
     if (group.id !== defaultGroup) return changeHosts(group, call, ask);
     const newcomers = force ? [] : newcomersOf(changes, group);
-    whenHosted(force ? [] : changes, registry, call, ask, () => {
+    whenHosted(group, force ? [] : changes, registry, call, ask, () => {
       examineAll(newcomers, identity, (refused, silent) => {
         if (refused !== undefined) return call.fail(refused);
         change(group, changes, force, call, identity, silent);
@@ -267,6 +267,7 @@ function changeHosts(
  * go first, as they end once the cluster has.
  */
 function whenHosted(
+  group: Group,
   changes: readonly MemberChange[],
   registry: Registry | undefined,
   call: AdminCall<"changeMembers">,
@@ -278,7 +279,11 @@ function whenHosted(
   registry.list({
     ...callOf(call),
     answer: (entries) => {
-      const problem = leavingProblem(entries, new Set(going));
+      const alive = new Set(
+        group.raft.progress().flatMap(({ id, active }) => (active ? [id] : [])),
+      );
+      const isAlive = (id: number): boolean => id === group.nodeId || alive.has(id);
+      const problem = leavingProblem(entries, new Set(going), isAlive);
       if (problem !== undefined) return call.fail(problem);
       const nodes = changes.flatMap(({ op, id }) => (op === "remove" ? [id] : []));
       if (nodes.length === 0) return done();

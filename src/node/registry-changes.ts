@@ -300,17 +300,18 @@ function newMember(
   return { id, incarnation, since, ...(aboveTerm === undefined ? {} : { aboveTerm }) };
 }
 
-/** Why these nodes cannot leave the cluster now: a group would have too few members left to go on. Undefined where none would. */
+/** Why these nodes cannot leave the cluster now: a group would have too few members left, and alive, to go on. Undefined where none would. */
 export function leavingProblem(
   entries: readonly RegistryEntry[],
   going: ReadonlySet<number>,
+  isAlive: (node: number) => boolean = () => true,
 ): BargeError | undefined {
   const stuck: number[] = [];
   const moving: number[] = [];
   for (const { id, members, leaving } of entries) {
     const goes = (member: GroupMember): boolean => going.has(member.id);
-    const left = members.filter((member) => !goes(member)).length;
-    if (left * 2 <= members.length) stuck.push(id);
+    const left = members.filter((member) => !goes(member) && isAlive(member.id)).length;
+    if (members.some(goes) && left * 2 <= members.length) stuck.push(id);
     // Which of them are its voters by now its leader alone knows.
     else if (leaving.length > 0 && [...members, ...leaving].some(goes)) moving.push(id);
   }
@@ -318,7 +319,7 @@ export function leavingProblem(
   if (stuck.length > 0) {
     return new BargeError(
       "no_live_majority",
-      `Without node ${nodes} the groups ${someOf(stuck)} would have lost their majority, and all that they hold: move them to other nodes first (barge group move), remove one node after the other, or force it.`,
+      `Without node ${nodes} the groups ${someOf(stuck)} would have lost their majority, and all that they hold: move them to other nodes first (barge group move), remove one node after the other, bring back those that are down, or force it.`,
     );
   }
   if (moving.length === 0) return undefined;

@@ -364,6 +364,8 @@ export class Registry {
     const cluster = this.#options.shard.group(defaultGroup)!;
     (system ?? cluster).read(Consistency.linearizable, 0, deadlineMs, {
       ready: () => {
+        // Begun meanwhile, it is the one to be asked.
+        if (system !== this.#system) return this.absent(id, deadlineMs, told);
         if (system !== undefined) this.view.refresh(system.machine);
         told(this.#absent(id));
       },
@@ -374,10 +376,10 @@ export class Registry {
 
   /** The same at once, by what this node has heard so far. */
   absentSoFar(id: number): BargeError {
-    const { leader, toApply } = this.#system ?? this.#options.shard.group(defaultGroup)!;
-    return leader === 0 || toApply > 0
-      ? (this.elsewhere(id) ?? registryBehind(id))
-      : this.#absent(id);
+    const { leader, toApply, machine } = this.#system ?? this.#options.shard.group(defaultGroup)!;
+    // Who has just come has heard of a leader before it has heard of anything else.
+    const hasHeard = leader !== 0 && toApply === 0 && machine.appliedIndex > 0;
+    return hasHeard ? this.#absent(id) : (this.elsewhere(id) ?? registryBehind(id));
   }
 
   #absent(id: number): BargeError {

@@ -302,11 +302,7 @@ export class Shard {
     waiter: ReadWaiter,
   ): void {
     const group = this.#groups.get(groupId);
-    if (group === undefined) {
-      const mayWait = consistency === Consistency.linearizable;
-      if (mayWait) return this.#absent(groupId, timeoutMs, waiter);
-      return waiter.failed(this.#absentSoFar(groupId));
-    }
+    if (group === undefined) return this.#absent(groupId, timeoutMs, waiter);
     group.read(consistency, maxStalenessMs, this.#deadline(timeoutMs), waiter);
     this.#activate(group);
     this.#wake();

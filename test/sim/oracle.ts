@@ -5,7 +5,7 @@
 import { crc32 } from "node:zlib";
 import type { Limits } from "../../src/limits.ts";
 import { ResultCode } from "../../src/machine/machine.ts";
-import { decodeConfiguration } from "../../src/raft/configuration.ts";
+import { decodeConfiguration, membersOf } from "../../src/raft/configuration.ts";
 import type { Configuration } from "../../src/raft/ready.ts";
 import {
   applyVersionOf,
@@ -135,6 +135,17 @@ export class Oracle {
       this.configuration = decodeConfiguration(bodyOf(batch));
     }
     return true;
+  }
+
+  get configurationCount(): number {
+    return this.#configurations.length;
+  }
+
+  /** It was no member at some time, the first `count` configurations left aside. */
+  hasLeft(nodeId: number, count: number): boolean {
+    return this.#configurations
+      .slice(count)
+      .some(({ body }) => !membersOf(decodeConfiguration(body)!).includes(nodeId));
   }
 
   /** A node's log begins anew at an index, with these members. */

@@ -38,6 +38,8 @@ export class SimGroup {
   readonly hosts: SimNode[] = [];
   /** By node: the term up to which its replica has forgotten what it said. */
   readonly #forgotten = new Map<number, number>();
+  /** By node: how many configurations there were when its replica was made. */
+  readonly #madeIn = new Map<number, number>();
   /** The registry has none of it any more. */
   isRemoved = false;
 
@@ -55,6 +57,7 @@ export class SimGroup {
         this.#mayChange(node, replica);
         this.#forgotten.set(node, replicaChanged(node, replica));
         if (replica.removed) this.invariants.replicaGone(node);
+        else this.#madeIn.set(node, this.invariants.oracle.configurationCount);
       };
       ledgers.set(node, new DurableLedger(id, onAppend, committed, onRestore, onReplica));
     }
@@ -87,11 +90,13 @@ export class SimGroup {
     this.invariants.sent(life, message);
   }
 
-  /** A replica may go once the group's members have decided to be without it, or with the group. */
+  /** A replica may go once the group's members have decided to be without it, or with the group. They may want a new one of the same node by then. */
   #mayChange(node: number, { removed, registryIndex }: ReplicaRecord): void {
-    const { configuration } = this.invariants.oracle;
+    const { oracle } = this.invariants;
+    const { configuration } = oracle;
     if (!removed || this.isRemoved || configuration === undefined) return;
-    if (membersOf(configuration).includes(node)) {
+    const isMember = membersOf(configuration).includes(node);
+    if (isMember && !oracle.hasLeft(node, this.#madeIn.get(node) ?? 0)) {
       throw new Violation(
         `node ${node} takes away its replica of group ${this.id} as of ${registryIndex}, of which it is a member; it was made at ${this.ledger(node).visible.madeAt}`,
       );

@@ -297,7 +297,8 @@ export class HttpMachine implements StateMachine, AppLinkOwner {
     if (this.#restoring !== undefined) return this.#restore(this.#restoring);
     const pipeline = this.#pipeline;
     const syncs = this.#options.sync && this.#isFlushDue;
-    const prepares = this.#isPrepareDue;
+    // Its snapshot would hold more than is applied.
+    const prepares = this.#isPrepareDue && pipeline.hasAllStored;
     if (syncs || prepares) {
       // Updates wait, so that what is applied is what the application has.
       if (!pipeline.isEven) return;

@@ -97,6 +97,11 @@ export class UpdatePipeline {
     return this.#flying === undefined && this.#done.length === 0;
   }
 
+  /** What is applied is all that the application has: as it is opened it may have entries whose answer was lost. */
+  get hasAllStored(): boolean {
+    return this.#appIndex >= this.#deliverer.storedIndex;
+  }
+
   get hasResults(): boolean {
     return this.#done.length > 0;
   }

@@ -493,6 +493,19 @@ test("a section whose commands do not fit gives each of them an error, and the a
 
 /* ---------------------------------------------------------------- snapshots */
 
+test("a snapshot that is wanted after an answer was lost waits until what the application has is applied", () => {
+  const world = new World();
+  fill(world, 5);
+  world.caughtUp();
+  world.app.fail("UpdateEntries", "resetAfter");
+  world.log.add([commands("the answer is lost")]);
+  world.commitAll();
+  world.until(() => world.machine.absence !== undefined, "the application is taken for gone");
+  const snapshot = world.prepared()!;
+  expect(snapshot.index).toBe(world.log.lastIndex);
+  snapshot.release();
+});
+
 test("a snapshot holds what was applied when it was prepared, while updates go on", () => {
   const world = new World();
   fill(world, 20);
