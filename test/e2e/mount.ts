@@ -36,8 +36,15 @@ function freeBytesOf(path: string): number {
 
 /** Makes one file as large as leaves so much. */
 function leaveFree(mount: string, file: string, bytes: number): void {
-  rmSync(file, { force: true });
-  writeFileSync(file, new Uint8Array(Math.max(0, freeBytesOf(mount) - bytes)));
+  for (;;) {
+    rmSync(file, { force: true });
+    try {
+      return writeFileSync(file, new Uint8Array(Math.max(0, freeBytesOf(mount) - bytes)));
+    } catch (error) {
+      // The node has taken some of it meanwhile: it puts its ballast back as soon as it can.
+      if ((error as NodeJS.ErrnoException).code !== "ENOSPC") throw error;
+    }
+  }
 }
 
 /** A small file system of its own for one node, which somebody else uses too. */
