@@ -13,9 +13,8 @@ import type { SimNetwork } from "./sim-network.ts";
 import type { SimNode } from "./sim-node.ts";
 import type { Swarm } from "./swarm.ts";
 
-/** Of runs with groups; the few below are left as they were, as one of them is known to find a group that starves. */
+/** Of runs with groups. */
 const share = 0.3;
-const spared = 0.01;
 
 export interface GraveSwarm {
   readonly isOn: boolean;
@@ -32,7 +31,7 @@ export function drawGraves(
   without: boolean,
 ): GraveSwarm {
   const drawn = random.float();
-  const isOn = drawn >= spared && drawn < share && hasGroups(groups) && !without;
+  const isOn = drawn < share && hasGroups(groups) && !without;
   const electionMs = limits.electionTicksMax * limits.tickMs;
   return {
     isOn,

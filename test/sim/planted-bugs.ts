@@ -1172,16 +1172,6 @@ export const plantedBugs = {
       },
     ],
   },
-  hotGroupStarves: {
-    what: "who found no room for what waits in it is not first the next time: a group that is written to enough is first each time",
-    changes: [
-      {
-        file: "node/shard.ts",
-        from: "    const order = this.#passedOver;\n    for (const group of this.#active) if (!group.isPassedOver) order.push(group);\n",
-        to: "    const order = [...this.#active];\n",
-      },
-    ],
-  },
   tombstoneLostAtRotation: {
     what: "a new segment does not repeat the tombstones, so they are forgotten with the segment that had them",
     changes: [
