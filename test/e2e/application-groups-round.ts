@@ -81,7 +81,8 @@ export class ManyApplications implements AsyncDisposable {
   async write(node: TestNode, group: number): Promise<Response> {
     const word = `w${++this.#words}`;
     const headers = { "barge-request-id": word };
-    const init = { method: "POST", body: word, headers };
+    // Kept alive it may be closed by the node just when it is used again.
+    const init = { method: "POST", body: word, headers, keepalive: false };
     const response = await node.fetch(`/raft/update?group=${group}&timeoutMs=5000`, init, 10_000);
     if (response.ok) {
       const known = this.acknowledged.get(group) ?? [];
@@ -92,7 +93,8 @@ export class ManyApplications implements AsyncDisposable {
 
   async read(node: TestNode, group: number): Promise<string[]> {
     const path = `/raft/read?group=${group}&timeoutMs=5000`;
-    const response = await node.fetch(path, { method: "POST", body: "all" }, 10_000);
+    const init = { method: "POST", body: "all", keepalive: false };
+    const response = await node.fetch(path, init, 10_000);
     const text = await response.text();
     if (!response.ok) throw new Error(`group ${group} on node ${node.id}: ${text}`);
     return text === "" ? [] : text.split(" ");
