@@ -42,7 +42,9 @@ function run(job: KvJob): KvReply {
     try {
       const walBytes = walUse(database);
       if (job.kind === "checkpoint") {
-        pace.during(database.mainDescriptor, () => checkpoint(database));
+        pace.during(database.mainDescriptor, () => moveAll(database));
+        // Only where no sync beside it has failed: that of SQLite may then have had nothing left to tell.
+        restartLog(database);
       } else {
         if (isNew) syncNames(job.path);
         pace.during(database.walDescriptor, () => write(database, job.table, job.meta));
@@ -99,11 +101,8 @@ function write(database: OwnedDatabase, shared: SharedMemtable, meta: KvMeta): v
   database.commit();
 }
 
-/**
- * The first commit after a whole checkpoint restarts the log from its beginning and syncs the new header; a commit of one row takes that
- * upon itself [29].
- */
-function checkpoint(database: OwnedDatabase): void {
+/** The whole of its log into the main file. */
+function moveAll(database: OwnedDatabase): void {
   const move = database.prepare<{ log: number; checkpointed: number }, []>(
     "PRAGMA wal_checkpoint(PASSIVE)",
   );
@@ -112,6 +111,13 @@ function checkpoint(database: OwnedDatabase): void {
     Atomics.wait(nap, 0, 0, readerMs);
     moved = move.get();
   }
+}
+
+/**
+ * The first commit after a whole checkpoint restarts the log from its beginning and syncs the new header; a commit of one row takes that
+ * upon itself [29].
+ */
+function restartLog(database: OwnedDatabase): void {
   database.begin();
   database
     .prepare("INSERT INTO restart VALUES (0, 1) ON CONFLICT DO UPDATE SET count = count + 1")

@@ -18,6 +18,8 @@ const endMsMax = 2_000;
 
 interface Case extends DiskFault {
   readonly what: string;
+  /** Syncs of the same file that may come after it. */
+  readonly mayFollow?: number;
   /** Before that: the file is there. SQLite undoes one that it fails to make, which takes syncs that nothing relies on. */
   prepare?(node: TestNode): Promise<unknown>;
   /** Brings the call about, where load alone does not. */
@@ -53,6 +55,8 @@ const cases: readonly Case[] = [
   },
   {
     what: "the sync of a checkpoint",
+    // Where it was the one of the thread beside, SQLite may be in the midst of its own; the log of the file is not begun anew after either.
+    mayFollow: 1,
     call: "sync",
     pattern: "*/machine/0/kv.db",
     prepare: flush,
@@ -65,7 +69,7 @@ afterAll(() => rmSync(dir, { recursive: true, force: true }));
 const library = buildPreload(dir);
 if (library === undefined) process.stderr.write("skip: no C compiler, so no disk can fail here\n");
 
-for (const [number, { what, prepare, provoke, ...fault }] of cases.entries()) {
+for (const [number, { what, mayFollow = 0, prepare, provoke, ...fault }] of cases.entries()) {
   test.skipIf(library === undefined)(
     `${what} fails`,
     async () => {
@@ -92,7 +96,9 @@ for (const [number, { what, prepare, provoke, ...fault }] of cases.entries()) {
         expect(performance.now() - failedMs).toBeLessThan(endMsMax);
         expect(status).toBe(fatalTable.sync_failed.status);
         expect(stderr).toContain("barge: sync_failed: ");
-        expect(own.failures).toEqual({ failed: 1, after: 0 });
+        const { failed, after } = own.failures;
+        expect(failed).toBe(1);
+        expect(after).toBeLessThanOrEqual(mayFollow);
         await provoked;
 
         const failure = readFailure(struck.dataDir);
