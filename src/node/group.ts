@@ -1471,13 +1471,16 @@ export class Group {
     return this.#stopped !== undefined;
   }
 
-  /** For metrics. */
-  figures(): GroupFigures {
+  get #role(): GroupFigures["role"] {
+    return this.#stopped === undefined ? this.raft.role : "stopped";
+  }
+
+  /** Who leads it, and how far it is: for metrics and status. */
+  #progress() {
     const { raft, machine } = this;
-    const { voters, outgoing, learners } = raft.configuration;
     return {
       id: this.id,
-      role: this.#stopped === undefined ? raft.role : "stopped",
+      role: this.#role,
       leader: this.#leader,
       term: raft.term,
       commitIndex: this.#commit,
@@ -1488,6 +1491,15 @@ export class Group {
       lastIndex: raft.lastIndex,
       logBytes: this.#store.logBytes(this.id),
       stateBytes: this.stateBytes,
+    };
+  }
+
+  /** For metrics. */
+  figures(): GroupFigures {
+    const { raft, machine } = this;
+    const { voters, outgoing, learners } = raft.configuration;
+    return {
+      ...this.#progress(),
       voters: voters.length + outgoing.filter((id) => !voters.includes(id)).length,
       learners: learners.length,
       configurationIndex: raft.configurationIndex,
@@ -1507,7 +1519,7 @@ export class Group {
     const { raft, machine } = this;
     return {
       id: this.id,
-      role: this.#stopped === undefined ? raft.role : "stopped",
+      role: this.#role,
       leader: this.#leader,
       term: raft.term,
       commitIndex: this.#commit,
@@ -1540,18 +1552,7 @@ export class Group {
       };
     });
     return {
-      id: this.id,
-      role: this.#stopped === undefined ? raft.role : "stopped",
-      leader: this.#leader,
-      term: raft.term,
-      commitIndex: this.#commit,
-      appliedIndex: machine.appliedIndex,
-      durableIndex: raft.durableIndex,
-      machineDurableIndex: machine.durableIndex,
-      firstIndex: raft.firstIndex,
-      lastIndex: raft.lastIndex,
-      logBytes: this.#store.logBytes(this.id),
-      stateBytes: this.stateBytes,
+      ...this.#progress(),
       stateHash: machine.stateHash.toString(16).padStart(8, "0"),
       applyVersion: machine.applyVersion,
       ...(waitsFor.length === 0 ? {} : { applyVersionWaitsFor: waitsFor }),
