@@ -329,7 +329,8 @@ test("an application that has lost what is durable needs another member's state"
   expect(world.machine.lacksStateAt).toBeUndefined();
 });
 
-test("a state that is beyond this node's own log waits for it", () => {
+/** One that has applied half of a log, and the snapshot of another that has applied all of it. */
+function halfway() {
   const source = new World();
   fill(source, 10);
   source.caughtUp();
@@ -339,6 +340,11 @@ test("a state that is beyond this node's own log waits for it", () => {
   const middle = source.log.batches[5]!;
   world.commit = middle.firstIndex + middle.count - 1;
   world.until(() => world.machine.appliedIndex === world.commit);
+  return { world, snapshot, bytes };
+}
+
+test("a state that is beyond this node's own log waits for it", () => {
+  const { world, snapshot, bytes } = halfway();
   world.machine.flush();
   world.until(() => world.machine.durableIndex > 0);
   world.logStart = 1;
@@ -667,15 +673,7 @@ test("a crash between a snapshot's pointer and the application's answer: it is g
 });
 
 test("a snapshot that the log may still forget is not given to the application", () => {
-  const source = new World();
-  fill(source, 10);
-  source.caughtUp();
-  const snapshot = source.prepared()!;
-  const bytes = source.all(snapshot)!;
-  const world = new World({ log: source.log });
-  const middle = source.log.batches[5]!;
-  world.commit = middle.firstIndex + middle.count - 1;
-  world.until(() => world.machine.appliedIndex === world.commit);
+  const { world, snapshot, bytes } = halfway();
   const had = entriesOf(world);
   const { incoming } = world.receive(bytes, snapshot.index);
   world.machine.recoverFromSnapshot(incoming);
@@ -690,15 +688,7 @@ test("a snapshot that the log may still forget is not given to the application",
 });
 
 test("a state that was being saved when another one came counts for nothing", () => {
-  const source = new World();
-  fill(source, 10);
-  source.caughtUp();
-  const snapshot = source.prepared()!;
-  const bytes = source.all(snapshot)!;
-  const world = new World({ log: source.log });
-  const middle = source.log.batches[5]!;
-  world.commit = middle.firstIndex + middle.count - 1;
-  world.until(() => world.machine.appliedIndex === world.commit);
+  const { world, snapshot, bytes } = halfway();
   const { incoming } = world.receive(bytes, snapshot.index);
   world.machine.flush();
   world.machine.work(world.nowMs);
