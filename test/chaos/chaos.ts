@@ -36,6 +36,7 @@ import {
 import { type FaultFigures, Gaps } from "./gaps.ts";
 import { GroupHistory } from "./group-history.ts";
 import type { Epoch } from "./histories.ts";
+import { Patience } from "./patience.ts";
 import { buildPreload, Surroundings } from "./preload.ts";
 import { Watcher } from "./watchers.ts";
 import type { Network } from "./network.ts";
@@ -94,7 +95,7 @@ const holdMsMaxDefault = 5_000;
 const calmMsMax = 2_500;
 /** Chance that the next fault waits until all nodes serve. */
 const restChance = 0.4;
-/** With all faults healed, all nodes serve within this, and a write succeeds: generous, as a busy machine takes its time to start a process. */
+/** With all faults healed, all nodes serve within this, and a write succeeds: generous, as a busy machine takes its time to start a process. On the clock of `Patience`. */
 const recoveryMsMax = 60_000;
 const lastReadMsMax = 60_000;
 const watchMs = 200;
@@ -140,7 +141,17 @@ export async function runChaos(options: ChaosOptions): Promise<ChaosReport> {
   });
   const groups: number[] = [];
   const random = new Random(seed, 1);
-  const world: World = { cluster, network, random, surroundings, disks, groups, seen: [] };
+  using patience = new Patience();
+  const world: World = {
+    cluster,
+    network,
+    random,
+    surroundings,
+    disks,
+    groups,
+    patience,
+    seen: [],
+  };
   const ids = Array.from({ length: options.groups ?? 0 }, (_, at) => at + 1);
   await using run = new ChaosRun(options, world, [defaultGroup, ...ids]);
   try {
@@ -211,7 +222,7 @@ class ChaosRun implements AsyncDisposable {
   readonly #nodes = new Set<TestNode>();
   readonly #histories: readonly GroupHistory[];
   #clock = 0;
-  /** Infinity while a fault is in force: on a crowded machine a rolling restart takes minutes, and what it is paired with lasts as long. */
+  /** Of `Patience`; Infinity while a fault is in force: on a crowded machine a rolling restart takes minutes, and what it is paired with lasts as long. */
   #calmSinceMs = 0;
   /** Looks out for daemons that end by themselves. */
   readonly #watch = setInterval(() => this.#nobodyFell(), watchMs);
@@ -265,12 +276,14 @@ class ChaosRun implements AsyncDisposable {
   /** The reader speaks no HTTP, which has no ranges here. */
   #historyOfGroup(group: number, reader: ChaosClient): GroupHistory {
     const watchers = group === defaultGroup ? this.#watchers : [];
+    const { patience } = this.#world;
     return new GroupHistory({
       group,
       clientCount: this.#options.clients,
       reader: () => reader,
       watchers,
-      isLate: (sinceMs) => performance.now() - Math.max(sinceMs, this.#calmSinceMs) > lastReadMsMax,
+      nowMs: () => patience.nowMs,
+      isLate: (sinceMs) => patience.nowMs - Math.max(sinceMs, this.#calmSinceMs) > lastReadMsMax,
       watched: (revision) => this.#watched(revision),
       violation: (what) => this.violation(what),
       broken: (epoch, wrong) => this.#broke(group, epoch, wrong),
@@ -316,10 +329,10 @@ class ChaosRun implements AsyncDisposable {
 
   /** Each group has one state, wherever it has replicas. */
   async #converges(): Promise<void> {
-    const { cluster, groups } = this.#world;
+    const { cluster, groups, patience } = this.#world;
     await cluster.converged();
     for (const id of groups) {
-      await until(
+      await patience.until(
         `all replicas of group ${id} have the same state`,
         async () => {
           const found = await Promise.all(cluster.nodes.map((node) => groupOf(node, id)));
@@ -390,7 +403,7 @@ class ChaosRun implements AsyncDisposable {
     for (const { heal } of healings) await heal();
     for (const { settle } of healings) await settle?.();
     for (const kind of kinds) this.#gaps.end(kind);
-    this.#calmSinceMs = performance.now();
+    this.#calmSinceMs = this.#world.patience.nowMs;
     const seconds = ((performance.now() - beganMs) / 1_000).toFixed(1);
     const atSeconds = Math.round((performance.now() - this.#startMs) / 1_000);
     this.#options.say?.(
@@ -420,10 +433,10 @@ class ChaosRun implements AsyncDisposable {
   /** With nothing wrong any more, all nodes come to serve, and writes succeed. */
   async #recovers(): Promise<void> {
     if (this.#isBroken) return;
-    const { cluster } = this.#world;
+    const { cluster, patience } = this.#world;
     const beginMs = performance.now();
     for (const node of cluster.nodes) node.start();
-    await until(
+    await patience.until(
       "all nodes serve and a write succeeds, with all faults healed",
       async () => {
         const serving = await Promise.all(cluster.nodes.map((node) => node.fetch("/readyz")));
@@ -451,11 +464,13 @@ class ChaosRun implements AsyncDisposable {
 
   /** Waits until the watchers have come as far as an epoch was read. */
   async #watched(revision: number): Promise<void> {
-    await until(
+    const { patience } = this.#world;
+    const come = patience.until(
       `watches come to revision ${revision}`,
       () => this.#isBroken || this.#watchers.every((each) => each.revision >= revision),
       lastReadMsMax,
-    ).catch((error: Error) => {
+    );
+    await come.catch((error: Error) => {
       const there = this.#watchers.map((watcher) => watcher.revision);
       this.violation(`${error.message}; they are at ${there.join(", ")}`);
     });

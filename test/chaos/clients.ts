@@ -90,13 +90,16 @@ export class ChaosClient implements AsyncDisposable {
     await this.#loop;
   }
 
-  /** Reads all of an epoch at one moment, and again until that succeeds. */
-  async readAll(epoch: Epoch, isLate: () => boolean): Promise<boolean> {
+  /** Reads all of an epoch at one moment, and again until that succeeds; else what it was told last. */
+  async readAll(epoch: Epoch, isLate: () => boolean): Promise<string | undefined> {
+    let told = "it was not asked";
     while (!isLate() && !this.#closed) {
-      if (await this.#range(epoch)) return true;
+      const failed = await this.#range(epoch);
+      if (failed === undefined) return undefined;
+      told = failed;
       await Bun.sleep(refusedPauseMs);
     }
-    return false;
+    return told;
   }
 
   async #run(): Promise<void> {
@@ -261,18 +264,24 @@ export class ChaosClient implements AsyncDisposable {
     await Promise.all(Array.from({ length: count }, () => this.#put(epoch, key)));
   }
 
-  async #range(epoch: Epoch): Promise<boolean> {
+  /** What it was told, where that is an error. */
+  async #range(epoch: Epoch): Promise<string | undefined> {
     const { allKeys, prefix } = epoch;
-    const operations = await this.#call(
+    let told: string | undefined;
+    await this.#call(
       epoch,
       allKeys.map((key) => ({ key, kind: "get" as const })),
-      (timeoutMs) => this.#client.range({ prefix, timeoutMs }),
+      (timeoutMs) =>
+        this.#client.range({ prefix, timeoutMs }).catch((error: unknown) => {
+          told = String(error);
+          throw error;
+        }),
       ({ items, revision: index }) => {
         const there = new Map(items.map((item) => [text(item.key), item]));
         return allKeys.map((key) => ({ ...seen(key, there.get(key)), index }));
       },
     );
-    return operations[0]?.outcome === "ok";
+    return told;
   }
 
   /* ---------------------------------------------------------------- records */

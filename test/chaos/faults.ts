@@ -4,7 +4,7 @@
  */
 import { connect } from "../../src/client/index.ts";
 import { BargeError } from "../../src/errors.ts";
-import { type TestCluster, type TestNode, until } from "../e2e/cluster.ts";
+import type { TestCluster, TestNode } from "../e2e/cluster.ts";
 import type { Random } from "../sim/random.ts";
 import { defaultGroup } from "../../src/wire/registry.ts";
 import {
@@ -17,6 +17,7 @@ import {
 } from "./network.ts";
 import { fatalTable } from "../../src/fatal.ts";
 import type { NodeDisk } from "../e2e/mount.ts";
+import type { Patience } from "./patience.ts";
 import type { DiskFault, Surroundings } from "./preload.ts";
 
 /** Of all nodes: what is little space. */
@@ -33,6 +34,7 @@ export interface World {
   readonly disks: ReadonlyMap<number, NodeDisk>;
   /** Those that clients use besides the default one. */
   readonly groups: readonly number[];
+  readonly patience: Patience;
   /** What a fault saw that must not be. */
   readonly seen: string[];
 }
@@ -534,7 +536,7 @@ async function snapshot(
 
 /** One more joins, and when all is healed and it votes, one is removed: there are as many as before. */
 async function changeMembers(world: World): Promise<Healing> {
-  const { cluster, random } = world;
+  const { cluster, random, patience } = world;
   const newcomer = cluster.join();
   newcomer.build = cluster.nodes[0]!.build;
   newcomer.start();
@@ -543,7 +545,7 @@ async function changeMembers(world: World): Promise<Healing> {
     return members.filter(({ role }) => role === "voter").map(({ id }) => id);
   };
   const repeat = (what: string, ask: (client: Asked) => Promise<boolean>): Promise<void> =>
-    until(
+    patience.until(
       what,
       async () => {
         let done = false;

@@ -11,8 +11,10 @@ export interface GroupHistoryOptions {
   /** Of all groups. */
   readonly clientCount: number;
   /** Of a client of this group: it reads what each epoch ends with. */
-  readonly reader: () => ChaosClient;
+  readonly reader: () => Pick<ChaosClient, "readAll">;
   readonly watchers: readonly Watcher[];
+  /** On the clock of the next. */
+  readonly nowMs: () => number;
   /** An epoch that cannot be read for so long without a fault is one too many. */
   readonly isLate: (sinceMs: number) => boolean;
   /** Waits until the watchers have come so far. */
@@ -33,6 +35,7 @@ export class GroupHistory {
   readonly #ended: Epoch[] = [];
   #checkedCount = 0;
   #over = false;
+  #isAbandoned = false;
 
   constructor(options: GroupHistoryOptions) {
     this.#options = options;
@@ -66,7 +69,7 @@ export class GroupHistory {
 
   /** What is not checked yet never will be. */
   abandon(): void {
-    this.#over = true;
+    this.#over = this.#isAbandoned = true;
     this.#ended.length = 0;
   }
 
@@ -84,10 +87,14 @@ export class GroupHistory {
   }
 
   async #check(epoch: Epoch): Promise<void> {
-    const { group, isLate, violation, checked, broken } = this.#options;
-    const endedMs = performance.now();
-    if (!(await this.#options.reader().readAll(epoch, () => isLate(endedMs)))) {
-      violation(`epoch ${epoch.number} of group ${group} cannot be read for long without a fault`);
+    const { group, reader, nowMs, isLate, violation, checked, broken } = this.#options;
+    const endedMs = nowMs();
+    const unread = await reader().readAll(epoch, () => isLate(endedMs));
+    if (this.#isAbandoned) return;
+    if (unread !== undefined) {
+      violation(
+        `epoch ${epoch.number} of group ${group} cannot be read for long without a fault: ${unread}`,
+      );
     }
     await this.#collectChanges(epoch);
     this.#checkedCount++;
