@@ -12,6 +12,8 @@ export interface Found {
 }
 
 export interface Door {
+  /** All goes through this one; undefined where it goes to whoever leads. */
+  readonly node?: TestNode;
   /** Resolves with the revision. */
   put(key: string, value: string, timeoutMs: number): Promise<number>;
   get(key: string, timeoutMs: number, consistency?: ConsistencyName): Promise<Found | undefined>;
@@ -44,10 +46,10 @@ const slackMs = 1_000;
 
 /** One node, whether it leads or not, and never another. */
 export class HttpDoor implements Door {
-  readonly #node: TestNode;
+  readonly node: TestNode;
 
   constructor(node: TestNode) {
-    this.#node = node;
+    this.node = node;
   }
 
   async put(key: string, value: string, timeoutMs: number): Promise<number> {
@@ -78,7 +80,7 @@ export class HttpDoor implements Door {
     let body: string;
     try {
       // A connection of its own: on one that is kept, Bun itself may send a request twice.
-      response = await this.#node.fetch(path, { ...init, keepalive: false }, timeoutMs);
+      response = await this.node.fetch(path, { ...init, keepalive: false }, timeoutMs);
       if (response.ok) return response;
       body = await response.text();
     } catch (error) {

@@ -103,6 +103,19 @@ export class Workload implements AsyncDisposable {
     if (this.#violation !== undefined) throw this.#violation;
   }
 
+  /** Waits until each writer, but those through that node, had that many more writes acknowledged. */
+  async eachAcknowledges(more: number, except: TestNode): Promise<void> {
+    const writers = this.#writers.filter((writer) => writer.node !== except);
+    const goals = writers.map((writer) => writer.acknowledged + more);
+    await until(
+      `${more} more writes of each writer acknowledged`,
+      () =>
+        this.#violation !== undefined ||
+        writers.every((writer, at) => writer.acknowledged >= goals[at]!),
+    );
+    if (this.#violation !== undefined) throw this.#violation;
+  }
+
   /**
    * Compares what each node has with what was reported. To be called on a converged cluster, while nobody writes. `recent`: only the
    * writes since the last call; what was reported as not applied is looked for from the beginning in any case.
@@ -151,11 +164,16 @@ class Writer {
   #registerAcknowledged = -1;
   #lastRevision = 0;
   #verifiedCount = 0;
+  acknowledged = 0;
 
   constructor(options: WriterOptions) {
     this.#options = options;
     this.#prefix = `unique/${options.number}/`;
     this.#register = `register/${options.number}`;
+  }
+
+  get node(): TestNode | undefined {
+    return this.#options.door.node;
   }
 
   async step(): Promise<void> {
@@ -185,6 +203,7 @@ class Writer {
       this.#lastRevision = revision;
       ledger[at] = revision;
       counts.acknowledged++;
+      this.acknowledged++;
     } catch (error) {
       ledger[at] = await this.#outcome(error, key);
     }
