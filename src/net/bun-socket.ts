@@ -6,6 +6,7 @@
  */
 import { isIP } from "node:net";
 import type { Socket, SocketHandler, TCPSocketListener } from "bun";
+import { freeMemory } from "../wire/free-memory.ts";
 import type { Address } from "./address.ts";
 import type { Connection } from "./connection.ts";
 import type { ByteSocket, DialEvents } from "./socket.ts";
@@ -102,7 +103,10 @@ function handlerOf(open: (socket: ByteSocket) => Connection | undefined): Socket
   return {
     binaryType: "uint8array",
     open: (socket) => guard(() => attach(socket, open(socket))),
-    data: (socket, chunk) => guard(() => socket.data.connection?.received(chunk)),
+    data: (socket, chunk) =>
+      guard(() => {
+        if (socket.data.connection?.received(chunk) === true) freeMemory(chunk);
+      }),
     drain: (socket) => guard(() => socket.data.connection?.drained()),
     error: (socket) => guard(() => socket.data.connection?.socketClosed("socket failed")),
     close: (socket, error) =>

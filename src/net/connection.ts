@@ -234,12 +234,15 @@ export class Connection {
     this.flush();
   }
 
-  /** Adapter: bytes arrived. They must not be reused. */
-  received(chunk: Uint8Array): void {
-    if (this.#closed) return;
+  /** Adapter: bytes arrived. They must not be reused, unless it returns true: nobody looks at them any more. */
+  received(chunk: Uint8Array): boolean {
+    if (this.#closed) return true;
     this.#bytesReceived += chunk.byteLength;
-    this.#handled(this.#reader.push(chunk));
+    const error = this.#reader.push(chunk);
+    const { spent } = this.#reader;
+    this.#handled(error);
     this.#readOn();
+    return spent;
   }
 
   /** See FrameReader. */

@@ -6,7 +6,6 @@
  */
 import type { Limits } from "../limits.ts";
 import type { IncomingSnapshot, StateMachine } from "../machine/machine.ts";
-import { SpentMemory } from "../machine/spent-memory.ts";
 import type { Transport } from "../net/transport.ts";
 import { decodeConfiguration } from "../raft/configuration.ts";
 import type { Raft } from "../raft/raft.ts";
@@ -90,7 +89,6 @@ const declinesMax = 1_024;
 
 export class SnapshotReceiver {
   readonly #options: SnapshotReceiverOptions;
-  readonly #spent = new SpentMemory();
   #receiving: Receiving | undefined;
   #unusable: Unusable | undefined;
   /** Taken over, and given up; bytes that were received. */
@@ -159,6 +157,13 @@ export class SnapshotReceiver {
   }
 
   chunk(chunk: SnapshotChunkMessage): void {
+    this.#take(chunk);
+    const memory = memoryOf(chunk.body);
+    if (memory !== undefined) this.#options.transport.giveBack?.(chunk.from, memory);
+  }
+
+  /** What is wanted of it is copied. */
+  #take(chunk: SnapshotChunkMessage): void {
     const receiving = this.#receiving;
     if (receiving === undefined || !this.#isOf(chunk)) return;
     const { offset, body, crc, digest } = chunk;
@@ -184,9 +189,6 @@ export class SnapshotReceiver {
       else receiving.failed = true;
       this.#options.wake();
     });
-    const memory = memoryOf(body);
-    if (memory !== undefined) this.#options.transport.giveBack?.(offer.from, memory);
-    this.#spent.spent(body.byteLength);
   }
 
   /** Within a turn: answers for what was written, and ends what is finished. */

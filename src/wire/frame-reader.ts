@@ -1,9 +1,12 @@
 /**
  * Splits a stream of bytes into frames. A frame that lies within one chunk comes out as a view into it; only one that straddles chunks
- * is put together. The declared length is bounded before anything is allotted for it, and memory grows only as its bytes arrive.
- * Chunks are kept by whoever keeps a payload, so they must not be reused by their giver. Pure.
+ * is put together, and a piece of a snapshot: gigabytes of them come, and pass through memory that is used again. The declared length is
+ * bounded before anything is allotted for it, and memory grows only as its bytes arrive.
+ * Chunks are kept by whoever keeps a payload, so they must not be reused by their giver, unless `spent` says so. Pure.
  */
 import { checkFrameHeader, type FrameError, frameCrc, frameHeaderBytes } from "./frame.ts";
+import { freeMemory } from "./free-memory.ts";
+import { FrameType } from "./messages.ts";
 
 /** Takes the frames in order. `fieldsBytes` bytes of `payload` were covered by the frame's crc; the rest has its own. */
 export type FrameHandler = (type: number, payload: Uint8Array, fieldsBytes: number) => void;
@@ -11,6 +14,8 @@ export type FrameHandler = (type: number, payload: Uint8Array, fieldsBytes: numb
 /** First allotment for a frame that straddles chunks, as a chunk of a snapshot needs it; from there it grows fourfold as it fills. */
 const firstPartBytes = 257 * 1024;
 const growth = 4;
+/** Of payloads that were put together: as many pieces of a snapshot may come before one is looked at. */
+const sparesMax = 5;
 
 export class FrameReader {
   readonly #handler: FrameHandler;
@@ -25,12 +30,14 @@ export class FrameReader {
   #payload: Uint8Array<ArrayBuffer> | undefined;
   #payloadLength = 0;
   #payloadFilled = 0;
-  #spare: Uint8Array<ArrayBuffer> | undefined;
+  readonly #spares: Uint8Array<ArrayBuffer>[] = [];
+  #spareBytes = 0;
 
   /** Received while nothing was to be handed on, in order. */
   #rest: Uint8Array[] = [];
   #restBytes = 0;
   #held = false;
+  #spent = false;
 
   #error: FrameError | undefined;
   #stopped = false;
@@ -46,6 +53,11 @@ export class FrameReader {
     return this.#error;
   }
 
+  /** Of the chunk that was pushed last nothing is kept, here or by the handler: all that it had was put together elsewhere, or passed over. */
+  get spent(): boolean {
+    return this.#spent;
+  }
+
   /** True between the first and the last byte of a frame. */
   get midFrame(): boolean {
     return this.#headerFilled > 0;
@@ -53,12 +65,15 @@ export class FrameReader {
 
   /** Memory allotted for a frame that is not complete, and for what is held back. */
   get assemblyBytes(): number {
-    return (this.#payload?.byteLength ?? 0) + this.#restBytes + (this.#spare?.byteLength ?? 0);
+    return (this.#payload?.byteLength ?? 0) + this.#restBytes + this.#spareBytes;
   }
 
   /** Memory of a payload that was put together, and that nobody looks at any more: for the next that is as long. */
   giveBack(memory: Uint8Array<ArrayBuffer>): void {
-    if (!this.#stopped && memory.byteLength <= firstPartBytes) this.#spare = memory;
+    if (this.#stopped || memory.byteLength > firstPartBytes) return freeMemory(memory);
+    this.#spares.push(memory);
+    this.#spareBytes += memory.byteLength;
+    if (this.#spares.length > sparesMax) freeMemory(this.#takeSpare(0));
   }
 
   /** Hands on no more frames, from within a handler on: what has come and comes waits for `release` and `readOn`. */
@@ -85,14 +100,16 @@ export class FrameReader {
     this.#stopped = true;
     this.#rest = [];
     this.#restBytes = 0;
+    if (this.#payload !== undefined) freeMemory(this.#payload);
     this.#payload = undefined;
-    this.#spare = undefined;
+    while (this.#spares.length > 0) freeMemory(this.#takeSpare(0));
     this.#headerFilled = 0;
   }
 
   /** Hands on each frame that the chunk completes. Returns the error, if the stream is broken. */
   push(chunk: Uint8Array): FrameError | undefined {
     if (this.#pushing) throw new Error("frame reader: push within its own handler");
+    this.#spent = true;
     if (this.#held || this.#rest.length > 0) {
       this.#keep(chunk, 0);
       return this.#error;
@@ -123,8 +140,10 @@ export class FrameReader {
       const fieldsBytes = view.getUint32(at + 4, true);
       const crc = frameCrc(chunk, at, chunk, payloadAt, fieldsBytes);
       if (crc !== view.getUint32(at + 12, true)) return this.#fail("bad crc");
-      const payload = chunk.subarray(payloadAt, payloadAt + length);
+      const part = chunk.subarray(payloadAt, payloadAt + length);
+      const payload = type === FrameType.snapshotChunk ? this.#copyOf(part) : part;
       at = payloadAt + length;
+      if (payload === part) this.#spent = false;
       this.#handler(type, payload, fieldsBytes);
       if (this.#stopped) return;
       if (this.#held) return this.#keep(chunk, at);
@@ -134,6 +153,7 @@ export class FrameReader {
 
   #keep(chunk: Uint8Array, at: number): void {
     if (this.#stopped || at === chunk.byteLength) return;
+    this.#spent = false;
     this.#rest.push(at === 0 ? chunk : chunk.subarray(at));
     this.#restBytes += chunk.byteLength - at;
   }
@@ -164,10 +184,27 @@ export class FrameReader {
   }
 
   #firstPart(): Uint8Array<ArrayBuffer> {
-    const spare = this.#spare;
-    this.#spare = undefined;
-    if (spare?.byteLength === this.#payloadLength) return spare;
-    return new Uint8Array(Math.min(this.#payloadLength, firstPartBytes));
+    return (
+      this.#spareOf(this.#payloadLength) ??
+      new Uint8Array(Math.min(this.#payloadLength, firstPartBytes))
+    );
+  }
+
+  #copyOf(part: Uint8Array): Uint8Array {
+    const copy = this.#spareOf(part.byteLength) ?? new Uint8Array(part.byteLength);
+    copy.set(part);
+    return copy;
+  }
+
+  #spareOf(length: number): Uint8Array<ArrayBuffer> | undefined {
+    const at = this.#spares.findIndex(({ byteLength }) => byteLength === length);
+    return at < 0 ? undefined : this.#takeSpare(at);
+  }
+
+  #takeSpare(at: number): Uint8Array<ArrayBuffer> {
+    const [spare] = this.#spares.splice(at, 1) as [Uint8Array<ArrayBuffer>];
+    this.#spareBytes -= spare.byteLength;
+    return spare;
   }
 
   #withRoom(payload: Uint8Array<ArrayBuffer>, needed: number): Uint8Array<ArrayBuffer> {
@@ -176,6 +213,7 @@ export class FrameReader {
     while (capacity < needed) capacity *= growth;
     const larger = new Uint8Array(Math.min(capacity, this.#payloadLength));
     larger.set(payload.subarray(0, this.#payloadFilled));
+    freeMemory(payload);
     this.#payload = larger;
     return larger;
   }

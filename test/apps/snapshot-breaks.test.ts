@@ -8,12 +8,14 @@ setDefaultTimeout(180_000);
 test("a snapshot over connections that break comes to the application as a whole, once", async () => {
   const seed = Date.now() % 1_000_000;
   const random = new Random(seed);
-  const found = await snapshotBreaks({ megabytes: 48, breaks: 3, random }).catch(
+  const found = await snapshotBreaks({ megabytes: 96, breaks: 3, random }).catch(
     (error: unknown) => {
       throw new Error(`seed ${seed}`, { cause: error });
     },
   );
   expect(found.recovered).toBe(1);
-  expect(found.senderGrewMB).toBeLessThan(64);
+  // Some of it once only; where what passes through were left to the collector it would be some 50.
+  expect(found.senderGrewMB).toBeLessThan(32);
+  expect(found.receiverGrewMB).toBeLessThan(32);
   expect(found.senderDiskMB).toBeLessThan(40);
 });

@@ -198,7 +198,7 @@ test("a stream whose sender leads no more is given up at once, unless it is whol
   }
 });
 
-test("memory of a chunk that came alone is given back once it is written, and of one beside others never", () => {
+test("memory of a chunk that came alone is given back once it is written, or not wanted, and of one beside others never", () => {
   // As snapshot-messages.ts lays it out.
   const chunkFieldsBytes = 44;
   const alone = new World();
@@ -206,6 +206,9 @@ test("memory of a chunk that came alone is given back once it is written, and of
   alone.chunk(0, bytes, frame.subarray(chunkFieldsBytes));
   expect(alone.givenBack).toHaveLength(1);
   expect(alone.givenBack[0]!.buffer).toBe(frame.buffer);
+  // It is there already.
+  alone.chunk(0, bytes, frame.subarray(chunkFieldsBytes));
+  expect(alone.givenBack).toHaveLength(2);
 
   const beside = new World();
   const socket = new Uint8Array(frameHeaderBytes + chunkFieldsBytes + bytes);

@@ -283,7 +283,9 @@ export class SimApp {
       this.#open.delete(call);
       return call.events.end();
     }
-    call.events.data(bytes.subarray(0, partBytes));
+    const part = bytes.slice(0, partBytes);
+    call.events.data(part);
+    if (call.request.isCopied === true) part.fill(0xee);
     const rest = bytes.subarray(partBytes);
     if (rest.byteLength === 0) return this.#stream(call, rest);
     this.#tell(call, () => this.#stream(call, rest));

@@ -1,5 +1,6 @@
 /** The reader's bounds, memory, cost and errors. */
 import { expect, spyOn, test } from "bun:test";
+import fc from "fast-check";
 import { crc32 } from "node:zlib";
 import { encodePing } from "../../src/wire/client-messages.ts";
 import { frameHeaderBytes, frameMagic, frameVersion } from "../../src/wire/frame.ts";
@@ -7,6 +8,7 @@ import { FrameReader } from "../../src/wire/frame-reader.ts";
 import { FrameType } from "../../src/wire/messages.ts";
 import { SendBuffer } from "../../src/wire/send-buffer.ts";
 import { concat, drain } from "./messages.ts";
+import { holds } from "./property.ts";
 
 /** A frame by hand, so that the layout is tested and not only agreed on. */
 function handMade(
@@ -214,11 +216,65 @@ test("memory that is given back serves for the next frame that is as long, put t
   expect(third.every((byte) => byte === 3)).toBe(true);
   expect(second.every((byte) => byte === 2)).toBe(true);
 
-  // Of another length, or once it has served.
+  // Not for another length, and once only.
   reader.giveBack(new Uint8Array(second.buffer as ArrayBuffer));
   expect(inTwo(numbered(4, 20_001)).byteLength).toBe(8 + 20_001);
-  expect(inTwo(numbered(5, 20_000)).buffer).not.toBe(second.buffer);
-  reader.giveBack(new Uint8Array(10));
+  expect(inTwo(numbered(5, 20_000)).buffer).toBe(second.buffer);
+  expect(inTwo(numbered(6, 20_000)).buffer).not.toBe(second.buffer);
+  // Some are kept, the newest; the others are gone at once, and those too at the end.
+  const spares = Array.from({ length: 9 }, () => new Uint8Array(5_000));
+  for (const spare of spares) reader.giveBack(spare);
+  expect(spares.map(({ byteLength }) => byteLength)).toEqual([0, 0, 0, 0, ...Array(5).fill(5_000)]);
+  expect(reader.assemblyBytes).toBe(25_000);
   reader.stop();
   expect(reader.assemblyBytes).toBe(0);
+  expect(spares.every(({ byteLength }) => byteLength === 0)).toBe(true);
+});
+
+test("a piece of a snapshot has memory of its own, however it came; any other whole frame is a view", () => {
+  const payloads: Uint8Array[] = [];
+  const reader = new FrameReader(1_000_000, (_type, payload) => void payloads.push(payload));
+  const pieces = [FrameType.snapshotChunk, FrameType.append].map((type) =>
+    handMade(type, new Uint8Array(8), new Uint8Array(9_000).fill(type)),
+  );
+  const chunk = concat(pieces);
+  reader.push(chunk);
+  expect(payloads.map(({ buffer }) => buffer === chunk.buffer)).toEqual([false, true]);
+  expect(reader.spent).toBe(false);
+  reader.push(pieces[0]!);
+  expect(reader.spent).toBe(true);
+  expect(payloads[2]).toEqual(payloads[0]!);
+  expect(payloads[0]!.byteLength).toBe(payloads[0]!.buffer.byteLength);
+});
+
+test("of a chunk that is spent nothing is looked at any more, however frames lie in chunks, and whatever waits", () => {
+  const types = [FrameType.append, FrameType.snapshotChunk, FrameType.vote];
+  const frame = fc.record({ type: fc.constantFrom(...types), bytes: fc.nat(3_000) });
+  const cut = fc.array(fc.integer({ min: 1, max: 4_000 }), { minLength: 1 });
+  const frames = fc.array(frame, { minLength: 1, maxLength: 20 });
+  let spent = 0;
+  holds(300, fc.tuple(frames, cut, fc.array(fc.boolean())), ([wanted, cuts, holdsAfter]) => {
+    const payloads: Uint8Array[] = [];
+    const reader = new FrameReader(1_000_000, (_type, payload) => {
+      payloads.push(payload);
+      if (holdsAfter[payloads.length] === true) reader.hold();
+    });
+    const bodies = wanted.map(({ bytes }, at) => new Uint8Array(bytes).fill(at + 1));
+    const stream = concat(
+      wanted.map(({ type }, at) => handMade(type, new Uint8Array(8).fill(at + 1), bodies[at]!)),
+    );
+    for (let at = 0, turn = 0; at < stream.byteLength; turn++) {
+      const chunk = stream.slice(at, at + cuts[turn % cuts.length]!);
+      at += chunk.byteLength;
+      expect(reader.push(chunk)).toBeUndefined();
+      if (reader.spent) spent++;
+      if (reader.spent) chunk.fill(0xee);
+      if (turn % 3 === 0) reader.release();
+      reader.readOn();
+    }
+    for (reader.release(); payloads.length < wanted.length; reader.release()) reader.readOn();
+    const expected = bodies.map((body, at) => new Uint8Array(8 + body.byteLength).fill(at + 1));
+    expect(payloads).toEqual(expected);
+  });
+  expect(spent).toBeGreaterThan(100);
 });

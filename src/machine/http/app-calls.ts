@@ -11,12 +11,14 @@ export interface AppRequest {
   readonly contentType: string | undefined;
   /** Undefined: none. A number: so many bytes follow by `write`. */
   readonly body: Uint8Array | number | undefined;
+  /** Of the answer whoever asks copies within `data` what he wants: its memory is given back at once. */
+  readonly isCopied?: boolean;
 }
 
 /** `head`, then `data` as often as there is some, then `end`; or `failed` at any time, and then nothing more. */
 export interface AppEvents {
   head(head: ResponseHead): void;
-  /** A view of what came, whose memory is not used again. */
+  /** A view of what came, whose memory is not used again, but for answers that are copied. */
   data(bytes: Uint8Array): void;
   end(): void;
   /** No answer, or none that makes sense; what of the request arrived is not known. */

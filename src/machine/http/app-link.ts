@@ -65,6 +65,7 @@ export interface Asking {
   readonly body?: Uint8Array | number | undefined;
   /** No reply for so long is a failure; what moves a stream forward moves this as well. */
   readonly timeoutMs?: number;
+  readonly isCopied?: boolean;
 }
 
 interface UnderWay {
@@ -294,7 +295,7 @@ export class AppLink {
   }
 
   #begin(
-    { name, contentType, body, timeoutMs }: Asking,
+    { name, contentType, body, timeoutMs, isCopied = false }: Asking,
     headers: readonly (readonly [string, string])[],
     events: AppEvents,
   ): AppExchange {
@@ -311,7 +312,7 @@ export class AppLink {
     };
     const all = [...this.#identity(), ...headers];
     const exchange = calls.begin(
-      { name, headers: all, contentType, body },
+      { name, headers: all, contentType, body, isCopied },
       {
         head: (head) => {
           if (!this.#underWay.has(asked) || !this.#heard(head, end, events)) return;

@@ -8,7 +8,6 @@
 import { crc32 } from "node:zlib";
 import type { Limits } from "../../limits.ts";
 import type { MachineSnapshot } from "../machine.ts";
-import { SpentMemory } from "../spent-memory.ts";
 import type { AppExchange } from "./app-calls.ts";
 import type { AppLink, AppLogger } from "./app-link.ts";
 import { ByteRing } from "./byte-ring.ts";
@@ -290,6 +289,7 @@ class AppHandle {
       contentType: jsonType,
       body: this.#handle,
       timeoutMs: limits.appSnapshotStallMs,
+      isCopied: true,
     };
     stream.exchange = link.stream(asking, stream);
     return stream;
@@ -331,7 +331,6 @@ class SaveStream {
   #received = 0;
   #crc = 0;
   readonly #kept = new ByteRing();
-  readonly #spent = new SpentMemory();
   #wanted: { readonly into: Memory; readonly done: ReadDone } | undefined;
   #status = 0;
   #errorBody: Uint8Array = new Uint8Array(0);
@@ -379,7 +378,6 @@ class SaveStream {
       return;
     }
     this.#crc = crc32(bytes, this.#crc);
-    this.#spent.spent(bytes.byteLength);
     const skipped = Math.max(0, Math.min(bytes.byteLength, this.position - this.#received));
     this.#received += bytes.byteLength;
     if (this.counts || skipped === bytes.byteLength) return;

@@ -2,6 +2,8 @@
  * Bytes on their way through, in order, in memory of their own that is used again and again. What came over a socket and is kept until somebody wants it outlives
  * a collection of young garbage, and then lies about until a full one. Pure.
  */
+import { freeMemory } from "../../wire/free-memory.ts";
+
 const firstBytes = 64 * 1_024;
 
 export class ByteRing {
@@ -35,6 +37,7 @@ export class ByteRing {
   }
 
   clear(): void {
+    freeMemory(this.#bytes);
     this.#bytes = new Uint8Array(0);
     this.#head = 0;
     this.#length = 0;
@@ -51,6 +54,7 @@ export class ByteRing {
     while (capacity < needed) capacity *= 2;
     const bytes = new Uint8Array(capacity);
     this.#copy(bytes.subarray(0, this.#length));
+    freeMemory(this.#bytes);
     this.#bytes = bytes;
     this.#head = 0;
   }

@@ -3,6 +3,7 @@
  * connection breaks off. How many are under way at once is bounded by who asks.
  */
 import type { Socket, SocketHandler } from "bun";
+import { freeMemory } from "../../wire/free-memory.ts";
 import type { AppCalls, AppEvents, AppExchange, AppRequest } from "./app-calls.ts";
 import { BadResponseError, ResponseReader } from "./response-reader.ts";
 
@@ -105,7 +106,7 @@ export class HttpCalls implements AppCalls {
   begin(request: AppRequest, events: AppEvents): AppExchange {
     const head = headOf(this.#address, request);
     const connection = this.#connections.take(this.#address);
-    const under = connection.begin(head, request.body, {
+    const under = connection.begin(head, request, {
       head: (response) => events.head(response),
       data: (bytes) => events.data(bytes),
       drained: () => events.drained?.(),
@@ -151,6 +152,7 @@ class HttpConnection {
   #unsent: Uint8Array[] = [];
   /** Of the body of the request, not given yet. */
   #bodyLeft = 0;
+  #isCopied = false;
   #paused = false;
   idleSinceMs = 0;
 
@@ -174,8 +176,9 @@ class HttpConnection {
     connecting.catch((error: Error) => this.#failed(connectText(error)));
   }
 
-  begin(head: string, body: AppRequest["body"], events: AppEvents): AppExchange {
+  begin(head: string, { body, isCopied = false }: AppRequest, events: AppEvents): AppExchange {
     this.#events = events;
+    this.#isCopied = isCopied;
     this.#reader = new ResponseReader({
       head: (response) => this.#events?.head(response),
       data: (bytes) => this.#events?.data(bytes),
@@ -263,6 +266,7 @@ class HttpConnection {
       if (!(error instanceof BadResponseError)) throw error;
       return this.#failed(error.message);
     }
+    if (this.#isCopied) freeMemory(bytes);
     if (reader.ended) this.#answered(reader.keepsAlive);
   }
 

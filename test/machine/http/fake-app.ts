@@ -205,7 +205,9 @@ export class FakeApp implements AppCalls {
         events.end();
         return true;
       }
-      events.data(rest.subarray(0, partBytes));
+      const part = rest.slice(0, partBytes);
+      events.data(part);
+      if (pending.request.isCopied === true) part.fill(0xee);
       pending.rest = rest.subarray(partBytes);
     }
     return pending.cancelled;

@@ -152,6 +152,35 @@ test("an answer waits while nobody takes it", async () => {
   calls.close();
 });
 
+test("of an answer that is copied as it comes no memory is kept; of any other all", async () => {
+  const part = new Uint8Array(1_048_576).fill(7);
+  using server = Bun.serve({ hostname: "127.0.0.1", port: 0, fetch: () => new Response(part) });
+  const calls = callsTo(appAddress(`http://127.0.0.1:${server.port}`, 0));
+  for (const isCopied of [true, false]) {
+    const parts: Uint8Array[] = [];
+    let length = 0;
+    const { promise, resolve, reject } = Promise.withResolvers<void>();
+    const request = { name: "X", headers: [], contentType: undefined, body: undefined, isCopied };
+    calls.begin(request, {
+      head: () => {},
+      data: (bytes) => {
+        parts.push(bytes);
+        length += bytes.byteLength;
+        expect(bytes.every((byte) => byte === 7)).toBe(true);
+      },
+      end: resolve,
+      failed: (reason) => reject(new Error(reason)),
+    });
+    await promise;
+    expect(length).toBe(part.byteLength);
+    const kept = parts.reduce((sum, { byteLength }) => sum + byteLength, 0);
+    // Of a few bytes that came alone the collector takes care.
+    if (isCopied) expect(kept).toBeLessThan(parts.length * 4_096);
+    else expect(kept).toBe(part.byteLength);
+  }
+  calls.close();
+});
+
 test("a body of known length is sent as fast as the application takes it", async () => {
   using server = Bun.serve({
     hostname: "127.0.0.1",
