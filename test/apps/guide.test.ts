@@ -46,7 +46,7 @@ test("the application of the guide keeps to the contract, whenever it is killed"
   expect(findings.length).toBe(20);
 });
 
-test("what the guide has typed does what it says", async () => {
+test("what the guide has typed does what it says, and goes on without whoever led", async () => {
   const file = countersFile();
   const [a, b, c, ...more] = freePorts(9) as [number, number, number, ...number[]];
   const members = [a, b, c].map((port, at) => `${at + 1}=127.0.0.1:${port}`).join(",");
@@ -72,9 +72,14 @@ test("what the guide has typed does what it says", async () => {
       const program = [process.execPath, join(root, "src/main.ts"), "serve", ...words];
       children.push(Bun.spawn(program, { stdio: io }));
     }
-    const post = async (node: number, path: string, body: string): Promise<string> => {
+    const post = async (
+      node: number,
+      path: string,
+      body: string,
+      headers: Record<string, string> = {},
+    ): Promise<string> => {
       const url = `http://127.0.0.1:${more[2 + node]!}${path}`;
-      return (await fetch(url, { method: "POST", body })).text();
+      return (await fetch(url, { method: "POST", body, headers })).text();
     };
     for (const node of [1, 2, 3]) {
       await until(`node ${node} is ready`, async () => {
@@ -84,6 +89,17 @@ test("what the guide has typed does what it says", async () => {
     expect(await post(1, "/raft/update", "hits 1")).toBe("1");
     expect(await post(2, "/raft/update", "hits 1")).toBe("2");
     expect(await post(3, "/raft/read", "hits")).toBe("2");
+    const status = await fetch(`http://127.0.0.1:${more[3]!}/v1/status`);
+    const { groups } = (await status.json()) as { groups: { leader: number }[] };
+    const leader = groups[0]!.leader;
+    // The application and the daemon of whoever leads.
+    for (const child of children.slice(2 * leader - 2, 2 * leader)) child.kill("SIGKILL");
+    const [first, second] = [1, 2, 3].filter((node) => node !== leader) as [number, number];
+    const once = { "barge-request-id": "order-17" };
+    const isThird = async (): Promise<boolean> =>
+      (await post(first, "/raft/update", "hits 1", once)) === "3";
+    await until("the others go on, and apply it once", isThird);
+    expect(await post(second, "/raft/read", "hits")).toBe("3");
   } finally {
     for (const child of children) child.kill("SIGKILL");
     await Promise.all(children.map((child) => child.exited));
