@@ -201,6 +201,11 @@ const handlers: { readonly [O in AdminOperation]: Handler<O> } = {
   },
   settleGroups: (_, call, { registry }) =>
     registry!.settle(call.body.settled, { ...callOf(call), answer: () => call.answer({}) }),
+  dropGroups: (_, call, { registry }) =>
+    registry!.dropped(call.body.node, call.body.dropped, {
+      ...callOf(call),
+      answer: () => call.answer({}),
+    }),
   releaseNodes: (_, call, { registry }) =>
     registry!.release(call.body.nodes, { ...callOf(call), answer: () => call.answer({}) }),
 };

@@ -106,6 +106,7 @@ export class GroupMembers {
   /** Some times a second. */
   step(nowMs: number): void {
     const told: SettledGroup[] = [];
+    this.#keepPlaces();
     for (const id of this.#options.ids()) {
       if (id === defaultGroup) continue;
       const group = this.#options.group(id);
@@ -163,6 +164,22 @@ export class GroupMembers {
     return undefined;
   }
 
+  /** Whose place another one takes ends once the cluster is without it: `system`, too, has to be without it before. */
+  #keepPlaces(): void {
+    const cluster = this.#options.group(defaultGroup);
+    if (cluster === undefined || cluster.raft.role !== "leader") return;
+    const system = this.#options.group(systemGroup);
+    const kept = new Set<number>();
+    if (system !== undefined && system.stopped === undefined) {
+      const { configuration, configurationCommitted } = system.raft;
+      const voters = [...configuration.voters, ...configuration.outgoing];
+      for (const place of placesTaken(cluster.raft.configuration)) {
+        if (!configurationCommitted || voters.includes(place)) kept.add(place);
+      }
+    }
+    cluster.raft.keptPlaces = kept;
+  }
+
   #lookAtSystem(group: Group, nowMs: number): void {
     const { raft } = group;
     const cluster = this.#options.group(defaultGroup);
@@ -182,8 +199,11 @@ export class GroupMembers {
     // Who is to vote there votes here as soon as it can too: a cluster that has just grown must not have a registry on fewer nodes for longer than need be.
     const isComing = (id: number): boolean => configuration.promotions?.[id] !== undefined;
     const coming = configuration.learners.filter(isComing);
+    const comes = (id: number): boolean => known(id).length > 0;
+    const taken = placesTaken(configuration, comes);
+    const voters = configuration.voters.filter((id) => !taken.has(id));
     const wanted = {
-      voters: [...configuration.voters, ...coming].flatMap(known),
+      voters: [...voters, ...coming].flatMap(known),
       learners: configuration.learners.filter((id) => !isComing(id)).flatMap(known),
     };
     const changes = changesToward(raft.configuration, wanted);
@@ -256,6 +276,17 @@ export class GroupMembers {
       this.#isTelling = false;
     });
   }
+}
+
+/** The places of voters that learners take as soon as they can; of those who come alone. */
+function placesTaken(
+  { promotions = {} }: Configuration,
+  comes: (id: number) => boolean = () => true,
+): Set<number> {
+  const taken = Object.entries(promotions).filter(
+    ([id, place]) => place !== 0 && comes(Number(id)),
+  );
+  return new Set(taken.map(([, place]) => place));
 }
 
 function isJust({ voters, learners }: Configuration, members: WantedMembers["voters"]): boolean {

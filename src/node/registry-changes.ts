@@ -1,6 +1,6 @@
 /**
- * What there is to change in the registry, each as a function from what it says to what to write next: create, remove and move groups, note that a move is done, and
- * replace nodes that have left the cluster. Pure.
+ * What there is to change in the registry, each as a function from what it says to what to write next: create, remove and move groups, note that a move is done and
+ * that who left has dropped what it had, and replace nodes that have left the cluster. Pure.
  */
 import { BargeError } from "../errors.ts";
 import type { KvOperation } from "../wire/kv-txn.ts";
@@ -14,6 +14,7 @@ import {
   type IdRun,
   idRunsMax,
   idsKey,
+  type LingeringMember,
   nameKey,
   nextId,
   type RegistryEntry,
@@ -246,11 +247,27 @@ export function move(
       );
     }
     const all = hosts();
-    for (const node of wanted) if (!before.includes(node)) hostOf(all, node);
+    for (const node of wanted) {
+      if (before.includes(node)) continue;
+      hostOf(all, node);
+      if (lingers(found.entry, node)) throw stillThere(id, node);
+    }
     const next = withMembers(found.entry, wanted, all);
     if (next === undefined) return undefined;
     return rewrite([{ found, next: { ...next, replicas: wanted.length } }], changed);
   };
+}
+
+/** Its old replica may answer yet: what a leader counted of that would go with it. */
+function lingers({ lingering = [] }: RegistryEntry, node: number): boolean {
+  return lingering.some(({ id }) => id === node);
+}
+
+function stillThere(id: number, node: number): BargeError {
+  return new BargeError(
+    "change_in_progress",
+    `Node ${node} was a member of group ${id} and has not yet dropped the replica that it had, or has not said so: nothing is changed. Try again in a moment; where it is down, cut off or of an older build, mend that first, or choose another node.`,
+  );
 }
 
 function rewrite(
@@ -354,7 +371,12 @@ export function settling(
       if (entry.leaving.length === 0) return [];
       const gone: FormerMember[] = entry.leaving.map((each) => ({ id: each.id, term }));
       const former = [...(entry.former ?? []), ...gone].slice(-formerMax);
-      return [{ found, next: { ...entry, leaving: [], former, version: version + 1 } }];
+      const left = version + 1;
+      const lingering = [
+        ...(entry.lingering ?? []),
+        ...gone.map((each) => ({ id: each.id, left })),
+      ];
+      return [{ found, next: { ...entry, leaving: [], former, lingering, version: left } }];
     });
     return changes.length === 0 ? undefined : rewrite(changes.slice(0, groupsPerWrite));
   };
@@ -363,8 +385,48 @@ export function settling(
 /** Of one group; those that left longest ago are forgotten first. */
 const formerMax = 1_024;
 
+/** A node says that it has no replica of a group any more, and will make none of what the registry said until it left with that version. */
+export interface DroppedReplica {
+  readonly id: number;
+  readonly left: number;
+}
+
+/** It may come back from then on. */
+export function dropping(
+  node: number,
+  dropped: readonly DroppedReplica[],
+): (view: RegistryView) => RegistryWrite | undefined {
+  return (view) => {
+    const changes = dropped.flatMap(({ id, left }) => {
+      const found = view.group(id);
+      const isIt = (each: LingeringMember): boolean => each.id === node && each.left === left;
+      return found?.entry.lingering?.some(isIt) === true
+        ? [{ found, next: newer(strike(found.entry, isIt)) }]
+        : [];
+    });
+    return changes.length === 0 ? undefined : rewrite(changes.slice(0, groupsPerWrite));
+  };
+}
+
+function strike(entry: RegistryEntry, isIt: (member: LingeringMember) => boolean): RegistryEntry {
+  return { ...entry, lingering: entry.lingering?.filter((each) => !isIt(each)) };
+}
+
+function newer(entry: RegistryEntry): RegistryEntry {
+  return { ...entry, version: entry.version + 1 };
+}
+
+/** Whether nodes that are none of the cluster any more are its members, or waited for. */
+export function namesLeft(
+  { members, lingering = [] }: RegistryEntry,
+  isNode: (id: number) => boolean,
+): boolean {
+  return members.some(({ id }) => !isNode(id)) || lingering.some(({ id }) => !isNode(id));
+}
+
 /**
- * Groups whose members are no nodes of the cluster any more: others take their places, as long as there are any. Undefined where there is none such.
+ * Groups whose members are no nodes of the cluster any more: others take their places, as long as there are any. Nor is such a node waited for: its id never comes
+ * back, and so nothing that it has counts again. Undefined where there is none such.
  */
 export function replacing(
   hosts: () => readonly Host[],
@@ -374,14 +436,19 @@ export function replacing(
     const changes: { found: RegisteredGroup; next: RegistryEntry }[] = [];
     let loads: Map<number, number> | undefined;
     for (const found of view.groups.values()) {
-      const { entry } = found;
-      if (entry.members.every(({ id }) => isNode(id))) continue;
+      if (changes.length >= groupsPerWrite) break;
+      if (!namesLeft(found.entry, isNode)) continue;
+      const entry = strike(found.entry, ({ id }) => !isNode(id));
+      if (entry.members.every(({ id }) => isNode(id))) {
+        changes.push({ found, next: newer(entry) });
+        continue;
+      }
       const all = hosts();
       loads ??= loadsOf(view, all);
       const stay = entry.members.filter(({ id }) => isNode(id)).map(({ id }) => id);
       for (const { id } of leastLoaded(all, loads)) {
         if (stay.length >= entry.replicas) break;
-        if (stay.includes(id) || !isNode(id)) continue;
+        if (stay.includes(id) || !isNode(id) || lingers(entry, id)) continue;
         stay.push(id);
         loads.set(id, loads.get(id)! + 1);
       }
@@ -393,7 +460,6 @@ export function replacing(
         all,
       );
       if (next !== undefined) changes.push({ found, next });
-      if (changes.length >= groupsPerWrite) break;
     }
     return changes.length === 0 ? undefined : rewrite(changes);
   };

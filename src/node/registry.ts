@@ -33,8 +33,11 @@ import type { Group, GroupLogger } from "./group.ts";
 import { GroupMembers, placeholderAddress } from "./group-members.ts";
 import {
   creation,
+  type DroppedReplica,
+  dropping,
   type Host,
   move,
+  namesLeft,
   type NewGroups,
   removal,
   replacing,
@@ -78,6 +81,10 @@ const removedPerStep = 64;
 const lookEveryMs = 200;
 /** Between two looks for groups on nodes that are gone. */
 const replaceEveryMs = 1_000;
+/** Between two times that the same is told. */
+const tellDroppedEveryMs = 1_000;
+/** Told to the registry at once. */
+const droppedPerMessage = 64;
 
 export class Registry {
   readonly view: RegistryView;
@@ -101,6 +108,9 @@ export class Registry {
   #lookMs = -Infinity;
   #replaceMs = -Infinity;
   #isReplacing = false;
+  #tellDroppedMs = -Infinity;
+  /** The registry as it was when that was told. */
+  #toldIndex = -1;
 
   constructor(options: RegistryOptions) {
     this.#options = options;
@@ -289,6 +299,7 @@ export class Registry {
     // What it says is read at the next start before there is a leader.
     if (machine.durableIndex < machine.appliedIndex) machine.flush();
     this.#members.step(nowMs);
+    this.#tellDropped(machine.durableIndex, nowMs);
     if (system.raft.role === "leader" && nowMs - this.#replaceMs >= replaceEveryMs) {
       this.#replaceMs = nowMs;
       this.#replaceLeft(nowMs);
@@ -313,11 +324,31 @@ export class Registry {
     system.touch();
   }
 
+  /**
+   * Tells of groups that were taken off this node what the registry waits for: that it has no replica any more, and never makes one of what was said so far, as
+   * the word that took it away is durable, and so is the tombstone. Again until the registry says it too.
+   */
+  #tellDropped(durableIndex: number, nowMs: number): void {
+    const { replicas, shard, nodeId } = this.#options;
+    const isNew = this.#toldIndex !== durableIndex;
+    if (!isNew && nowMs - this.#tellDroppedMs < tellDroppedEveryMs) return;
+    this.#tellDroppedMs = nowMs;
+    this.#toldIndex = durableIndex;
+    const dropped: DroppedReplica[] = [];
+    for (const { entry, revision } of this.view.groups.values()) {
+      const own = entry.lingering?.find(({ id }) => id === nodeId);
+      if (own === undefined || revision > durableIndex) continue;
+      if (replicas.has(entry.id) || replicas.isLeaving(entry.id)) continue;
+      if (dropped.push({ id: entry.id, left: own.left }) === droppedPerMessage) break;
+    }
+    if (dropped.length === 0) return;
+    const heard = (): void => {};
+    shard.admin("dropGroups", { node: nodeId, dropped }, { answered: heard, failed: heard });
+  }
+
   #replaceLeft(nowMs: number): void {
     const isNode = (id: number): boolean => this.#cluster.addresses[id] !== undefined;
-    const hasLeft = [...this.view.groups.values()].some(({ entry }) =>
-      entry.members.some(({ id }) => !isNode(id)),
-    );
+    const hasLeft = [...this.view.groups.values()].some(({ entry }) => namesLeft(entry, isNode));
     if (!hasLeft || this.#isReplacing) return;
     this.#isReplacing = true;
     const ended = (): void => void (this.#isReplacing = false);
@@ -445,6 +476,16 @@ export class Registry {
   settle(settled: readonly SettledGroup[], call: RegistryCall<undefined>): void {
     this.#submit({
       plan: settling(settled),
+      deadlineMs: call.deadlineMs,
+      done: () => call.answer(undefined),
+      failed: (error) => call.fail(error),
+    });
+  }
+
+  /** That node has dropped what it had of groups whose member it is no more. */
+  dropped(node: number, dropped: readonly DroppedReplica[], call: RegistryCall<undefined>): void {
+    this.#submit({
+      plan: dropping(node, dropped),
       deadlineMs: call.deadlineMs,
       done: () => call.answer(undefined),
       failed: (error) => call.fail(error),

@@ -207,6 +207,8 @@ export class Raft implements CoreState {
   #sendDue = false;
   /** What is to be proposed next without being asked. */
   #configurationDue: Configuration | undefined;
+  /** Voters whose places nobody takes yet, as something else needs them still. */
+  keptPlaces: ReadonlySet<number> = new Set();
   /** Leadership is being handed over: nothing is proposed. */
   #transfer: Transfer | undefined;
   #handedOver = false;
@@ -1732,9 +1734,10 @@ export class Raft implements CoreState {
   #caughtUpLearners(): number[] {
     const { electionTicksMax } = this.#limits;
     const learners: number[] = [];
-    for (const id of Object.keys(this.configuration.promotions ?? {})) {
+    const { promotions = {} } = this.configuration;
+    for (const id of Object.keys(promotions)) {
       const peer = this.#peer(Number(id));
-      if (peer === undefined) continue;
+      if (peer === undefined || this.keptPlaces.has(promotions[Number(id)]!)) continue;
       const isHeard = this.#nowTick - peer.heardTick < electionTicksMax;
       if (!isHeard || !this.#isWithinWindow(peer.match)) peer.caughtUpTick = Infinity;
       else peer.caughtUpTick = Math.min(peer.caughtUpTick, this.#nowTick);

@@ -136,6 +136,15 @@ export const adminBodies = {
       v.maxLength(changesMax),
     ),
   }),
+  dropGroups: v.strictObject({
+    ...common,
+    node: nodeId,
+    dropped: v.pipe(
+      v.array(v.strictObject({ id: groupId, left: whole })),
+      v.minLength(1),
+      v.maxLength(changesMax),
+    ),
+  }),
   releaseNodes: v.strictObject({
     ...common,
     nodes: v.pipe(v.array(nodeId), v.minLength(1), v.maxLength(changesMax)),

@@ -53,6 +53,8 @@ export const adminOperations = {
   moveGroup: { at: "registry", changes: true },
   /** Among nodes: leaders tell that the members of groups are what they are to be. */
   settleGroups: { at: "registry", changes: true },
+  /** Among nodes: that one has dropped its replicas of groups whose member it is no more, so it may become one again. */
+  dropGroups: { at: "registry", changes: true },
   /** Among nodes: these are about to leave the cluster, so `system` is to need none of them any more. */
   releaseNodes: { at: "registry", changes: true },
 } as const satisfies Record<string, AdminRow>;
@@ -143,6 +145,7 @@ export interface AdminBodies {
     remove?: number[] | undefined;
   };
   settleGroups: CommonBody & { settled: { id: number; version: number; term: number }[] };
+  dropGroups: CommonBody & { node: number; dropped: { id: number; left: number }[] };
   releaseNodes: CommonBody & { nodes: number[] };
 }
 
@@ -330,6 +333,7 @@ export interface AdminAnswers {
   readonly removeGroups: RemovedGroupsAnswer;
   readonly moveGroup: MovedGroupAnswer;
   readonly settleGroups: Record<never, never>;
+  readonly dropGroups: Record<never, never>;
   readonly releaseNodes: Record<never, never>;
 }
 

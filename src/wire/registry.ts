@@ -19,6 +19,8 @@ export const groupIdMax = 0xffff_fffe;
 /** Of one group. */
 export const groupMembersMax = 9;
 export const groupNameCharactersMax = 128;
+/** Of one group: more nodes than a cluster ever has. */
+export const lingeringMax = 16_384;
 /** Runs of ids; one more comes with each id that is chosen apart from all others. */
 export const idRunsMax = 4_096;
 
@@ -44,6 +46,16 @@ export interface FormerMember {
   readonly term: number;
 }
 
+/**
+ * A node that is no member any more, and has not said yet that it has dropped its replica: it may answer for it still. An older build knows nothing of it: on the
+ * leader of `system` it takes such a node back at once.
+ */
+export interface LingeringMember {
+  readonly id: number;
+  /** The version of the entry with which it left: what is said of an earlier stay means nothing for this one. */
+  readonly left: number;
+}
+
 /** One group, as it is to be: its leader sees to it that it is. */
 export interface RegistryEntry {
   readonly id: number;
@@ -63,6 +75,8 @@ export interface RegistryEntry {
   /** The voters of its first log: the same bytes on each of them. */
   readonly founders: readonly Founder[];
   readonly former?: readonly FormerMember[] | undefined;
+  /** They do not come back before they have dropped what they had. */
+  readonly lingering?: readonly LingeringMember[] | undefined;
   /** Of who asked for it: asked again, it is not made twice. */
   readonly request?: string | undefined;
   /** Rises by one with each change. */
@@ -119,6 +133,9 @@ const entry = v.object({
   former: v.optional(
     v.pipe(v.array(v.strictObject({ id: nodeId, term: whole })), v.maxLength(1_024)),
   ),
+  lingering: v.optional(
+    v.pipe(v.array(v.strictObject({ id: nodeId, left: whole })), v.maxLength(lingeringMax)),
+  ),
   request: v.optional(text),
   version: v.pipe(whole, v.minValue(1)),
 });
@@ -135,7 +152,7 @@ export function nameKey(name: string): Uint8Array {
 }
 
 export function encodeEntry(value: RegistryEntry): Uint8Array {
-  const { name, logBytesMax, former, request, members: all, leaving, ...rest } = value;
+  const { name, logBytesMax, former, lingering, request, members: all, leaving, ...rest } = value;
   return packControl({
     ...rest,
     members: all.map(plainMember),
@@ -144,6 +161,7 @@ export function encodeEntry(value: RegistryEntry): Uint8Array {
     ...(logBytesMax === undefined ? {} : { logBytesMax }),
     ...(request === undefined ? {} : { request }),
     ...(former === undefined || former.length === 0 ? {} : { former }),
+    ...(lingering === undefined || lingering.length === 0 ? {} : { lingering }),
   });
 }
 

@@ -17,6 +17,7 @@ import {
   put,
   settled,
 } from "./groups.ts";
+import { votes } from "./membership-walk.ts";
 
 const system = 0xffff_ffff;
 
@@ -129,6 +130,41 @@ describe.concurrent("groups", () => {
     });
   }, 90_000);
 
+  test("do not come back to a node that has not heard yet that it had left", async () => {
+    await withCluster({}, async (cluster) => {
+      const [one, two, three] = cluster.nodes as [TestNode, TestNode, TestNode];
+      await createGroups(one, { members: [1, 2, 3] });
+      await settled(cluster, 1, [1, 2, 3]);
+      await put(one, 1, "k", "v1");
+      await three.kill();
+      await ask(one, "PATCH", "/v1/groups/1", { members: [1, 2] });
+      await settled(cluster, 1, [1, 2]);
+      await until("the registry has it", async () => {
+        return (await listGroups(one))[0]!.leaving.length === 0;
+      });
+      const { version } = (await listGroups(one))[0]!;
+      for (const node of [one, two]) {
+        const body = JSON.stringify({ members: [1, 2, 3] });
+        const response = await node.fetch("/v1/groups/1", { method: "PATCH", body });
+        const { error } = (await response.json()) as { error: Record<string, unknown> };
+        expect({ status: response.status, ...error }).toMatchObject({
+          status: 409,
+          code: "change_in_progress",
+          outcome: "not-applied",
+          retryable: true,
+        });
+        expect(error["message"]).toContain("Node 3 was a member of group 1");
+      }
+      expect((await listGroups(one))[0]).toMatchObject({ members: [1, 2], version });
+      await put(two, 1, "k", "v2");
+      three.start();
+      await three.ready();
+      await ask(two, "PATCH", "/v1/groups/1", { members: [1, 2, 3] });
+      await settled(cluster, 1, [1, 2, 3]);
+      await until("node 3 has it", async () => (await get(three, 1, "k")) === "v2");
+    });
+  }, 90_000);
+
   test("get and lose members by the commands for members too; what makes no sense for a group is said", async () => {
     await withCluster({ nodes: 4 }, async (cluster) => {
       const [one, , , four] = cluster.nodes as [TestNode, TestNode, TestNode, TestNode];
@@ -196,6 +232,57 @@ describe.concurrent("groups", () => {
     },
     60_000,
   );
+
+  test.each([
+    ["one node by another", 1],
+    ["two nodes by two others", 2],
+  ])(
+    "can still be made once a cluster has replaced %s, by joins and removals",
+    async (_, size) => {
+      await withCluster({ nodes: size }, async (cluster) => {
+        const first = [...cluster.nodes];
+        const second = first.map(() => cluster.join());
+        for (const node of second) {
+          node.start();
+          await votes(cluster, [node]);
+        }
+        for (const node of first) {
+          const ended = node.ended();
+          await ask(second[0]!, "DELETE", `/v1/members/${node.id}`);
+          cluster.leave(node);
+          await ended;
+        }
+        const [made] = await createGroups(second[0]!, { name: "after" });
+        const ids = second.map(({ id }) => id);
+        expect(made).toMatchObject({ name: "after", members: ids });
+        await settled(cluster, made!.id, ids);
+        await settled(cluster, system, ids);
+        await put(second[0]!, made!.id, "k", "v");
+      });
+    },
+    90_000,
+  );
+
+  test("can still be made once a cluster has replaced each of its nodes by another in one request", async () => {
+    await withCluster({ nodes: 1 }, async (cluster) => {
+      const [gone] = cluster.nodes as [TestNode];
+      await createGroups(gone, { members: [gone.id] });
+      const by = cluster.join();
+      const ended = gone.ended();
+      const wish = { op: "replace", id: gone.id, by: by.id, address: by.binary };
+      await expect(ask(gone, "PATCH", "/v1/members", { changes: [wish] })).rejects.toThrow(
+        "would have lost their majority",
+      );
+      await ask(gone, "DELETE", "/v1/groups/1");
+      await ask(gone, "PATCH", "/v1/members", { changes: [wish] });
+      by.start();
+      await votes(cluster, [by]);
+      cluster.leave(gone);
+      await ended;
+      const [made] = await createGroups(by, { name: "after" });
+      expect(made).toMatchObject({ name: "after", members: [by.id] });
+    });
+  }, 60_000);
 
   test("that a node has not heard of yet are not denied by it", async () => {
     await withCluster({}, async (cluster) => {

@@ -7,6 +7,7 @@ import { defaultLimits } from "../../src/limits.ts";
 import { createMachine, KvFiles } from "../../src/machine/machines.ts";
 import {
   creation,
+  dropping,
   type Host,
   leavingProblem,
   move,
@@ -116,6 +117,15 @@ class World {
     this.run(settling([{ id, version: this.entry(id).version, term }]));
   }
 
+  /** The version of the entry with which that node left. */
+  left(id: number, node: number): number {
+    return this.entry(id).lingering!.find((each) => each.id === node)!.left;
+  }
+
+  drop(node: number, id: number, left = this.left(id, node)): void {
+    this.run(dropping(node, [{ id, left }]));
+  }
+
   /** As seen when that node has left the cluster. */
   leave(node: number): void {
     this.hosts = this.hosts.filter(({ id }) => id !== node);
@@ -205,11 +215,54 @@ describe("members", () => {
     world.move(1, [1, 2, 4]);
     world.settle(1, 9);
     expect(world.members(1)).toBe("1,2,4");
+    world.drop(3, 1);
     world.move(1, [1, 2, 3]);
     const back = world.entry(1).members.find(({ id }) => id === 3)!;
-    expect(back).toEqual({ id: 3, incarnation: "folder-3", since: 4, aboveTerm: 9 });
+    expect(back).toEqual({ id: 3, incarnation: "folder-3", since: 5, aboveTerm: 9 });
     // The very first log is not for it.
     expect(world.entry(1).founders.map(({ id }) => id)).toEqual([1, 2, 3]);
+  });
+
+  test("that left come back only once they have dropped what they had of that stay", () => {
+    const world = new World();
+    world.create({ members: [1, 2, 3] });
+    world.move(1, [1, 2]);
+    world.settle(1);
+    const first = world.left(1, 3);
+    const { writes } = world;
+    expect(() => world.move(1, [1, 2, 3])).toThrow("Node 3 was a member of group 1");
+    world.drop(2, 1, first);
+    world.drop(3, 1, first + 1);
+    expect(world.writes).toBe(writes);
+    expect(world.move(1, [1, 2, 4])).toBe(true);
+    world.drop(3, 1, first);
+    expect(world.move(1, [1, 2, 3, 4])).toBe(true);
+    world.move(1, [1, 2]);
+    world.settle(1);
+    // Said of the first stay, and come late.
+    world.drop(3, 1, first);
+    expect(() => world.move(1, [1, 2, 3])).toThrow("Node 3 was a member of group 1");
+    world.drop(3, 1);
+    world.drop(4, 1);
+    expect(world.entry(1).lingering ?? []).toEqual([]);
+    world.drop(3, 9, first);
+  });
+
+  test("nobody waits for what a node had that has left the cluster, and none takes a place where it lingers", () => {
+    const world = new World();
+    world.create({ members: [1, 2, 3] });
+    world.move(1, [1, 2, 4]);
+    world.settle(1);
+    world.move(1, [1, 2, 5]);
+    world.settle(1);
+    expect(world.entry(1).lingering?.map(({ id }) => id)).toEqual([3, 4]);
+    world.leave(4);
+    expect(world.entry(1).lingering?.map(({ id }) => id)).toEqual([3]);
+    world.leave(5);
+    expect(world.members(1)).toBe("1,2 but for 5");
+    world.settle(1);
+    world.leave(5);
+    expect(world.entry(1).lingering?.map(({ id }) => id)).toEqual([3]);
   });
 
   test("a word of an older version settles nothing", () => {
@@ -293,7 +346,10 @@ test("the view is the same, however it came about, and tells each group that cha
     if (id === undefined || random.chance(0.4)) world.create({ count: 1 + (step % 3) });
     else if (random.chance(0.3)) world.remove(id);
     else if (random.chance(0.5)) world.settle(id);
-    else world.move(id, [1, 2, 3, 4, 5].filter(() => random.chance(0.6)).concat(3));
+    else {
+      for (const { id: node } of world.entry(id).lingering ?? []) world.drop(node, id);
+      world.move(id, [1, 2, 3, 4, 5].filter(() => random.chance(0.6)).concat(3));
+    }
     const changed = [...new Set([...before.keys(), ...world.view.groups.keys()])].filter(
       (each) => before.get(each) !== world.view.group(each),
     );

@@ -52,6 +52,7 @@ const expectedErrors: ReadonlySet<ErrorCode> = new Set<ErrorCode>([
   "unknown_member",
   "group_exists",
   "too_many_groups",
+  "change_in_progress",
 ]);
 
 export class GroupChanges {

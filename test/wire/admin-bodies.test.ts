@@ -33,6 +33,20 @@ test.each([
   expect("problem" in checked && checked.problem).toStartWith(words);
 });
 
+test("what a node says that it has dropped is bounded", () => {
+  const check = (dropped: readonly object[], node = 3): object =>
+    checkAdminBody("dropGroups", { node, dropped });
+  const one = { id: 1, left: 4 };
+  expect(check([one])).toEqual({
+    body: { group: 0, timeoutMs: 0, node: 3, dropped: [one] },
+  });
+  expect(check([])).toHaveProperty("problem");
+  expect(check(Array.from({ length: 65 }, () => one))).toHaveProperty("problem");
+  expect(check([{ ...one, left: -1 }])).toHaveProperty("problem");
+  expect(check([{ ...one, id: 0 }])).toHaveProperty("problem");
+  expect(check([one], 0)).toHaveProperty("problem");
+});
+
 test("each operation has a body, and nothing that is sent does harm", () => {
   expect(Object.keys(adminBodies).toSorted()).toEqual(Object.keys(adminOperations).toSorted());
   const names = fc.constantFrom(...(Object.keys(adminOperations) as AdminOperation[]));

@@ -37,6 +37,7 @@ const entry: fc.Arbitrary<RegistryEntry> = fc.record(
     leaving: fc.array(member, { maxLength: 9 }),
     founders: fc.array(fc.record({ id: nodeId, incarnation }), { minLength: 1, maxLength: 9 }),
     former: fc.array(fc.record({ id: nodeId, term: fc.nat() }), { minLength: 1, maxLength: 9 }),
+    lingering: fc.array(fc.record({ id: nodeId, left: fc.nat() }), { minLength: 1, maxLength: 9 }),
     request: incarnation,
     version: fc.integer({ min: 1, max: 1e9 }),
   },
