@@ -25,14 +25,17 @@ export class Applier implements ResultSink {
 
   /** Applies committed batches; returns how many the machine took. Fewer means: call again after the machine's `work`. */
   apply(batches: readonly Batch[]): number {
+    // Without a word in the log, the machine may have gone over to another member's state: what that has is not lost.
+    if (batches.length > 0) this.restored(batches[0]!.firstIndex - 1);
     this.#pending.failSuperseded(batches);
     const taken = this.#machine.apply(batches, this);
     if (taken > 0) this.#completeThrough(lastIndexOf(batches[taken - 1]!));
     return taken;
   }
 
-  /** The machine has gone over to a snapshot at `index`. */
+  /** The machine has gone over to a state at `index`: what led there is not given to it. */
   restored(index: number): void {
+    if (this.#pending.firstIndex > index) return;
     this.#pending.failThrough(index);
     this.#results.reset();
   }

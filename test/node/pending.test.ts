@@ -47,6 +47,18 @@ function applierOf(
 }
 
 describe("pending", () => {
+  test("what the machine has passed by, as it took over another member's state, is not said to be replaced", () => {
+    const pending = new Pending();
+    const [passed, replaced, kept] = [new Recorder(), new Recorder(), new Recorder()];
+    pending.add(3, 2, 5, 100, passed);
+    pending.add(5, 1, 5, 100, replaced);
+    pending.add(6, 1, 6, 100, kept);
+    applierOf(pending).apply([batch(5, 1, 6), batch(6, 1, 6)]);
+    expect(passed.log).toEqual(["outcome_unknown unknown"]);
+    expect(replaced.log).toEqual(["not_leader not-applied"]);
+    expect(kept.log).toEqual(["applied 6"]);
+  });
+
   test("a section is answered when its last index is applied, with its own results only", () => {
     const pending = new Pending();
     const [a, b, c] = [new Recorder(), new Recorder(), new Recorder()];
