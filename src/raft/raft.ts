@@ -614,8 +614,15 @@ export class Raft implements CoreState {
     if (index > this.#applied) {
       this.#unappliedBytes -= this.#bytesIn(this.#applied + 1, index);
       this.#applied = index;
-    }
+    } else if (index < this.#applied && index >= this.#log.start.index) this.#unapply(index);
     this.#refresh();
+  }
+
+  /** An application has forgotten what it had not synced, and is given it again: until then what is read here is older than it was. */
+  #unapply(index: number): void {
+    this.#unappliedBytes += this.#bytesIn(index + 1, this.#applied);
+    this.#applied = index;
+    this.#freshTick = -Infinity;
   }
 
   /** The connection to a peer came up anew: what was in flight may be lost (C5). */

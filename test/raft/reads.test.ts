@@ -201,6 +201,45 @@ describe("staleness of local reads", () => {
     expect(cluster.node(2).raft.stalenessTicks).toBeLessThanOrEqual(2 * heartbeatTicks);
   });
 
+  test("what a machine has forgotten counts as not applied, until it has that again", () => {
+    const cluster = led();
+    for (const node of cluster.nodes.values()) node.apply();
+    cluster.node(1).propose();
+    cluster.tick(3 * heartbeatTicks);
+    for (const node of cluster.nodes.values()) node.apply();
+    cluster.tick(heartbeatTicks);
+    for (const { raft } of cluster.nodes.values()) {
+      expect(raft.stalenessTicks).toBeLessThanOrEqual(2 * heartbeatTicks);
+      raft.applied(raft.commit - 1);
+    }
+    cluster.tick(2 * heartbeatTicks);
+    for (const { raft } of cluster.nodes.values()) {
+      expect(raft.unappliedBytes).toBeGreaterThan(0);
+      raft.applied(raft.commit);
+      expect(raft.unappliedBytes).toBe(0);
+    }
+    cluster.tick(heartbeatTicks);
+    for (const age of ages(cluster)) expect(age).toBeLessThanOrEqual(2 * heartbeatTicks);
+  });
+
+  test("a follower whose machine has forgotten what it had is not fresh until then", () => {
+    const cluster = led();
+    for (const node of cluster.nodes.values()) node.apply();
+    cluster.node(1).propose();
+    cluster.tick(3 * heartbeatTicks);
+    for (const node of cluster.nodes.values()) node.apply();
+    cluster.tick(heartbeatTicks);
+    const { raft } = cluster.node(3);
+    expect(raft.stalenessTicks).toBeLessThanOrEqual(2 * heartbeatTicks);
+    raft.applied(raft.commit - 1);
+    expect(raft.stalenessTicks).toBe(Infinity);
+    cluster.tick(20);
+    expect(raft.stalenessTicks).toBe(Infinity);
+    raft.applied(raft.commit);
+    cluster.tick(heartbeatTicks);
+    expect(raft.stalenessTicks).toBeLessThanOrEqual(2 * heartbeatTicks);
+  });
+
   test("a heartbeat that was long under way makes nothing look fresher than it is", () => {
     const cluster = led();
     for (const node of cluster.nodes.values()) node.apply();
