@@ -423,11 +423,14 @@ export class Shard {
     this.#passedOver = [];
     let left = room;
     for (const group of order) {
+      const hadRoom = left > 0;
       let taken = 0;
-      if (group.isActive) taken = group.propose(nowMs, syncing, left > 0 ? share : 0);
+      if (group.isActive) taken = group.propose(nowMs, syncing, hadRoom ? share : 0);
       this.#unsyncedBytes += taken;
       left -= taken;
-      group.isPassedOver = taken === 0 && group.inboxBytes > 0;
+      // Where what waited is past its deadline, the place is kept for what comes next.
+      const waits = group.inboxBytes > 0 || (group.isPassedOver && !hadRoom);
+      group.isPassedOver = taken === 0 && waits;
       if (group.isPassedOver) this.#passedOver.push(group);
     }
   }
