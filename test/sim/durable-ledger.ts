@@ -272,7 +272,8 @@ export class DurableLedger {
     let started = 0;
     for (const one of found) {
       const { kind, seq } = one.record;
-      if (kind === RecordKind.segmentStart) {
+      // One that has rotted says nothing.
+      if (kind === RecordKind.segmentStart && (!this.#damaged || recordIntact(one.record))) {
         dropFrom(valid, seq);
         started = one.segment;
       }
@@ -495,7 +496,9 @@ function historyAsFound(
     const about = { seq, segment, synced: true };
     if (kind === RecordKind.hardState) {
       const hardState = readHardState(data);
-      if (hardState !== undefined) changes.set(seq, { ...about, hardState });
+      if (hardState !== undefined && recordIntact(record)) {
+        changes.set(seq, { ...about, hardState });
+      }
       continue;
     }
     if (kind === RecordKind.rewrite && known?.batch !== undefined) changes.delete(seq);

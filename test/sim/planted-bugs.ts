@@ -1257,6 +1257,16 @@ export const plantedBugs = {
       },
     ],
   },
+  hotGroupStarves: {
+    what: "who found no room for what waits in it is not first the next time: a group that is written to enough is first each time",
+    changes: [
+      {
+        file: "node/shard.ts",
+        from: "    const order = this.#passedOver;\n    for (const group of this.#active) if (!group.isPassedOver) order.push(group);\n",
+        to: "    const order = [...this.#active];\n",
+      },
+    ],
+  },
   filesOfRemovedGroupStay: {
     what: "what a removed group had in files is left where it is",
     changes: [

@@ -21,6 +21,8 @@ export interface RecoveryOptions {
   readonly memberChanges: { readonly unanswered: number };
   /** Runs the next event. */
   readonly step: () => void;
+  /** The group is removed: who asked for that may have given up long ago. Nothing is waited for any more. */
+  readonly isGone: () => boolean;
 }
 
 /**
@@ -242,6 +244,7 @@ export class Recovery {
     let { lastIndex } = oracle;
     while (!done()) {
       step();
+      if (this.#options.isGone()) return;
       if (goesOn && oracle.lastIndex > lastIndex) {
         lastIndex = oracle.lastIndex;
         deadlineMs = scheduler.nowMs + patienceMs;

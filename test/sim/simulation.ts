@@ -15,6 +15,7 @@ import { Nemesis, type Victim } from "./nemesis.ts";
 import { GroupChanges } from "./group-changes.ts";
 import { drawGraves, Graves, withGraves } from "./group-graves.ts";
 import { drawGroups, groupLimits, type GroupSwarm, hasGroups } from "./group-swarm.ts";
+import { calmKinds, drawHot, HotGroups, hotGroupSwarm, withHot } from "./hot-groups.ts";
 import { EndPoint } from "./process-end.ts";
 import { Random } from "./random.ts";
 import { Recovery } from "./recovery.ts";
@@ -86,9 +87,10 @@ const appStream = 1_013;
 /** As above, and what else groups draw from follows on it. */
 const groupStream = 101_127;
 const graveStream = 303_001;
+const hotStream = 404_001;
 /** In runs with several groups there are so many times the events that are asked for. */
 const groupEvents = 3;
-/** And so many where members of groups go and come back. */
+/** And so many where members of groups go and come back, or one is hot. */
 const graveEvents = 5;
 /** Share of runs whose nodes have a ballast, where their disks run full. */
 const ballastShare = 0.3;
@@ -111,6 +113,7 @@ class Simulation {
   readonly #groupSwarm: GroupSwarm;
   readonly #groupChanges: GroupChanges;
   readonly #graves: Graves;
+  readonly #hotGroups: HotGroups;
   readonly #appCrashes: AppCrashes;
   readonly #judge = new RegistryJudge({
     created: (entry) => this.#groupCreated(entry),
@@ -135,16 +138,22 @@ class Simulation {
   /** Elections that were won so far. */
   #leaders = 0;
 
-  constructor({ seed, events, without = [], blackBox = false }: RunOptions) {
+  constructor({ seed, events, without: asked = [], blackBox = false }: RunOptions) {
     this.#seed = seed;
     this.#eventsMax = events;
     const random = (this.#random = new Random(seed));
+    const hotRandom = new Random(seed, hotStream);
+    const hot = drawHot(hotRandom, asked);
+    const without = hot.isOn ? [...asked, ...calmKinds] : asked;
     const drawn = this.#draw(random.fork(1), without);
     this.#groupRandom = new Random(seed, groupStream);
-    this.#groupSwarm = drawGroups(this.#groupRandom, drawn, {
-      groups: without.includes("groups"),
-      groupMoves: without.includes("groupMoves"),
-    });
+    this.#groupSwarm = {
+      ...drawGroups(this.#groupRandom, drawn, {
+        groups: without.includes("groups"),
+        groupMoves: without.includes("groupMoves"),
+      }),
+      ...(hot.isOn ? hotGroupSwarm(hot, drawn) : {}),
+    };
     const groupsOn = hasGroups(this.#groupSwarm);
     // Groups whose nodes leave the cluster faster than others take their places are lost, and nobody could help it.
     const withGroups = groupsOn
@@ -169,10 +178,11 @@ class Simulation {
       this.#groupSwarm,
       without.includes("groupGraves"),
     );
-    const swarm = (this.#swarm =
-      graves.isOn && !without.includes("strangeBounds") ? withGraves(graves, withApps) : withApps);
+    const withAll =
+      graves.isOn && !without.includes("strangeBounds") ? withGraves(graves, withApps) : withApps;
+    const swarm = (this.#swarm = hot.isOn ? withHot(hot, withAll) : withAll);
     // It takes its time until there is a registry.
-    if (groupsOn) this.#eventsMax = (graves.isOn ? graveEvents : groupEvents) * events;
+    if (groupsOn) this.#eventsMax = (graves.isOn || hot.isOn ? graveEvents : groupEvents) * events;
     this.#blackBox = blackBox;
     this.#withoutSessions = without.includes("sessions");
     const scheduler = this.#scheduler;
@@ -341,6 +351,15 @@ class Simulation {
       remove: (...wanted) => this.#groupChanges.askRemove(...wanted),
       move: (...wanted) => this.#groupChanges.askMove(...wanted),
     });
+    this.#hotGroups = new HotGroups({
+      ...hot,
+      random: hotRandom,
+      scheduler,
+      swarm,
+      nodes: this.#nodes,
+      groups,
+      tally,
+    });
     this.#memberChanges = new MemberChanges({
       scheduler,
       random: random.fork(5),
@@ -477,12 +496,14 @@ class Simulation {
     this.#appCrashes.start();
     this.#groupChanges.start();
     this.#graves.start();
+    this.#hotGroups.start();
     while (this.#events < this.#eventsMax) this.#step();
 
     this.#isOver = true;
     this.#groups.stopClients();
     this.#groupChanges.stop();
     this.#graves.end();
+    this.#hotGroups.end();
     this.#watchers.stop();
     this.#memberChanges.stop();
     this.#upgrades.end();
@@ -549,7 +570,8 @@ class Simulation {
     );
   }
 
-  #recovery({ id, clients, invariants }: SimGroup): Recovery {
+  #recovery(group: SimGroup): Recovery {
+    const { id, clients, invariants } = group;
     return new Recovery({
       scheduler: this.#scheduler,
       swarm: this.#swarm,
@@ -559,6 +581,7 @@ class Simulation {
       oracle: invariants.oracle,
       memberChanges: this.#memberChanges,
       step: () => this.#step(),
+      isGone: () => group.isRemoved,
     });
   }
 
@@ -570,7 +593,7 @@ class Simulation {
     recovery.run();
     if (this.#groupRandom.chance(transferShare)) recovery.handsOver(this.#groupRandom);
     recovery.settles();
-    checkStates(recovery.up, id, clients, invariants.oracle);
+    if (!group.isRemoved) checkStates(recovery.up, id, clients, invariants.oracle);
     checkHistory(clients, invariants.oracle);
   }
 

@@ -75,6 +75,8 @@ export const traits = [
   "groupGraves",
   /** The state machine is an application, which fails as well. */
   "applications",
+  /** One group of each node always has more to do than there is room for. */
+  "hotGroups",
 ] as const;
 export type Trait = (typeof traits)[number];
 export type Kind = Fault | Trait;
@@ -203,7 +205,8 @@ function withoutKind(swarm: Swarm, kind: Kind): Swarm {
     case "groupMoves":
     case "groupGraves":
     case "applications":
-      // Drawn apart: see watchers.ts, upgrades.ts, relapses.ts, evacuations.ts, session-clients.ts, group-swarm.ts, app-swarm.ts and simulation.ts.
+    case "hotGroups":
+      // Drawn apart: see watchers.ts, upgrades.ts, relapses.ts, evacuations.ts, session-clients.ts, group-swarm.ts, app-swarm.ts, hot-groups.ts and simulation.ts.
       return swarm;
     default: {
       const without = faults.indexOf(kind);

@@ -22,6 +22,8 @@ export const happenings = [
   "groupsRemoved",
   "groupsMoved",
   "groupsRefused",
+  /** Answers of groups beside one that always had more to do. */
+  "servedBesideHot",
   /** Heartbeats of several groups in one. */
   "beats",
   /** Batches that were copied out of old segments. */
