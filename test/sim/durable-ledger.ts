@@ -413,14 +413,19 @@ export class DurableLedger {
     this.#changes.push({ ...about, replica });
   }
 
-  /** Each segment begins with hard state and log start, so an older one that nobody synced is not missed once a newer one is. */
+  /**
+   * Each segment begins with hard state and log start, so an older one that nobody synced is not missed once a newer one is; nor is a batch that lies
+   * before such a start.
+   */
   #isRepeated(at: number): boolean {
     const isState = ({ batch, copy, cut = 0 }: Change): boolean =>
       batch === undefined && copy === undefined && cut === 0;
-    const { [at]: change } = this.#changes;
-    return (
-      isState(change!) && this.#changes.some((later, l) => l > at && later.synced && isState(later))
-    );
+    const { batch, ...change } = this.#changes[at]!;
+    const last = batch === undefined ? Infinity : batch.firstIndex + batch.count - 1;
+    return this.#changes.some((later, l) => {
+      if (l <= at || !later.synced || !isState(later)) return false;
+      return batch === undefined ? isState(change) : (later.restore?.index ?? 0) >= last;
+    });
   }
 
   #synced(): void {

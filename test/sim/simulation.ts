@@ -608,8 +608,8 @@ class Simulation {
       this.#trace.add(call, end === Infinity ? -1 : end, index);
     }
     recovery.until("the newest apply version", () => this.#upgrades.raised(recovery.up));
-    recovery.settles();
     recovery.untilLed("watchers to be told everything", () => this.#watchers.upToDate);
+    recovery.settles();
     checkStates(recovery.up, defaultGroup, clients, invariants.oracle);
     checkHistory(clients, invariants.oracle);
   }
