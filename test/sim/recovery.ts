@@ -231,23 +231,31 @@ export class Recovery {
     });
   }
 
+  /** By all, together. */
+  #applied(): number {
+    let sum = 0;
+    for (const node of this.#options.nodes) sum += this.#replica(node)?.machine.appliedIndex ?? 0;
+    return sum;
+  }
+
   #wait(elections: number): void {
     const { scheduler, step } = this.#options;
     const endMs = scheduler.nowMs + elections * this.#electionMs;
     while (scheduler.nowMs < endMs) step();
   }
 
-  /** With `goesOn`, patience begins anew with everything that is applied. */
+  /** With `goesOn`, patience begins anew with everything that is applied, for the first time or again. */
   #until(what: string, patienceMs: number, done: () => boolean, goesOn = false): void {
     const { scheduler, step, oracle, clients, nodes } = this.#options;
     let deadlineMs = scheduler.nowMs + patienceMs;
-    let { lastIndex } = oracle;
+    let applied = this.#applied();
     while (!done()) {
       step();
       if (this.#options.isGone()) return;
-      if (goesOn && oracle.lastIndex > lastIndex) {
-        lastIndex = oracle.lastIndex;
-        deadlineMs = scheduler.nowMs + patienceMs;
+      if (goesOn) {
+        const now = this.#applied();
+        if (now > applied) deadlineMs = scheduler.nowMs + patienceMs;
+        applied = now;
       }
       if (scheduler.nowMs <= deadlineMs) continue;
       const views = nodes.map((node) => {
