@@ -29,8 +29,9 @@ import {
 import { registryVersion } from "../wire/versions.ts";
 import type { SeedSource } from "./apply-version.ts";
 import { emptyLog, type FirstLog, foundingLog } from "./bootstrap.ts";
+import { firstLogOf, foundingConfiguration } from "./first-log.ts";
 import type { Group, GroupLogger } from "./group.ts";
-import { GroupMembers, placeholderAddress } from "./group-members.ts";
+import { GroupMembers } from "./group-members.ts";
 import {
   creation,
   type DroppedReplica,
@@ -261,14 +262,7 @@ export class Registry {
 
   #firstLog({ entry, revision: registryIndex }: RegisteredGroup): FirstLog {
     const { seedCrc } = this.#options;
-    const { id: group, applyVersion } = entry;
-    const place = { group, seedCrc, registryIndex };
-    const isFounder = [...entry.members, ...entry.leaving].some(
-      (member) => this.#isThis(member) && member.since === 1,
-    );
-    if (!isFounder) return emptyLog(place, entry.members.find(this.#isThis)?.aboveTerm);
-    const configuration = foundingConfiguration(entry.founders);
-    return foundingLog({ ...place, configuration, applyVersion });
+    return firstLogOf(entry, { group: entry.id, seedCrc, registryIndex }, this.#isThis);
   }
 
   /** False where the disk has no room for them: it is tried again. */
@@ -581,17 +575,6 @@ function registryBehind(id: number): BargeError {
 
 function specOf({ id, machine, logBytesMax }: RegistryEntry): ReplicaSpec {
   return { id, machine, logBytesMax };
-}
-
-/** The configuration of a group's first log. */
-function foundingConfiguration(founders: readonly Host[]): Configuration {
-  return {
-    voters: founders.map(({ id }) => id).toSorted((a, b) => a - b),
-    outgoing: [],
-    learners: [],
-    addresses: Object.fromEntries(founders.map(({ id }) => [id, placeholderAddress(id)])),
-    incarnations: Object.fromEntries(founders.map(({ id, incarnation }) => [id, incarnation])),
-  };
 }
 
 /** What group 0 says of how `system` begins: with its voters of now, each in the folder that this node knows it by. */

@@ -1197,23 +1197,13 @@ export const plantedBugs = {
       },
     ],
   },
-  returnsWithoutItsTerm: {
-    what: "a node that comes back to a group begins in term 0, and follows whoever still leads from before",
-    changes: [
-      {
-        file: registry,
-        from: "if (!isFounder) return emptyLog(place, entry.members.find(this.#isThis)?.aboveTerm);",
-        to: "if (!isFounder) return emptyLog(place);",
-      },
-    ],
-  },
   lateMemberBeginsAsFounder: {
     what: "whoever becomes a member later begins with the group's first log all the same",
     changes: [
       {
-        file: registry,
-        from: "(member) => this.#isThis(member) && member.since === 1,",
-        to: "(member) => this.#isThis(member) && member.since >= 1,",
+        file: "node/first-log.ts",
+        from: "isThis(member) && member.since === 1",
+        to: "isThis(member) && member.since >= 1",
       },
     ],
   },
