@@ -31,6 +31,11 @@ const headBytes = 12;
 const fieldsBytes = 48;
 
 export function encodeState(state: SavedState): Uint8Array<ArrayBuffer> {
+  const { appIndex, appliedIndex } = state;
+  // Nobody could read it again.
+  if (appIndex > appliedIndex) {
+    throw new Error(`http: entries up to ${appIndex} of an application that has ${appliedIndex}`);
+  }
   const out = new BytesWriter();
   out.u32(magic);
   out.u32(headBytes + fieldsBytes + state.sessions.byteLength);

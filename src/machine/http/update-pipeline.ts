@@ -123,6 +123,8 @@ export class UpdatePipeline {
     this.#done.length = 0;
     this.#appliedIndex = state.appliedIndex;
     this.#appIndex = state.appIndex;
+    // What was delivered after that is forgotten, too.
+    this.#deliverer.lastEntry = state.appIndex;
     this.#hash.value = state.stateHash;
     this.#timeMs = state.timeMs;
     this.#sessions.load(state.applyVersion, state.sessions);
