@@ -288,7 +288,7 @@ function whenHosted(
         group.raft.progress().flatMap(({ id, active }) => (active ? [id] : [])),
       );
       const isAlive = (id: number): boolean => id === group.nodeId || alive.has(id);
-      const problem = leavingProblem(entries, new Set(going), isAlive);
+      const problem = leavingProblem(entries, new Set(going), isAlive, group.raft.isNewLeader);
       if (problem !== undefined) return call.fail(problem);
       const nodes = changes.flatMap(({ op, id }) => (op === "remove" ? [id] : []));
       if (nodes.length === 0) return done();

@@ -3,6 +3,7 @@
  * that who left has dropped what it had, and replace nodes that have left the cluster. Pure.
  */
 import { BargeError } from "../errors.ts";
+import { leaderHasOnlyBegun } from "../raft/membership.ts";
 import type { KvOperation } from "../wire/kv-txn.ts";
 import {
   encodeEntry,
@@ -317,11 +318,15 @@ function newMember(
   return { id, incarnation, since, ...(aboveTerm === undefined ? {} : { aboveTerm }) };
 }
 
-/** Why these nodes cannot leave the cluster now: a group would have too few members left, and alive, to go on. Undefined where none would. */
+/**
+ * Why these nodes cannot leave the cluster now: a group would have too few members left, and alive, to go on. Undefined where none would. A new leader has
+ * not heard everybody yet: where that alone is why, it says to try again.
+ */
 export function leavingProblem(
   entries: readonly RegistryEntry[],
   going: ReadonlySet<number>,
   isAlive: (node: number) => boolean = () => true,
+  isNewLeader = false,
 ): BargeError | undefined {
   const stuck: number[] = [];
   const moving: number[] = [];
@@ -334,6 +339,10 @@ export function leavingProblem(
   }
   const nodes = [...going].join(", ");
   if (stuck.length > 0) {
+    if (isNewLeader && leavingProblem(entries, going)?.code !== "no_live_majority") {
+      const { refused, message } = leaderHasOnlyBegun();
+      return new BargeError(refused, message);
+    }
     return new BargeError(
       "no_live_majority",
       `Without node ${nodes} the groups ${someOf(stuck)} would have lost their majority, and all that they hold: move them to other nodes first (barge group move), remove one node after the other, bring back those that are down, or force it.`,

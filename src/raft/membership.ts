@@ -157,6 +157,13 @@ export function inProgress(): RefusedChange {
   );
 }
 
+export function leaderHasOnlyBegun(): RefusedChange {
+  return refuse(
+    "change_in_progress",
+    "The leader has only begun, and has not heard yet who is alive; try again.",
+  );
+}
+
 export function refuse(refused: ChangeRefusal, message: string): RefusedChange {
   return { refused, message };
 }

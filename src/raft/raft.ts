@@ -41,6 +41,7 @@ import { Log } from "./log.ts";
 import {
   follows,
   inProgress,
+  leaderHasOnlyBegun,
   leaveJoint,
   planChange,
   promoteLearners,
@@ -203,6 +204,7 @@ export class Raft implements CoreState {
   #heartbeatElapsedTicks = 0;
   /** A batch of this term is committed, so commit covers all that earlier leaders committed (§8, R1). */
   #commitIsOwn = false;
+  #leadsSinceTick = 0;
   /** Something happened that may allow an append to leave. */
   #sendDue = false;
   /** What is to be proposed next without being asked. */
@@ -374,6 +376,13 @@ export class Raft implements CoreState {
     };
     return quorumValue(configuration, isAlive) === 1;
   }
+  /** Leads for less than the check-quorum time: whom it has not heard yet may be alive all the same. */
+  get isNewLeader(): boolean {
+    return (
+      this.#role === "leader" &&
+      this.#nowTick - this.#leadsSinceTick < this.#limits.checkQuorumTicks
+    );
+  }
   /**
    * What these changes of the members come to here and now. A `next` may be sealed and proposed in the same turn. With `force` it is given
    * even where no majority of the voters that would be left is alive: then nothing commits until one is again.
@@ -392,6 +401,7 @@ export class Raft implements CoreState {
     if (!("next" in plan) || force || this.liveMajority(plan.next, isConnected)) {
       return plan;
     }
+    if (this.isNewLeader) return leaderHasOnlyBegun();
     return refuse(
       "no_live_majority",
       `No majority of the voters ${plan.next.voters.join(", ")} is alive, so the change could not be completed. Bring the nodes that are down back first, or force it.`,
@@ -1064,6 +1074,7 @@ export class Raft implements CoreState {
       this.#broken("a leader's own vote is durable");
     this.#role = "leader";
     this.#leader = this.nodeId;
+    this.#leadsSinceTick = this.#nowTick;
     this.#rounds = new ReadRounds(this.#nowTick);
     this.#heartbeatElapsedTicks = 0;
     this.#commitIsOwn = false;

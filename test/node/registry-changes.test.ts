@@ -311,9 +311,10 @@ test("nodes may leave the cluster as long as each group keeps its majority", () 
   world.create({ members: [3, 4, 5] });
   world.create({ members: [4] });
   const down = new Set<number>();
+  let isNew = false;
   const refused = (...going: readonly number[]): string | undefined => {
     const entries = [...world.view.groups.values()].map(({ entry }) => entry);
-    const problem = leavingProblem(entries, new Set(going), (id) => !down.has(id));
+    const problem = leavingProblem(entries, new Set(going), (id) => !down.has(id), isNew);
     return problem && `${problem.code}: ${problem.message}`;
   };
   expect(refused(1)).toBeUndefined();
@@ -326,6 +327,13 @@ test("nodes may leave the cluster as long as each group keeps its majority", () 
   expect(refused(2)).toBeUndefined();
   expect(refused(1)).toStartWith("no_live_majority: Without node 1 the groups 1 would");
   expect(refused(5)).toBeUndefined();
+  // A new leader may not have heard of it yet. What does not depend on that it says at once.
+  isNew = true;
+  expect(refused(1)).toBe(
+    "change_in_progress: The leader has only begun, and has not heard yet who is alive; try again.",
+  );
+  expect(refused(2, 3)).toStartWith("no_live_majority");
+  isNew = false;
   down.clear();
   world.move(1, [1, 2, 4]);
   expect(refused(1)).toStartWith("change_in_progress: The groups 1 are being moved");

@@ -435,6 +435,18 @@ describe("refused", () => {
     expect(change(other.node(1), [remove(2)], true)).toHaveProperty("next");
   });
 
+  test("by a leader that has not led for long enough to know who is alive: later", () => {
+    const cluster = led(5);
+    cluster.isolate(5);
+    const leader = cluster.elect(2);
+    cluster.settle();
+    const changes = [remove(1), remove(3), remove(4)];
+    expect(refusalOf(change(leader, changes))).toBe("change_in_progress");
+    cluster.tick(checkQuorumTicks + heartbeatTicks);
+    expect(leader.raft.role).toBe("leader");
+    expect(refusalOf(change(leader, changes))).toBe("no_live_majority");
+  });
+
   test("while leadership is being handed over", () => {
     const cluster = led(3);
     cluster.delivers = ({ type }) => type !== "timeoutNow";

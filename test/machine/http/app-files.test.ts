@@ -140,7 +140,15 @@ test("bytes that are no state are none, however they look", () => {
     if (found !== undefined) expect(found).toEqual(decodeState(good, limits)!);
   }
   // Whole, and yet what no state says: the last entry lies beyond what is applied.
-  expect(decodeState(encodeState({ ...state(9), appIndex: 10 }), limits)).toBeUndefined();
+  expect(() => encodeState({ ...state(9), appIndex: 10 })).toThrow("application that has 9");
+  const beyond = encodeState(state(9));
+  const view = new DataView(beyond.buffer);
+  view.setBigUint64(44, 10n, true);
+  view.setUint32(8, crc32(beyond.subarray(12)), true);
+  expect(decodeState(beyond, limits)).toBeUndefined();
+  view.setBigUint64(44, 9n, true);
+  view.setUint32(8, crc32(beyond.subarray(12)), true);
+  expect(decodeState(beyond, limits)).toBeDefined();
   expect(decodeState(encodeState({ ...state(9), applyVersion: 0 }), limits)).toBeUndefined();
   const sessions = new Uint8Array([1, 2, 3]);
   expect(decodeState(encodeState({ ...state(9), sessions }), limits)).toBeUndefined();
