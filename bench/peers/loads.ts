@@ -25,6 +25,9 @@ export const peerLoads: readonly PeerLoad[] = [
   load("get", 256, 1_000),
   load("put", 256, 1_000, 16),
   load("put", 256, 1_000, 48),
+  load("put", 256, 16_000),
+  load("put", 256, 16_000, 16),
+  load("put", 256, 16_000, 48),
 ];
 
 function load(

@@ -162,6 +162,9 @@ test("the loads are those that are promised", () => {
     "linearizable get 256 B, 1,000 in flight",
     "put 256 B, 1,000 in flight, 16 groups",
     "put 256 B, 1,000 in flight, 48 groups",
+    "put 256 B, 16,000 in flight",
+    "put 256 B, 16,000 in flight, 16 groups",
+    "put 256 B, 16,000 in flight, 48 groups",
   ]);
 });
 
