@@ -7,22 +7,32 @@ import { writeSafe } from "../wire/batch.ts";
 import { KvCommandReader, KvOp } from "../wire/kv.ts";
 import { kvTxnOp } from "../wire/kv-txn.ts";
 import type { KvLayers } from "./kv-layers.ts";
-import type { KvTxn } from "./kv-txn.ts";
+import type { KvRead } from "./kv-read.ts";
+import { KvTxn } from "./kv-txn.ts";
 import { ResultCode, type ResultSink } from "./machine.ts";
 import type { SectionRunner } from "./sessions.ts";
+
+/** What a compare that failed answers. */
+class RevisionBytes {
+  readonly bytes = new Uint8Array(8);
+  readonly view = new DataView(this.bytes.buffer);
+}
 
 export class KvApply implements SectionRunner {
   readonly #layers: KvLayers;
   readonly #keyBytesMax: number;
   readonly #valueBytesMax: number;
-  readonly #txn: KvTxn;
+  readonly #limits: Limits;
+  readonly #read: KvRead;
   readonly #command = new KvCommandReader();
-  readonly #revision = new Uint8Array(8);
-  readonly #revisionView = new DataView(this.#revision.buffer);
+  /** Each made when it is first needed: a group may never need them. */
+  #txn: KvTxn | undefined;
+  #revision: RevisionBytes | undefined;
 
-  constructor(layers: KvLayers, txn: KvTxn, limits: Limits) {
+  constructor(layers: KvLayers, read: KvRead, limits: Limits) {
     this.#layers = layers;
-    this.#txn = txn;
+    this.#read = read;
+    this.#limits = limits;
     this.#keyBytesMax = limits.keyBytesMax;
     this.#valueBytesMax = limits.valueBytesMax;
   }
@@ -62,6 +72,7 @@ export class KvApply implements SectionRunner {
     const command = this.#command;
     if (!command.read(view, at, length)) {
       if (length > 0 && view.getUint8(at) === kvTxnOp) {
+        this.#txn ??= new KvTxn(this.#layers, this.#read, this.#limits);
         return this.#txn.apply(bytes, view, at, length, index, results);
       }
       results.result(index, ResultCode.malformed, undefined);
@@ -75,9 +86,7 @@ export class KvApply implements SectionRunner {
     if (op !== KvOp.put) {
       const revision = this.#layers.revision(bytes, view, keyAt, keyLength);
       if (op !== KvOp.delete && revision !== command.prevRevision) {
-        writeSafe(this.#revisionView, 0, revision);
-        results.result(index, ResultCode.compareFailed, this.#revision);
-        return;
+        return this.#compareFailed(index, revision, results);
       }
       if (op !== KvOp.compareAndPut) {
         if (revision === 0) results.result(index, ResultCode.notFound, undefined);
@@ -86,6 +95,12 @@ export class KvApply implements SectionRunner {
       }
     }
     this.#layers.active.put(bytes, view, keyAt, keyLength, valueAt, valueLength, index);
+  }
+
+  #compareFailed(index: number, revision: number, results: ResultSink): void {
+    this.#revision ??= new RevisionBytes();
+    writeSafe(this.#revision.view, 0, revision);
+    results.result(index, ResultCode.compareFailed, this.#revision.bytes);
   }
 }
 

@@ -16,12 +16,17 @@ import { lengthsFit } from "./kv-apply.ts";
 import { type ChangeHistory, type ChangeSink, ResultCode, type ResultSink } from "./machine.ts";
 import { Outcomes } from "./outcomes.ts";
 
+/** For whoever tells changes: made with the first watch. */
+class Readers {
+  readonly section = new SectionReader();
+  readonly command = new KvCommandReader();
+  readonly txn = new KvTxnReader();
+}
+
 export class KvChanges implements ChangeHistory, ResultSink {
   readonly #limits: Limits;
   readonly #outcomes: Outcomes;
-  readonly #section = new SectionReader();
-  readonly #command = new KvCommandReader();
-  readonly #txn = new KvTxnReader();
+  #readers: Readers | undefined;
   /** Who else wants the results of the batch that is being applied. */
   #results: ResultSink | undefined;
 
@@ -87,7 +92,7 @@ export class KvChanges implements ChangeHistory, ResultSink {
     if (batch.kind !== BatchKind.commands) return last;
     const { bytes } = batch;
     const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-    const section = this.#section;
+    const { section } = this.#reading;
     this.#outcomes.seek(Math.max(from, batch.firstIndex));
     let index = batch.firstIndex;
     let at = batchHeaderBytes;
@@ -117,7 +122,7 @@ export class KvChanges implements ChangeHistory, ResultSink {
     from: number,
     sink: ChangeSink,
   ): number {
-    const command = this.#command;
+    const { command } = this.#reading;
     let at = bodyAt;
     for (let index = first; index < end; index++) {
       const length = view.getUint32(at, true);
@@ -148,7 +153,7 @@ export class KvChanges implements ChangeHistory, ResultSink {
     code: number,
     sink: ChangeSink,
   ): void {
-    const txn = this.#txn;
+    const { txn, command } = this.#reading;
     if (!txn.read(bytes, view, start, length, this.#limits)) return;
     const success = code === ResultCode.ok;
     const count = success ? txn.successCount : txn.failureCount;
@@ -157,7 +162,7 @@ export class KvChanges implements ChangeHistory, ResultSink {
       const from = operationStart(at);
       at = operationEnd(view, at);
       if (!this.#takesEffect(view, from, at, index, position)) continue;
-      const { op, keyAt, keyLength, valueLength } = this.#command;
+      const { op, keyAt, keyLength, valueLength } = command;
       if (this.#isWrittenAgain(bytes, view, at, position + 1, count, index, keyAt, keyLength)) {
         continue;
       }
@@ -165,7 +170,12 @@ export class KvChanges implements ChangeHistory, ResultSink {
     }
   }
 
-  /** True where the operation in [from, end) wrote something; `#command` has read it then. */
+  get #reading(): Readers {
+    this.#readers ??= new Readers();
+    return this.#readers;
+  }
+
+  /** True where the operation in [from, end) wrote something; the reader of commands has it then. */
   #takesEffect(
     view: DataView,
     from: number,
@@ -175,7 +185,7 @@ export class KvChanges implements ChangeHistory, ResultSink {
   ): boolean {
     const op = view.getUint8(from);
     if (op !== KvOp.put && op !== KvOp.delete) return false;
-    if (!this.#command.read(view, from, end - from)) return false;
+    if (!this.#reading.command.read(view, from, end - from)) return false;
     return op === KvOp.put || !this.#outcomes.isMissing(index, position);
   }
 
@@ -190,12 +200,12 @@ export class KvChanges implements ChangeHistory, ResultSink {
     keyAt: number,
     keyLength: number,
   ): boolean {
+    const { command: other } = this.#reading;
     let at = next;
     for (let later = position; later < count; later++) {
       const from = operationStart(at);
       at = operationEnd(view, at);
       if (!this.#takesEffect(view, from, at, index, later)) continue;
-      const other = this.#command;
       if (other.keyLength !== keyLength) continue;
       const same = Buffer.compare(
         bytes.subarray(keyAt, keyAt + keyLength),

@@ -12,6 +12,7 @@ import type { KvJob, KvJobFailure, KvReply, KvWorkerData } from "./kv-jobs.ts";
 import type { SharedMemtable } from "./memtable.ts";
 import { paceBytes } from "./kv-pace.ts";
 import { SqliteKvFile } from "./sqlite-kv-file.ts";
+import { HashScratch } from "./state-hash.ts";
 
 export interface KvJobEvents {
   /** Of a write only. */
@@ -32,6 +33,7 @@ export class KvFiles {
   /** Of all machines, but for what is being flushed. */
   readonly memtables: CommonBytes;
   readonly flushes = new CommonFlushes();
+  readonly hashing = new HashScratch();
   readonly #hasRoomFor: (bytes: number) => boolean;
   readonly #open = new Set<SqliteKvFile>();
   /** To be removed once they are left. */

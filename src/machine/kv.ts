@@ -20,7 +20,6 @@ import { KvFlush } from "./kv-flush.ts";
 import { KvLayers } from "./kv-layers.ts";
 import { KvLive, type KvLiveOptions } from "./kv-live.ts";
 import { KvRead } from "./kv-read.ts";
-import { KvTxn } from "./kv-txn.ts";
 import type {
   AnswerSink,
   HeldFile,
@@ -30,12 +29,14 @@ import type {
   StateMachine,
 } from "./machine.ts";
 import { Sessions } from "./sessions.ts";
-import { StateHash } from "./state-hash.ts";
+import { type HashScratch, StateHash } from "./state-hash.ts";
 
 export interface KvMachineOptions extends KvLiveOptions {
   readonly limits: Limits;
   /** Memory that it shares with other machines. */
   readonly memtables?: CommonBytes | undefined;
+  /** Memory that each needs while it applies a batch. */
+  readonly hashing?: HashScratch | undefined;
   /** What each knows of the others' flushes. */
   readonly flushes?: CommonFlushes | undefined;
   /** Monotonic; measures slices of work. */
@@ -50,7 +51,7 @@ export class KvMachine implements StateMachine {
   #sessions!: Sessions;
   #read!: KvRead;
   #flush!: KvFlush;
-  readonly #hash = new StateHash();
+  readonly #hash: StateHash;
   readonly history: KvChanges;
   readonly #memtables: CommonBytes | undefined;
   readonly #flushes: CommonFlushes | undefined;
@@ -77,6 +78,7 @@ export class KvMachine implements StateMachine {
     this.#limits = options.limits;
     this.#nowMs = options.nowMs;
     this.#live = new KvLive(options);
+    this.#hash = new StateHash(options.hashing);
     this.history = new KvChanges(options.limits);
     this.#memtables = options.memtables;
     this.#flushes = options.flushes;
@@ -89,8 +91,7 @@ export class KvMachine implements StateMachine {
     const limits = this.#limits;
     this.#layers = new KvLayers(file);
     this.#read = new KvRead(this.#layers, limits);
-    const txn = new KvTxn(this.#layers, this.#read, limits);
-    const runner = new KvApply(this.#layers, txn, limits);
+    const runner = new KvApply(this.#layers, this.#read, limits);
     this.#sessions = new Sessions(runner, limits, applyVersionFirst);
     const committed = (): void => this.#layers.dropFrozen(this.#keepMemory);
     const [nowMs, flushes] = [this.#nowMs, this.#flushes];

@@ -82,9 +82,9 @@ export function createMachine(kind: MachineKind, options: MachineOptions): State
   const { directory, files, generation = 0, limits, nowMs } = options;
   const folder = new SqliteKvFolder(directory, kind, files);
   folder.keepOnly(generation);
-  const { memtables, flushes } = files;
+  const { memtables, flushes, hashing } = files;
   const file = folder.file(generation);
-  const given = { file, folder, generation, limits, memtables, flushes, nowMs };
+  const given = { file, folder, generation, limits, memtables, flushes, hashing, nowMs };
   return kind === "kv" ? new KvMachine(given) : new NullMachine(given);
 }
 

@@ -26,6 +26,8 @@ const chunkBytesMax = 4_194_304;
 /** A table with a few keys takes little: there may be thousands of groups. */
 const chunkBytesMin = 4_096;
 const slotsMin = 16;
+/** Never written to: no key is found in it. */
+const noSlots = new Uint32Array(2);
 /** Old slots that one insert moves: the old table is empty long before the new one is full. */
 const slotsPerInsert = 8;
 /** Copying below this length by words costs less than a call into the runtime. */
@@ -51,7 +53,7 @@ export class Memtable {
   #arenaBytes = 0;
 
   /** Pairs (entry, hash); entry 0 is free. Its size is a power of two. */
-  #slots = new Uint32Array(2 * slotsMin);
+  #slots = noSlots;
   /** The table before, while its slots are being moved. What was moved stays readable in it, as entries never move. */
   #oldSlots: Uint32Array | undefined;
   #oldNext = 0;
@@ -185,8 +187,8 @@ export class Memtable {
       this.#words.length = 0;
       this.#revisions.length = 0;
     }
-    if (keepMemory && this.#oldSlots === undefined) this.#slots.fill(0);
-    else this.#slots = new Uint32Array(2 * slotsMin);
+    if (keepMemory && this.#oldSlots === undefined && this.#slots !== noSlots) this.#slots.fill(0);
+    else this.#slots = noSlots;
     this.#oldSlots = undefined;
     this.#chunk = 0;
     this.#nextUnit = 1;
@@ -300,6 +302,7 @@ export class Memtable {
     this.#copy(chunk, (unit << 3) + headBytes, bytes, view, keyAt, keyLength);
     this.#count += 1;
     // Half full at most: linear probing stays short. Slots are pairs, hence the factor of 4.
+    if (this.#slots === noSlots) this.#slots = new Uint32Array(2 * slotsMin);
     if (this.#count * 4 > this.#slots.length) this.#growSlots();
     if (this.#oldSlots !== undefined) this.#moveSlots(this.#oldSlots, slotsPerInsert);
     occupy(this.#slots, hash, entry);

@@ -30,7 +30,7 @@ export class NullMachine implements StateMachine {
   readonly #live: KvLive;
   #flush!: KvFlush;
   #sessions!: Sessions;
-  readonly #hash = new StateHash();
+  readonly #hash: StateHash;
   readonly #nothing = new Memtable();
 
   #appliedIndex = 0;
@@ -47,6 +47,7 @@ export class NullMachine implements StateMachine {
     this.#limits = options.limits;
     this.#nowMs = options.nowMs;
     this.#live = new KvLive(options);
+    this.#hash = new StateHash(options.hashing);
     this.#build();
   }
 

@@ -21,6 +21,8 @@ const rowBytes = 12;
 /** Rows to begin with; and at least, whatever the bound. */
 const rowsAtFirst = 8;
 const rowsMin = 4;
+const noIndexes = new Float64Array(0);
+const noWhat = new Uint32Array(0);
 
 /** What `codeAt` says of a command that was not applied at all; no machine's code. */
 export const notApplied = -1;
@@ -29,9 +31,9 @@ export class Outcomes {
   /** What came of commands at or below this index is not known. */
   #floor = 0;
   readonly #rowsMax: number;
-  /** A ring: rows are at #head … #head + #length - 1, modulo the capacity, a power of two. */
-  #index: Float64Array;
-  #what: Uint32Array;
+  /** A ring: rows are at #head … #head + #length - 1, modulo the capacity, a power of two, or none at all until there is a row. */
+  #index = noIndexes;
+  #what = noWhat;
   #head = 0;
   #length = 0;
   /** Reading: the row that is next, and where it begins to matter. */
@@ -40,9 +42,6 @@ export class Outcomes {
 
   constructor(bytesMax: number) {
     this.#rowsMax = Math.max(rowsMin, 2 ** Math.floor(Math.log2(bytesMax / rowBytes)));
-    const rows = Math.min(rowsAtFirst, this.#rowsMax);
-    this.#index = new Float64Array(rows);
-    this.#what = new Uint32Array(rows);
   }
 
   get floor(): number {
@@ -83,8 +82,9 @@ export class Outcomes {
 
   #grow(): void {
     const { length } = this.#index;
-    const index = new Float64Array(length * 2);
-    const what = new Uint32Array(length * 2);
+    const rows = length === 0 ? Math.min(rowsAtFirst, this.#rowsMax) : length * 2;
+    const index = new Float64Array(rows);
+    const what = new Uint32Array(rows);
     for (let row = 0; row < length; row++) {
       const slot = (this.#head + row) & (length - 1);
       index[row] = this.#index[slot]!;

@@ -26,12 +26,14 @@ export interface KnownRequest {
 type RequestId = Pick<SectionHeader, "session" | "firstSeq" | "doneUpTo">;
 
 const headBytes = 48;
+const nothing: Uint8Array = new Uint8Array(0);
+const viewOfNothing = new DataView(nothing.buffer);
 const forgotten = 0xffff_ffff;
 
 export class RequestIds {
   readonly #limits: RequestIdLimits;
-  #bytes: Uint8Array = new Uint8Array(0);
-  #view = new DataView(this.#bytes.buffer);
+  #bytes = nothing;
+  #view = viewOfNothing;
   #start = 0;
   #end = 0;
   /** Where each lies, counted from the first one that there ever was. */
@@ -136,15 +138,16 @@ export class RequestIds {
   }
 
   clear(): void {
-    this.#hold(new Uint8Array(0));
+    this.#hold(nothing);
   }
 
   #hold(bytes: Uint8Array): void {
     this.#places.clear();
     this.#bytes = bytes;
-    this.#view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+    const { buffer, byteOffset, byteLength } = bytes;
+    this.#view = byteLength === 0 ? viewOfNothing : new DataView(buffer, byteOffset, byteLength);
     this.#start = 0;
-    this.#end = bytes.byteLength;
+    this.#end = byteLength;
     this.#dropped = 0;
   }
 

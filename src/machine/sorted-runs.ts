@@ -30,11 +30,15 @@ export class SortedRuns {
   #tailCount = 0;
   #tailSorted = noEntries;
   #tailSortedCount = 0;
-  readonly #sorter: BlockSorter;
+  #sorter: BlockSorter | undefined;
 
   constructor(table: Memtable) {
     this.#table = table;
-    this.#sorter = new BlockSorter(table);
+  }
+
+  #sort(entries: Uint32Array, count: number): void {
+    this.#sorter ??= new BlockSorter(this.#table);
+    this.#sorter.sort(entries, count);
   }
 
   add(entry: number): void {
@@ -61,7 +65,7 @@ export class SortedRuns {
   /** Sorts one full block if there is one. About half a millisecond. */
   sortSome(): void {
     if (this.#sorted < this.#blocks.length) {
-      this.#sorter.sort(this.#blocks[this.#sorted]!, runLength);
+      this.#sort(this.#blocks[this.#sorted]!, runLength);
       this.#sorted += 1;
     }
   }
@@ -73,7 +77,7 @@ export class SortedRuns {
     if (this.#tailCount > 0) {
       if (this.#tailSortedCount !== this.#tailCount) {
         this.#tailSorted = this.#tail.slice(0, this.#tailCount);
-        this.#sorter.sort(this.#tailSorted, this.#tailCount);
+        this.#sort(this.#tailSorted, this.#tailCount);
         this.#tailSortedCount = this.#tailCount;
       }
       runs.push({ entries: this.#tailSorted, count: this.#tailCount });

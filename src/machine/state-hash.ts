@@ -20,16 +20,31 @@ const nobody: ResultSink = {
 const repeatedCode = 0x8000_0000;
 const refusedCode = 0x8000_0001;
 
+/** What is needed while a batch is applied, and not between two: all machines of a shard can share one. */
+export class HashScratch {
+  readonly head = new Uint8Array(8);
+  readonly view = new DataView(this.head.buffer);
+  readonly results = new SectionResults();
+}
+
 export class StateHash implements ResultSink {
   value = 0;
-  readonly #head = new Uint8Array(8);
-  readonly #view = new DataView(this.#head.buffer);
-  readonly #results = new SectionResults();
+  readonly #head: Uint8Array;
+  readonly #view: DataView;
+  readonly #results: SectionResults;
   #batchCrc = 0;
   #firstIndex = 0;
   #sink = nobody;
 
+  constructor({ head, view, results } = new HashScratch()) {
+    this.#head = head;
+    this.#view = view;
+    this.#results = results;
+  }
+
   begin(batch: Batch, sink: ResultSink): void {
+    // A machine that failed in the midst of a batch may have left some.
+    this.#results.reset();
     this.#batchCrc = batch.crc;
     this.#firstIndex = batch.firstIndex;
     this.#sink = sink;
