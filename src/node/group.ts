@@ -1061,7 +1061,7 @@ export class Group {
       });
     }
     if (this.backups.size > 0) this.backups.work(nowMs);
-    const isHeld = !this.#snapshots.sender.idle || this.backups.size > 0;
+    const isHeld = this.#snapshots.sends || this.backups.size > 0;
     if (isHeld) this.#guard(() => this.#boundSnapshots());
   }
 
@@ -1150,10 +1150,10 @@ export class Group {
    * than there is room for.
    */
   #pinnedIndex(
-    retainedBytesMax = retainedBytes(this.#limits, this.#snapshots.sender.outrun),
+    retainedBytesMax = retainedBytes(this.#limits, this.#snapshots.outrun),
   ): number {
     if (this.raft.logBytes > retainedBytesMax) return Infinity;
-    let index = this.#snapshots.sender.pinnedIndex;
+    let index = this.#snapshots.pinnedIndex;
     for (const { active, state, match } of this.raft.progress()) {
       if (active && state !== "snapshot") index = Math.min(index, match);
     }
@@ -1419,7 +1419,7 @@ export class Group {
     const { configuration } = raft;
     const { voters, learners, promotions, incarnations, removed } = configuration;
     const match = new Map(raft.progress().map((peer) => [peer.id, peer.match]));
-    const streams = new Map(this.#snapshots.sender.streams().map((stream) => [stream.to, stream]));
+    const streams = new Map(this.#snapshots.streams().map((stream) => [stream.to, stream]));
     const members = membersOf(configuration).map((id): MemberEntry => {
       const stream = streams.get(id);
       const isLearner = learners.includes(id);

@@ -15,12 +15,13 @@ import type {
 } from "../wire/messages.ts";
 import type { SnapshotStatus } from "../wire/status.ts";
 import { SnapshotReceiver, type SnapshotSideOptions } from "./snapshot-receiver.ts";
-import { SnapshotSender } from "./snapshot-sender.ts";
+import { type SendingSnapshot, SnapshotSender } from "./snapshot-sender.ts";
 
 export class Snapshots {
-  readonly sender: SnapshotSender;
-  readonly receiver: SnapshotReceiver;
   readonly #options: SnapshotSideOptions;
+  /** Each made when it is first needed: most groups never need them. */
+  #sender: SnapshotSender | undefined;
+  #receiver: SnapshotReceiver | undefined;
   /** Taken over by the core; its transaction is not visible yet. */
   #installing: IncomingSnapshot | undefined;
   /** The store's sequence number at which the newest pointer becomes durable; Infinity = it is. */
@@ -28,21 +29,48 @@ export class Snapshots {
 
   constructor(options: SnapshotSideOptions) {
     this.#options = options;
-    this.sender = new SnapshotSender(options);
-    this.receiver = new SnapshotReceiver({
-      ...options,
+  }
+
+  get sender(): SnapshotSender {
+    this.#sender ??= new SnapshotSender(this.#options);
+    return this.#sender;
+  }
+
+  get receiver(): SnapshotReceiver {
+    this.#receiver ??= new SnapshotReceiver({
+      ...this.#options,
       install: (incoming, start, configuration) => {
         // One at a time: the one before is not visible yet, as the disk is full.
         if (this.#installing !== undefined) return false;
-        if (!options.raft.restored(start, configuration)) return false;
+        if (!this.#options.raft.restored(start, configuration)) return false;
         this.#installing = incoming;
         return true;
       },
     });
+    return this.#receiver;
   }
 
   get idle(): boolean {
-    return this.sender.idle && this.receiver.idle;
+    return !this.sends && this.#receiver?.idle !== false;
+  }
+
+  /** One is on its way to another member, or prepared for that. */
+  get sends(): boolean {
+    return this.#sender?.idle === false;
+  }
+
+  /** How often in a row the log has gone past one that was prepared, before that was there. */
+  get outrun(): number {
+    return this.#sender?.outrun ?? 0;
+  }
+
+  /** The log from here on is needed to go on after one that is on its way; Infinity = none is. */
+  get pinnedIndex(): number {
+    return this.#sender?.pinnedIndex ?? Infinity;
+  }
+
+  streams(): SendingSnapshot[] {
+    return this.#sender?.streams() ?? [];
   }
 
   step(message: SnapshotOfferMessage | SnapshotChunkMessage | SnapshotReplyMessage): void {
@@ -52,18 +80,18 @@ export class Snapshots {
   }
 
   roleChanged(leads: boolean): void {
-    if (leads) this.receiver.discard("this node leads");
-    else this.sender.stop();
+    if (leads) this.#receiver?.discard("this node leads");
+    else this.#sender?.stop();
   }
 
   stop(): void {
-    this.sender.stop();
-    this.receiver.discard("the group stops");
+    this.#sender?.stop();
+    this.#receiver?.discard("the group stops");
   }
 
   work(nowMs: number): void {
-    this.sender.work(nowMs);
-    this.receiver.work(nowMs);
+    this.#sender?.work(nowMs);
+    this.#receiver?.work(nowMs);
   }
 
   /** For the transaction of this turn. */
@@ -88,21 +116,16 @@ export class Snapshots {
   }
 
   figures(): SnapshotFigures {
-    const { sender, receiver } = this;
-    return {
-      sent: sender.sent,
-      installed: receiver.installed,
-      givenUp: sender.aborted + receiver.discarded,
-      bytesSent: sender.bytesSent,
-      bytesReceived: receiver.bytesReceived,
-    };
+    const { sent = 0, aborted = 0, bytesSent = 0 } = this.#sender ?? {};
+    const { installed = 0, discarded = 0, bytesReceived = 0 } = this.#receiver ?? {};
+    return { sent, installed, givenUp: aborted + discarded, bytesSent, bytesReceived };
   }
 
   /** Nothing where none is on its way. */
   statusPart(): { readonly snapshots?: SnapshotStatus } {
     if (this.idle) return {};
-    const receiving = this.receiver.stream();
-    const sending = this.sender.streams();
+    const receiving = this.#receiver?.stream();
+    const sending = this.streams();
     return { snapshots: { sending, ...(receiving === undefined ? {} : { receiving }) } };
   }
 }
