@@ -15,7 +15,7 @@ import {
   wholeNumber,
   withClient,
 } from "./client-options.ts";
-import { catchUpNote, shareOf } from "./status-notes.ts";
+import { catchUpNote, keptPlaceNote, shareOf } from "./status-notes.ts";
 import { sizeText } from "./status.ts";
 import { alignColumns } from "./table.ts";
 
@@ -60,7 +60,12 @@ function list(): Command {
   barge member list --json`,
   ).action(async (flags: ClientFlags) => {
     const members = await withClient(flags, (client) => client.members());
-    await (flags.json === true ? printJson(members) : printLine(tableOf(members)));
+    if (flags.json === true) return printJson(members);
+    await printLine(tableOf(members));
+    for (const member of members.members) {
+      const note = keptPlaceNote(member);
+      if (note !== undefined) await printLine(note);
+    }
   });
 }
 
@@ -255,9 +260,10 @@ function tableOf(answer: MembersAnswer): string {
   return alignColumns([titles, ...rows], leftColumns);
 }
 
-function roleOf({ role, leader, promotion }: MemberEntry): string {
+function roleOf({ role, leader, promotion, replaces }: MemberEntry): string {
   if (leader) return role === "leaving" ? "leader, leaving" : "leader";
-  return promotion === true ? "learner, to be voter" : role;
+  if (promotion !== true) return role;
+  return replaces === undefined ? "learner, to be voter" : `learner, to be voter for ${replaces}`;
 }
 
 function stateOf({ bound, connected, dialsIn, leader, snapshot }: MemberEntry): string {

@@ -52,12 +52,23 @@ export function notesOn(
   return notes;
 }
 
+/** Why a voter that comes for another one does not vote yet, however far it is; undefined where it only has to catch up. */
+export function keptPlaceNote({
+  id,
+  replaces,
+  promotionWaitsFor,
+}: MemberEntry): string | undefined {
+  if (promotionWaitsFor === undefined) return undefined;
+  return `node ${id} takes the place of node ${replaces} once the group system, which keeps the registry, does without that node; if it stays so, an older build leads that group, or a majority of its members does not answer: upgrade the one, bring back the others`;
+}
+
 /** How far a new voter has come, on the way to the leader's `commitIndex`. */
 export function catchUpNote(
-  { id, matchIndex, bound, connected, snapshot }: MemberEntry,
+  member: MemberEntry,
   commitIndex: number,
   size: (bytes: number) => string,
 ): string {
+  const { id, matchIndex = 0, bound, connected, snapshot } = member;
   if (snapshot !== undefined) {
     const { sentBytes, bytes } = snapshot;
     if (bytes === 0) return `node ${id} is about to get a snapshot`;
@@ -65,7 +76,8 @@ export function catchUpNote(
   }
   if (!bound) return `node ${id} has not joined yet: start it with --node-id ${id} --join`;
   if (!connected) return `node ${id} is not connected`;
-  return `node ${id} catches up: ${matchIndex ?? 0} of ${commitIndex}`;
+  const kept = matchIndex < commitIndex ? undefined : keptPlaceNote(member);
+  return kept ?? `node ${id} catches up: ${matchIndex} of ${commitIndex}`;
 }
 
 function handOverNote(nodeId: number, handOver: NonNullable<Group["handOver"]>): string {

@@ -106,7 +106,6 @@ export class GroupMembers {
   /** Some times a second. */
   step(nowMs: number): void {
     const told: SettledGroup[] = [];
-    this.#keepPlaces();
     for (const id of this.#options.ids()) {
       if (id === defaultGroup) continue;
       const group = this.#options.group(id);
@@ -164,10 +163,11 @@ export class GroupMembers {
     return undefined;
   }
 
-  /** Whose place another one takes ends once the cluster is without it: `system`, too, has to be without it before. */
-  #keepPlaces(): void {
+  /** After each turn. Whose place another one takes ends once the cluster is without it: `system`, too, has to be without it before. */
+  keepPlaces(): void {
     const cluster = this.#options.group(defaultGroup);
     if (cluster === undefined || cluster.raft.role !== "leader") return;
+    if (cluster.raft.configuration.promotions === undefined) return;
     const system = this.#options.group(systemGroup);
     const kept = new Set<number>();
     if (system !== undefined && system.stopped === undefined) {

@@ -391,7 +391,7 @@ export function settling(
   };
 }
 
-/** Of one group; those that left longest ago are forgotten first. */
+/** Of one group; those that left longest ago are forgotten first: by the time that so many have, they have long dropped what they had. */
 const formerMax = 1_024;
 
 /** A node says that it has no replica of a group any more, and will make none of what the registry said until it left with that version. */

@@ -140,6 +140,7 @@ export class Registry {
     this.view.refresh(system.machine);
     let more = this.view.index !== this.#followedIndex && this.#follow();
     if (this.#writer?.step(nowMs) === true) more = true;
+    this.#members.keepPlaces();
     if (nowMs - this.#lookMs >= lookEveryMs) {
       this.#lookMs = nowMs;
       this.#look(system, nowMs);

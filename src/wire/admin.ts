@@ -175,6 +175,10 @@ export interface MemberEntry {
   readonly role: "voter" | "learner" | "leaving";
   /** A learner that becomes a voter once it has caught up. */
   readonly promotion?: true;
+  /** Then, in the place of that voter, which goes. */
+  readonly replaces?: number;
+  /** That place is kept, caught up or not, until the group `system` does without its holder: one that ended before would take the vote along that `system` needs. */
+  readonly promotionWaitsFor?: "system";
   readonly leader: boolean;
   /** The leader has a connection to it. */
   readonly connected: boolean;

@@ -19,7 +19,7 @@ export const groupIdMax = 0xffff_fffe;
 /** Of one group. */
 export const groupMembersMax = 9;
 export const groupNameCharactersMax = 128;
-/** Of one group: more nodes than a cluster ever has. */
+/** Of one group, as decoded. Each node is among them at most once, and none that the cluster is without: there are never more than it has members. */
 export const lingeringMax = 16_384;
 /** Runs of ids; one more comes with each id that is chosen apart from all others. */
 export const idRunsMax = 4_096;

@@ -1,7 +1,7 @@
 /** `barge member`: what it prints, what it asks for, and its exit statuses. */
 import { expect, setDefaultTimeout, test } from "bun:test";
 import { connect } from "../../src/client/index.ts";
-import { withCluster } from "../e2e/cluster.ts";
+import { until, withCluster } from "../e2e/cluster.ts";
 import { barge } from "./program.ts";
 
 setDefaultTimeout(60_000);
@@ -92,6 +92,20 @@ test("who is somebody else is not added, unless forced; that nobody answers yet 
       expect(silent.err).toContain("nobody answers for node 3 at 127.0.0.1:1 yet");
     }),
   ));
+
+test("of a voter that comes for another one the list says whom, and that `system` has to do without that one first", () =>
+  withCluster({ nodes: 1 }, async (cluster) => {
+    const [only] = cluster.nodes;
+    await using client = connect({ endpoints: only!.binary, timeoutMs: 10_000 });
+    await until("there is a registry", async () => (await client.listGroups()).length === 0);
+    // Nobody is there yet, so `system` keeps the vote that it has.
+    await client.changeMembers([{ op: "replace", id: 1, by: 2, address: "127.0.0.1:1" }]);
+    const { members } = await client.members();
+    expect(members[1]).toMatchObject({ promotion: true, replaces: 1, promotionWaitsFor: "system" });
+    const { out } = await barge(["member", "list", "--endpoints", only!.binary]);
+    expect(rowsOf(out)[2]![2]).toBe("learner, to be voter for 1");
+    expect(out).toContain("node 2 takes the place of node 1 once the group system");
+  }));
 
 test("the list has the same fields over HTTP, in the SDK and on the command line", () =>
   withCluster({ nodes: 1 }, async (cluster) => {

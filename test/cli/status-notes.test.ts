@@ -24,6 +24,12 @@ test("of a member that is waited for: what keeps it, and how far it has come", (
   expect(note({ snapshot: { sentBytes: 41, bytes: 100 } })).toBe(
     "node 4 gets a snapshot: 41 % of 100 bytes",
   );
+  const kept = { replaces: 3, promotionWaitsFor: "system" } as const;
+  expect(note(kept)).toBe("node 4 catches up: 7 of 9");
+  expect(note({ ...kept, matchIndex: 9 })).toContain(
+    "node 4 takes the place of node 3 once the group system",
+  );
+  expect(note({ ...kept, matchIndex: 9, connected: false })).toBe("node 4 is not connected");
 });
 
 test("of snapshots on their way, and of one that is being prepared", () => {

@@ -476,6 +476,19 @@ describe("a replacement", () => {
     expect(cluster.node(1).raft.configuration.removed).toEqual([3]);
   });
 
+  test("waits, though it has caught up, while something else needs the one that goes", () => {
+    const cluster = led(3);
+    const leader = cluster.node(1);
+    join(cluster, 4);
+    leader.raft.keptPlaces = new Set([3]);
+    changed(cluster, leader, { op: "replace", id: 3, by: 4, address: "node-4:9091" });
+    cluster.tick(10 * electionTicksMax);
+    expect(membersAt(leader)).toBe("1 2 3 | 4");
+    leader.raft.keptPlaces = new Set();
+    cluster.tick(3 * electionTicksMax);
+    expect(membersAt(leader)).toBe("1 2 4 |");
+  });
+
   test("of all members one after the other, the leader included, keeps what is committed", () => {
     const cluster = led(3);
     cluster.node(1).propose(5);
