@@ -120,7 +120,7 @@ interface NamedText {
 
 function namedTexts(texts: Readonly<Record<number, string>>): NamedText[] {
   return Object.entries(texts)
-    .map(([id, text]) => ({ id: Number(id), bytes: new TextEncoder().encode(text) }))
+    .map(([id, text]) => ({ id: Number(id), bytes: encoder.encode(text) }))
     .sort((a, b) => a.id - b.id);
 }
 
@@ -156,6 +156,10 @@ class ConfigurationWriter {
     }
   }
 }
+
+/** Made once: a new one for each address would be kilobytes outside the heap until they are collected. */
+const encoder = new TextEncoder();
+const decoder = new TextDecoder();
 
 /** Reads in order; what goes beyond the bytes, or over a bound, reads as nothing and is remembered in `failed`. */
 class ConfigurationReader {
@@ -194,7 +198,7 @@ class ConfigurationReader {
       const bytes = this.#view.getUint16(this.#offset, true);
       this.#offset += 2;
       if (!this.#has(bytes)) break;
-      texts[id] = new TextDecoder().decode(this.#body.subarray(this.#offset, this.#offset + bytes));
+      texts[id] = decoder.decode(this.#body.subarray(this.#offset, this.#offset + bytes));
       this.#offset += bytes;
     }
     return texts;
