@@ -153,6 +153,8 @@ export class Raft implements CoreState {
   #hardStateDirty = false;
   readonly #log: Log;
   readonly #configurations: ConfigurationStack;
+  /** One that `#isPlain` has looked at. */
+  #plain: Configuration | undefined;
   /** The log up to here is on this node's disk. */
   #durableIndex: number;
   readonly #termClaims: TermClaims;
@@ -188,6 +190,8 @@ export class Raft implements CoreState {
   /** An answer to a heartbeat that waits for the term's sync: its round; -1 = none. */
   #heartbeatReplySeq = -1;
   readonly #questions: ReadQuestions;
+  /** False only where no read waits, here or on the leader's side: a group at rest is not asked further. */
+  #mayHaveReads = false;
   /** This node's tick 0, as it tells it to leaders: never 0, and another in each life. */
   readonly #firstStamp: number;
   /** At this tick, some leader led, and all that it had committed is applied here [35]. */
@@ -417,7 +421,10 @@ export class Raft implements CoreState {
   }
   /** Reads that wait for their index. */
   get readsWaiting(): number {
-    return this.#rounds.count + this.#questions.count;
+    if (!this.#mayHaveReads) return 0;
+    const count = this.#rounds.count + this.#questions.count;
+    this.#mayHaveReads = count > 0;
+    return count;
   }
   /**
    * How old a local read may be, in ticks: since a moment at which a leader surely led, and all that was committed then is applied here [35].
@@ -516,13 +523,14 @@ export class Raft implements CoreState {
   }
 
   #idle(): number {
-    if (this.#questions.count > 0 || this.#isSingleVoter()) return 0;
+    if (this.#mayHaveReads && this.#questions.count > 0) return 0;
+    if (!this.#isPlain() && this.#isSingleVoter()) return 0;
     return this.#electionTimeoutTicks - this.#electionElapsedTicks - 1;
   }
 
   #idleLeader(): number {
-    if (this.#transfer !== undefined || isJoint(this.configuration)) return 0;
-    if (this.configuration.promotions !== undefined) return 0;
+    if (this.#transfer !== undefined) return 0;
+    if (!this.#isPlain() && this.#planDue()) return 0;
     for (const { inflightFrames } of this.#peers) if (inflightFrames > 0) return 0;
     const { heartbeatTicks, checkQuorumTicks } = this.#limits;
     const untilEnd = this.#rounds.confirmedTick + checkQuorumTicks - this.#nowTick;
@@ -596,8 +604,9 @@ export class Raft implements CoreState {
    * asks the leader. `ok` is false when leadership could not be confirmed in time, or too many reads wait.
    */
   readIndex(context: number): void {
-    if (this.readsWaiting >= this.#limits.readWaitersMax) this.#failRead(context);
-    else if (this.#role === "leader") this.#rounds.add({ context, from: 0 });
+    if (this.readsWaiting >= this.#limits.readWaitersMax) return this.#failRead(context);
+    this.#mayHaveReads = true;
+    if (this.#role === "leader") this.#rounds.add({ context, from: 0 });
     else this.#questions.add(context, this.#nowTick);
   }
 
@@ -1137,6 +1146,20 @@ export class Raft implements CoreState {
     return isVoter(this.#configurations.at(this.#commit), this.nodeId);
   }
 
+  /** Time asks nothing of the configuration in force. They never change, so that each is looked at once: ticks of many groups must not touch much memory. */
+  #isPlain(): boolean {
+    const { configuration } = this;
+    if (configuration === this.#plain) return true;
+    if (this.#isSingleVoter() || this.#planDue()) return false;
+    this.#plain = configuration;
+    return true;
+  }
+
+  /** Whoever leads has a successor of the configuration to plan. */
+  #planDue(): boolean {
+    return isJoint(this.configuration) || this.configuration.promotions !== undefined;
+  }
+
   #isSingleVoter(): boolean {
     const { voters, outgoing } = this.configuration;
     return voters.length === 1 && voters[0] === this.nodeId && outgoing.length === 0;
@@ -1163,8 +1186,7 @@ export class Raft implements CoreState {
         this.#sendDue = true;
       }
     }
-    if (isJoint(this.configuration) || this.configuration.promotions !== undefined)
-      this.#planSuccessor();
+    if (!this.#isPlain() && this.#planDue()) this.#planSuccessor();
     if (this.#nowTick % heartbeatTicks === 0) this.#askAgain();
     if (++this.#heartbeatElapsedTicks >= heartbeatTicks) this.#sendHeartbeats(true);
   }
@@ -1941,6 +1963,8 @@ export class Raft implements CoreState {
       peer.readSeq = seq;
       this.#confirmRounds();
     }
+    // A quorum with this member in it says no more than that.
+    if (sentTick <= this.#rounds.confirmedTick) return;
     const ledTick = quorumValue(this.configuration, this.#beatTickOf);
     if (ledTick <= this.#rounds.confirmedTick) return;
     this.#rounds.ledAt(ledTick);
@@ -1984,6 +2008,7 @@ export class Raft implements CoreState {
   }
 
   #roundReady(): boolean {
+    if (!this.#mayHaveReads) return false;
     return this.#role === "leader" && this.#commitIsOwn && this.#rounds.roundDue;
   }
 
@@ -1999,8 +2024,9 @@ export class Raft implements CoreState {
   #stepReadIndex(message: ReadIndexMessage): void {
     const { from, context } = message;
     const full = this.readsWaiting >= this.#limits.readWaitersMax;
-    if (this.#role === "leader" && !full) this.#rounds.add({ context, from });
-    else this.#sendReadIndexReply(from, context, 0, false);
+    if (this.#role !== "leader" || full) return this.#sendReadIndexReply(from, context, 0, false);
+    this.#mayHaveReads = true;
+    this.#rounds.add({ context, from });
   }
 
   #sendReadIndexReply(to: number, context: number, index: number, ok: boolean): void {
@@ -2019,7 +2045,7 @@ export class Raft implements CoreState {
   /* ---------------------------------------------------------------- follower: reads */
 
   #questionReady(): boolean {
-    if (this.#role !== "follower" || this.#leader === 0) return false;
+    if (!this.#mayHaveReads || this.#role !== "follower" || this.#leader === 0) return false;
     return this.#questions.due(this.#nowTick, this.#limits.heartbeatTicks);
   }
 
