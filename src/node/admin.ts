@@ -281,20 +281,36 @@ function whenHosted(
 ): void {
   const going = changes.flatMap(({ op, id }) => (op === "remove" || op === "replace" ? [id] : []));
   if (going.length === 0 || registry?.system === undefined) return done();
-  registry.list({
-    ...callOf(call),
-    answer: (entries) => {
-      const alive = new Set(
-        group.raft.progress().flatMap(({ id, active }) => (active ? [id] : [])),
-      );
-      const isAlive = (id: number): boolean => id === group.nodeId || alive.has(id);
-      const problem = leavingProblem(entries, new Set(going), isAlive, group.raft.isNewLeader);
-      if (problem !== undefined) return call.fail(problem);
-      const nodes = changes.flatMap(({ op, id }) => (op === "remove" ? [id] : []));
-      if (nodes.length === 0) return done();
-      ask("releaseNodes", { nodes }, { answered: done, failed: (error) => call.fail(error) });
-    },
+  const nodes = goingAtOnce(changes, group);
+  const whenSafe = (safe: () => void): void =>
+    registry.list({
+      ...callOf(call),
+      answer: (entries) => {
+        const alive = new Set(
+          group.raft.progress().flatMap(({ id, active }) => (active ? [id] : [])),
+        );
+        const isAlive = (id: number): boolean => id === group.nodeId || alive.has(id);
+        const problem = leavingProblem(entries, new Set(going), isAlive, group.raft.isNewLeader);
+        if (problem === undefined) safe();
+        else call.fail(problem);
+      },
+    });
+  whenSafe(() => {
+    if (nodes.length === 0) return done();
+    // From then on they get no group any more, and until then they may have got one.
+    const released = (): void => whenSafe(done);
+    ask("releaseNodes", { nodes }, { answered: released, failed: (error) => call.fail(error) });
   });
+}
+
+/** Not those that stay until another one can take their place: a learner has none, nor has who is made one by the same request. */
+function goingAtOnce(changes: readonly MemberChange[], { raft }: Group): number[] {
+  const { voters } = raft.configuration;
+  const holdsPlace = (id: number): boolean =>
+    voters.includes(id) && !changes.some(({ op, id: of }) => of === id && op === "demote");
+  const goes = ({ op, id }: MemberChange): boolean =>
+    op === "remove" || (op === "replace" && !holdsPlace(id));
+  return [...new Set(changes.filter(goes).map(({ id }) => id))];
 }
 
 interface Newcomer {

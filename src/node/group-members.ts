@@ -10,7 +10,7 @@ import type { Configuration } from "../raft/ready.ts";
 import { Consistency } from "../wire/messages.ts";
 import { defaultGroup, type GroupMember, systemGroup } from "../wire/registry.ts";
 import type { Group } from "./group.ts";
-import type { SettledGroup } from "./registry-changes.ts";
+import { leavingProblem, type SettledGroup } from "./registry-changes.ts";
 import type { RegistryView } from "./registry-view.ts";
 
 export interface WantedMembers {
@@ -96,6 +96,9 @@ export class GroupMembers {
   /** Nodes that are leaving the cluster, and until when that is believed. */
   readonly #released = new Map<number, number>();
   #unread: { readonly id: number; readonly term: number }[] = [];
+  /** Of the node that was looked at last, as of that index of the registry. */
+  #needed:
+    { readonly node: number; readonly index: number; readonly isNeeded: boolean } | undefined;
   #isReading = false;
   #isTelling = false;
 
@@ -125,7 +128,8 @@ export class GroupMembers {
     for (const id of nodes) this.#released.set(id, untilMs);
   }
 
-  #isReleased(id: number, nowMs: number): boolean {
+  /** It is about to leave the cluster: no group comes to it any more. */
+  isReleased(id: number, nowMs: number): boolean {
     const untilMs = this.#released.get(id);
     if (untilMs === undefined || nowMs < untilMs) return untilMs !== undefined;
     this.#released.delete(id);
@@ -163,21 +167,35 @@ export class GroupMembers {
     return undefined;
   }
 
-  /** After each turn. Whose place another one takes ends once the cluster is without it: `system`, too, has to be without it before. */
+  /** After each turn. Who goes for another one ends once the cluster is without it: `system`, and all other groups, have to do without it before. */
   keepPlaces(): void {
     const cluster = this.#options.group(defaultGroup);
     if (cluster === undefined || cluster.raft.role !== "leader") return;
     if (cluster.raft.configuration.promotions === undefined) return;
     const system = this.#options.group(systemGroup);
-    const kept = new Set<number>();
+    const kept = new Map<number, "system" | "groups">();
     if (system !== undefined && system.stopped === undefined) {
       const { configuration, configurationCommitted } = system.raft;
       const voters = [...configuration.voters, ...configuration.outgoing];
       for (const place of placesTaken(cluster.raft.configuration)) {
-        if (!configurationCommitted || voters.includes(place)) kept.add(place);
+        if (!configurationCommitted || voters.includes(place)) kept.set(place, "system");
+        else if (this.#needsHost(cluster, place)) kept.set(place, "groups");
       }
     }
     cluster.raft.keptPlaces = kept;
+  }
+
+  /** A group may have come to it after somebody had looked whether there is one. From a node that is gone nothing could be moved any more. */
+  #needsHost({ raft }: Group, node: number): boolean {
+    const { view } = this.#options;
+    const isHeard = raft.progress().some(({ id, active }) => id === node && active);
+    if (!isHeard && node !== raft.nodeId) return false;
+    const known = this.#needed;
+    if (known?.node === node && known.index === view.index) return known.isNeeded;
+    const entries = [...view.groups.values()].map(({ entry }) => entry);
+    const isNeeded = leavingProblem(entries, new Set([node])) !== undefined;
+    this.#needed = { node, index: view.index, isNeeded };
+    return isNeeded;
   }
 
   #lookAtSystem(group: Group, nowMs: number): void {
@@ -190,7 +208,7 @@ export class GroupMembers {
     const here = new Set(membersOf(raft.configuration));
     // Who has not joined yet has no folder that a replica could be in.
     const known = (id: number): WantedMembers["voters"] => {
-      if (this.#isReleased(id, nowMs)) return [];
+      if (this.isReleased(id, nowMs)) return [];
       const incarnation = configuration.incarnations?.[id] ?? this.#options.incarnationOf(id);
       return incarnation === undefined && !here.has(id)
         ? []

@@ -1425,11 +1425,15 @@ export class Group {
       const isLearner = learners.includes(id);
       const isOwn = id === this.#nodeId;
       const matchIndex = isOwn && raft.role === "leader" ? raft.durableIndex : match.get(id);
+      const replaces = promotions?.[id] ?? 0;
+      const keptFor = raft.role === "leader" ? raft.keptPlaces.get(replaces) : undefined;
       return {
         id,
         address: this.#addressOf(id) ?? "",
         role: isLearner ? "learner" : voters.includes(id) ? "voter" : "leaving",
         ...(promotions?.[id] === undefined ? {} : { promotion: true }),
+        ...(replaces === 0 ? {} : { replaces }),
+        ...(keptFor === undefined ? {} : { promotionWaitsFor: keptFor }),
         leader: id === this.#leader,
         connected: isOwn || this.#transport.connected(id),
         ...(this.#transport.dialsIn(id) ? { dialsIn: true as const } : {}),

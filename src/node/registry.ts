@@ -106,6 +106,7 @@ export class Registry {
   #isAskingSure = false;
   /** The state of `system` was lost, and is made anew from its log: words that were taken back long ago, and their tombstones with them, are read once more. */
   #isRereading = false;
+  #nowMs = -Infinity;
   #lookMs = -Infinity;
   #replaceMs = -Infinity;
   #isReplacing = false;
@@ -134,6 +135,7 @@ export class Registry {
 
   /** After each turn. True when there is something for the next one. */
   step(nowMs: number): boolean {
+    this.#nowMs = nowMs;
     if (this.#system === undefined) this.#begin();
     const system = this.#system;
     if (system === undefined) return false;
@@ -541,10 +543,11 @@ export class Registry {
     return this.#options.shard.group(defaultGroup)!.raft.configuration;
   }
 
-  /** The nodes that can have replicas: the cluster's voters, once they have joined. */
+  /** The nodes that can have replicas: the cluster's voters, once they have joined, and but for those that are about to leave. */
   #hosts(): Host[] {
     const { voters, incarnations = {} } = this.#cluster;
     return voters.flatMap((id) => {
+      if (this.#members.isReleased(id, this.#nowMs)) return [];
       const incarnation = incarnations[id] ?? this.#options.incarnationOf(id);
       return incarnation === undefined ? [] : [{ id, incarnation }];
     });

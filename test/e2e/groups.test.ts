@@ -284,6 +284,24 @@ describe.concurrent("groups", () => {
     });
   }, 60_000);
 
+  test("can still be made once a voter was made a learner and replaced in one request, and so went at once", async () => {
+    await withCluster({ nodes: 2 }, async (cluster) => {
+      const leader = await cluster.leader();
+      const gone = cluster.nodes.find((node) => node !== leader)!;
+      await createGroups(leader, { members: [leader.id] });
+      const by = cluster.join();
+      const changes = [
+        { op: "demote", id: gone.id },
+        { op: "replace", id: gone.id, by: by.id, address: by.binary },
+      ];
+      const ended = gone.ended();
+      await ask(leader, "PATCH", "/v1/members", { changes });
+      cluster.leave(gone);
+      await ended;
+      await createGroups(leader, { name: "after", members: [leader.id] });
+    });
+  }, 60_000);
+
   test("that a node has not heard of yet are not denied by it", async () => {
     await withCluster({}, async (cluster) => {
       const [one, two, three] = cluster.nodes as [TestNode, TestNode, TestNode];
