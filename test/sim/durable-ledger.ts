@@ -491,8 +491,11 @@ function historyAsFound(
   lastSeq: number,
 ): Change[] {
   const changes = new Map<number, Change>();
+  /** What was written in each place, but for copies, which change nothing. */
+  const written = new Set<number>();
   let hasMisplaced = false;
   for (const change of history) {
+    if (change.copy === undefined) written.add(change.seq);
     if (change.hardState === undefined) changes.set(change.seq, change);
   }
   for (const { segment, record } of found) {
@@ -507,6 +510,8 @@ function historyAsFound(
       continue;
     }
     if (kind === RecordKind.rewrite && known?.batch !== undefined) changes.delete(seq);
+    // A copy in the place of something else is read as one that was written there.
+    if (kind === RecordKind.rewrite && written.has(seq)) hasMisplaced = true;
     const isCopy = kind === RecordKind.rewrite && hasMisplaced;
     const batch = kind === RecordKind.batch || isCopy ? readBatch(data, 0) : undefined;
     // One that has rotted since is not missed until it is read.

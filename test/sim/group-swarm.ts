@@ -30,9 +30,9 @@ const manyShare = 0.2;
 export function drawGroups(
   random: Random,
   swarm: Swarm,
-  without: { readonly groups: boolean; readonly groupMoves: boolean },
+  given: { readonly groups: boolean; readonly groupMoves: boolean; readonly wanted: boolean },
 ): GroupSwarm {
-  const isOn = random.chance(share) && !without.groups;
+  const isOn = (random.chance(share) || given.wanted) && !given.groups;
   const electionMs = swarm.limits.electionTicksMax * swarm.limits.tickMs;
   const everyMs = electionMs * random.pick([0.1, 0.3, 1]);
   const rots = swarm.faultWeights[faults.indexOf("rot")]! > 0;
@@ -40,7 +40,7 @@ export function drawGroups(
     changeEveryMs: isOn ? everyMs : Infinity,
     groupsMax: random.chance(manyShare) ? random.between(6, 15) : random.between(1, 4),
     everywhere: rots,
-    moves: random.chance(0.7) && !rots && !without.groupMoves,
+    moves: random.chance(0.7) && !rots && !given.groupMoves,
     clientsMax: random.between(1, 2),
     hotEveryMs: isOn ? electionMs * random.pick([0.3, Infinity, Infinity, Infinity]) : Infinity,
     registrySlowness: random.pick([1, 1, 100]),

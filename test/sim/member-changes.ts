@@ -6,13 +6,35 @@ import type { BargeError, ErrorCode } from "../../src/errors.ts";
 import type { MemberChange } from "../../src/raft/membership.ts";
 import type { Configuration } from "../../src/raft/ready.ts";
 import { Violation } from "./invariants.ts";
+import type { AdminAnswers } from "../../src/wire/admin.ts";
+import type { ChangeWaiter } from "../../src/node/member-changes.ts";
+import type { Oracle } from "./oracle.ts";
 import type { Random } from "./random.ts";
 import type { Scheduler } from "./scheduler.ts";
 import type { SimNode } from "./sim-node.ts";
 import type { Swarm } from "./swarm.ts";
 import type { Tally } from "./tally.ts";
 
+/** Of runs with groups whose members would change. */
+const hostsShare = 0.3;
+/** A group takes so much longer to get to other nodes. */
+const hostsPatience = 8;
+
+/** Nodes come and go while there are groups on them: nobody forces anything, and each change is asked for once the one before is answered. */
+export function drawHosts(random: Random, swarm: Swarm, without: boolean, wanted: boolean): Swarm {
+  const isOn = random.chance(hostsShare) || wanted;
+  if (isOn && swarm.changeEveryMs > 0 && !without)
+    return { ...swarm, changeEveryMs: hostsPatience * swarm.changeEveryMs };
+  return { ...swarm, spares: 0, changeEveryMs: 0 };
+}
+
 export interface MemberChangesOptions {
+  /** There are groups on the nodes, and so it is the node's administration that is asked. */
+  readonly hosts: boolean;
+  /** That node was removed, and ends for good. */
+  readonly retire: (node: SimNode) => void;
+  /** Of the default group. */
+  readonly oracle: Oracle;
   readonly scheduler: Scheduler;
   readonly random: Random;
   readonly swarm: Swarm;
@@ -31,6 +53,9 @@ const anybodyShare = 0.1;
 
 const expectedErrors: ReadonlySet<ErrorCode> = new Set<ErrorCode>([
   "not_leader",
+  "no_leader",
+  "no_registry",
+  "overloaded",
   "disk_full",
   "timeout",
   "outcome_unknown",
@@ -60,6 +85,17 @@ export class MemberChanges {
       }
     }
     if (swarm.changeEveryMs > 0) this.#wait();
+    if (this.#options.hosts) this.#retireLater();
+  }
+
+  /** Who has been removed ends soon; in peace too. */
+  #retireLater(): void {
+    const { scheduler, random, swarm, nodes, oracle, retire } = this.#options;
+    scheduler.after(swarm.outageMs * random.float(), () => {
+      const removed = oracle.configuration?.removed ?? [];
+      for (const node of nodes) if (removed.includes(node.id) && !node.left) retire(node);
+      this.#retireLater();
+    });
   }
 
   stop(): void {
@@ -81,11 +117,13 @@ export class MemberChanges {
   }
 
   #ask(): void {
-    const { random, nodes, swarm } = this.#options;
+    const { random, nodes, swarm, hosts } = this.#options;
+    if (hosts && this.unanswered > 0) return;
     const leader = nodes.find(({ group }) => group?.raft.role === "leader");
     const node = random.chance(anywhereShare) ? random.pick(nodes) : leader;
     const configuration = node?.group?.raft.configuration;
     if (node === undefined || configuration === undefined) return;
+    if (hosts && node.door === undefined) return;
     const count = random.chance(severalShare) ? random.between(2, 4) : 1;
     const changes: MemberChange[] = [];
     while (changes.length < count) changes.push(this.#drawOne(configuration));
@@ -97,7 +135,7 @@ export class MemberChanges {
       if (!this.#open.delete(request))
         throw new Violation(`node ${node.id} answers a change of members twice`);
     };
-    node.changeMembers(changes, random.chance(forcedShare), swarm.timeoutMs * 2, {
+    const waiter: ChangeWaiter = {
       done: (changed) => {
         answered();
         this.#done(node, term, changes, changed);
@@ -106,7 +144,26 @@ export class MemberChanges {
         answered();
         this.#failed(node, error);
       },
-    });
+    };
+    const timeoutMs = swarm.timeoutMs * 2;
+    if (hosts) this.#administer(node, changes, timeoutMs, waiter);
+    else node.changeMembers(changes, random.chance(forcedShare), timeoutMs, waiter);
+  }
+
+  /** As a client asks: what becomes of the groups is looked at first. */
+  #administer(
+    node: SimNode,
+    changes: readonly MemberChange[],
+    timeoutMs: number,
+    waiter: ChangeWaiter,
+  ): void {
+    const body = { changes, timeoutMs: Math.ceil(timeoutMs) };
+    node.deliver(() =>
+      node.door?.admin("changeMembers", body, {
+        answered: (answer) => waiter.done((answer as AdminAnswers["changeMembers"]).changed),
+        failed: (error) => waiter.failed(error),
+      }),
+    );
   }
 
   #drawOne({ voters, learners }: Configuration): MemberChange {
@@ -150,7 +207,7 @@ export class MemberChanges {
     const { tally } = this.#options;
     if (changed) tally.membersChanged++;
     const { raft } = node.group!;
-    if (raft.term !== term) return;
+    if (raft.term !== term || (this.#options.hosts && raft.role !== "leader")) return;
     const { voters, outgoing, learners, removed = [] } = raft.configuration;
     const broken = (what: string): never => {
       throw new Violation(

@@ -255,6 +255,14 @@ export class Nemesis {
     this.#crash(node);
   }
 
+  /** It ends, and never starts again. */
+  retire(node: SimNode): void {
+    node.left = true;
+    node.crash("all");
+    this.#groups.crashed(node);
+    this.#watchers.crashed(node);
+  }
+
   #crash(node: SimNode): void {
     if (!node.alive) return;
     this.#tally.crashes++;

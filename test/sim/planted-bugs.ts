@@ -1237,6 +1237,16 @@ export const plantedBugs = {
       },
     ],
   },
+  returnsBeforeItIsGone: {
+    what: "a node comes back to a group before it has dropped the replica of its last stay, and answers for it meanwhile",
+    changes: [
+      {
+        file: "node/registry-changes.ts",
+        from: "      if (lingers(found.entry, node)) throw stillThere(id, node);\n",
+        to: "",
+      },
+    ],
+  },
   removedGroupIdGivenAgain: {
     what: "the id of a group that was removed is given to a new one",
     changes: [

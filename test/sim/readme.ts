@@ -28,6 +28,7 @@ everything is healed and the cluster must recover. A run is a pure function of i
     bun test/sim/run.ts --seeds 1000 --from 1          look for failures; the first is shrunk and its command printed
     bun test/sim/run.ts --seeds 1 --from 7 --verbose   one seed
     bun test/sim/run.ts --without crash,drift          leave out kinds of faults and strangeness
+    bun test/sim/run.ts --with hostChanges             a kind of run with groups that few seeds draw, in each (hotGroups, earlyReturns, hostChanges)
     bun test/sim/run.ts --bug voteBeforeSync           with a planted bug
     bun test/sim/run.ts --black-box                    without looking at what nodes promise each other
     bun test/sim/find-bugs.ts [NAME…]                  search planted bugs afresh and record the seeds
@@ -49,7 +50,8 @@ everything is healed and the cluster must recover. A run is a pure function of i
   five members, which are moved to other nodes, one or all at once, and removed. Each has clients of its own. They share the log, its syncs, beats in place of
   heartbeats, and bounds that are as small as one batch for all. Transfers, crashes of leaders and bursts go to any of them. In some of these runs nodes that
   have lost a group end when the segments that say so are gone, and the registry is not durable so far; and a node leaves a group and is back while the leader of
-  before, who stood still, can reach it alone.
+  before, who stood still, can reach it alone. In some nothing else goes wrong, and a node is to be back before it has heard that it had left. And in some nodes join the cluster, are
+  replaced and removed, and end, while there are groups on them.
 - Applications: in one seed of twelve the state machine of the default group, and of half of the others, is an application beside each node, a process of its own, over the real machine of
   \`src/machine/http\`. It is slow, hangs, refuses, breaks off, answers garbage, is killed alone or with its node, and forgets what it has not synced, but
   for some of it; one of them loses everything. What a daemon that is gone had asked it still does.
@@ -70,7 +72,8 @@ everything is healed and the cluster must recover. A run is a pure function of i
   away, and only where the group's members have decided to be without it; what is taken away is not written to, sends nothing, and comes back by a later word
   of the registry alone; no id of a group comes back; no value of one group is found in another; no group that could be served waits for more than two
   turns of each of the others that lead, however much they are written to. In
-  peace each node has what the registry names and nothing else, in files too, the members of each group are those that are wanted, and all tombstones go.
+  peace each node has what the registry names and nothing else, in files too, the members of each group are those that are wanted, all of them nodes of the cluster, as are those of
+  the registry's own, and all tombstones go.
 - A leader hands over only to who durably has its whole log, takes nothing new meanwhile, and goes on after an election time-out. A local read with a bound on
   its age lacks nothing that was committed longer ago on the node's own clock, however late heartbeats come and however long a process stands still. In peace
   a transfer that is asked for succeeds, and where nodes are preferred one of them comes to lead.
@@ -89,7 +92,7 @@ everything is healed and the cluster must recover. A run is a pure function of i
 ## What is not
 
 Bit rot in the key-value file; rot of records younger than the durable watermark (a stated limit); an fdatasync that succeeds after a failed one without a
-reboot between; the gate of the first boot; nodes that join or leave the cluster while there are groups; transactions of several keys, but for those of the registry; wall clocks; torn or reordered writes below a
+reboot between; the gate of the first boot; forced changes of the members while there are groups; transactions of several keys, but for those of the registry; wall clocks; torn or reordered writes below a
 transaction, which are SQLite's (\`test/storage\`); sockets, HTTP and the SDK (\`test/e2e\`, \`test/misuse\`).
 
 ## Planted bugs

@@ -202,11 +202,18 @@ export class Recovery {
   #isSettled(): boolean {
     const { nodes, oracle } = this.#options;
     const { voters = [], outgoing = [], promotions } = oracle.configuration ?? {};
-    // A promotion takes a leader that stays, which late heartbeats may never let be.
-    if (outgoing.length > 0 || (promotions !== undefined && this.#clocksAgree)) return false;
     const [leader, ...others] = nodes.filter((node) => this.#leads(node));
+    // A promotion takes a leader that stays, which late heartbeats may never let be.
+    const isPromoting = promotions !== undefined && this.#clocksAgree;
+    if (outgoing.length > 0 || (isPromoting && !this.#isKept(leader, promotions))) return false;
     if (leader === undefined || others.length > 0 || !voters.includes(leader.id)) return false;
     return this.#everyUp((node) => this.#replica(node)?.leader === leader.id);
+  }
+
+  /** Nobody moves the groups that those who are to go have alone. */
+  #isKept(leader: SimNode | undefined, promotions: Readonly<Record<number, number>>): boolean {
+    const kept = leader === undefined ? undefined : this.#replica(leader)?.raft.keptPlaces;
+    return Object.values(promotions).every((place) => kept?.get(place) === "groups");
   }
 
   #leads(node: SimNode): boolean {
@@ -223,7 +230,7 @@ export class Recovery {
     const { scheduler, swarm, clients } = this.#options;
     const again = (): void =>
       scheduler.after(swarm.limits.tickMs, () => this.#probe(node, kind, answered));
-    if (node.refused) return;
+    if (node.refused || node.left) return;
     if (node.door === undefined || !this.up.includes(node)) return again();
     clients.probe(node, kind, (ok) => {
       if (ok) answered.add(node);

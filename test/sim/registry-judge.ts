@@ -57,6 +57,11 @@ export class RegistryJudge {
     return this.#versions.get(id)?.at(-1)?.entry;
   }
 
+  /** Of the registry's log: where it became what it is. */
+  indexOf(id: number): number {
+    return this.#versions.get(id)?.at(-1)?.index ?? 0;
+  }
+
   wasThere(id: number): boolean {
     return this.#versions.has(id);
   }

@@ -1,5 +1,5 @@
 /**
- * Long runs: `bun test/sim/run.ts --seeds N --from S [--events E] [--without KIND,…] [--bug NAME] [--black-box] [--no-shrink] [--verbose] [--evidence]`.
+ * Long runs: `bun test/sim/run.ts --seeds N --from S [--events E] [--with KIND,…] [--without KIND,…] [--bug NAME] [--black-box] [--no-shrink] [--verbose] [--evidence]`.
  * Prints how fast it goes, and of the first seed that fails what broke, then the smallest run of that seed that still breaks, with the command that
  * repeats it; then the status is 1.
  */
@@ -17,6 +17,8 @@ const { values } = parseArgs({
     events: { type: "string", default: "2000" },
     /** Kinds of faults and strangeness to leave out, separated by commas. */
     without: { type: "string", default: "" },
+    /** Kinds of runs with groups that each seed is to be. */
+    with: { type: "string", default: "" },
     bug: { type: "string" },
     /** Judge by what is applied and what clients see alone. */
     "black-box": { type: "boolean", default: false },
@@ -31,8 +33,11 @@ const seeds = Number(values.seeds);
 const from = Number(values.from);
 const events = Number(values.events);
 const { bug } = values;
-const without = values.without.split(",").filter((kind) => kind !== "");
-if (!without.every(isKind)) throw new Error(`--without takes ${kinds.join(",")}`);
+const kindsOf = (list: string): string[] => list.split(",").filter((kind) => kind !== "");
+const without = kindsOf(values.without);
+const wanted = kindsOf(values.with);
+if (!without.every(isKind) || !wanted.every(isKind))
+  throw new Error(`--with and --without take ${kinds.join(",")}`);
 if (bug !== undefined) {
   if (!isBugName(bug)) throw new Error(`--bug is one of ${Object.keys(plantedBugs).join(", ")}`);
   plant(bug);
@@ -48,7 +53,7 @@ let virtualMs = 0;
 let operations = 0;
 let leaders = 0;
 for (let seed = from; seed < from + seeds; seed++) {
-  const options = { seed, events, without, blackBox: values["black-box"] };
+  const options = { seed, events, without, wanted, blackBox: values["black-box"] };
   const result = simulate(options);
   total += result.events;
   virtualMs += result.virtualMs;

@@ -51,8 +51,12 @@ function gist(failure: unknown): string {
 }
 
 /** The command that repeats a run. */
-export function commandOf({ seed, events, without = [] }: RunOptions, bug?: string): string {
+export function commandOf(
+  { seed, events, without = [], wanted = [] }: RunOptions,
+  bug?: string,
+): string {
+  const more = wanted.length === 0 ? "" : ` --with ${wanted.join(",")}`;
   const left = without.length === 0 ? "" : ` --without ${without.join(",")}`;
   const planted = bug === undefined ? "" : ` --bug ${bug}`;
-  return `bun test/sim/run.ts --seeds 1 --from ${seed} --events ${events}${left}${planted}`;
+  return `bun test/sim/run.ts --seeds 1 --from ${seed} --events ${events}${more}${left}${planted}`;
 }

@@ -84,6 +84,8 @@ export class SimNetwork {
   readonly #scheduler: Scheduler;
   readonly #random: Random;
   readonly #nodes: ReadonlyMap<number, NetworkNode>;
+  /** Such messages do not arrive. */
+  loses: ((message: PeerMessage) => boolean) | undefined;
   readonly #links: Link[] = [];
   #calm = false;
   /** How many cuts lie on a direction, by "from>to"; one with any carries nothing. */
@@ -273,6 +275,7 @@ export class SimNetwork {
         if (link.epoch === epoch) this.#reset(link);
         return;
       }
+      if (this.loses?.(message) === true) return;
       this.#nodes.get(to)?.events?.message(message);
     });
     return reader;

@@ -97,6 +97,8 @@ export class SimNode implements NetworkNode, ClientNode {
   paused = false;
   /** Its disk has rotted, and it found out: it stays down. */
   refused = false;
+  /** It was removed from the cluster, and stays down. */
+  left = false;
   /** That of the build that runs, or that the next start brings. */
   applyVersionMax: number = applyVersionMax;
   events: TransportEvents | undefined;
@@ -201,7 +203,7 @@ export class SimNode implements NetworkNode, ClientNode {
   /* ---------------------------------------------------------------- boot */
 
   start(): void {
-    if (this.alive || this.refused) return;
+    if (this.alive || this.refused || this.left) return;
     this.#nextLife();
     this.#booting = true;
     this.paused = false;

@@ -10,10 +10,16 @@ import { type BeatFacts, BeatJudge } from "./beat-judge.ts";
 import { Clients } from "./clients.ts";
 import { Violation } from "./invariants.ts";
 import { checkHistory, checkStates } from "./last-checks.ts";
-import { MemberChanges } from "./member-changes.ts";
+import { drawHosts, MemberChanges } from "./member-changes.ts";
 import { Nemesis, type Victim } from "./nemesis.ts";
 import { GroupChanges } from "./group-changes.ts";
 import { drawGraves, Graves, withGraves } from "./group-graves.ts";
+import {
+  drawEarlyReturns,
+  earlyCalmKinds,
+  earlyGroupSwarm,
+  EarlyReturns,
+} from "./early-returns.ts";
 import { drawGroups, groupLimits, type GroupSwarm, hasGroups } from "./group-swarm.ts";
 import { calmKinds, drawHot, HotGroups, hotGroupSwarm, withHot } from "./hot-groups.ts";
 import { EndPoint } from "./process-end.ts";
@@ -44,6 +50,8 @@ export interface RunOptions {
   readonly events: number;
   /** What the seed draws and this run leaves out. */
   readonly without?: readonly Kind[];
+  /** What this run has though the seed does not draw it, as far as that goes with the rest: kinds of runs with groups. */
+  readonly wanted?: readonly Kind[];
   /** Judges by what is applied and what clients see alone. */
   readonly blackBox?: boolean;
 }
@@ -88,6 +96,8 @@ const appStream = 1_013;
 const groupStream = 101_127;
 const graveStream = 303_001;
 const hotStream = 404_001;
+const earlyStream = 505_001;
+const hostStream = 606_001;
 /** In runs with several groups there are so many times the events that are asked for. */
 const groupEvents = 3;
 /** And so many where members of groups go and come back, or one is hot. */
@@ -113,6 +123,7 @@ class Simulation {
   readonly #groupSwarm: GroupSwarm;
   readonly #groupChanges: GroupChanges;
   readonly #graves: Graves;
+  readonly #earlyReturns: EarlyReturns;
   readonly #hotGroups: HotGroups;
   readonly #appCrashes: AppCrashes;
   readonly #judge = new RegistryJudge({
@@ -138,29 +149,38 @@ class Simulation {
   /** Elections that were won so far. */
   #leaders = 0;
 
-  constructor({ seed, events, without: asked = [], blackBox = false }: RunOptions) {
+  constructor({ seed, events, without: asked = [], wanted = [], blackBox = false }: RunOptions) {
     this.#seed = seed;
     this.#eventsMax = events;
     const random = (this.#random = new Random(seed));
     const hotRandom = new Random(seed, hotStream);
-    const hot = drawHot(hotRandom, asked);
-    const without = hot.isOn ? [...asked, ...calmKinds] : asked;
+    const hot = drawHot(hotRandom, asked, wanted.includes("hotGroups"));
+    const earlyRandom = new Random(seed, earlyStream);
+    const isEarly =
+      !hot.isOn && drawEarlyReturns(earlyRandom, asked, wanted.includes("earlyReturns"));
+    const calm = hot.isOn ? calmKinds : isEarly ? earlyCalmKinds : [];
+    const without = [...asked, ...calm];
     const drawn = this.#draw(random.fork(1), without);
     this.#groupRandom = new Random(seed, groupStream);
     this.#groupSwarm = {
       ...drawGroups(this.#groupRandom, drawn, {
         groups: without.includes("groups"),
         groupMoves: without.includes("groupMoves"),
+        wanted: wanted.length > 0,
       }),
       ...(hot.isOn ? hotGroupSwarm(hot, drawn) : {}),
+      ...(isEarly ? earlyGroupSwarm(drawn) : {}),
     };
     const groupsOn = hasGroups(this.#groupSwarm);
-    // Groups whose nodes leave the cluster faster than others take their places are lost, and nobody could help it.
+    const hostRandom = new Random(seed, hostStream);
+    const withoutHosts = hot.isOn || without.includes("hostChanges");
+    const hosting = groupsOn
+      ? drawHosts(hostRandom, drawn, withoutHosts, wanted.includes("hostChanges"))
+      : drawn;
+    const hosts = groupsOn && hosting.changeEveryMs > 0;
     const withGroups = groupsOn
       ? {
-          ...drawn,
-          spares: 0,
-          changeEveryMs: 0,
+          ...hosting,
           limits: without.includes("strangeBounds")
             ? drawn.limits
             : groupLimits(this.#groupRandom, drawn.limits, this.#groupSwarm.hotEveryMs < Infinity),
@@ -176,13 +196,14 @@ class Simulation {
       graveRandom,
       withApps,
       this.#groupSwarm,
-      without.includes("groupGraves"),
+      hosts || without.includes("groupGraves"),
     );
     const withAll =
       graves.isOn && !without.includes("strangeBounds") ? withGraves(graves, withApps) : withApps;
     const swarm = (this.#swarm = hot.isOn ? withHot(hot, withAll) : withAll);
+    const takesLonger = graves.isOn || hot.isOn || isEarly || hosts;
     // It takes its time until there is a registry.
-    if (groupsOn) this.#eventsMax = (graves.isOn || hot.isOn ? graveEvents : groupEvents) * events;
+    if (groupsOn) this.#eventsMax = (takesLonger ? graveEvents : groupEvents) * events;
     this.#blackBox = blackBox;
     this.#withoutSessions = without.includes("sessions");
     const scheduler = this.#scheduler;
@@ -336,7 +357,7 @@ class Simulation {
       tally,
       applications: appSwarm.isOn ? appRandom : undefined,
       heat: () => this.#nemesis.heat(),
-      isTaken: (group) => this.#graves.isTaken(group),
+      isTaken: (group) => this.#graves.isTaken(group) || this.#earlyReturns.isTaken(group),
     });
     this.#graves = new Graves({
       ...graves,
@@ -351,6 +372,19 @@ class Simulation {
       remove: (...wanted) => this.#groupChanges.askRemove(...wanted),
       move: (...wanted) => this.#groupChanges.askMove(...wanted),
     });
+    this.#earlyReturns = new EarlyReturns({
+      isOn: isEarly,
+      random: earlyRandom,
+      scheduler,
+      swarm,
+      nodes: this.#nodes,
+      network: this.#network,
+      groups,
+      judge: this.#judge,
+      tally,
+      move: (...wanted) => this.#groupChanges.askMove(...wanted),
+      isTaken: (group) => this.#graves.isTaken(group),
+    });
     this.#hotGroups = new HotGroups({
       ...hot,
       random: hotRandom,
@@ -358,11 +392,16 @@ class Simulation {
       swarm,
       nodes: this.#nodes,
       groups,
+      syncs: () => victims.map(({ storage }) => storage.syncs),
       tally,
     });
+    const memberRandom = random.fork(5);
     this.#memberChanges = new MemberChanges({
+      hosts,
+      retire: (node) => this.#nemesis.retire(node),
+      oracle: invariants.oracle,
       scheduler,
-      random: random.fork(5),
+      random: hosts ? hostRandom : memberRandom,
       swarm,
       nodes: this.#nodes,
       tally,
@@ -496,6 +535,7 @@ class Simulation {
     this.#appCrashes.start();
     this.#groupChanges.start();
     this.#graves.start();
+    this.#earlyReturns.start();
     this.#hotGroups.start();
     while (this.#events < this.#eventsMax) this.#step();
 
@@ -503,6 +543,7 @@ class Simulation {
     this.#groups.stopClients();
     this.#groupChanges.stop();
     this.#graves.end();
+    this.#earlyReturns.end();
     this.#hotGroups.end();
     this.#watchers.stop();
     this.#memberChanges.stop();
@@ -526,26 +567,57 @@ class Simulation {
       recovery.up.every((node) => node.replica(systemGroup) !== undefined),
     );
     registry.settles();
-    recovery.untilLed("groups to be where they are to be", () =>
-      this.#areGroupsInPlace(recovery.up),
-    );
+    this.#untilInPlace(recovery);
     registry.settles();
     for (const group of this.#groups.all()) {
       const isOwn = group.id === defaultGroup || group.id === systemGroup;
       if (!isOwn && !group.isRemoved) this.#recover(group);
       else if (!isOwn) checkHistory(group.clients!, group.invariants.oracle);
     }
-    recovery.untilLed("groups to be where they are to be", () =>
-      this.#areGroupsInPlace(recovery.up),
-    );
+    this.#untilInPlace(recovery);
     recovery.until("tombstones to be forgotten", () =>
       recovery.up.every(({ tombstones }) => tombstones === 0),
     );
   }
 
+  #untilInPlace(recovery: Recovery): void {
+    try {
+      recovery.untilLed("groups to be where they are to be", () =>
+        this.#areGroupsInPlace(recovery.up),
+      );
+    } catch (error) {
+      if (!(error instanceof Violation)) throw error;
+      throw new Violation(`${error.message}; ${this.#places}`, { cause: error });
+    }
+  }
+
+  /** For people: the members of the cluster, and of each group, and those that the registry wants. */
+  get #places(): string {
+    const shown = (id: number): string => {
+      const { voters = [], learners = [] } =
+        this.#groups.of(id).invariants.oracle.configuration ?? {};
+      return `${voters.join(" ")}|${learners.join(" ")}`;
+    };
+    const groups = this.#judge.entries.map(({ id, members, leaving, lingering = [] }) => {
+      const ids = (all: readonly { readonly id: number }[]): string =>
+        all.map((each) => each.id).join(" ");
+      return `group ${id} ${shown(id)} wants ${ids(members)}|${ids(leaving)}|${ids(lingering)}`;
+    });
+    const here = this.#nodes.map(
+      ({ id, groupsHere, left }) => `${id}${left ? " left" : ""}: ${groupsHere.join(" ")}`,
+    );
+    return [
+      `cluster ${shown(defaultGroup)}`,
+      `system ${shown(systemGroup)}`,
+      ...groups,
+      ...here,
+    ].join("; ");
+  }
+
   /** Each node has what names it, and nothing else; the members of each group are those that the registry names, and nobody is on the way. */
   #areGroupsInPlace(up: readonly SimNode[]): boolean {
     const { entries } = this.#judge;
+    if (!this.#isOnMembers(entries)) return false;
     const isInPlace = up.every((node) => {
       const wanted = entries.filter((entry) => names(entry, node.id)).map(({ id }) => id);
       const all = [defaultGroup, systemGroup, ...wanted];
@@ -567,6 +639,23 @@ class Simulation {
           configuration.voters.length === members.length
         );
       })
+    );
+  }
+
+  /** The registry's own group has the members of the cluster, and no group a node that is none of them. */
+  #isOnMembers(entries: readonly RegistryEntry[]): boolean {
+    const cluster = this.#groups.default.invariants.oracle.configuration;
+    const system = this.#groups.of(systemGroup).invariants.oracle.configuration;
+    if (cluster === undefined || system === undefined) return false;
+    const nodes = membersOf(cluster);
+    // Those may stay for a group that nobody moves, and `system` is without them by then.
+    const replaced = new Set(Object.values(cluster.promotions ?? {}));
+    const isSame = membersOf(system).join() === nodes.filter((id) => !replaced.has(id)).join();
+    const isVoting = replaced.size > 0 || system.voters.join() === cluster.voters.join();
+    return (
+      isSame &&
+      isVoting &&
+      entries.every(({ members }) => members.every(({ id }) => nodes.includes(id)))
     );
   }
 

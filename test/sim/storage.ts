@@ -133,6 +133,11 @@ export class Storage {
     return this.#disk;
   }
 
+  /** Of the log, that have ended since the node's last crash. */
+  get syncs(): number {
+    return this.#disk.syncs;
+  }
+
   /** What a group's state machine keeps; there is such a folder from when it is asked for. */
   folder(group: number): SimKvFolder {
     if (group === 0) return this.#folder;

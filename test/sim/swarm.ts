@@ -73,6 +73,10 @@ export const traits = [
   "groupMoves",
   /** They go, and members of them come back, at bad moments. */
   "groupGraves",
+  /** Nodes join and leave the cluster while there are groups on them. */
+  "hostChanges",
+  /** Members of groups are to come back before they have heard that they had left. */
+  "earlyReturns",
   /** The state machine is an application, which fails as well. */
   "applications",
   /** One group of each node always has more to do than there is room for. */
@@ -204,9 +208,11 @@ function withoutKind(swarm: Swarm, kind: Kind): Swarm {
     case "groups":
     case "groupMoves":
     case "groupGraves":
+    case "hostChanges":
+    case "earlyReturns":
     case "applications":
     case "hotGroups":
-      // Drawn apart: see watchers.ts, upgrades.ts, relapses.ts, evacuations.ts, session-clients.ts, group-swarm.ts, app-swarm.ts, hot-groups.ts and simulation.ts.
+      // Drawn apart: see watchers.ts, upgrades.ts, relapses.ts, evacuations.ts, session-clients.ts, group-swarm.ts, early-returns.ts, member-changes.ts, app-swarm.ts, hot-groups.ts and simulation.ts.
       return swarm;
     default: {
       const without = faults.indexOf(kind);

@@ -22,6 +22,8 @@ export const happenings = [
   "groupsRemoved",
   "groupsMoved",
   "groupsRefused",
+  /** Members of groups that were to come back before they had heard that they had left. */
+  "earlyReturns",
   /** Answers of groups beside one that always had more to do. */
   "servedBesideHot",
   /** Heartbeats of several groups in one. */
