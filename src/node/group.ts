@@ -1149,9 +1149,7 @@ export class Group {
    * Up to here the log may go though a member lags. One that is alive, or receives a snapshot, is waited for, but not with more log
    * than there is room for.
    */
-  #pinnedIndex(
-    retainedBytesMax = retainedBytes(this.#limits, this.#snapshots.outrun),
-  ): number {
+  #pinnedIndex(retainedBytesMax = retainedBytes(this.#limits, this.#snapshots.outrun)): number {
     if (this.raft.logBytes > retainedBytesMax) return Infinity;
     let index = this.#snapshots.pinnedIndex;
     for (const { active, state, match } of this.raft.progress()) {
