@@ -3,7 +3,7 @@
  * where it cannot be, it is said what to do. And it reads no faster than it may.
  */
 import { expect, setDefaultTimeout, test } from "bun:test";
-import { closeSync, openSync, readdirSync, readFileSync, writeSync } from "node:fs";
+import { closeSync, existsSync, openSync, readdirSync, readFileSync, writeSync } from "node:fs";
 import { join } from "node:path";
 import { connect, type ScrubAnswer } from "../../src/client/index.ts";
 import { barge } from "../cli/program.ts";
@@ -173,6 +173,32 @@ test("sessions that are damaged are told, as the start would refuse them", () =>
     );
     await node.kill();
     expect(await verified(node)).toBe(1);
+  }));
+
+test("of a group that was removed no file is read, and damage to what the log still has of it harms nobody", () =>
+  withCluster({ nodes: 1, flags }, async (cluster) => {
+    const node = await filled(cluster);
+    await using client = connect({ endpoints: cluster.endpoints, timeoutMs: 20_000 });
+    const [made] = await client.createGroups();
+    const group = client.group(made!.id);
+    await Promise.all(Array.from({ length: 50 }, (_, i) => group.put(`gone${i}-`, value)));
+    const snapshot = ["snapshot", "--group", `${made!.id}`, "--tail-bytes", "1000000000"];
+    const cut = await barge([...snapshot, "--endpoints", node.binary]);
+    expect(cut).toMatchObject({ status: 0 });
+    const file = join(node.dataDir, `machine/${made!.id}/kv.db`);
+    await until("it has a file", () => existsSync(file));
+    const place = placeOf(node, "gone20-");
+    await client.removeGroups([made!.id]);
+    await until("its file is gone", () => !existsSync(file));
+    expect((await passed(node)).findings).toEqual([]);
+    flip(place.log, place.at);
+    const found = await passed(node);
+    expect(found.findings[0]).toMatch(/is not what was written; what is live/);
+    await until("it is whole again", async () => (await passed(node)).findings.length === 0);
+    expect((await node.status()).health).toBe("ok");
+    expect(node.log()).not.toMatch(/wounded/);
+    await node.kill();
+    expect(await verified(node)).toBe(0);
   }));
 
 test("it keeps its pace, pauses, and goes on where it was", () =>
