@@ -26,8 +26,12 @@ const chunkBytesMax = 4_194_304;
 /** A table with a few keys takes little: there may be thousands of groups. */
 const chunkBytesMin = 4_096;
 const slotsMin = 16;
-/** Never written to: no key is found in it. */
+/** What a table without keys has; never written to, and no key is found there. */
 const noSlots = new Uint32Array(2);
+const noBuffers: SharedArrayBuffer[] = [];
+const noBytes: Uint8Array[] = [];
+const noWords: Uint32Array[] = [];
+const noRevisions: Float64Array[] = [];
 /** Old slots that one insert moves: the old table is empty long before the new one is full. */
 const slotsPerInsert = 8;
 /** Copying below this length by words costs less than a call into the runtime. */
@@ -42,10 +46,10 @@ export interface SharedMemtable {
 }
 
 export class Memtable {
-  readonly #buffers: SharedArrayBuffer[] = [];
-  readonly #bytes: Uint8Array[] = [];
-  readonly #words: Uint32Array[] = [];
-  readonly #revisions: Float64Array[] = [];
+  #buffers = noBuffers;
+  #bytes = noBytes;
+  #words = noWords;
+  #revisions = noRevisions;
   /** The chunk that is being filled, and its next free unit. */
   #chunk = 0;
   #nextUnit = 1;
@@ -182,10 +186,10 @@ export class Memtable {
    */
   clear(keepMemory: boolean): void {
     if (!keepMemory) {
-      this.#buffers.length = 0;
-      this.#bytes.length = 0;
-      this.#words.length = 0;
-      this.#revisions.length = 0;
+      this.#buffers = noBuffers;
+      this.#bytes = noBytes;
+      this.#words = noWords;
+      this.#revisions = noRevisions;
     }
     if (keepMemory && this.#oldSlots === undefined && this.#slots !== noSlots) this.#slots.fill(0);
     else this.#slots = noSlots;
@@ -228,6 +232,12 @@ export class Memtable {
   }
 
   #addChunk(buffer: SharedArrayBuffer, at = this.#buffers.length): void {
+    if (this.#buffers === noBuffers) {
+      this.#buffers = [];
+      this.#bytes = [];
+      this.#words = [];
+      this.#revisions = [];
+    }
     this.#buffers[at] = buffer;
     this.#bytes[at] = new Uint8Array(buffer);
     this.#words[at] = new Uint32Array(buffer);

@@ -12,6 +12,8 @@ export const runLength = 4_096;
 
 const noEntries = new Uint32Array(0);
 const noNumbers = new Float64Array(0);
+/** Never written to. */
+const noBlocks: Uint32Array[] = [];
 
 /** Bytes of a key that a merge compares as one number; each byte, or the key's end, is a digit of base 257 and 257^6 < 2^53. */
 const mergeDigits = 6;
@@ -23,7 +25,7 @@ const insertionMax = 8;
 export class SortedRuns {
   readonly #table: Memtable;
   /** Full blocks; the first `#sorted` are sorted. */
-  readonly #blocks: Uint32Array[] = [];
+  #blocks = noBlocks;
   #sorted = 0;
   /** The unfinished block, in the order of arrival, and a sorted copy of its first `#tailSortedCount`. */
   #tail = noEntries;
@@ -45,6 +47,7 @@ export class SortedRuns {
     if (this.#tailCount === this.#tail.length) this.#growTail();
     this.#tail[this.#tailCount++] = entry;
     if (this.#tailCount < runLength) return;
+    if (this.#blocks === noBlocks) this.#blocks = [];
     this.#blocks.push(this.#tail);
     this.#tail = new Uint32Array(runLength);
     this.#tailCount = 0;
@@ -91,7 +94,7 @@ export class SortedRuns {
   }
 
   clear(): void {
-    this.#blocks.length = 0;
+    this.#blocks = noBlocks;
     this.#sorted = 0;
     this.#tailCount = 0;
     this.#tailSortedCount = 0;

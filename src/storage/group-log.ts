@@ -19,6 +19,8 @@ export interface StoreRestore {
 
 /** A power of two. */
 const capacityMin = 4;
+/** Of a batch in either array. */
+const fields = 3;
 
 export class GroupLog {
   readonly group: number;
@@ -49,12 +51,9 @@ export class GroupLog {
   length = 0;
   #head = 0;
   #mask = capacityMin - 1;
-  #firstIndex = new Float64Array(capacityMin);
-  #count = new Uint32Array(capacityMin);
-  #bytesOf = new Uint32Array(capacityMin);
-  #term = new Float64Array(capacityMin);
-  #crc = new Uint32Array(capacityMin);
-  #seq = new Float64Array(capacityMin);
+  /** Of each: first index, term, seq; then count, bytes, crc. Two arrays, as each has a head that a log of a few batches would take six of. */
+  #numbers = new Float64Array(fields * capacityMin);
+  #words = new Uint32Array(fields * capacityMin);
 
   constructor(group: number, start: LogStart) {
     this.group = group;
@@ -68,12 +67,16 @@ export class GroupLog {
   }
 
   firstIndexAt(position: number): number {
-    return this.#firstIndex[(this.#head + position) & this.#mask]!;
+    return this.#numbers[fields * this.#slot(position)]!;
   }
 
   lastIndexAt(position: number): number {
-    const slot = (this.#head + position) & this.#mask;
-    return this.#firstIndex[slot]! + this.#count[slot]! - 1;
+    const at = fields * this.#slot(position);
+    return this.#numbers[at]! + this.#words[at]! - 1;
+  }
+
+  #slot(position: number): number {
+    return (this.#head + position) & this.#mask;
   }
 
   /** Of its newest batch; 0 where it has none. */
@@ -82,15 +85,15 @@ export class GroupLog {
   }
 
   bytesAt(position: number): number {
-    return this.#bytesOf[(this.#head + position) & this.#mask]!;
+    return this.#words[fields * this.#slot(position) + 1]!;
   }
 
   crcAt(position: number): number {
-    return this.#crc[(this.#head + position) & this.#mask]!;
+    return this.#words[fields * this.#slot(position) + 2]!;
   }
 
   seqAt(position: number): number {
-    return this.#seq[(this.#head + position) & this.#mask]!;
+    return this.#numbers[fields * this.#slot(position) + 2]!;
   }
 
   /** Position of the batch that spans `index`; -1 where the log has none. */
@@ -118,7 +121,7 @@ export class GroupLog {
   }
 
   #chainTerm(position: number): number {
-    return position < 0 ? this.start.term : this.#term[(this.#head + position) & this.#mask]!;
+    return position < 0 ? this.start.term : this.#numbers[fields * this.#slot(position) + 1]!;
   }
 
   /** Why this batch cannot be appended, or undefined. */
@@ -140,13 +143,13 @@ export class GroupLog {
 
   push(info: Omit<BatchInfo, "bytes" | "timeMs">, bytes: number, seq: number): void {
     if (this.length > this.#mask) this.#grow();
-    const slot = (this.#head + this.length) & this.#mask;
-    this.#firstIndex[slot] = info.firstIndex;
-    this.#count[slot] = info.count;
-    this.#bytesOf[slot] = bytes;
-    this.#term[slot] = info.term;
-    this.#crc[slot] = info.crc;
-    this.#seq[slot] = seq;
+    const at = fields * this.#slot(this.length);
+    this.#numbers[at] = info.firstIndex;
+    this.#numbers[at + 1] = info.term;
+    this.#numbers[at + 2] = seq;
+    this.#words[at] = info.count;
+    this.#words[at + 1] = bytes;
+    this.#words[at + 2] = info.crc;
     this.length += 1;
     this.bytes += bytes;
   }
@@ -206,7 +209,7 @@ export class GroupLog {
 
   /** A batch has been copied to another record. */
   relocate(position: number, seq: number): void {
-    this.#seq[(this.#head + position) & this.#mask] = seq;
+    this.#numbers[fields * this.#slot(position) + 2] = seq;
   }
 
   beginRound(): void {
@@ -217,7 +220,7 @@ export class GroupLog {
 
   #pop(onDrop: DropHandler): void {
     this.length -= 1;
-    this.#dropped((this.#head + this.length) & this.#mask, onDrop);
+    this.#dropped(this.#slot(this.length), onDrop);
   }
 
   #shift(onDrop: DropHandler): void {
@@ -228,12 +231,13 @@ export class GroupLog {
   }
 
   #dropped(slot: number, onDrop: DropHandler): void {
-    this.bytes -= this.#bytesOf[slot]!;
-    onDrop(this.#seq[slot]!, this.#bytesOf[slot]!);
+    const bytes = this.#words[fields * slot + 1]!;
+    this.bytes -= bytes;
+    onDrop(this.#numbers[fields * slot + 2]!, bytes);
   }
 
   #grow(): void {
-    const from = this.#head;
+    const from = fields * this.#head;
     const grow = <A extends Float64Array | Uint32Array>(old: A, made: A): A => {
       const tail = old.length - from;
       made.set(old.subarray(from));
@@ -241,12 +245,8 @@ export class GroupLog {
       return made;
     };
     const size = (this.#mask + 1) * 2;
-    this.#firstIndex = grow(this.#firstIndex, new Float64Array(size));
-    this.#count = grow(this.#count, new Uint32Array(size));
-    this.#bytesOf = grow(this.#bytesOf, new Uint32Array(size));
-    this.#term = grow(this.#term, new Float64Array(size));
-    this.#crc = grow(this.#crc, new Uint32Array(size));
-    this.#seq = grow(this.#seq, new Float64Array(size));
+    this.#numbers = grow(this.#numbers, new Float64Array(fields * size));
+    this.#words = grow(this.#words, new Uint32Array(fields * size));
     this.#head = 0;
     this.#mask = size - 1;
   }
