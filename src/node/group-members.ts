@@ -95,6 +95,8 @@ export class GroupMembers {
   readonly #newTermMs = new Map<number, number>();
   /** Nodes that are leaving the cluster, and until when that is believed. */
   readonly #released = new Map<number, number>();
+  /** That are to go whatever is lost with them. */
+  readonly #forced = new Set<number>();
   #unread: { readonly id: number; readonly term: number }[] = [];
   /** Of the node that was looked at last, as of that index of the registry. */
   #needed:
@@ -126,6 +128,12 @@ export class GroupMembers {
   /** Until then they are none of the members that `system` is to have: see Registry.release. */
   release(nodes: readonly number[], untilMs: number): void {
     for (const id of nodes) this.#released.set(id, untilMs);
+  }
+
+  /** Whoever takes their places need not wait for groups to be moved, as far as this leader has its way. */
+  force(nodes: readonly number[]): void {
+    this.#forced.clear();
+    for (const id of nodes) this.#forced.add(id);
   }
 
   /** It is about to leave the cluster: no group comes to it any more. */
@@ -187,6 +195,7 @@ export class GroupMembers {
 
   /** A group may have come to it after somebody had looked whether there is one. From a node that is gone nothing could be moved any more. */
   #needsHost({ raft }: Group, node: number): boolean {
+    if (this.#forced.has(node)) return false;
     const { view } = this.#options;
     const isHeard = raft.progress().some(({ id, active }) => id === node && active);
     if (!isHeard && node !== raft.nodeId) return false;

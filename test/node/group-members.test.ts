@@ -115,6 +115,9 @@ test("a place that another one takes is kept while `system` votes by its holder,
   expect(kept()).toBe("");
   view.index++;
   expect(kept()).toBe("3 for groups");
+  members.force([3]);
+  expect(kept()).toBe("");
+  members.force([]);
   alive.splice(1, 1);
   expect(kept()).toBe("");
   // One that has stopped for good would keep it for ever.
