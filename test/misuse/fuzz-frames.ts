@@ -35,9 +35,10 @@ import { rawFrame } from "./raw-client.ts";
 /** What a fuzzed connection has said of itself. */
 export type Stage = "stranger" | "client" | "peer-control" | "peer-bulk";
 
-/** What an attacker knows of the node that it attacks. */
+/** What an attacker knows of a group on the node that it attacks. */
 export interface Aim {
   readonly nodeId: number;
+  readonly group: number;
   readonly term: number;
   readonly lastIndex: number;
 }
@@ -183,13 +184,13 @@ export class FrameFuzz {
         return this.#control();
       default: {
         const message = chance.pick(whole ? request : client);
-        return "group" in message && !chance.one(8) ? { ...message, group: 0 } : message;
+        return "group" in message && !chance.one(8) ? { ...message, group: aim.group } : message;
       }
     }
   }
 
   /** Sections of all kinds, of sessions that may be. */
-  #write({ lastIndex }: Aim): AnyMessage {
+  #write({ group, lastIndex }: Aim): AnyMessage {
     const { chance } = this;
     const number = (): number =>
       chance.pick([0, 1, 2, 3, chance.below(lastIndex + 2), lastIndex, huge]);
@@ -207,7 +208,7 @@ export class FrameFuzz {
           doneUpTo: number(),
         });
     const request = 1 + chance.below(1_000);
-    return { type: "write", request, group: 0, timeoutMs: chance.below(2_000), section };
+    return { type: "write", request, group, timeoutMs: chance.below(2_000), section };
   }
 
   #sessionCommand(number: () => number): SessionCommand {
@@ -252,14 +253,15 @@ export class FrameFuzz {
   }
 
   /** From the attacker to that node, with numbers that mean something there. */
-  #aimed(message: PeerMessage, { nodeId, term, lastIndex }: Aim, whole: boolean): PeerMessage {
+  #aimed(message: PeerMessage, aim: Aim, whole: boolean): PeerMessage {
+    const { nodeId, group, term, lastIndex } = aim;
     const { chance } = this;
     const { attacker, leads } = this.#options;
     const near = (): number =>
       chance.pick([0, 1, lastIndex, lastIndex - 1, lastIndex + 1, lastIndex + 2 ** 31, huge]);
     const strange = !whole && chance.one(15);
     const head = {
-      group: chance.one(12) && "group" in message ? message.group : 0,
+      group: chance.one(12) && "group" in message ? message.group : group,
       from: strange ? message.from : attacker,
       to: strange ? message.to : nodeId,
     };
@@ -278,7 +280,7 @@ export class FrameFuzz {
     if (message.type === "adminRequest") Object.assign(aimed, this.#control());
     if (message.type === "adminRequest") aimed["type"] = message.type;
     if (message.type === "forward" && chance.one(2)) {
-      const written = this.#write({ nodeId, term, lastIndex });
+      const written = this.#write(aim);
       if (written.type === "write") aimed["section"] = written.section;
     }
     return aimed as unknown as PeerMessage;

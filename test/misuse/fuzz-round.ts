@@ -12,6 +12,7 @@ import { type Aim, type Chance, FrameFuzz, type Stage } from "./fuzz-frames.ts";
 import { HostileListener } from "./hostile-listener.ts";
 import { clientHello, frameOf, RawClient } from "./raw-client.ts";
 import { encodeAccepted, encodeHello } from "../../src/wire/hello.ts";
+import { defaultGroup, systemGroup } from "../../src/wire/registry.ts";
 import { applyVersionMax, Feature, featuresKnown } from "../../src/wire/versions.ts";
 
 export interface FuzzRoundOptions {
@@ -49,6 +50,9 @@ const atOnce = 24;
 const framesMax = 25;
 const linger = 10;
 const calmMsMax = 15_000;
+
+/** By node: its groups, the default one and the registry's. */
+type Aims = ReadonlyMap<TestNode, readonly Aim[]>;
 
 interface Identity {
   readonly clusterId: string;
@@ -173,38 +177,72 @@ class FuzzRound {
   async #comeTogether(): Promise<void> {
     if (this.#attacker !== undefined) await this.#cluster.start([this.#attacker]);
     await this.#cluster.converged();
+    await until("all nodes hold the same registry", async () => {
+      const statuses = await Promise.all(this.#cluster.nodes.map((node) => node.status()));
+      const held = statuses.map(({ groups }) => groups.find(({ id }) => id === systemGroup));
+      const [first] = held;
+      return held.every(
+        (each) =>
+          each !== undefined &&
+          each.appliedIndex === first!.lastIndex &&
+          each.stateHash === first!.stateHash,
+      );
+    });
   }
 
   /** All run, and what an attacker knows of them. */
-  async #look(): Promise<ReadonlyMap<TestNode, Aim>> {
-    const aims = new Map<TestNode, Aim>();
+  async #look(): Promise<Aims> {
+    const aims = new Map<TestNode, readonly Aim[]>();
     for (const node of this.#victims) {
       if (!node.running) throw new Error(`node ${node.id} has ended\n${node.logTail()}`);
       await until(`node ${node.id} answers`, async () => (await node.group()) !== undefined);
-      if ((await node.group()).role !== "stopped") continue;
+      const { groups } = await node.status();
+      const stopped = groups.find(({ role }) => role === "stopped");
+      if (stopped === undefined) continue;
       this.#stopped++;
       const { leads = false } = this.#options;
-      if (!leads) throw new Error(`the group of node ${node.id} stopped\n${node.logTail()}`);
+      if (!leads) {
+        throw new Error(`group ${stopped.id} of node ${node.id} stopped\n${node.logTail()}`);
+      }
       await node.kill();
     }
     await this.#cluster.start(this.#victims);
     await this.#cluster.leader(this.#victims);
+    await until("one of them leads the registry too", () => this.#hasRegistry());
     for (const node of this.#victims) {
-      const { term, lastIndex } = await node.group();
-      aims.set(node, { nodeId: node.id, term, lastIndex });
+      const { groups } = await node.status();
+      const aimed = groups.filter(({ id }) => id === defaultGroup || id === systemGroup);
+      aims.set(
+        node,
+        aimed.map(({ id, term, lastIndex }) => ({ nodeId: node.id, group: id, term, lastIndex })),
+      );
     }
     return aims;
   }
 
+  /** The attacker may have led it before: of that term it would be believed. */
+  async #hasRegistry(): Promise<boolean> {
+    const statuses = await Promise.all(this.#victims.map((node) => node.status()));
+    const held = statuses.map(({ groups }) => groups.find(({ id }) => id === systemGroup));
+    const { leader, term } = held[0] ?? {};
+    return (
+      this.#victims.some(({ id }) => id === leader) &&
+      held.every((group) => group?.leader === leader && group?.term === term)
+    );
+  }
+
   /** The nodes dial the attacker too. */
-  #listenerFor(aims: ReadonlyMap<TestNode, Aim>, identity: Identity): HostileListener | undefined {
+  #listenerFor(aims: Aims, identity: Identity): HostileListener | undefined {
     if (this.#attacker === undefined) return undefined;
     const { id: nodeId, binary: address } = this.#attacker;
-    const aim = (id: number): Aim | undefined => [...aims.values()].find((at) => at.nodeId === id);
+    const aim = (id: number): Aim | undefined => {
+      const [, at] = [...aims].find(([node]) => node.id === id) ?? [];
+      return at === undefined ? undefined : this.#fuzz.chance.pick(at);
+    };
     return new HostileListener({ address, nodeId, identity, fuzz: this.#fuzz, aim, framesMax });
   }
 
-  async #attack(aims: ReadonlyMap<TestNode, Aim>, identity: Identity): Promise<void> {
+  async #attack(aims: Aims, identity: Identity): Promise<void> {
     const { chance } = this.#fuzz;
     const node = chance.pick(this.#victims);
     const stage = this.#stage(chance);
@@ -228,7 +266,7 @@ class FuzzRound {
     if (isAnswered) parts.push(frameOf(encodeAccepted));
     for (let i = 0; i <= chance.below(framesMax); i++) {
       this.#frames++;
-      parts.push(this.#fuzz.bytes(stage, aims.get(node)!, whole));
+      parts.push(this.#fuzz.bytes(stage, chance.pick(aims.get(node)!), whole));
     }
     // In pieces that have nothing to do with frames, now and then.
     const bytes = Buffer.concat(parts);
