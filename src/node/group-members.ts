@@ -98,9 +98,8 @@ export class GroupMembers {
   /** That are to go whatever is lost with them. */
   readonly #forced = new Set<number>();
   #unread: { readonly id: number; readonly term: number }[] = [];
-  /** Of the node that was looked at last, as of that index of the registry. */
-  #needed:
-    { readonly node: number; readonly index: number; readonly isNeeded: boolean } | undefined;
+  /** Of the node that was looked at last, and what was known then. */
+  #needed: { readonly asOf: string; readonly isNeeded: boolean } | undefined;
   #isReading = false;
   #isTelling = false;
 
@@ -196,14 +195,17 @@ export class GroupMembers {
   /** A group may have come to it after somebody had looked whether there is one. From a node that is gone nothing could be moved any more. */
   #needsHost({ raft }: Group, node: number): boolean {
     if (this.#forced.has(node)) return false;
+    const alive = raft.progress().flatMap(({ id, active }) => (active ? [id] : []));
+    alive.push(raft.nodeId);
+    if (!alive.includes(node)) return false;
     const { view } = this.#options;
-    const isHeard = raft.progress().some(({ id, active }) => id === node && active);
-    if (!isHeard && node !== raft.nodeId) return false;
-    const known = this.#needed;
-    if (known?.node === node && known.index === view.index) return known.isNeeded;
+    const asOf = `${node} ${view.index} ${alive.join()}`;
+    if (this.#needed?.asOf === asOf) return this.#needed.isNeeded;
     const entries = [...view.groups.values()].map(({ entry }) => entry);
-    const isNeeded = leavingProblem(entries, new Set([node])) !== undefined;
-    this.#needed = { node, index: view.index, isNeeded };
+    // Who has left is not heard either.
+    const isAlive = (id: number): boolean => alive.includes(id);
+    const isNeeded = leavingProblem(entries, new Set([node]), isAlive) !== undefined;
+    this.#needed = { asOf, isNeeded };
     return isNeeded;
   }
 

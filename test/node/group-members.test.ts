@@ -115,10 +115,16 @@ test("a place that another one takes is kept while `system` votes by its holder,
   expect(kept()).toBe("");
   view.index++;
   expect(kept()).toBe("3 for groups");
+  // With others of its members it would do, unless they are gone.
+  view.groups.set(1, { entry: { id: 1, members: [1, 2, 3].map(member), leaving: [] } });
+  view.index++;
+  expect(kept()).toBe("");
+  alive.splice(0, 1);
+  expect(kept()).toBe("3 for groups");
   members.force([3]);
   expect(kept()).toBe("");
   members.force([]);
-  alive.splice(1, 1);
+  alive.splice(0, 1);
   expect(kept()).toBe("");
   // One that has stopped for good would keep it for ever.
   system.configuration = plain;

@@ -203,7 +203,7 @@ export class HotGroups {
     group.clients!.probe(node, "put", () => this.#answered(asked));
   }
 
-  /** Each of the others may be before it, once; those that seal without being asked as well. */
+  /** Each of the others may be before it, with what came while a sync ran and once more; those that seal without being asked as well. */
   #judge({ node, group, atMs, syncs }: Asked): void {
     const { scheduler, swarm, groupsMax } = this.#options;
     const waitedMs = scheduler.nowMs - atMs;
@@ -211,7 +211,7 @@ export class HotGroups {
     // What a quorum has done meanwhile.
     const since = this.#options.syncs().map((count, at) => count - syncs[at]!);
     const done = since.toSorted((a, b) => b - a)[Math.floor(since.length / 2)]!;
-    if (done <= groupsMax + ownGroups + ownSyncs) return;
+    if (done <= 2 * (groupsMax + ownGroups) + ownSyncs) return;
     throw new Violation(
       `group ${group.id} has waited for ${done} syncs, ${Math.round(waitedMs)} ms, on node ${node.id} beside group ${this.#hot.get(node)?.id}, which always has more to do`,
     );
