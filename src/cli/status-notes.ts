@@ -59,10 +59,7 @@ export function keptPlaceNote({
   promotionWaitsFor,
 }: MemberEntry): string | undefined {
   if (promotionWaitsFor === undefined) return undefined;
-  const place = `node ${id} takes the place of node ${replaces} once`;
-  return promotionWaitsFor === "system"
-    ? `${place} the group system, which keeps the registry, does without that node; if it stays so, an older build leads that group, or a majority of its members does not answer: upgrade the one, bring back the others`
-    : `${place} no group would lose its majority with that node: barge group list tells which are on it; move them`;
+  return `node ${id} takes the place of node ${replaces} once the group system, which keeps the registry, does without that node; if it stays so, an older build leads that group, or a majority of its members does not answer: upgrade the one, bring back the others`;
 }
 
 /** How far a new voter has come, on the way to the leader's `commitIndex`. */

@@ -148,7 +148,6 @@ const handlers: { readonly [O in AdminOperation]: Handler<O> } = {
   changeMembers: (group, call, { identity, registry, ask }) => {
     const { changes, force } = call.body;
     if (group.id !== defaultGroup) return changeHosts(group, call, ask);
-    if (force) registry?.force(changes.map(({ id }) => id));
     const newcomers = force ? [] : newcomersOf(changes, group);
     whenHosted(group, force ? [] : changes, registry, call, ask, () => {
       examineAll(newcomers, identity, (refused, silent) => {

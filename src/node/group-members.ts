@@ -10,7 +10,7 @@ import type { Configuration } from "../raft/ready.ts";
 import { Consistency } from "../wire/messages.ts";
 import { defaultGroup, type GroupMember, systemGroup } from "../wire/registry.ts";
 import type { Group } from "./group.ts";
-import { leavingProblem, type SettledGroup } from "./registry-changes.ts";
+import type { SettledGroup } from "./registry-changes.ts";
 import type { RegistryView } from "./registry-view.ts";
 
 export interface WantedMembers {
@@ -95,11 +95,7 @@ export class GroupMembers {
   readonly #newTermMs = new Map<number, number>();
   /** Nodes that are leaving the cluster, and until when that is believed. */
   readonly #released = new Map<number, number>();
-  /** That are to go whatever is lost with them. */
-  readonly #forced = new Set<number>();
   #unread: { readonly id: number; readonly term: number }[] = [];
-  /** Of the node that was looked at last, and what was known then. */
-  #needed: { readonly asOf: string; readonly isNeeded: boolean } | undefined;
   #isReading = false;
   #isTelling = false;
 
@@ -127,12 +123,6 @@ export class GroupMembers {
   /** Until then they are none of the members that `system` is to have: see Registry.release. */
   release(nodes: readonly number[], untilMs: number): void {
     for (const id of nodes) this.#released.set(id, untilMs);
-  }
-
-  /** Whoever takes their places need not wait for groups to be moved, as far as this leader has its way. */
-  force(nodes: readonly number[]): void {
-    this.#forced.clear();
-    for (const id of nodes) this.#forced.add(id);
   }
 
   /** It is about to leave the cluster: no group comes to it any more. */
@@ -174,39 +164,21 @@ export class GroupMembers {
     return undefined;
   }
 
-  /** After each turn. Who goes for another one ends once the cluster is without it: `system`, and all other groups, have to do without it before. */
+  /** After each turn. Whose place another one takes ends once the cluster is without it: `system`, too, has to be without it before. */
   keepPlaces(): void {
     const cluster = this.#options.group(defaultGroup);
     if (cluster === undefined || cluster.raft.role !== "leader") return;
     if (cluster.raft.configuration.promotions === undefined) return;
     const system = this.#options.group(systemGroup);
-    const kept = new Map<number, "system" | "groups">();
+    const kept = new Set<number>();
     if (system !== undefined && system.stopped === undefined) {
       const { configuration, configurationCommitted } = system.raft;
       const voters = [...configuration.voters, ...configuration.outgoing];
       for (const place of placesTaken(cluster.raft.configuration)) {
-        if (!configurationCommitted || voters.includes(place)) kept.set(place, "system");
-        else if (this.#needsHost(cluster, place)) kept.set(place, "groups");
+        if (!configurationCommitted || voters.includes(place)) kept.add(place);
       }
     }
     cluster.raft.keptPlaces = kept;
-  }
-
-  /** A group may have come to it after somebody had looked whether there is one. From a node that is gone nothing could be moved any more. */
-  #needsHost({ raft }: Group, node: number): boolean {
-    if (this.#forced.has(node)) return false;
-    const alive = raft.progress().flatMap(({ id, active }) => (active ? [id] : []));
-    alive.push(raft.nodeId);
-    if (!alive.includes(node)) return false;
-    const { view } = this.#options;
-    const asOf = `${node} ${view.index} ${alive.join()}`;
-    if (this.#needed?.asOf === asOf) return this.#needed.isNeeded;
-    const entries = [...view.groups.values()].map(({ entry }) => entry);
-    // Who has left is not heard either.
-    const isAlive = (id: number): boolean => alive.includes(id);
-    const isNeeded = leavingProblem(entries, new Set([node]), isAlive) !== undefined;
-    this.#needed = { asOf, isNeeded };
-    return isNeeded;
   }
 
   #lookAtSystem(group: Group, nowMs: number): void {

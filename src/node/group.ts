@@ -1424,14 +1424,14 @@ export class Group {
       const isOwn = id === this.#nodeId;
       const matchIndex = isOwn && raft.role === "leader" ? raft.durableIndex : match.get(id);
       const replaces = promotions?.[id] ?? 0;
-      const keptFor = raft.role === "leader" ? raft.keptPlaces.get(replaces) : undefined;
+      const isKept = raft.role === "leader" && raft.keptPlaces.has(replaces);
       return {
         id,
         address: this.#addressOf(id) ?? "",
         role: isLearner ? "learner" : voters.includes(id) ? "voter" : "leaving",
         ...(promotions?.[id] === undefined ? {} : { promotion: true }),
         ...(replaces === 0 ? {} : { replaces }),
-        ...(keptFor === undefined ? {} : { promotionWaitsFor: keptFor }),
+        ...(isKept ? { promotionWaitsFor: "system" as const } : {}),
         leader: id === this.#leader,
         connected: isOwn || this.#transport.connected(id),
         ...(this.#transport.dialsIn(id) ? { dialsIn: true as const } : {}),

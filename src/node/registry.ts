@@ -489,11 +489,6 @@ export class Registry {
     });
   }
 
-  /** Somebody wants others in the places of these nodes, whatever is lost with them. */
-  force(nodes: readonly number[]): void {
-    this.#members.force(nodes);
-  }
-
   /** These nodes leave the cluster: `system` has to do without them before they end. What becomes of it else, its members follow (group-members.ts). */
   release(nodes: readonly number[], call: RegistryCall<undefined>): void {
     const system = this.#system;

@@ -177,11 +177,8 @@ export interface MemberEntry {
   readonly promotion?: true;
   /** Then, in the place of that voter, which goes. */
   readonly replaces?: number;
-  /**
-   * That place is kept, caught up or not, as long as its holder is needed elsewhere, and would end with it: until the group `system` does without it, and until
-   * other groups that would be left without a majority are moved.
-   */
-  readonly promotionWaitsFor?: "system" | "groups";
+  /** That place is kept, caught up or not, until the group `system` does without its holder: one that ended before would take the vote along that `system` needs. */
+  readonly promotionWaitsFor?: "system";
   readonly leader: boolean;
   /** The leader has a connection to it. */
   readonly connected: boolean;

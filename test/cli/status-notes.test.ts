@@ -30,7 +30,6 @@ test("of a member that is waited for: what keeps it, and how far it has come", (
     "node 4 takes the place of node 3 once the group system",
   );
   expect(note({ ...kept, matchIndex: 9, connected: false })).toBe("node 4 is not connected");
-  expect(note({ ...kept, promotionWaitsFor: "groups", matchIndex: 9 })).toContain("move them");
 });
 
 test("of snapshots on their way, and of one that is being prepared", () => {

@@ -204,16 +204,9 @@ export class Recovery {
     const { voters = [], outgoing = [], promotions } = oracle.configuration ?? {};
     const [leader, ...others] = nodes.filter((node) => this.#leads(node));
     // A promotion takes a leader that stays, which late heartbeats may never let be.
-    const isPromoting = promotions !== undefined && this.#clocksAgree;
-    if (outgoing.length > 0 || (isPromoting && !this.#isKept(leader, promotions))) return false;
+    if (outgoing.length > 0 || (promotions !== undefined && this.#clocksAgree)) return false;
     if (leader === undefined || others.length > 0 || !voters.includes(leader.id)) return false;
     return this.#everyUp((node) => this.#replica(node)?.leader === leader.id);
-  }
-
-  /** Nobody moves the groups that those who are to go have alone. */
-  #isKept(leader: SimNode | undefined, promotions: Readonly<Record<number, number>>): boolean {
-    const kept = leader === undefined ? undefined : this.#replica(leader)?.raft.keptPlaces;
-    return Object.values(promotions).every((place) => kept?.get(place) === "groups");
   }
 
   #leads(node: SimNode): boolean {

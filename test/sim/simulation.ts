@@ -648,10 +648,9 @@ class Simulation {
     const system = this.#groups.of(systemGroup).invariants.oracle.configuration;
     if (cluster === undefined || system === undefined) return false;
     const nodes = membersOf(cluster);
-    // Those may stay for a group that nobody moves, and `system` is without them by then.
-    const replaced = new Set(Object.values(cluster.promotions ?? {}));
-    const isSame = membersOf(system).join() === nodes.filter((id) => !replaced.has(id)).join();
-    const isVoting = replaced.size > 0 || system.voters.join() === cluster.voters.join();
+    const ids = (all: readonly number[]): string => all.toSorted((a, b) => a - b).join();
+    const isSame = ids(membersOf(system)) === ids(nodes);
+    const isVoting = ids(system.voters) === ids(cluster.voters);
     return (
       isSame &&
       isVoting &&
