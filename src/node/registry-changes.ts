@@ -26,7 +26,10 @@ import type { RegisteredGroup, RegistryView } from "./registry-view.ts";
 import type { RegistryWrite } from "./registry-writer.ts";
 
 /** A node of the cluster that can have replicas. */
-export type Host = Founder;
+export interface Host extends Founder {
+  /** Another node takes its place in the cluster before long, and then it ends with all that it hosts. */
+  readonly goes?: true;
+}
 
 export interface NewGroups {
   /** Drawn by who asks, at random: asked again with the same one, what is there already is not made twice. */
@@ -81,6 +84,7 @@ export function creation(
       checkId(view, given, id);
       given = withId(given, id);
       const members = placing.next();
+      refuseToLose(id, members, placing.hosts);
       const { name } = wanted;
       if (name !== undefined) {
         if (view.named(name) !== undefined) throw taken(`the name ${name}`, view.named(name)!);
@@ -141,13 +145,13 @@ function taken(what: string, id: number): BargeError {
 
 /** Spreads groups over the nodes: each goes to those that host the fewest. */
 class Placing {
+  readonly hosts: readonly Host[];
   readonly #loads: Map<number, number>;
-  readonly #hosts: readonly Host[];
   readonly #fixed: readonly Host[] | undefined;
   readonly #replicas: number;
 
   constructor(view: RegistryView, hosts: readonly Host[], wanted: NewGroups) {
-    this.#hosts = hosts;
+    this.hosts = hosts;
     this.#loads = loadsOf(view, hosts);
     this.#fixed = wanted.members?.map((id) => hostOf(hosts, id));
     this.#replicas = wanted.replicas ?? Math.min(replicasUsual, hosts.length);
@@ -161,14 +165,29 @@ class Placing {
 
   next(): readonly Host[] {
     if (this.#fixed !== undefined) return this.#fixed;
-    const chosen = leastLoaded(this.#hosts, this.#loads).slice(0, this.#replicas);
+    const chosen = leastLoaded(this.hosts, this.#loads).slice(0, this.#replicas);
     for (const { id } of chosen) this.#loads.set(id, this.#loads.get(id)! + 1);
     return chosen.toSorted((a, b) => a.id - b.id);
   }
 }
 
+/** Those that go come last. */
 function leastLoaded(hosts: readonly Host[], loads: ReadonlyMap<number, number>): Host[] {
-  return hosts.toSorted((a, b) => loads.get(a.id)! - loads.get(b.id)! || a.id - b.id);
+  const order = (a: Host, b: Host): number =>
+    Number(a.goes ?? false) - Number(b.goes ?? false) ||
+    loads.get(a.id)! - loads.get(b.id)! ||
+    a.id - b.id;
+  return hosts.toSorted(order);
+}
+
+/** A group must not come to where it would be lost: its members are looked at before a node goes, and not again. */
+function refuseToLose(group: number, members: readonly { id: number }[], hosts: readonly Host[]) {
+  const going = hosts.filter(({ id, goes }) => goes && members.some((member) => member.id === id));
+  if (going.length === 0 || (members.length - going.length) * 2 > members.length) return;
+  throw new BargeError(
+    "change_in_progress",
+    `Another node takes the place of node ${going.map(({ id }) => id).join(", ")} in the cluster, and group ${group} would be lost with it: nothing is changed. Try again when that is done (barge member list), or choose other nodes.`,
+  );
 }
 
 function loadsOf(view: RegistryView, hosts: readonly Host[]): Map<number, number> {
@@ -255,6 +274,7 @@ export function move(
     }
     const next = withMembers(found.entry, wanted, all);
     if (next === undefined) return undefined;
+    refuseToLose(id, next.members, all);
     return rewrite([{ found, next: { ...next, replicas: wanted.length } }], changed);
   };
 }

@@ -545,11 +545,13 @@ export class Registry {
 
   /** The nodes that can have replicas: the cluster's voters, once they have joined, and but for those that are about to leave. */
   #hosts(): Host[] {
-    const { voters, incarnations = {} } = this.#cluster;
+    const { voters, incarnations = {}, promotions = {} } = this.#cluster;
+    const replaced = new Set(Object.values(promotions));
     return voters.flatMap((id) => {
       if (this.#members.isReleased(id, this.#nowMs)) return [];
       const incarnation = incarnations[id] ?? this.#options.incarnationOf(id);
-      return incarnation === undefined ? [] : [{ id, incarnation }];
+      if (incarnation === undefined) return [];
+      return [replaced.has(id) ? { id, incarnation, goes: true } : { id, incarnation }];
     });
   }
 }

@@ -342,6 +342,29 @@ test("nodes may leave the cluster as long as each group keeps its majority", () 
   expect(refused(1)).toBeUndefined();
 });
 
+test("a group does not come to where it would be lost: members whose place in the cluster another node takes count as gone", () => {
+  const world = new World();
+  world.create({ id: 1, members: [1] });
+  world.create({ id: 3, members: [1, 3, 4] });
+  world.hosts = world.hosts.map((host) => (host.id === 2 ? { ...host, goes: true } : host));
+  const words = "takes the place of node 2";
+  expect(() => world.move(1, [1, 2])).toThrow(`${words} in the cluster, and group 1 would be lost`);
+  expect(() => world.move(1, [2])).toThrow(words);
+  expect(() => world.create({ members: [2] })).toThrow(words);
+  expect(() => world.create({ members: [2, 5] })).toThrow(words);
+  expect(world.view.group(1)!.entry).toMatchObject({ version: 1 });
+  // Two of three stay.
+  expect(world.move(3, [1, 2, 3])).toBe(true);
+  expect(world.create({ members: [2, 4, 5] })).toMatchObject([{ replicas: 3 }]);
+  // Where nobody says, others are taken as long as there are any.
+  for (const { members } of world.create({ count: 8, replicas: 1 })) {
+    expect(members[0]!.id).not.toBe(2);
+  }
+  expect(world.create({ replicas: 5 })[0]!.members.map(({ id }) => id)).toEqual([1, 2, 3, 4, 5]);
+  world.hosts = world.hosts.map(({ id, incarnation }) => ({ id, incarnation }));
+  expect(world.move(1, [1, 2])).toBe(true);
+});
+
 test("the view is the same, however it came about, and tells each group that changes", () => {
   const seed = Number(process.env["BARGE_TEST_SEED"] ?? 5);
   const random = new Random(seed);
