@@ -286,11 +286,13 @@ function whenHosted(
     registry.list({
       ...callOf(call),
       answer: (entries) => {
-        const alive = new Set(
-          group.raft.progress().flatMap(({ id, active }) => (active ? [id] : [])),
-        );
-        const isAlive = (id: number): boolean => id === group.nodeId || alive.has(id);
-        const problem = leavingProblem(entries, new Set(going), isAlive, group.raft.isNewLeader);
+        const { raft, nodeId } = group;
+        const heard = raft.progress().flatMap(({ id, active }) => (active ? [id] : []));
+        const alive = new Set([nodeId, ...heard]);
+        // Who is replaced goes too, before long.
+        for (const id of Object.values(raft.configuration.promotions ?? {})) alive.delete(id);
+        const isAlive = (id: number): boolean => alive.has(id);
+        const problem = leavingProblem(entries, new Set(going), isAlive, raft.isNewLeader);
         if (problem === undefined) safe();
         else call.fail(problem);
       },

@@ -143,6 +143,16 @@ function taken(what: string, id: number): BargeError {
   return new BargeError("group_exists", `Group ${id} has ${what} already.`);
 }
 
+/** Who are to have the group may not have it yet when the node goes, and it cannot be asked to stay. */
+function refuseToHurry({ id: group, members }: RegistryEntry, hosts: readonly Host[]) {
+  const going = hosts.filter(({ id, goes }) => goes && members.some((member) => member.id === id));
+  if (going.length === 0) return;
+  throw new BargeError(
+    "change_in_progress",
+    `Another node takes the place of node ${going[0]!.id} in the cluster, which is among the members of group ${group}: nothing is changed, try again when that is done (barge member list). The group then gets another member by itself.`,
+  );
+}
+
 /** Spreads groups over the nodes: each goes to those that host the fewest. */
 class Placing {
   readonly hosts: readonly Host[];
@@ -275,6 +285,7 @@ export function move(
     const next = withMembers(found.entry, wanted, all);
     if (next === undefined) return undefined;
     refuseToLose(id, next.members, all);
+    refuseToHurry(found.entry, all);
     return rewrite([{ found, next: { ...next, replicas: wanted.length } }], changed);
   };
 }

@@ -355,6 +355,9 @@ test("a group does not come to where it would be lost: members whose place in th
   expect(world.view.group(1)!.entry).toMatchObject({ version: 1 });
   // Two of three stay.
   expect(world.move(3, [1, 2, 3])).toBe(true);
+  // It goes before the others have what it has.
+  world.settle(3);
+  expect(() => world.move(3, [1, 3, 5])).toThrow("is among the members of group 3");
   expect(world.create({ members: [2, 4, 5] })).toMatchObject([{ replicas: 3 }]);
   // Where nobody says, others are taken as long as there are any.
   for (const { members } of world.create({ count: 8, replicas: 1 })) {
