@@ -88,8 +88,8 @@ export const plantedBugs = {
     changes: [
       {
         file: raft,
-        from: 'else if (this.#role === "leader") this.#rounds.add({ context, from: 0 });',
-        to: 'else if (this.#role === "leader") this.#reads.push({ context, index: this.#commit, ok: true });',
+        from: 'if (this.#role === "leader") this.#rounds.add({ context, from: 0 });',
+        to: 'if (this.#role === "leader") this.#reads.push({ context, index: this.#commit, ok: true });',
       },
     ],
   },
