@@ -203,15 +203,21 @@ export class HotGroups {
     group.clients!.probe(node, "put", () => this.#answered(asked));
   }
 
-  /** Each of the others may be before it, with what came while a sync ran and once more; those that seal without being asked as well. */
+  /**
+   * Each of the others may be before it, with what came while a sync ran and once more; those that seal without being asked as well. Looked at by time too: syncs
+   * that are shorter than usual go by while its messages are on their way, and longer ones are nobody's fault.
+   */
   #judge({ node, group, atMs, syncs }: Asked): void {
     const { scheduler, swarm, groupsMax } = this.#options;
+    const { syncMs, delayMs, limits } = swarm;
     const waitedMs = scheduler.nowMs - atMs;
-    if (waitedMs <= messageDelays * swarm.delayMs + turnTicks * swarm.limits.tickMs) return;
+    const syncsMax = 2 * (groupsMax + ownGroups) + ownSyncs;
+    const besideMs = messageDelays * delayMs + turnTicks * limits.tickMs;
+    if (waitedMs <= syncsMax * syncMs + besideMs) return;
     // What a quorum has done meanwhile.
     const since = this.#options.syncs().map((count, at) => count - syncs[at]!);
     const done = since.toSorted((a, b) => b - a)[Math.floor(since.length / 2)]!;
-    if (done <= 2 * (groupsMax + ownGroups) + ownSyncs) return;
+    if (done <= syncsMax) return;
     throw new Violation(
       `group ${group.id} has waited for ${done} syncs, ${Math.round(waitedMs)} ms, on node ${node.id} beside group ${this.#hot.get(node)?.id}, which always has more to do`,
     );
