@@ -128,8 +128,9 @@ export class Router implements Sender, WriteRoutes {
   sweep(nowMs: number): void {
     this.keeper?.sweep(nowMs);
     this.pump(nowMs);
-    const probeDue = this.#sentSinceProbe && nowMs >= this.#nextProbeMs;
-    if (probeDue && this.#probe === undefined && !this.#isTold) this.#probeLeader(nowMs);
+    if (!this.#sentSinceProbe || nowMs < this.#nextProbeMs || this.#probe !== undefined) return;
+    if (this.#isTold) this.#returnToLeader(nowMs);
+    else this.#probeLeader(nowMs);
   }
 
   /** Some node says by itself who leads the group. */
@@ -420,6 +421,15 @@ export class Router implements Sender, WriteRoutes {
     this.#leader = endpoint;
     const of = this.#group === 0 ? "" : ` of group ${this.#group}`;
     this.#settings.logger.debug(`leader${of} is ${endpoint}`);
+  }
+
+  /** It refused once, or its connection was lost, or a node that lags named an older one: where it still leads there is no news that would say so. */
+  #returnToLeader(nowMs: number): void {
+    this.#sentSinceProbe = false;
+    this.#nextProbeMs = nowMs + leaderProbeMs;
+    const endpoint = this.#nodes.endpointOf(this.#nodes.directory.leaderOf(this.#group));
+    const node = this.#nodes.find(endpoint);
+    if (node === undefined || nowMs >= node.passOverUntilMs) this.learned();
   }
 
   /** Of a node that does not tell by itself. */

@@ -115,6 +115,32 @@ test("each group's requests go to its own leader, as any one node tells", async 
   }
 });
 
+test("a leader that refused once, and one that a lagging node named, are left again for whoever leads", async () => {
+  const nodes = cluster();
+  try {
+    const [first, second, third] = nodes as [FakeNode, FakeNode, FakeNode];
+    await using client = connect({ endpoints: first.endpoint, group: 10, session: false });
+    await client.put("k", "v");
+    await first.until(() => first.followed.length > 0);
+    first.tell(5, true, [{ group: 10, leader: 2, members: [1, 2, 3] }]);
+    await untilLed(client, second);
+    const refuseOnce = (error: BargeError): void => {
+      second.answer = (node, request) => {
+        second.answer = applyAll;
+        node.refuse(request, error);
+      };
+    };
+    refuseOnce(new BargeError("no_leader", "an election"));
+    await client.put("k", "elsewhere");
+    await untilLed(client, second);
+    refuseOnce(new BargeError("not_leader", "it was", { leaderHint: third.endpoint }));
+    await client.put("k", "where it was");
+    await untilLed(client, second);
+  } finally {
+    dispose(nodes);
+  }
+});
+
 test("a node without the group is not asked, where another is known to have it", async () => {
   const nodes = cluster();
   try {
