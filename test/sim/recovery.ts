@@ -244,18 +244,33 @@ export class Recovery {
     while (scheduler.nowMs < endMs) step();
   }
 
-  /** With `goesOn`, patience begins anew with everything that is applied, for the first time or again. */
+  /** Of the log as it was: what an election adds to it later is no progress. */
+  #replicated(lastIndex: number): number {
+    let sum = 0;
+    for (const node of this.#options.nodes) {
+      sum += Math.min(this.#replica(node)?.raft.lastIndex ?? 0, lastIndex);
+    }
+    return sum;
+  }
+
+  /**
+   * With `goesOn`, patience begins anew with everything that is applied, for the first time or again, and everything that a member gets of the log: nothing of
+   * earlier terms is committed before the last of it is (§5.4.2), however small the window is.
+   */
   #until(what: string, patienceMs: number, done: () => boolean, goesOn = false): void {
     const { scheduler, step, oracle, clients, nodes } = this.#options;
     let deadlineMs = scheduler.nowMs + patienceMs;
-    let applied = this.#applied();
+    const ends = nodes.map((node) => this.#replica(node)?.raft.lastIndex ?? 0);
+    const lastIndex = Math.max(...ends);
+    const progress = (): number => this.#applied() + this.#replicated(lastIndex);
+    let before = goesOn ? progress() : 0;
     while (!done()) {
       step();
       if (this.#options.isGone()) return;
       if (goesOn) {
-        const now = this.#applied();
-        if (now > applied) deadlineMs = scheduler.nowMs + patienceMs;
-        applied = now;
+        const now = progress();
+        if (now > before) deadlineMs = scheduler.nowMs + patienceMs;
+        before = now;
       }
       if (scheduler.nowMs <= deadlineMs) continue;
       const views = nodes.map((node) => {
