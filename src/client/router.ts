@@ -129,6 +129,8 @@ export class Router implements Sender, WriteRoutes {
     this.keeper?.sweep(nowMs);
     this.pump(nowMs);
     if (!this.#sentSinceProbe || nowMs < this.#nextProbeMs || this.#probe !== undefined) return;
+    this.#nextProbeMs = nowMs + leaderProbeMs;
+    this.#sentSinceProbe = false;
     if (this.#isTold) this.#returnToLeader(nowMs);
     else this.#probeLeader(nowMs);
   }
@@ -168,9 +170,14 @@ export class Router implements Sender, WriteRoutes {
 
   /** The directory knows more of the group. */
   learned(): void {
-    const leader = this.#nodes.directory.leaderOf(this.#group);
-    const endpoint = leader === 0 ? undefined : this.#nodes.endpointOf(leader);
+    const endpoint = this.#toldLeader;
     if (endpoint !== undefined) this.#follow(endpoint);
+  }
+
+  /** By the directory's word. */
+  get #toldLeader(): string | undefined {
+    const leader = this.#nodes.directory.leaderOf(this.#group);
+    return leader === 0 ? undefined : this.#nodes.endpointOf(leader);
   }
 
   /** There is no connection to the node any more, or it is no member any more. */
@@ -425,17 +432,12 @@ export class Router implements Sender, WriteRoutes {
 
   /** It refused once, or its connection was lost, or a node that lags named an older one: where it still leads there is no news that would say so. */
   #returnToLeader(nowMs: number): void {
-    this.#sentSinceProbe = false;
-    this.#nextProbeMs = nowMs + leaderProbeMs;
-    const endpoint = this.#nodes.endpointOf(this.#nodes.directory.leaderOf(this.#group));
-    const node = this.#nodes.find(endpoint);
+    const node = this.#nodes.find(this.#toldLeader);
     if (node === undefined || nowMs >= node.passOverUntilMs) this.learned();
   }
 
   /** Of a node that does not tell by itself. */
   #probeLeader(nowMs: number): void {
-    this.#sentSinceProbe = false;
-    this.#nextProbeMs = nowMs + leaderProbeMs;
     const take = (body: unknown): void => {
       const groups = (body as NodeStatus | null)?.groups;
       if (!Array.isArray(groups)) return;

@@ -143,16 +143,6 @@ function taken(what: string, id: number): BargeError {
   return new BargeError("group_exists", `Group ${id} has ${what} already.`);
 }
 
-/** Who are to have the group may not have it yet when the node goes, and it cannot be asked to stay. */
-function refuseToHurry({ id: group, members }: RegistryEntry, hosts: readonly Host[]) {
-  const going = hosts.filter(({ id, goes }) => goes && members.some((member) => member.id === id));
-  if (going.length === 0) return;
-  throw new BargeError(
-    "change_in_progress",
-    `Another node takes the place of node ${going[0]!.id} in the cluster, which is among the members of group ${group}: nothing is changed, try again when that is done (barge member list). The group then gets another member by itself.`,
-  );
-}
-
 /** Spreads groups over the nodes: each goes to those that host the fewest. */
 class Placing {
   readonly hosts: readonly Host[];
@@ -190,13 +180,29 @@ function leastLoaded(hosts: readonly Host[], loads: ReadonlyMap<number, number>)
   return hosts.toSorted(order);
 }
 
+type Members = readonly { readonly id: number }[];
+
+function goingAmong(members: Members, hosts: readonly Host[]): readonly Host[] {
+  return hosts.filter(({ id, goes }) => goes && members.some((member) => member.id === id));
+}
+
 /** A group must not come to where it would be lost: its members are looked at before a node goes, and not again. */
-function refuseToLose(group: number, members: readonly { id: number }[], hosts: readonly Host[]) {
-  const going = hosts.filter(({ id, goes }) => goes && members.some((member) => member.id === id));
+function refuseToLose(group: number, members: Members, hosts: readonly Host[]): void {
+  const going = goingAmong(members, hosts);
   if (going.length === 0 || (members.length - going.length) * 2 > members.length) return;
   throw new BargeError(
     "change_in_progress",
     `Another node takes the place of node ${going.map(({ id }) => id).join(", ")} in the cluster, and group ${group} would be lost with it: nothing is changed. Try again when that is done (barge member list), or choose other nodes.`,
+  );
+}
+
+/** Who are to have the group may not have it yet when the node goes, and it cannot be asked to stay. */
+function refuseToHurry({ id: group, members }: RegistryEntry, hosts: readonly Host[]): void {
+  const [going] = goingAmong(members, hosts);
+  if (going === undefined) return;
+  throw new BargeError(
+    "change_in_progress",
+    `Another node takes the place of node ${going.id} in the cluster, which is among the members of group ${group}: nothing is changed, try again when that is done (barge member list). The group then gets another member by itself.`,
   );
 }
 

@@ -8,7 +8,7 @@ import { type GroupSwarm, pickSome } from "./group-swarm.ts";
 import { calmKinds } from "./hot-groups.ts";
 import type { Random } from "./random.ts";
 import { names, type RegistryJudge } from "./registry-judge.ts";
-import type { Scheduler } from "./scheduler.ts";
+import { Agenda, type Scheduler } from "./scheduler.ts";
 import type { SimGroups } from "./sim-group.ts";
 import type { SimNetwork } from "./sim-network.ts";
 import type { SimNode } from "./sim-node.ts";
@@ -71,11 +71,12 @@ const membersMax = 2;
 export class EarlyReturns {
   readonly #options: EarlyReturnsOptions;
   readonly #electionMs: number;
-  #isOver = false;
+  readonly #agenda: Agenda;
   #taken = 0;
 
   constructor(options: EarlyReturnsOptions) {
     this.#options = options;
+    this.#agenda = new Agenda(options.scheduler);
     const { electionTicksMax, tickMs } = options.swarm.limits;
     this.#electionMs = electionTicksMax * tickMs;
   }
@@ -85,7 +86,7 @@ export class EarlyReturns {
   }
 
   end(): void {
-    this.#isOver = true;
+    this.#agenda.end();
     this.#release();
   }
 
@@ -96,7 +97,7 @@ export class EarlyReturns {
 
   #later(): void {
     const { random } = this.#options;
-    this.#after(-Math.log(1 - random.float()) * returnElections * this.#electionMs, () => {
+    this.#agenda.after(-Math.log(1 - random.float()) * returnElections * this.#electionMs, () => {
       const roles = this.#roles();
       if (roles === undefined) return this.#prepare();
       this.#taken = roles.group;
@@ -173,7 +174,7 @@ export class EarlyReturns {
     const votes = (): boolean =>
       groups.of(group).invariants.oracle.configuration?.voters.includes(returns.id) === true;
     this.#ask(roles, [], patienceElections, votes, () =>
-      this.#after(this.#electionMs * random.float(), () => this.#done()),
+      this.#agenda.after(this.#electionMs * random.float(), () => this.#done()),
     );
   }
 
@@ -208,15 +209,9 @@ export class EarlyReturns {
         askAtMs = scheduler.nowMs + 0.3 * this.#electionMs;
         move(random.pick(nodes.filter((node) => node !== returns)), group, members);
       }
-      this.#after(swarm.limits.tickMs, look);
+      this.#agenda.after(swarm.limits.tickMs, look);
     };
     look();
-  }
-
-  #after(delayMs: number, run: () => void): void {
-    this.#options.scheduler.after(delayMs, () => {
-      if (!this.#isOver) run();
-    });
   }
 }
 

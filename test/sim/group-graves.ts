@@ -8,7 +8,7 @@ import { checkLimits } from "../../src/limits.ts";
 import { type GroupSwarm, hasGroups, pickSome } from "./group-swarm.ts";
 import type { Random } from "./random.ts";
 import type { RegistryJudge } from "./registry-judge.ts";
-import type { Scheduler } from "./scheduler.ts";
+import { Agenda, type Scheduler } from "./scheduler.ts";
 import type { SimNetwork } from "./sim-network.ts";
 import type { SimNode } from "./sim-node.ts";
 import type { Swarm } from "./swarm.ts";
@@ -89,12 +89,13 @@ const membersMin = 3;
 export class Graves {
   readonly #options: GravesOptions;
   readonly #electionMs: number;
-  #isOver = false;
+  readonly #agenda: Agenda;
   /** The group in which somebody is to return; 0 = none. */
   #taken = 0;
 
   constructor(options: GravesOptions) {
     this.#options = options;
+    this.#agenda = new Agenda(options.scheduler);
     const { electionTicksMax, tickMs } = options.swarm.limits;
     this.#electionMs = electionTicksMax * tickMs;
   }
@@ -106,7 +107,7 @@ export class Graves {
   }
 
   end(): void {
-    this.#isOver = true;
+    this.#agenda.end();
   }
 
   /** Nobody else is to ask for changes of that group. */
@@ -122,14 +123,14 @@ export class Graves {
       if (!random.chance(endsShare)) continue;
       const withinMs = this.#electionMs * random.pick([0.3, 1, 3]);
       for (let left = random.between(1, evacuationsMax); left > 0; left--)
-        this.#after(0.5 * random.float() * withinMs, () => node.evacuate(newest));
-      this.#after((0.5 + random.float()) * withinMs, () => crash(node));
+        this.#agenda.after(0.5 * random.float() * withinMs, () => node.evacuate(newest));
+      this.#agenda.after((0.5 + random.float()) * withinMs, () => crash(node));
     }
   }
 
   #removeLater(): void {
     const { random, judge, nodes, remove } = this.#options;
-    this.#after(-Math.log(1 - random.float()) * removeElections * this.#electionMs, () => {
+    this.#agenda.after(-Math.log(1 - random.float()) * removeElections * this.#electionMs, () => {
       const groups = judge.entries.filter(({ id }) => !this.isTaken(id));
       if (groups.length > 0) remove(random.pick(nodes), random.pick(groups).id);
       this.#removeLater();
@@ -140,7 +141,7 @@ export class Graves {
 
   #returnLater(): void {
     const { random } = this.#options;
-    this.#after(-Math.log(1 - random.float()) * returnElections * this.#electionMs, () => {
+    this.#agenda.after(-Math.log(1 - random.float()) * returnElections * this.#electionMs, () => {
       const roles = this.#roles();
       if (roles === undefined) return this.#prepare();
       this.#taken = roles.group;
@@ -213,7 +214,7 @@ export class Graves {
     network.mend(old.id, returns.id);
     network.mend(returns.id, old.id);
     this.#resume(roles);
-    this.#after(this.#electionMs * (0.5 + random.float()), () =>
+    this.#agenda.after(this.#electionMs * (0.5 + random.float()), () =>
       this.#others([old, returns], (id) => network.mend(id, returns.id)),
     );
   }
@@ -238,7 +239,7 @@ export class Graves {
         askAtMs = scheduler.nowMs + this.#electionMs;
         move(random.pick(nodes.filter((node) => node !== old)), group, members);
       }
-      this.#after(swarm.limits.tickMs, look);
+      this.#agenda.after(swarm.limits.tickMs, look);
     };
     look();
   }
@@ -247,16 +248,10 @@ export class Graves {
     const { network } = this.#options;
     this.#taken = 0;
     if (old.life === oldLife) old.resume();
-    this.#after(this.#electionMs, () => {
+    this.#agenda.after(this.#electionMs, () => {
       this.#others([old, returns], (id) => network.mend(id, old.id));
       this.#others([old, returns], (id) => network.mend(old.id, id));
     });
     this.#returnLater();
-  }
-
-  #after(delayMs: number, run: () => void): void {
-    this.#options.scheduler.after(delayMs, () => {
-      if (!this.#isOver) run();
-    });
   }
 }

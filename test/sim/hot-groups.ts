@@ -8,7 +8,7 @@ import { systemGroup } from "../../src/wire/registry.ts";
 import type { GroupSwarm } from "./group-swarm.ts";
 import { Violation } from "./invariants.ts";
 import type { Random } from "./random.ts";
-import type { Scheduler } from "./scheduler.ts";
+import { Agenda, type Scheduler } from "./scheduler.ts";
 import type { SimGroup, SimGroups } from "./sim-group.ts";
 import type { SimNode } from "./sim-node.ts";
 import { faults, type Kind, type Swarm } from "./swarm.ts";
@@ -122,10 +122,11 @@ export class HotGroups {
   readonly #hot = new Map<SimNode, SimGroup>();
   /** Not answered yet: one at a time of each group. */
   readonly #asked = new Map<SimGroup, Asked>();
-  #isOver = false;
+  readonly #agenda: Agenda;
 
   constructor(options: HotGroupsOptions) {
     this.#options = options;
+    this.#agenda = new Agenda(options.scheduler);
     const { electionTicksMax, tickMs } = options.swarm.limits;
     this.#electionMs = electionTicksMax * tickMs;
   }
@@ -137,11 +138,11 @@ export class HotGroups {
   }
 
   end(): void {
-    this.#isOver = true;
+    this.#agenda.end();
   }
 
   #lookLater(): void {
-    this.#after(this.#electionMs / looksPerElection, () => {
+    this.#agenda.after(this.#electionMs / looksPerElection, () => {
       for (const node of this.#options.nodes) this.#heat(node);
       for (const [group, asked] of this.#asked) {
         if (!this.#waits(asked)) this.#asked.delete(group);
@@ -179,7 +180,7 @@ export class HotGroups {
 
   #askLater(): void {
     const { random, askElections } = this.#options;
-    this.#after(-Math.log(1 - random.float()) * askElections * this.#electionMs, () => {
+    this.#agenda.after(-Math.log(1 - random.float()) * askElections * this.#electionMs, () => {
       this.#ask();
       this.#askLater();
     });
@@ -235,11 +236,5 @@ export class HotGroups {
     const raft = node.replica(group.id)?.raft;
     const isLed = raft?.role === "leader" && raft.term === term && raft.transferTarget === 0;
     return this.#asked.get(group) === asked && isLed && !group.isRemoved;
-  }
-
-  #after(delayMs: number, run: () => void): void {
-    this.#options.scheduler.after(delayMs, () => {
-      if (!this.#isOver) run();
-    });
   }
 }

@@ -15,7 +15,7 @@ import type { SimNode } from "./sim-node.ts";
 import type { Swarm } from "./swarm.ts";
 import type { Tally } from "./tally.ts";
 
-/** Of runs with groups whose members would change: none but where asked for, as a group may be lost that comes to a node which another one is to replace. */
+/** Of runs with groups whose members would change: none but where asked for, as a group that is moved in the moment in which a node is replaced may still be lost with it. */
 const hostsShare = 0;
 /** A group takes so much longer to get to other nodes. */
 const hostsPatience = 8;

@@ -92,8 +92,8 @@ everything is healed and the cluster must recover. A run is a pure function of i
 ## What is not
 
 Bit rot in the key-value file; rot of records younger than the durable watermark (a stated limit); an fdatasync that succeeds after a failed one without a
-reboot between; the gate of the first boot; nodes that join or leave the cluster while there are groups, but where it is asked for: in one such seed of some hundreds a group is lost that comes to a node
-which another one is to replace; transactions of several keys, but for those of the registry; wall clocks; torn or reordered writes below a
+reboot between; the gate of the first boot; nodes that join or leave the cluster while there are groups, but where it is
+asked for; transactions of several keys, but for those of the registry; wall clocks; torn or reordered writes below a
 transaction, which are SQLite's (\`test/storage\`); sockets, HTTP and the SDK (\`test/e2e\`, \`test/misuse\`).
 
 ## Planted bugs

@@ -60,6 +60,26 @@ export class Scheduler {
   }
 }
 
+/** What somebody has still to do: nothing of it once that has ended. */
+export class Agenda {
+  readonly #scheduler: Scheduler;
+  #isOver = false;
+
+  constructor(scheduler: Scheduler) {
+    this.#scheduler = scheduler;
+  }
+
+  after(delayMs: number, run: () => void): void {
+    this.#scheduler.after(delayMs, () => {
+      if (!this.#isOver) run();
+    });
+  }
+
+  end(): void {
+    this.#isOver = true;
+  }
+}
+
 function before(a: Event, b: Event): boolean {
   return a.atMs < b.atMs || (a.atMs === b.atMs && a.order < b.order);
 }
