@@ -200,6 +200,8 @@ export interface StateMachine {
    * the machine keeps no rows.
    */
   holdFile?(): HeldFile | undefined;
+  /** The application has entries up to here, by its own word: it may have got more than this node remembers to be committed [30]. Undefined: it has not said. */
+  readonly storedIndex?: number | undefined;
   /** The application has lost what the log does not hold any more: another member's state is needed, as of this index or later. Undefined: it is not. */
   readonly lacksStateAt?: number | undefined;
   /** Goes over to such a state, received like any other, while the log stays as it is [31]. */

@@ -1055,6 +1055,8 @@ export class Group {
     if (nowMs >= this.#heldUntilMs) this.#endHold();
     if (this.#stopped === undefined) {
       this.#guard(() => {
+        const { storedIndex } = this.machine;
+        if (storedIndex !== undefined) this.raft.machineHolds(storedIndex);
         this.#retireLog();
         if (this.#logCuts.length > 0) this.#cutByHand(nowMs);
         this.#raiseApplyVersion(nowMs);

@@ -644,6 +644,22 @@ export class Raft implements CoreState {
     this.#freshTick = -Infinity;
   }
 
+  /**
+   * The state machine says that it holds what the log has up to there. It got nothing but what was committed, and all that ever was is in the log of a leader
+   * (§5.4.3), so this is that, though the node may have forgotten it: what is committed is noted with each vote alone. An application may hold more than was
+   * noted, and without this its state could not be sent to members that need it before they can acknowledge anything.
+   */
+  machineHolds(index: number): void {
+    if (this.#role !== "leader" || this.#commitIsOwn || index <= this.#commit) return;
+    const ordinal = this.#log.find(index);
+    // Nothing of this term was given to it before any of it is committed.
+    if (ordinal < 0 || this.#log.termAt(ordinal) === this.#term) return;
+    const end = this.#log.lastIndexAt(ordinal);
+    if (end > this.#durableIndex) return;
+    this.#commit = end;
+    this.#sendDue = true;
+  }
+
   /** The connection to a peer came up anew: what was in flight may be lost (C5). */
   peerReset(nodeId: number): void {
     if (nodeId === this.#leader) this.#questions.askAgain();

@@ -66,8 +66,9 @@ export class ShardWorld {
     registryIndex: number,
     wrap: (kv: KvMachine) => StateMachine = (kv) => kv,
     limits = this.limits,
+    others: readonly number[] = [],
   ): Group {
-    const members = new Map([[nodeId, "127.0.0.1:1"]]);
+    const members = new Map([nodeId, ...others].map((id) => [id, `127.0.0.1:${id}`]));
     const log: FirstLog = foundingLog({
       group: id,
       seedCrc,

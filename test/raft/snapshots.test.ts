@@ -1,5 +1,6 @@
 /** Snapshots in the core (paper §7; correctness.md N): when one is asked for, what an offer is worth, and what taking one over means. */
 import { describe, expect, test } from "bun:test";
+import { lastIndexOf } from "../../src/wire/batch.ts";
 import type { AppendReplyMessage } from "../../src/wire/messages.ts";
 import { TestCluster, configurationOf, logOf, testLimits } from "./harness.ts";
 
@@ -98,6 +99,66 @@ describe("leader", () => {
     cluster.settle();
     cluster.tick(electionTicksMin + heartbeatTicks);
     expect(leader.snapshots.at(-1)).toEqual({ to: 3, minIndex: 11 });
+  });
+});
+
+/** Node 1 has started anew and leads: what its machine holds it knows no more to be committed, and nobody else has the log from its start on. */
+function forgetful(): TestCluster {
+  const start = logOf([1, 1], [2, 2]).map((batch) => ({
+    index: lastIndexOf(batch),
+    term: batch.term,
+    crc: batch.crc,
+    timeMs: 0,
+  }))[1]!;
+  const batches = logOf([1, 1, 2], [3, 2, 1], start);
+  const cluster = new TestCluster([
+    { id: 1, configuration: three, start, batches, hardState: { term: 2, votedFor: 1, commit: 4 } },
+    { id: 2, configuration: three },
+    { id: 3, configuration: three },
+  ]);
+  cluster.elect(1);
+  cluster.settle();
+  return cluster;
+}
+
+describe("what the machine holds", () => {
+  test("is committed, though the leader has forgotten it: so its state can go to those who need it first", () => {
+    const cluster = forgetful();
+    const leader = cluster.node(1);
+    cluster.tick(2 * electionTicksMin);
+    expect(leader.raft).toMatchObject({ commit: 4, lastIndex: 11, role: "leader" });
+    // Within the second batch: it is committed as a whole.
+    leader.raft.machineHolds(8);
+    expect(leader.raft.commit).toBe(9);
+    for (const id of [2, 3]) {
+      cluster.run(leader);
+      leader.apply();
+      expect(leader.sendSnapshot(cluster.node(id), 9)).toBe("needed");
+    }
+    cluster.settle();
+    cluster.tick(2 * heartbeatTicks);
+    for (const { raft } of cluster.nodes.values()) expect(raft.commit).toBe(11);
+  });
+
+  test("is nobody's word but the leader's, and nothing of its own term, nor what its log does not hold", () => {
+    const cluster = forgetful();
+    const leader = cluster.node(1);
+    for (const index of [3, 11, 12, 2 ** 53]) leader.raft.machineHolds(index);
+    expect(leader.raft.commit).toBe(4);
+    leader.raft.stepDown("test");
+    leader.raft.machineHolds(8);
+    expect(leader.raft.commit).toBe(4);
+  });
+
+  test("says nothing new once the leader knows by itself what is committed", () => {
+    const cluster = TestCluster.of(3);
+    cluster.elect(1);
+    cluster.settle();
+    cluster.isolate(1);
+    cluster.node(1).propose(2);
+    cluster.settle();
+    cluster.node(1).raft.machineHolds(3);
+    expect(cluster.node(1).raft).toMatchObject({ commit: 1, lastIndex: 3 });
   });
 });
 

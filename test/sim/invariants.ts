@@ -68,6 +68,8 @@ export class Invariants {
     number,
     Pick<CoreView, "role" | "term" | "commit" | "wound"> & { readonly life: number }
   >();
+  /** The highest that a node took for committed, whatever it remembers. */
+  #commitMax = 0;
   /** What a machine had applied when its node's log was found damaged: it may be ahead of it. */
   readonly #ahead = new Map<number, number>();
 
@@ -327,13 +329,15 @@ export class Invariants {
     this.#wrong(this.#transfers.turned(nodeId, life, core, nowMs));
     const { role, term, commit, wound } = core;
     this.#shown.set(nodeId, { life, role, term, commit, wound });
+    const isNew = commit > this.#commitMax;
+    if (isNew) this.#commitMax = commit;
     if (!sameLife) return;
     if (commit < shown.commit && wound === undefined) {
       throw new Violation(`commit of node ${nodeId} falls from ${shown.commit} to ${commit}`);
     }
-    // §5.4.2: what earlier leaders left is committed only under a batch of the leader's own term.
+    // §5.4.2: what earlier leaders left is committed only under a batch of the leader's own term; or it was before, and its machine holds it.
     const leads = role === "leader" && shown.role === "leader" && term === shown.term;
-    if (leads && commit > shown.commit && visible.at(commit)?.term !== term) {
+    if (leads && isNew && visible.at(commit)?.term !== term) {
       throw new Violation(
         `node ${nodeId} leads term ${term} and commits ${commit}, a batch of an earlier term`,
       );

@@ -216,6 +216,9 @@ export class ObservedApplication extends ObservedMachine {
   get absence(): Absence | undefined {
     return this.#inner.absence;
   }
+  get storedIndex(): number | undefined {
+    return this.#inner.storedIndex;
+  }
   get lacksStateAt(): number | undefined {
     return this.#inner.lacksStateAt;
   }

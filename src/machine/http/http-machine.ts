@@ -539,6 +539,10 @@ export class HttpMachine implements StateMachine, AppLinkOwner {
     this.#goOver(generation);
   }
 
+  get storedIndex(): number | undefined {
+    return this.#link.isOpen && this.#restoring === undefined ? this.#link.storedIndex : undefined;
+  }
+
   get lacksStateAt(): number | undefined {
     return this.#isBehind && this.#refill === 0 ? this.#saved.appliedIndex : undefined;
   }

@@ -224,8 +224,10 @@ test("the application says what it has: entries up to there are not given", () =
   const had = world.app.entries.length;
   world.app.asked.length = 0;
   world.start();
+  expect(world.machine.storedIndex).toBeUndefined();
   fill(world, 2);
   world.caughtUp();
+  expect(world.machine.storedIndex).toBe(world.app.entries[had - 1]!.index);
   expect(entriesOf(world)).toEqual(expected(world));
   const first = JSON.parse(world.app.asked.find(({ name }) => name === "UpdateEntries")!.body) as {
     Entries: { Index: number }[];
