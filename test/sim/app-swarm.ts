@@ -48,8 +48,12 @@ export interface AppSwarm {
 /** Of all runs. */
 const share = 0.08;
 
-export function drawApps(random: Random, swarm: Swarm, without: boolean): AppSwarm {
-  const isOn = random.chance(share) && !without;
+export function drawApps(
+  random: Random,
+  swarm: Swarm,
+  given: { readonly without: boolean; readonly wanted: boolean },
+): AppSwarm {
+  const isOn = (random.chance(share) || given.wanted) && !given.without;
   const { electionTicksMax, tickMs } = swarm.limits;
   const electionMs = electionTicksMax * tickMs;
   const weights = appFaults.map(() => (random.chance(0.5) ? random.between(1, 5) : 0));

@@ -17,7 +17,7 @@ const { values } = parseArgs({
     events: { type: "string", default: "2000" },
     /** Kinds of faults and strangeness to leave out, separated by commas. */
     without: { type: "string", default: "" },
-    /** Kinds of runs with groups that each seed is to be. */
+    /** Kinds of runs that each seed is to be: with applications, with groups, and of those hotGroups, earlyReturns, hostChanges. */
     with: { type: "string", default: "" },
     bug: { type: "string" },
     /** Judge by what is applied and what clients see alone. */

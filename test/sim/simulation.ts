@@ -50,7 +50,7 @@ export interface RunOptions {
   readonly events: number;
   /** What the seed draws and this run leaves out. */
   readonly without?: readonly Kind[];
-  /** What this run has though the seed does not draw it, as far as that goes with the rest: kinds of runs with groups. */
+  /** What this run has though the seed does not draw it, as far as that goes with the rest: applications, groups, and kinds of runs with groups. */
   readonly wanted?: readonly Kind[];
   /** Judges by what is applied and what clients see alone. */
   readonly blackBox?: boolean;
@@ -166,7 +166,7 @@ class Simulation {
       ...drawGroups(this.#groupRandom, drawn, {
         groups: without.includes("groups"),
         groupMoves: without.includes("groupMoves"),
-        wanted: wanted.length > 0,
+        wanted: wanted.some((kind) => kind !== "applications"),
       }),
       ...(hot.isOn ? hotGroupSwarm(hot, drawn) : {}),
       ...(isEarly ? earlyGroupSwarm(drawn) : {}),
@@ -187,7 +187,10 @@ class Simulation {
         }
       : drawn;
     const appRandom = new Random(seed, appStream);
-    const appSwarm = drawApps(appRandom, withGroups, without.includes("applications"));
+    const appSwarm = drawApps(appRandom, withGroups, {
+      without: without.includes("applications"),
+      wanted: wanted.includes("applications"),
+    });
     const withApps = appSwarm.isOn
       ? { ...withGroups, limits: appLimits(appRandom, withGroups.limits) }
       : withGroups;
