@@ -2,7 +2,7 @@
  * Who decides, by the configurations along the logs: judges each change of the members as it is appended, and counts majorities, of the old and of
  * the new voters while they change. It shares the encoding of a configuration with the code that it judges, and no more.
  */
-import { decodeConfiguration } from "../../src/raft/configuration.ts";
+import { decodeConfiguration, membersOf } from "../../src/raft/configuration.ts";
 import type { Configuration } from "../../src/raft/ready.ts";
 import { BatchKind, bodyOf, type Batch } from "../../src/wire/batch.ts";
 import type { DurableLedger, Shadow } from "./durable-ledger.ts";
@@ -92,6 +92,16 @@ export class Electorate {
   /** A quorum of it has the configuration itself durably. */
   isHeld({ index, crc, configuration }: Standing): boolean {
     return decides(configuration, (id) => this.#ledgers.get(id)!.holds(index, crc));
+  }
+
+  /** Behind `index` a quorum has members without that node: committed, though nobody may have applied it yet. */
+  decidedWithout(nodeId: number, index: number): boolean {
+    return [...this.#known.values()].some(
+      (standing) =>
+        standing.index > index &&
+        !membersOf(standing.configuration).includes(nodeId) &&
+        this.isHeld(standing),
+    );
   }
 
   /**

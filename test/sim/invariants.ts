@@ -205,6 +205,11 @@ export class Invariants {
     }
   }
 
+  /** Its members have decided to be without that node. An application may apply that much later. */
+  decidedWithout(nodeId: number): boolean {
+    return this.#electorate.decidedWithout(nodeId, this.oracle.lastIndex);
+  }
+
   #wrong(what: string | undefined): void {
     if (what !== undefined) throw new Violation(what);
   }

@@ -96,7 +96,9 @@ export class SimGroup {
     const { configuration } = oracle;
     if (!removed || this.isRemoved || configuration === undefined) return;
     const isMember = membersOf(configuration).includes(node);
-    if (isMember && !oracle.hasLeft(node, this.#madeIn.get(node) ?? 0)) {
+    const hasLeft =
+      oracle.hasLeft(node, this.#madeIn.get(node) ?? 0) || this.invariants.decidedWithout(node);
+    if (isMember && !hasLeft) {
       throw new Violation(
         `node ${node} takes away its replica of group ${this.id} as of ${registryIndex}, of which it is a member; it was made at ${this.ledger(node).visible.madeAt}`,
       );
