@@ -18,6 +18,8 @@ export interface RecoveryOptions {
   readonly clients: Clients;
   readonly oracle: Oracle;
   readonly group: number;
+  /** What applications may need beside all else. */
+  readonly appPatienceMs: number;
   readonly memberChanges: { readonly unanswered: number };
   /** Runs the next event. */
   readonly step: () => void;
@@ -52,11 +54,16 @@ export class Recovery {
     this.#clocksAgree = heartbeatTicksThere + 1 < electionTicksMin;
   }
 
+  get #progressMs(): number {
+    return progressElections * this.#electionMs + this.#options.appPatienceMs;
+  }
+
   /** A client may wait for its time-out, and its node for the one of the forward; a watch for its turn, on one node and the next. */
   get #patienceMs(): number {
     const { timeoutMs, limits } = this.#options.swarm;
     const turnsMs = 3 * limits.watchProgressMs;
-    return convergeElections * this.#electionMs + 3 * timeoutMs + turnsMs + 2_000;
+    const { appPatienceMs } = this.#options;
+    return convergeElections * this.#electionMs + 3 * timeoutMs + turnsMs + appPatienceMs + 2_000;
   }
 
   /** Reads come first: a leader must be able to serve them though nobody writes. */
@@ -69,9 +76,9 @@ export class Recovery {
     const { get, put } = answered;
 
     probeAll("get");
-    this.#until("a read", progressElections * this.#electionMs, () => get.size > 0, true);
+    this.#until("a read", this.#progressMs, () => get.size > 0, true);
     probeAll("put");
-    this.#until("a write", progressElections * this.#electionMs, () => put.size > 0, true);
+    this.#until("a write", this.#progressMs, () => put.size > 0, true);
     const patienceMs = this.#patienceMs;
     this.#until("all nodes to serve", patienceMs, () =>
       this.#everyUp((node) => get.has(node) && put.has(node)),

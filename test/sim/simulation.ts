@@ -30,7 +30,7 @@ import { drawRelapses, Relapses } from "./relapses.ts";
 import { Scheduler } from "./scheduler.ts";
 import { drawSessions, sessionLimits } from "./session-clients.ts";
 import { AppCrashes } from "./app-crashes.ts";
-import { appLimits, drawApps } from "./app-swarm.ts";
+import { appLimits, appPatienceMs, drawApps } from "./app-swarm.ts";
 import { SimApp } from "./sim-app.ts";
 import { SimApps } from "./sim-apps.ts";
 import { SimGroup, SimGroups } from "./sim-group.ts";
@@ -148,6 +148,7 @@ class Simulation {
   #isOver = false;
   /** Elections that were won so far. */
   #leaders = 0;
+  readonly #appPatienceMs: number;
 
   constructor({ seed, events, without: asked = [], wanted = [], blackBox = false }: RunOptions) {
     this.#seed = seed;
@@ -219,6 +220,7 @@ class Simulation {
     this.#addGroup(defaultGroup, ids);
     const { invariants } = groups.default;
     invariants.oracle.isOfApplication = appSwarm.isOn;
+    this.#appPatienceMs = appPatienceMs(appSwarm);
     if (groupsOn) {
       const system = this.#addGroup(systemGroup, ids);
       system.invariants.oracle.onWritten = (...written) => this.#judge.written(...written);
@@ -668,6 +670,7 @@ class Simulation {
       swarm: this.#swarm,
       nodes: this.#nodes,
       group: id,
+      appPatienceMs: this.#appPatienceMs,
       clients: clients ?? this.#groups.default.clients!,
       oracle: invariants.oracle,
       memberChanges: this.#memberChanges,
