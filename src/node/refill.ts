@@ -83,7 +83,9 @@ export class Refill {
     };
     this.#coming = coming;
     const { snapshotStallMs: timeoutMs } = this.#options.limits;
-    this.#ask(coming, "backupOpen", { timeoutMs }, (answer) => this.#opened(coming, answer));
+    // Whatever it has applied by now: one that is behind, or hears of no leader, says so at once, and the next one is asked.
+    const body = { timeoutMs, local: true };
+    this.#ask(coming, "backupOpen", body, (answer) => this.#opened(coming, answer));
   }
 
   #ask(

@@ -121,7 +121,8 @@ function begun(): Scene {
 test("part by part, one at a time, and closed at the end", () => {
   const scene = begun();
   const { to, body } = scene.answer();
-  expect([to, body["group"], body["backup"]]).toEqual([1, 7, 101]);
+  // A member that waits for something itself must not be waited for.
+  expect([to, body["group"], body["backup"], body["local"]]).toEqual([1, 7, 101, true]);
   while (scene.asked[0]?.operation === "backupRead") {
     expect(scene.asked.length).toBe(1);
     scene.answer();
