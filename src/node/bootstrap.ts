@@ -105,7 +105,7 @@ export function foundingLog(first: Founding): FirstLog {
 /** A replica that joins has no log, and no configuration until the leader sends it one. */
 export function emptyLog(
   place: Omit<Founding, "configuration">,
-  /** Up to it this node was heard as a member before, and has forgotten what it said: whoever still leads in an earlier one is told so. */
+  /** In earlier ones this node may have been heard as a member before, and has forgotten what it said: whoever still leads in one of them is told of this one. */
   term = 0,
 ): FirstLog {
   return firstLog(place, { term, votedFor: 0, commit: 0 }, []);

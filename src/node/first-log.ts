@@ -11,8 +11,9 @@ export function firstLogOf(
   isThis: (member: GroupMember) => boolean,
 ): FirstLog {
   const isFounder = [...members, ...leaving].some((member) => isThis(member) && member.since === 1);
-  // Who was a member before has forgotten what it said, and answers no leader of then.
-  if (!isFounder) return emptyLog(place, members.find(isThis)?.aboveTerm);
+  const { aboveTerm = -1 } = members.find(isThis) ?? {};
+  // Who was a member before has forgotten what it said, and answers no leader of then: the last of these may lead yet, and tell it that it has left.
+  if (!isFounder) return emptyLog(place, aboveTerm + 1);
   return foundingLog({ ...place, configuration: foundingConfiguration(founders), applyVersion });
 }
 
