@@ -59,6 +59,9 @@ export function keptPlaceNote({
   promotionWaitsFor,
 }: MemberEntry): string | undefined {
   if (promotionWaitsFor === undefined) return undefined;
+  if (promotionWaitsFor === "groups") {
+    return `node ${id} takes the place of node ${replaces} once no group would be lost with that node: they go to other nodes by themselves, where there are any; if it stays so, bring node ${replaces} back, move them (barge group list, barge group move), or force the replacement`;
+  }
   return `node ${id} takes the place of node ${replaces} once the group system, which keeps the registry, does without that node; if it stays so, an older build leads that group, or a majority of its members does not answer: upgrade the one, bring back the others`;
 }
 

@@ -149,10 +149,14 @@ const handlers: { readonly [O in AdminOperation]: Handler<O> } = {
     const { changes, force } = call.body;
     if (group.id !== defaultGroup) return changeHosts(group, call, ask);
     const newcomers = force ? [] : newcomersOf(changes, group);
-    whenHosted(group, force ? [] : changes, registry, call, ask, () => {
+    const held = holding(changes, registry, call);
+    const { term } = group.raft;
+    whenHosted(group, registry, held, ask, () => {
       examineAll(newcomers, identity, (refused, silent) => {
-        if (refused !== undefined) return call.fail(refused);
-        change(group, changes, force, call, identity, silent);
+        if (refused !== undefined) return held.fail(refused);
+        // What the registry has noted of those that go is a word of that term.
+        if (group.raft.term !== term) return held.fail(refusal("not_leader"));
+        change(group, changes, force, held, identity, silent);
       });
     });
   },
@@ -207,7 +211,9 @@ const handlers: { readonly [O in AdminOperation]: Handler<O> } = {
       answer: () => call.answer({}),
     }),
   releaseNodes: (_, call, { registry }) =>
-    registry!.release(call.body.nodes, { ...callOf(call), answer: () => call.answer({}) }),
+    registry!.release(call.body, { ...callOf(call), answer: (answer) => call.answer(answer) }),
+  keepNodes: (_, call, { registry }) =>
+    registry!.keep(call.body, { ...callOf(call), answer: () => call.answer({}) }),
 };
 
 function callOf<O extends AdminOperation>(
@@ -267,21 +273,59 @@ function changeHosts(
   });
 }
 
+/** Until it is answered, nobody takes back that these go. */
+function holding(
+  changes: readonly MemberChange[],
+  registry: Registry | undefined,
+  call: AdminCall<"changeMembers">,
+): AdminCall<"changeMembers"> {
+  const letGo = registry?.places.hold(goingBy(changes));
+  return {
+    body: call.body,
+    deadlineMs: call.deadlineMs,
+    answer: (answer) => {
+      letGo?.();
+      call.answer(answer);
+    },
+    fail: (error) => {
+      letGo?.();
+      call.fail(error);
+    },
+  };
+}
+
+function goingBy(changes: readonly MemberChange[]): number[] {
+  return changes.flatMap(({ op, id }) => (op === "remove" || op === "replace" ? [id] : []));
+}
+
 /**
  * Goes on once it is sure that no group loses its majority with those that go: the registry's own, whose members follow those of the cluster, lets them
- * go first, as they end once the cluster has.
+ * go first, as they end once the cluster has. Who keeps its place until another can take it is looked at once more by then: see places.ts.
  */
 function whenHosted(
   group: Group,
-  changes: readonly MemberChange[],
   registry: Registry | undefined,
   call: AdminCall<"changeMembers">,
   ask: AdminContext["ask"],
   done: () => void,
 ): void {
-  const going = changes.flatMap(({ op, id }) => (op === "remove" || op === "replace" ? [id] : []));
+  const { changes, force } = call.body;
+  const going = goingBy(changes);
   if (going.length === 0 || registry?.system === undefined) return done();
   const nodes = goingAtOnce(changes, group);
+  const said = (): { term: number; word: number } => ({
+    term: group.raft.term,
+    word: registry.places.word(),
+  });
+  if (force) {
+    const replaced = going.filter((id) => !nodes.includes(id));
+    const heard = { answered: () => {}, failed: () => {} };
+    // Nor is it waited for: the registry may be what cannot answer. Should it not hear it, whoever asks for it once more says it once more.
+    if (replaced.length > 0) {
+      ask("releaseNodes", { nodes: replaced, ...said(), replaced: true, force }, heard);
+    }
+    return done();
+  }
   const whenSafe = (safe: () => void): void =>
     registry.list({
       ...callOf(call),
@@ -299,9 +343,10 @@ function whenHosted(
     });
   whenSafe(() => {
     if (nodes.length === 0) return done();
-    // From then on they get no group any more, and until then they may have got one.
+    // From then on no group comes to where it would be lost with them, and until then one may have come.
     const released = (): void => whenSafe(done);
-    ask("releaseNodes", { nodes }, { answered: released, failed: (error) => call.fail(error) });
+    const waiter = { answered: released, failed: (error: BargeError) => call.fail(error) };
+    ask("releaseNodes", { nodes, ...said() }, waiter);
   });
 }
 

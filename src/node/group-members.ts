@@ -9,9 +9,10 @@ import { type MemberChange, votersMax } from "../raft/membership.ts";
 import type { Configuration } from "../raft/ready.ts";
 import { Consistency } from "../wire/messages.ts";
 import { defaultGroup, type GroupMember, systemGroup } from "../wire/registry.ts";
+import { departureProblem } from "./departures.ts";
 import type { Group } from "./group.ts";
+import { Places, placesTaken, type PlacesOptions } from "./places.ts";
 import type { SettledGroup } from "./registry-changes.ts";
-import type { RegistryView } from "./registry-view.ts";
 
 export interface WantedMembers {
   readonly voters: readonly Pick<GroupMember, "id" | "incarnation" | "aboveTerm">[];
@@ -64,9 +65,7 @@ function added(id: number, incarnation: string, learner: boolean): MemberChange 
   return { op: "add", id, address: placeholderAddress(id), learner, incarnation, returns: true };
 }
 
-export interface GroupMembersOptions {
-  readonly view: RegistryView;
-  readonly group: (id: number) => Group | undefined;
+export interface GroupMembersOptions extends PlacesOptions {
   readonly ids: () => Iterable<number>;
   /** What is known of a node of the cluster; undefined while it has not joined. */
   readonly incarnationOf: (id: number) => string | undefined;
@@ -93,14 +92,15 @@ export class GroupMembers {
   readonly #readIn = new Map<number, number>();
   readonly #settled = new Map<number, Settled>();
   readonly #newTermMs = new Map<number, number>();
-  /** Nodes that are leaving the cluster, and until when that is believed. */
-  readonly #released = new Map<number, number>();
+  /** Of nodes in the cluster. */
+  readonly places: Places;
   #unread: { readonly id: number; readonly term: number }[] = [];
   #isReading = false;
   #isTelling = false;
 
   constructor(options: GroupMembersOptions) {
     this.#options = options;
+    this.places = new Places(options);
   }
 
   /** Some times a second. */
@@ -116,21 +116,9 @@ export class GroupMembers {
       if (id === systemGroup) this.#lookAtSystem(group, nowMs);
       if (settled !== undefined && told.length < settledPerMessage) told.push(settled);
     }
+    this.places.step(nowMs);
     this.#tell(told);
     this.#read(nowMs);
-  }
-
-  /** Until then they are none of the members that `system` is to have: see Registry.release. */
-  release(nodes: readonly number[], untilMs: number): void {
-    for (const id of nodes) this.#released.set(id, untilMs);
-  }
-
-  /** It is about to leave the cluster: no group comes to it any more. */
-  isReleased(id: number, nowMs: number): boolean {
-    const untilMs = this.#released.get(id);
-    if (untilMs === undefined || nowMs < untilMs) return untilMs !== undefined;
-    this.#released.delete(id);
-    return false;
   }
 
   /** The group is not here any more. */
@@ -164,25 +152,9 @@ export class GroupMembers {
     return undefined;
   }
 
-  /** After each turn. Whose place another one takes ends once the cluster is without it: `system`, too, has to be without it before. */
-  keepPlaces(): void {
-    const cluster = this.#options.group(defaultGroup);
-    if (cluster === undefined || cluster.raft.role !== "leader") return;
-    if (cluster.raft.configuration.promotions === undefined) return;
-    const system = this.#options.group(systemGroup);
-    const kept = new Set<number>();
-    if (system !== undefined && system.stopped === undefined) {
-      const { configuration, configurationCommitted } = system.raft;
-      const voters = [...configuration.voters, ...configuration.outgoing];
-      for (const place of placesTaken(cluster.raft.configuration)) {
-        if (!configurationCommitted || voters.includes(place)) kept.add(place);
-      }
-    }
-    cluster.raft.keptPlaces = kept;
-  }
-
   #lookAtSystem(group: Group, nowMs: number): void {
     const { raft } = group;
+    const { view } = this.#options;
     const cluster = this.#options.group(defaultGroup);
     if (cluster === undefined || !cluster.raft.configurationCommitted) return;
     const { configuration } = cluster.raft;
@@ -191,7 +163,8 @@ export class GroupMembers {
     const here = new Set(membersOf(raft.configuration));
     // Who has not joined yet has no folder that a replica could be in.
     const known = (id: number): WantedMembers["voters"] => {
-      if (this.isReleased(id, nowMs)) return [];
+      // It has gone from here already, and is about to go from the cluster.
+      if (view.isGoing(id) && !here.has(id)) return [];
       const incarnation = configuration.incarnations?.[id] ?? this.#options.incarnationOf(id);
       return incarnation === undefined && !here.has(id)
         ? []
@@ -201,11 +174,17 @@ export class GroupMembers {
     const isComing = (id: number): boolean => configuration.promotions?.[id] !== undefined;
     const coming = configuration.learners.filter(isComing);
     const comes = (id: number): boolean => known(id).length > 0;
-    const taken = placesTaken(configuration, comes);
-    const voters = configuration.voters.filter((id) => !taken.has(id));
+    // `system` goes on with it while a group needs it: who is out of `system` does not hear any more where its groups are to be.
+    const mayGo = (id: number): boolean =>
+      view.isGoing(id) &&
+      departureProblem(view, id, (node) => configuration.addresses[node] !== undefined) ===
+        undefined;
+    const taken = [...placesTaken(configuration, comes)].filter(mayGo);
+    const staying = (ids: readonly number[]): WantedMembers["voters"] =>
+      ids.filter((id) => !taken.includes(id)).flatMap(known);
     const wanted = {
-      voters: [...voters, ...coming].flatMap(known),
-      learners: configuration.learners.filter((id) => !isComing(id)).flatMap(known),
+      voters: staying([...configuration.voters, ...coming]),
+      learners: staying(configuration.learners.filter((id) => !isComing(id))),
     };
     const changes = changesToward(raft.configuration, wanted);
     if (changes.length > 0) this.#change(group, changes, [], nowMs);
@@ -277,17 +256,6 @@ export class GroupMembers {
       this.#isTelling = false;
     });
   }
-}
-
-/** The places of voters that learners take as soon as they can; of those who come alone. */
-function placesTaken(
-  { promotions = {} }: Configuration,
-  comes: (id: number) => boolean = () => true,
-): Set<number> {
-  const taken = Object.entries(promotions).filter(
-    ([id, place]) => place !== 0 && comes(Number(id)),
-  );
-  return new Set(taken.map(([, place]) => place));
 }
 
 function isJust({ voters, learners }: Configuration, members: WantedMembers["voters"]): boolean {

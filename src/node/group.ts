@@ -1426,14 +1426,14 @@ export class Group {
       const isOwn = id === this.#nodeId;
       const matchIndex = isOwn && raft.role === "leader" ? raft.durableIndex : match.get(id);
       const replaces = promotions?.[id] ?? 0;
-      const isKept = raft.role === "leader" && raft.keptPlaces.has(replaces);
+      const waitsFor = raft.role === "leader" ? raft.keptPlaces.get(replaces) : undefined;
       return {
         id,
         address: this.#addressOf(id) ?? "",
         role: isLearner ? "learner" : voters.includes(id) ? "voter" : "leaving",
         ...(promotions?.[id] === undefined ? {} : { promotion: true }),
         ...(replaces === 0 ? {} : { replaces }),
-        ...(isKept ? { promotionWaitsFor: "system" as const } : {}),
+        ...(waitsFor === undefined ? {} : { promotionWaitsFor: waitsFor }),
         leader: id === this.#leader,
         connected: isOwn || this.#transport.connected(id),
         ...(this.#transport.dialsIn(id) ? { dialsIn: true as const } : {}),

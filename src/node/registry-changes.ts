@@ -3,13 +3,14 @@
  * that who left has dropped what it had, and replace nodes that have left the cluster. Pure.
  */
 import { BargeError } from "../errors.ts";
-import { leaderHasOnlyBegun } from "../raft/membership.ts";
+import { leaderHasOnlyBegun, votersMax } from "../raft/membership.ts";
 import type { KvOperation } from "../wire/kv-txn.ts";
 import {
   encodeEntry,
   encodeIds,
   type FormerMember,
   type Founder,
+  goingKey,
   groupKey,
   type GroupMember,
   type IdRun,
@@ -75,7 +76,7 @@ export function creation(
     const { runs, revision } = view.ids;
     const placing = new Placing(view, hosts(), wanted);
     let given: readonly IdRun[] = runs;
-    const compare = [{ key: idsKey, revision }];
+    const compare = [{ key: idsKey, revision }, sameGoing(view)];
     const operations: KvOperation[] = [];
     for (let at = 0; at < Math.min(left, createdPerWrite); at++) {
       const id = wanted.id === undefined ? nextId(given) : wanted.id + made.size + at;
@@ -84,7 +85,7 @@ export function creation(
       checkId(view, given, id);
       given = withId(given, id);
       const members = placing.next();
-      refuseToLose(id, members, placing.hosts);
+      refuseToLose(id, members, placing.goes);
       const { name } = wanted;
       if (name !== undefined) {
         if (view.named(name) !== undefined) throw taken(`the name ${name}`, view.named(name)!);
@@ -145,13 +146,15 @@ function taken(what: string, id: number): BargeError {
 
 /** Spreads groups over the nodes: each goes to those that host the fewest. */
 class Placing {
-  readonly hosts: readonly Host[];
+  readonly goes: Goes;
+  readonly #hosts: readonly Host[];
   readonly #loads: Map<number, number>;
   readonly #fixed: readonly Host[] | undefined;
   readonly #replicas: number;
 
   constructor(view: RegistryView, hosts: readonly Host[], wanted: NewGroups) {
-    this.hosts = hosts;
+    this.#hosts = hosts;
+    this.goes = goingAmong(view, hosts);
     this.#loads = loadsOf(view, hosts);
     this.#fixed = wanted.members?.map((id) => hostOf(hosts, id));
     this.#replicas = wanted.replicas ?? Math.min(replicasUsual, hosts.length);
@@ -165,44 +168,65 @@ class Placing {
 
   next(): readonly Host[] {
     if (this.#fixed !== undefined) return this.#fixed;
-    const chosen = leastLoaded(this.hosts, this.#loads).slice(0, this.#replicas);
+    const chosen = leastLoaded(this.#hosts, this.#loads, this.goes).slice(0, this.#replicas);
     for (const { id } of chosen) this.#loads.set(id, this.#loads.get(id)! + 1);
     return chosen.toSorted((a, b) => a.id - b.id);
   }
 }
 
 /** Those that go come last. */
-function leastLoaded(hosts: readonly Host[], loads: ReadonlyMap<number, number>): Host[] {
+function leastLoaded(
+  hosts: readonly Host[],
+  loads: ReadonlyMap<number, number>,
+  goes: Goes,
+): Host[] {
   const order = (a: Host, b: Host): number =>
-    Number(a.goes ?? false) - Number(b.goes ?? false) ||
-    loads.get(a.id)! - loads.get(b.id)! ||
-    a.id - b.id;
+    Number(goes(a.id)) - Number(goes(b.id)) || loads.get(a.id)! - loads.get(b.id)! || a.id - b.id;
   return hosts.toSorted(order);
 }
 
 type Members = readonly { readonly id: number }[];
 
-function goingAmong(members: Members, hosts: readonly Host[]): readonly Host[] {
-  return hosts.filter(({ id, goes }) => goes && members.some((member) => member.id === id));
+/** What places replicas holds only while no other nodes leave the cluster than those that it knew of: see departures.ts. */
+function sameGoing({ going }: RegistryView): RegistryWrite["compare"][number] {
+  return { key: goingKey, revision: going.revision };
 }
 
-/** A group must not come to where it would be lost: its members are looked at before a node goes, and not again. */
-function refuseToLose(group: number, members: Members, hosts: readonly Host[]): void {
-  const going = goingAmong(members, hosts);
-  if (going.length === 0 || (members.length - going.length) * 2 > members.length) return;
+type Goes = (id: number) => boolean;
+
+/** They are about to leave the cluster, as far as the registry says so, or this node has heard. */
+function goingAmong(view: RegistryView, hosts: readonly Host[]): Goes {
+  const heard = new Set(hosts.flatMap(({ id, goes }) => (goes ? [id] : [])));
+  return (id) => heard.has(id) || view.isGoing(id);
+}
+
+/** With those that go its majority goes. */
+function isLost(members: Members, goes: Goes): boolean {
+  const left = members.filter(({ id }) => !goes(id)).length;
+  return left < members.length && left * 2 <= members.length;
+}
+
+/** A group must not come to where it would be lost: once nothing is in a node's way, it goes. */
+function refuseToLose(group: number, members: Members, goes: Goes): void {
+  if (!isLost(members, goes)) return;
+  const nodes = members.flatMap(({ id }) => (goes(id) ? [id] : []));
   throw new BargeError(
     "change_in_progress",
-    `Another node takes the place of node ${going.map(({ id }) => id).join(", ")} in the cluster, and group ${group} would be lost with it: nothing is changed. Try again when that is done (barge member list), or choose other nodes.`,
+    `Node ${nodes.join(", ")} is leaving the cluster, and group ${group} would be lost with it: nothing is changed. Try again when that is done (barge member list), or choose other nodes.`,
   );
 }
 
-/** Who are to have the group may not have it yet when the node goes, and it cannot be asked to stay. */
-function refuseToHurry({ id: group, members }: RegistryEntry, hosts: readonly Host[]): void {
-  const [going] = goingAmong(members, hosts);
-  if (going === undefined) return;
+/**
+ * While a group is moved it has its old members and its new ones, and does without some of the old ones as well as before. Not where there is no room for all of
+ * them: then an old one has to go before a new one comes, and it may be one that stays.
+ */
+function refuseToHurry({ id, members, leaving }: RegistryEntry, goes: Goes): void {
+  const all = [...members, ...leaving];
+  const node = all.find((member) => goes(member.id));
+  if (node === undefined || all.length <= votersMax) return;
   throw new BargeError(
     "change_in_progress",
-    `Another node takes the place of node ${going.id} in the cluster, which is among the members of group ${group}: nothing is changed, try again when that is done (barge member list). The group then gets another member by itself.`,
+    `Node ${node.id} is leaving the cluster, and is among the members of group ${id}, which has no room for all its new members beside the old ones: nothing is changed. Try again when that is done (barge member list), or move fewer at once.`,
   );
 }
 
@@ -290,9 +314,10 @@ export function move(
     }
     const next = withMembers(found.entry, wanted, all);
     if (next === undefined) return undefined;
-    refuseToLose(id, next.members, all);
-    refuseToHurry(found.entry, all);
-    return rewrite([{ found, next: { ...next, replicas: wanted.length } }], changed);
+    const goes = goingAmong(view, all);
+    refuseToLose(id, next.members, goes);
+    refuseToHurry(next, goes);
+    return placed(view, [{ found, next: { ...next, replicas: wanted.length } }], changed);
   };
 }
 
@@ -308,10 +333,22 @@ function stillThere(id: number, node: number): BargeError {
   );
 }
 
-function rewrite(
-  changes: readonly { readonly found: RegisteredGroup; readonly next: RegistryEntry }[],
+interface Change {
+  readonly found: RegisteredGroup;
+  readonly next: RegistryEntry;
+}
+
+/** They may have new members. */
+function placed(
+  view: RegistryView,
+  changes: readonly Change[],
   written?: () => void,
 ): RegistryWrite {
+  const write = rewrite(changes, written);
+  return { ...write, compare: [...write.compare, sameGoing(view)] };
+}
+
+function rewrite(changes: readonly Change[], written?: () => void): RegistryWrite {
   return {
     compare: changes.map(({ found, next }) => ({
       key: groupKey(next.id),
@@ -462,51 +499,100 @@ function newer(entry: RegistryEntry): RegistryEntry {
   return { ...entry, version: entry.version + 1 };
 }
 
-/** Whether nodes that are none of the cluster any more are its members, or waited for. */
-export function namesLeft(
+/** Whether others have to come in the places of nodes that are none of the cluster any more, or that it would be lost with; or one of the former is waited for. */
+export function needsOthers(
   { members, lingering = [] }: RegistryEntry,
   isNode: (id: number) => boolean,
+  isNoted: (id: number) => boolean,
 ): boolean {
-  return members.some(({ id }) => !isNode(id)) || lingering.some(({ id }) => !isNode(id));
+  const isGone = ({ id }: { readonly id: number }): boolean => !isNode(id);
+  return members.some(isGone) || lingering.some(isGone) || isLost(members, isNoted);
 }
 
 /**
- * Groups whose members are no nodes of the cluster any more: others take their places, as long as there are any. Nor is such a node waited for: its id never comes
- * back, and so nothing that it has counts again. Undefined where there is none such.
+ * Groups whose members are no nodes of the cluster any more, or that would be lost with those that leave it: others take their places, as long as there are any. Nor is
+ * a node waited for that has left: its id never comes back, and so nothing that it has counts again. Undefined where there is none such.
  */
 export function replacing(
   hosts: () => readonly Host[],
   isNode: (id: number) => boolean,
 ): (view: RegistryView) => RegistryWrite | undefined {
   return (view) => {
-    const changes: { found: RegisteredGroup; next: RegistryEntry }[] = [];
-    let loads: Map<number, number> | undefined;
+    const changes: Change[] = [];
+    let filling: Filling | undefined;
     for (const found of view.groups.values()) {
       if (changes.length >= groupsPerWrite) break;
-      if (!namesLeft(found.entry, isNode)) continue;
+      if (!needsOthers(found.entry, isNode, (id) => view.isGoing(id))) continue;
+      filling ??= new Filling(view, hosts(), isNode);
       const entry = strike(found.entry, ({ id }) => !isNode(id));
-      if (entry.members.every(({ id }) => isNode(id))) {
-        changes.push({ found, next: newer(entry) });
-        continue;
-      }
-      const all = hosts();
-      loads ??= loadsOf(view, all);
-      const stay = entry.members.filter(({ id }) => isNode(id)).map(({ id }) => id);
-      for (const { id } of leastLoaded(all, loads)) {
-        if (stay.length >= entry.replicas) break;
-        if (stay.includes(id) || !isNode(id) || lingers(entry, id)) continue;
-        stay.push(id);
-        loads.set(id, loads.get(id)! + 1);
-      }
-      // All of it is lost, and nobody could bring it back.
-      if (stay.length === 0) continue;
-      const next = withMembers(
-        entry,
-        stay.toSorted((a, b) => a - b),
-        all,
-      );
+      const next = filling.next(entry);
       if (next !== undefined) changes.push({ found, next });
+      else if (entry.lingering?.length !== found.entry.lingering?.length) {
+        changes.push({ found, next: newer(entry) });
+      }
     }
-    return changes.length === 0 ? undefined : rewrite(changes);
+    return changes.length === 0 ? undefined : placed(view, changes);
   };
+}
+
+/** Finds members in the places of others, each time among the nodes with the fewest groups. */
+class Filling {
+  readonly #view: RegistryView;
+  readonly #hosts: readonly Host[];
+  readonly #loads: Map<number, number>;
+  readonly #isNode: (id: number) => boolean;
+  readonly #mayGo: (id: number) => boolean;
+
+  constructor(view: RegistryView, hosts: readonly Host[], isNode: (id: number) => boolean) {
+    this.#view = view;
+    this.#hosts = hosts;
+    this.#loads = loadsOf(view, hosts);
+    this.#isNode = isNode;
+    this.#mayGo = goingAmong(view, hosts);
+  }
+
+  /** Undefined where there is nothing to change, or nobody to change it with. */
+  next(entry: RegistryEntry): RegistryEntry | undefined {
+    const all = entry.members.map(({ id }) => id);
+    const here = all.filter(this.#isNode);
+    const stays = (id: number): boolean => this.#isNode(id) && !this.#view.isGoing(id);
+    const staying = here.filter(stays);
+    if (staying.length < here.length && staying.length * 2 <= all.length) {
+      const safe = this.#filled(entry, staying, (id) => !this.#mayGo(id));
+      // Not upon fewer nodes: nobody would see to it that they become more again. So it waits, and the node that goes with it.
+      if (safe.length >= here.length) return this.#with(entry, safe);
+    }
+    if (here.length === all.length) return undefined;
+    let members = this.#filled(entry, here, () => true);
+    if (
+      isLost(
+        members.map((id) => ({ id })),
+        this.#mayGo,
+      )
+    ) {
+      members = this.#filled(entry, here, (id) => !this.#mayGo(id));
+    }
+    // All of it is lost, and nobody could bring it back.
+    return members.length === 0 ? undefined : this.#with(entry, members);
+  }
+
+  #filled(
+    entry: RegistryEntry,
+    stay: readonly number[],
+    may: (id: number) => boolean,
+  ): readonly number[] {
+    const coming = leastLoaded(this.#hosts, this.#loads, this.#mayGo).flatMap(({ id }) => {
+      return stay.includes(id) || !this.#isNode(id) || lingers(entry, id) || !may(id) ? [] : [id];
+    });
+    return [...stay, ...coming.slice(0, Math.max(0, entry.replicas - stay.length))];
+  }
+
+  #with(entry: RegistryEntry, members: readonly number[]): RegistryEntry | undefined {
+    for (const id of members) {
+      const isNew = entry.members.every((member) => member.id !== id);
+      if (isNew) this.#loads.set(id, this.#loads.get(id)! + 1);
+    }
+    const ids = members.toSorted((a, b) => a - b);
+    return withMembers(entry, ids, this.#hosts);
+  }
 }

@@ -6,7 +6,10 @@ import { ResultCode, type StateMachine } from "../machine/machine.ts";
 import { encodeKvGet, encodeKvRange, type KvPage, readKvEntry, readKvPage } from "../wire/kv.ts";
 import {
   decodeEntry,
+  decodeGoing,
   decodeIds,
+  goingKey,
+  type GoingNode,
   groupIdMax,
   groupIdMin,
   groupPrefix,
@@ -30,6 +33,8 @@ export class RegistryView {
   #names = new Map<string, number>();
   #runs: readonly IdRun[] = [];
   #idsRevision = 0;
+  #going: readonly GoingNode[] = [];
+  #goingRevision = 0;
   #unreadable = new Set<number>();
   readonly #told: (id: number) => void;
 
@@ -65,6 +70,15 @@ export class RegistryView {
     return { runs: this.#runs, revision: this.#idsRevision };
   }
 
+  /** The nodes that leave the cluster, and where that was written; 0 = there are none. */
+  get going(): { readonly nodes: readonly GoingNode[]; readonly revision: number } {
+    return { nodes: this.#going, revision: this.#goingRevision };
+  }
+
+  isGoing(id: number): boolean {
+    return this.#going.some((node) => node.id === id);
+  }
+
   refresh(state: RegistryState): void {
     if (state.appliedIndex === this.#index) return;
     this.#index = state.appliedIndex;
@@ -96,6 +110,7 @@ export class RegistryView {
     this.#names = names;
     this.#unreadable = unreadable;
     this.#readIds(state);
+    this.#readGoing(state);
     for (const id of changed) this.#told(id);
   }
 
@@ -105,11 +120,19 @@ export class RegistryView {
   }
 
   #readIds(state: RegistryState): void {
-    const bytes = answerOf(state, encodeKvGet(idsKey));
-    const found = bytes === undefined ? undefined : readKvEntry(bytes);
+    const found = valueAt(state, idsKey);
     if (found === undefined || found.revision === this.#idsRevision) return;
     this.#runs = decodeIds(found.value) ?? allIds;
     this.#idsRevision = found.revision;
+  }
+
+  #readGoing(state: RegistryState): void {
+    const found = valueAt(state, goingKey);
+    const revision = found?.revision ?? 0;
+    if (revision === this.#goingRevision) return;
+    // What this build does not understand is written anew by whoever leads group 0.
+    this.#going = (found && decodeGoing(found.value)) ?? [];
+    this.#goingRevision = revision;
   }
 }
 
@@ -134,6 +157,11 @@ function readPage(state: RegistryState, after: Uint8Array | undefined): KvPage {
 
 function noPage(): never {
   throw new Error("registry: the machine does not answer");
+}
+
+function valueAt(state: RegistryState, key: Uint8Array): ReturnType<typeof readKvEntry> {
+  const bytes = answerOf(state, encodeKvGet(key));
+  return bytes === undefined ? undefined : readKvEntry(bytes);
 }
 
 /** Undefined where there is nothing. */

@@ -18,6 +18,8 @@ import {
 import type { Configuration } from "../raft/ready.ts";
 import { DiskFullError } from "../storage/disk.ts";
 import type { LogStore } from "../storage/log-store.ts";
+import type { CheckedAdminBody } from "../wire/admin-bodies.ts";
+import type { ReleasedAnswer } from "../wire/admin.ts";
 import { Consistency } from "../wire/messages.ts";
 import {
   decodeSystemSeed,
@@ -28,6 +30,7 @@ import {
 } from "../wire/registry.ts";
 import { registryVersion } from "../wire/versions.ts";
 import type { SeedSource } from "./apply-version.ts";
+import { departureProblem, forgetting, type LeaderWord, noting } from "./departures.ts";
 import { emptyLog, type FirstLog, foundingLog } from "./bootstrap.ts";
 import { firstLogOf, foundingConfiguration } from "./first-log.ts";
 import type { Group, GroupLogger } from "./group.ts";
@@ -38,7 +41,7 @@ import {
   dropping,
   type Host,
   move,
-  namesLeft,
+  needsOthers,
   type NewGroups,
   removal,
   replacing,
@@ -49,6 +52,7 @@ import {
 } from "./registry-changes.ts";
 import { type RegisteredGroup, RegistryView } from "./registry-view.ts";
 import { type RegistryJob, RegistryWriter } from "./registry-writer.ts";
+import type { Places } from "./places.ts";
 import type { Replicas, ReplicaSpec } from "./replicas.ts";
 import type { Shard } from "./shard.ts";
 
@@ -106,7 +110,6 @@ export class Registry {
   #isAskingSure = false;
   /** The state of `system` was lost, and is made anew from its log: words that were taken back long ago, and their tombstones with them, are read once more. */
   #isRereading = false;
-  #nowMs = -Infinity;
   #lookMs = -Infinity;
   #replaceMs = -Infinity;
   #isReplacing = false;
@@ -126,6 +129,8 @@ export class Registry {
       settle: (settled, done) =>
         shard.admin("settleGroups", { settled }, { answered: done, failed: done }),
       readTimeoutMs: limits.requestTimeoutMs,
+      askLeader: (operation, body, waiter) => shard.admin(operation, body, waiter),
+      askAt: (to, operation, body, waiter) => shard.adminAt(to, operation, body, waiter),
     });
   }
 
@@ -133,16 +138,19 @@ export class Registry {
     return this.#system;
   }
 
+  get places(): Places {
+    return this.#members.places;
+  }
+
   /** After each turn. True when there is something for the next one. */
   step(nowMs: number): boolean {
-    this.#nowMs = nowMs;
     if (this.#system === undefined) this.#begin();
     const system = this.#system;
     if (system === undefined) return false;
     this.view.refresh(system.machine);
     let more = this.view.index !== this.#followedIndex && this.#follow();
     if (this.#writer?.step(nowMs) === true) more = true;
-    this.#members.keepPlaces();
+    this.places.keep();
     if (nowMs - this.#lookMs >= lookEveryMs) {
       this.#lookMs = nowMs;
       this.#look(system, nowMs);
@@ -344,9 +352,12 @@ export class Registry {
   }
 
   #replaceLeft(nowMs: number): void {
-    const isNode = (id: number): boolean => this.#cluster.addresses[id] !== undefined;
-    const hasLeft = [...this.view.groups.values()].some(({ entry }) => namesLeft(entry, isNode));
-    if (!hasLeft || this.#isReplacing) return;
+    if (this.#isReplacing) return;
+    const isGoing = (id: number): boolean => this.view.isGoing(id);
+    const isDue = [...this.view.groups.values()].some(({ entry }) =>
+      needsOthers(entry, this.#isNode, isGoing),
+    );
+    if (!isDue) return;
     this.#isReplacing = true;
     const ended = (): void => void (this.#isReplacing = false);
     // As a quorum of group 0 has it: this node may not have heard yet of who has come.
@@ -354,12 +365,14 @@ export class Registry {
     const deadlineMs = nowMs + this.#options.limits.requestTimeoutMs;
     group.read(Consistency.linearizable, 0, deadlineMs, {
       ready: () => {
-        const plan = replacing(() => this.#hosts(), isNode);
+        const plan = replacing(() => this.#hosts(), this.#isNode);
         this.#submit({ plan, deadlineMs, done: ended, failed: ended });
       },
       failed: ended,
     });
   }
+
+  readonly #isNode = (id: number): boolean => this.#cluster.addresses[id] !== undefined;
 
   /** A group of which this node has no replica; undefined where there is none, as far as it has heard. */
   elsewhere(id: number): BargeError | undefined {
@@ -489,10 +502,39 @@ export class Registry {
     });
   }
 
-  /** These nodes leave the cluster: `system` has to do without them before they end. What becomes of it else, its members follow (group-members.ts). */
-  release(nodes: readonly number[], call: RegistryCall<undefined>): void {
+  /** These nodes leave the cluster: no group is to be lost with them, and `system` has to do without them before they end. */
+  release(
+    { nodes, term, word, replaced, force }: CheckedAdminBody<"releaseNodes">,
+    call: RegistryCall<ReleasedAnswer>,
+  ): void {
     const system = this.#system;
     if (system === undefined) return call.fail(this.#noRegistry());
+    this.#submit({
+      plan: noting({ nodes, term, word }, force),
+      deadlineMs: call.deadlineMs,
+      done: () => {
+        if (replaced) call.answer(this.#waitsFor(system, nodes));
+        else this.#letGo(system, nodes, call);
+      },
+      failed: (error) => call.fail(error),
+    });
+  }
+
+  /** Whose places others take: `system` lets them go by itself once it can (group-members.ts). */
+  #waitsFor({ raft }: Group, nodes: readonly number[]): ReleasedAnswer {
+    const isInTheWay = (id: number): boolean =>
+      departureProblem(this.view, id, this.#isNode) !== undefined;
+    if (nodes.some(isInTheWay)) return { waitsFor: "groups" };
+    const members = membersOf(raft.configuration);
+    const isOut = raft.configurationCommitted && !nodes.some((id) => members.includes(id));
+    return isOut ? {} : { waitsFor: "system" };
+  }
+
+  #letGo(system: Group, nodes: readonly number[], call: RegistryCall<ReleasedAnswer>): void {
+    for (const id of nodes) {
+      const problem = departureProblem(this.view, id, this.#isNode);
+      if (problem !== undefined) return call.fail(problem);
+    }
     const { configuration } = system.raft;
     const stays = (id: number): boolean => !nodes.includes(id);
     const missing = this.#cluster.voters.filter(
@@ -502,14 +544,23 @@ export class Registry {
       const text = `The registry's own group does not have the nodes ${missing.join(", ")} as voters yet, which are those of the cluster: try again in a moment, or force it.`;
       return call.fail(new BargeError("change_in_progress", text));
     }
-    this.#members.release(nodes, call.deadlineMs);
     const going = membersOf(configuration).filter((id) => !stays(id));
-    if (going.length === 0) return call.answer(undefined);
+    if (going.length === 0) return call.answer({});
     system.changeMembers({
       changes: going.map((id) => ({ op: "remove", id })),
       force: false,
       deadlineMs: call.deadlineMs,
-      waiter: { done: () => call.answer(undefined), failed: (error) => call.fail(error) },
+      waiter: { done: () => call.answer({}), failed: (error) => call.fail(error) },
+    });
+  }
+
+  /** They stay in the cluster after all, or have left it for good. */
+  keep(word: LeaderWord, call: RegistryCall<undefined>): void {
+    this.#submit({
+      plan: forgetting(word),
+      deadlineMs: call.deadlineMs,
+      done: () => call.answer(undefined),
+      failed: (error) => call.fail(error),
     });
   }
 
@@ -543,12 +594,11 @@ export class Registry {
     return this.#options.shard.group(defaultGroup)!.raft.configuration;
   }
 
-  /** The nodes that can have replicas: the cluster's voters, once they have joined, and but for those that are about to leave. */
+  /** The nodes that can have replicas: the cluster's voters, once they have joined. */
   #hosts(): Host[] {
     const { voters, incarnations = {}, promotions = {} } = this.#cluster;
     const replaced = new Set(Object.values(promotions));
     return voters.flatMap((id) => {
-      if (this.#members.isReleased(id, this.#nowMs)) return [];
       const incarnation = incarnations[id] ?? this.#options.incarnationOf(id);
       if (incarnation === undefined) return [];
       return [replaced.has(id) ? { id, incarnation, goes: true } : { id, incarnation }];

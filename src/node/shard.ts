@@ -24,6 +24,7 @@ import { DiskFullError } from "../storage/disk.ts";
 import type { SpaceLevel } from "../storage/disk-space.ts";
 import type { SharedFigures } from "../telemetry/metrics.ts";
 import { CorruptBatchError, type GroupWrite, type LogStore } from "../storage/log-store.ts";
+import type { AdminOperation } from "../wire/admin.ts";
 import { Consistency, type PeerMessage } from "../wire/messages.ts";
 import { readSectionHeader, type SectionHeader } from "../wire/section.ts";
 import { Admin, type ClusterIdentity, type ScrubControl } from "./admin.ts";
@@ -317,6 +318,12 @@ export class Shard {
 
   admin(operation: string, body: unknown, waiter: AdminWaiter): void {
     this.#admin.ask(operation, body, waiter);
+    this.#wake();
+  }
+
+  /** Asks that node itself, whoever leads. */
+  adminAt(to: number, operation: AdminOperation, body: unknown, waiter: AdminWaiter): void {
+    this.#admin.askAt(to, operation, body, waiter);
     this.#wake();
   }
 

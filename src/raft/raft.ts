@@ -213,8 +213,8 @@ export class Raft implements CoreState {
   #sendDue = false;
   /** What is to be proposed next without being asked. */
   #configurationDue: Configuration | undefined;
-  /** Voters whose places nobody takes yet, as something else needs them still. */
-  keptPlaces: ReadonlySet<number> = new Set();
+  /** Voters whose places nobody takes yet, and what needs them still. */
+  keptPlaces: ReadonlyMap<number, "system" | "groups"> = new Map();
   /** Leadership is being handed over: nothing is proposed. */
   #transfer: Transfer | undefined;
   #handedOver = false;

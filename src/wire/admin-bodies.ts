@@ -10,6 +10,7 @@ const textCharactersMax = 512;
 const changesMax = 64;
 
 const nodeId = v.pipe(v.number(), v.integer(), v.minValue(1), v.maxValue(nodeIdMax));
+const nodes = v.pipe(v.array(nodeId), v.minLength(1), v.maxLength(changesMax));
 const address = v.pipe(
   v.string(),
   v.maxLength(textCharactersMax),
@@ -26,6 +27,8 @@ const common = {
 
 const u32 = v.pipe(v.number(), v.integer(), v.minValue(0), v.maxValue(u32Max));
 const whole = v.pipe(v.number(), v.safeInteger(), v.minValue(0));
+/** Of a leader of group 0, about nodes that leave the cluster. */
+const word = { nodes, term: whole, word: whole };
 
 /** Each once. */
 const nodeIds = v.pipe(
@@ -147,8 +150,11 @@ export const adminBodies = {
   }),
   releaseNodes: v.strictObject({
     ...common,
-    nodes: v.pipe(v.array(nodeId), v.minLength(1), v.maxLength(changesMax)),
+    ...word,
+    replaced: v.optional(v.boolean(), false),
+    force: v.optional(v.boolean(), false),
   }),
+  keepNodes: v.strictObject({ ...common, ...word }),
 } as const satisfies { readonly [O in AdminOperation]: v.GenericSchema<AdminBodies[O]> };
 
 /** As a handler gets it. */

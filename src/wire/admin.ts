@@ -55,8 +55,10 @@ export const adminOperations = {
   settleGroups: { at: "registry", changes: true },
   /** Among nodes: that one has dropped its replicas of groups whose member it is no more, so it may become one again. */
   dropGroups: { at: "registry", changes: true },
-  /** Among nodes: these are about to leave the cluster, so `system` is to need none of them any more. */
+  /** Among nodes: these are about to leave the cluster, so neither `system` nor any group is to be lost with them. */
   releaseNodes: { at: "registry", changes: true },
+  /** Among nodes: these stay in the cluster after all, or have left it for good. */
+  keepNodes: { at: "registry", changes: true },
 } as const satisfies Record<string, AdminRow>;
 
 export type AdminOperation = keyof typeof adminOperations;
@@ -146,7 +148,17 @@ export interface AdminBodies {
   };
   settleGroups: CommonBody & { settled: { id: number; version: number; term: number }[] };
   dropGroups: CommonBody & { node: number; dropped: { id: number; left: number }[] };
-  releaseNodes: CommonBody & { nodes: number[] };
+  releaseNodes: CommonBody & {
+    nodes: number[];
+    /** See GoingNode in wire/registry.ts. */
+    term: number;
+    word: number;
+    /** They keep their places until others can take them: what has to be done before that is answered, and not waited for. @default false */
+    replaced?: boolean | undefined;
+    /** Also where groups are lost with them. @default false */
+    force?: boolean | undefined;
+  };
+  keepNodes: CommonBody & { nodes: number[]; term: number; word: number };
 }
 
 export type AdminBody<O extends AdminOperation> = AdminBodies[O];
@@ -177,8 +189,11 @@ export interface MemberEntry {
   readonly promotion?: true;
   /** Then, in the place of that voter, which goes. */
   readonly replaces?: number;
-  /** That place is kept, caught up or not, until the group `system` does without its holder: one that ended before would take the vote along that `system` needs. */
-  readonly promotionWaitsFor?: "system";
+  /**
+   * That place is kept, caught up or not, while a group would be lost with its holder, or is being moved off it (`groups`), and then until the group `system` does without
+   * it: one that ended before would take the vote along that `system` needs.
+   */
+  readonly promotionWaitsFor?: "system" | "groups";
   readonly leader: boolean;
   /** The leader has a connection to it. */
   readonly connected: boolean;
@@ -318,6 +333,11 @@ export interface MovedGroupAnswer extends GroupEntry {
   readonly changed: boolean;
 }
 
+export interface ReleasedAnswer {
+  /** Of nodes that are replaced; see MemberEntry. Absent once they can go. */
+  readonly waitsFor?: "system" | "groups";
+}
+
 export interface AdminAnswers {
   readonly members: MembersAnswer;
   readonly changeMembers: ChangedMembersAnswer;
@@ -338,7 +358,8 @@ export interface AdminAnswers {
   readonly moveGroup: MovedGroupAnswer;
   readonly settleGroups: Record<never, never>;
   readonly dropGroups: Record<never, never>;
-  readonly releaseNodes: Record<never, never>;
+  readonly releaseNodes: ReleasedAnswer;
+  readonly keepNodes: Record<never, never>;
 }
 
 export function isAdminOperation(name: string): name is AdminOperation {

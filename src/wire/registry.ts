@@ -5,6 +5,7 @@
  *     group/<id>    one group: RegistryEntry
  *     name/<name>   its id, where it has a name
  *     ids           the ids that were ever given: one that was removed never comes back
+ *     going         the nodes that leave the cluster: GoingNode, in the order in which that was noted
  */
 import * as v from "valibot";
 import { isRecord, packControl, unpackControl } from "./control-codec.ts";
@@ -21,6 +22,8 @@ export const groupMembersMax = 9;
 export const groupNameCharactersMax = 128;
 /** Of one group, as decoded. Each node is among them at most once, and none that the cluster is without: there are never more than it has members. */
 export const lingeringMax = 16_384;
+/** Nodes that leave the cluster at once, as decoded; there are never more than it has members. */
+const goingMax = 16_384;
 /** Runs of ids; one more comes with each id that is chosen apart from all others. */
 export const idRunsMax = 4_096;
 
@@ -54,6 +57,19 @@ export interface LingeringMember {
   readonly id: number;
   /** The version of the entry with which it left: what is said of an earlier stay means nothing for this one. */
   readonly left: number;
+}
+
+/**
+ * A node that leaves the cluster, as a leader of group 0 has it: before it lets the node go. What places replicas compares these, so none that was thought out before
+ * comes to it afterwards.
+ */
+export interface GoingNode {
+  readonly id: number;
+  /** Of group 0, in which its leader said so, and the how manieth word of it that was: a later word of the same or a later leader takes it back, no earlier one. */
+  readonly term: number;
+  readonly word: number;
+  /** What is lost with it may be. */
+  readonly forced?: true | undefined;
 }
 
 /** One group, as it is to be: its leader sees to it that it is. */
@@ -142,6 +158,7 @@ const entry = v.object({
 
 export const groupPrefix: Uint8Array = textEncoder.encode("group/");
 export const idsKey: Uint8Array = textEncoder.encode("ids");
+export const goingKey: Uint8Array = textEncoder.encode("going");
 
 export function groupKey(id: number): Uint8Array {
   return textEncoder.encode(`group/${String(id).padStart(10, "0")}`);
@@ -195,6 +212,23 @@ export function decodeIds(bytes: Uint8Array): IdRun[] | undefined {
     above = last;
   }
   return runs;
+}
+
+const goingNodes = v.pipe(
+  v.array(v.object({ id: nodeId, term: whole, word: whole, forced: v.optional(v.literal(true)) })),
+  v.maxLength(goingMax),
+);
+
+export function encodeGoing(nodes: readonly GoingNode[]): Uint8Array {
+  return packControl(
+    nodes.map(({ forced, ...rest }) => (forced === true ? { ...rest, forced } : rest)),
+  );
+}
+
+/** Undefined where the bytes are no such nodes. */
+export function decodeGoing(bytes: Uint8Array): GoingNode[] | undefined {
+  const result = v.safeParse(goingNodes, unpackControl(bytes));
+  return result.success ? result.output : undefined;
 }
 
 function isId(value: unknown): value is number {

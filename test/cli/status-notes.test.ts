@@ -29,6 +29,9 @@ test("of a member that is waited for: what keeps it, and how far it has come", (
   expect(note({ ...kept, matchIndex: 9 })).toContain(
     "node 4 takes the place of node 3 once the group system",
   );
+  expect(note({ ...kept, promotionWaitsFor: "groups", matchIndex: 9 })).toContain(
+    "node 4 takes the place of node 3 once no group would be lost",
+  );
   expect(note({ ...kept, matchIndex: 9, connected: false })).toBe("node 4 is not connected");
 });
 

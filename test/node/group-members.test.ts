@@ -1,12 +1,9 @@
 /** From any members to any others: each step is one that a core takes, none leaves fewer voters than both have, and it ends with just those that are wanted. */
 import { expect, test } from "bun:test";
-import type { Group } from "../../src/node/group.ts";
-import { changesToward, GroupMembers, type WantedMembers } from "../../src/node/group-members.ts";
-import { RegistryView } from "../../src/node/registry-view.ts";
+import { changesToward, type WantedMembers } from "../../src/node/group-members.ts";
 import { sameConfiguration } from "../../src/raft/configuration.ts";
 import { leaveJoint, planChange, promoteLearners } from "../../src/raft/membership.ts";
 import type { Configuration } from "../../src/raft/ready.ts";
-import { defaultGroup, systemGroup } from "../../src/wire/registry.ts";
 import { Random } from "../sim/random.ts";
 
 const seed = Number(process.env["BARGE_TEST_SEED"] ?? 3);
@@ -68,46 +65,4 @@ test("one step after the other", () => {
     expect({ seed, learners: current.learners }).toEqual({ seed, learners });
     expect(sameConfiguration(current, settled(current))).toBe(true);
   }
-});
-
-test("a place that another one takes is kept while `system` votes by its holder, or may yet", () => {
-  const plain: Configuration = { voters: [1, 2, 3], outgoing: [], learners: [], addresses: {} };
-  const raftOf = (configuration: Configuration) => ({
-    role: "leader",
-    configuration,
-    configurationCommitted: true,
-    keptPlaces: new Set<number>(),
-  });
-  // 4 comes for 3, 5 for nobody.
-  const cluster = raftOf({ ...plain, learners: [4, 5], promotions: { 4: 3, 5: 0 } });
-  const system = { ...raftOf(plain), role: "follower" };
-  const groups = new Map([
-    [defaultGroup, { raft: cluster, stopped: undefined }],
-    [systemGroup, { raft: system, stopped: undefined as string | undefined }],
-  ]);
-  const members = new GroupMembers({
-    view: new RegistryView(),
-    group: (id) => groups.get(id) as unknown as Group,
-    ids: () => groups.keys(),
-    incarnationOf: () => undefined,
-    settle: () => {},
-    readTimeoutMs: 1,
-  });
-  const kept = (): number[] => {
-    members.keepPlaces();
-    return [...cluster.keptPlaces];
-  };
-  expect(kept()).toEqual([3]);
-  system.configuration = { ...plain, voters: [1, 2, 4], outgoing: [1, 2, 3] };
-  expect(kept()).toEqual([3]);
-  system.configuration = { ...plain, voters: [1, 2, 4] };
-  system.configurationCommitted = false;
-  expect(kept()).toEqual([3]);
-  system.configurationCommitted = true;
-  expect(kept()).toEqual([]);
-  // One that has stopped for good would keep it for ever.
-  system.configuration = plain;
-  expect(kept()).toEqual([3]);
-  groups.get(systemGroup)!.stopped = "an invariant is broken";
-  expect(kept()).toEqual([]);
 });

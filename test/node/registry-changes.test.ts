@@ -16,6 +16,7 @@ import {
   replacing,
   settling,
 } from "../../src/node/registry-changes.ts";
+import { departureProblem, forgetting, noting } from "../../src/node/departures.ts";
 import { RegistryView } from "../../src/node/registry-view.ts";
 import type { RegistryWrite } from "../../src/node/registry-writer.ts";
 import { encodeKvTxn, KvOperator, KvTarget } from "../../src/wire/kv-txn.ts";
@@ -54,7 +55,13 @@ class World {
     }
   }
 
-  #apply({ compare, operations }: RegistryWrite): void {
+  #apply(write: RegistryWrite): void {
+    // Nothing came in between, so all holds that was compared.
+    expect(this.holds(write)).toBe(true);
+  }
+
+  /** False where something of what it compares is not so any more: then it does nothing. */
+  holds({ compare, operations }: RegistryWrite): boolean {
     const command = encodeKvTxn({
       compare: compare.map(({ key, revision }) => {
         return { key, revision, target: KvTarget.revision, operator: KvOperator.equal };
@@ -64,9 +71,8 @@ class World {
     });
     const results = new Results();
     this.#machine.apply([this.#log.add([[command]])], results);
-    // Nothing came in between, so all holds that was compared.
-    expect([...results.all.values()].filter(({ code }) => code !== 0)).toEqual([]);
     this.view.refresh(this.#machine);
+    return [...results.all.values()].every(({ code }) => code === 0);
   }
 
   /** Past all that plans it. */
@@ -129,8 +135,31 @@ class World {
   /** As seen when that node has left the cluster. */
   leave(node: number): void {
     this.hosts = this.hosts.filter(({ id }) => id !== node);
-    const isNode = (id: number): boolean => this.hosts.some((host) => host.id === id);
-    this.run(replacing(() => this.hosts, isNode));
+    this.replace();
+  }
+
+  replace(): void {
+    this.run(replacing(() => this.hosts, this.isNode));
+  }
+
+  readonly isNode = (id: number): boolean => this.hosts.some((host) => host.id === id);
+
+  /** The leader of that term says, for the how manieth time, that they go. */
+  note(term: number, word: number, ...nodes: readonly number[]): void {
+    this.run(noting({ nodes, term, word }, false));
+  }
+
+  forget(term: number, word: number, ...nodes: readonly number[]): void {
+    this.run(forgetting({ nodes, term, word }));
+  }
+
+  get going(): string {
+    return this.view.going.nodes.map(({ id, term, word }) => `${id}@${term}.${word}`).join();
+  }
+
+  /** Why it cannot go yet; "" = it can. */
+  waits(node: number): string {
+    return departureProblem(this.view, node, this.isNode)?.code ?? "";
   }
 
   entry(id: number): RegistryEntry {
@@ -342,30 +371,179 @@ test("nodes may leave the cluster as long as each group keeps its majority", () 
   expect(refused(1)).toBeUndefined();
 });
 
-test("a group does not come to where it would be lost: members whose place in the cluster another node takes count as gone", () => {
+test("a group does not come to where it would be lost: members that leave the cluster count as gone", () => {
   const world = new World();
   world.create({ id: 1, members: [1] });
   world.create({ id: 3, members: [1, 3, 4] });
-  world.hosts = world.hosts.map((host) => (host.id === 2 ? { ...host, goes: true } : host));
-  const words = "takes the place of node 2";
-  expect(() => world.move(1, [1, 2])).toThrow(`${words} in the cluster, and group 1 would be lost`);
-  expect(() => world.move(1, [2])).toThrow(words);
-  expect(() => world.create({ members: [2] })).toThrow(words);
-  expect(() => world.create({ members: [2, 5] })).toThrow(words);
-  expect(world.view.group(1)!.entry).toMatchObject({ version: 1 });
-  // Two of three stay.
-  expect(world.move(3, [1, 2, 3])).toBe(true);
-  // It goes before the others have what it has.
-  world.settle(3);
-  expect(() => world.move(3, [1, 3, 5])).toThrow("is among the members of group 3");
-  expect(world.create({ members: [2, 4, 5] })).toMatchObject([{ replicas: 3 }]);
-  // Where nobody says, others are taken as long as there are any.
-  for (const { members } of world.create({ count: 8, replicas: 1 })) {
-    expect(members[0]!.id).not.toBe(2);
+  // As the registry says, or as this node has only heard.
+  const noted = (): void => world.note(3, 1, 2);
+  const heard = (): void => {
+    world.forget(3, 2, 2);
+    world.hosts = world.hosts.map((host) => (host.id === 2 ? { ...host, goes: true } : host));
+  };
+  for (const begins of [noted, heard]) {
+    begins();
+    const words = "Node 2 is leaving the cluster";
+    expect(() => world.move(1, [1, 2])).toThrow(`${words}, and group 1 would be lost`);
+    expect(() => world.move(1, [2])).toThrow(words);
+    expect(() => world.create({ members: [2] })).toThrow(words);
+    expect(() => world.create({ members: [2, 5] })).toThrow(words);
+    expect(world.view.group(1)!.entry).toMatchObject({ version: 1 });
+    // Two of three stay.
+    expect(world.move(3, [1, 2, 3])).toBe(true);
+    world.settle(3);
+    world.drop(4, 3);
+    expect(world.create({ members: [2, 4, 5] })).toMatchObject([{ replicas: 3 }]);
+    // It has no more to lose than before.
+    expect(world.move(3, [1, 3, 4])).toBe(true);
+    world.settle(3);
+    world.drop(2, 3);
+    // Where nobody says, others are taken as long as there are any.
+    for (const { members } of world.create({ count: 8, replicas: 1 })) {
+      expect(members[0]!.id).not.toBe(2);
+    }
+    expect(world.create({ replicas: 5 })[0]!.members.map(({ id }) => id)).toEqual([1, 2, 3, 4, 5]);
   }
-  expect(world.create({ replicas: 5 })[0]!.members.map(({ id }) => id)).toEqual([1, 2, 3, 4, 5]);
   world.hosts = world.hosts.map(({ id, incarnation }) => ({ id, incarnation }));
   expect(world.move(1, [1, 2])).toBe(true);
+});
+
+test("nor where an old member has to go before a new one can come", () => {
+  const world = new World();
+  world.hosts = Array.from({ length: 12 }, (_, at) => ({
+    id: at + 1,
+    incarnation: `folder-${at + 1}`,
+  }));
+  world.create({ members: [1, 2, 3, 4, 5, 6, 7] });
+  world.note(3, 1, 7);
+  expect(() => world.move(1, [1, 2, 3, 9, 10, 11])).toThrow("no room for all its new members");
+  expect(world.move(1, [1, 2, 3, 9, 10])).toBe(true);
+});
+
+describe("a node that leaves the cluster", () => {
+  test("is noted before it goes, and what was thought out before that does not hold afterwards", () => {
+    const world = new World();
+    world.create({ id: 1, members: [3] });
+    const ask = { request: "request-x", count: 1, machine: "kv", applyVersion: 3 };
+    const none = { id: undefined, name: undefined, replicas: undefined, logBytesMax: undefined };
+    const plans = [
+      creation({ ...ask, ...none, members: [2] }, () => world.hosts, 9, new Map()),
+      move(
+        1,
+        () => [2],
+        () => world.hosts,
+        () => {},
+      ),
+    ];
+    const writes = plans.map((plan) => plan(world.view)!);
+    world.note(3, 1, 2);
+    expect(world.waits(2)).toBe("");
+    expect(writes.map((write) => world.holds(write))).toEqual([false, false]);
+    expect(world.view.groups.size).toBe(1);
+    expect(world.members(1)).toBe("3");
+    for (const plan of plans) expect(() => plan(world.view)).toThrow("Node 2 is leaving");
+  });
+
+  test("nor what was thought out to replace others", () => {
+    const world = new World();
+    world.hosts = world.hosts.filter(({ id }) => id !== 3 && id !== 4);
+    world.hosts.push({ id: 9, incarnation: "folder-9" });
+    world.create({ members: [9] });
+    world.create({ members: [1, 9] });
+    world.hosts.pop();
+    const write = replacing(() => world.hosts, world.isNode)(world.view)!;
+    world.note(3, 1, 2);
+    expect(world.holds(write)).toBe(false);
+    world.replace();
+    expect(world.members(2)).toBe("1,5 but for 9");
+  });
+
+  test("waits while a group would be lost with it, which goes elsewhere by itself, and until it is there", () => {
+    const world = new World();
+    world.create({ id: 1, members: [1] });
+    world.create({ id: 2, members: [1, 2] });
+    world.create({ id: 3, members: [1, 2, 3] });
+    world.note(3, 1, 1);
+    expect([world.waits(1), world.waits(2)]).toEqual(["no_live_majority", "no_live_majority"]);
+    world.replace();
+    expect(world.members(1)).toBe("4 but for 1");
+    expect(world.members(2)).toBe("2,5 but for 1");
+    // It goes on without.
+    expect(world.members(3)).toBe("1,2,3");
+    expect(world.waits(1)).toBe("change_in_progress");
+    world.settle(1);
+    expect(world.waits(1)).toBe("change_in_progress");
+    world.settle(2);
+    expect(world.waits(1)).toBe("");
+    const { writes } = world;
+    world.replace();
+    expect(world.writes).toBe(writes);
+  });
+
+  test("waits where there is nowhere else to go; somebody says where, or that it may be lost", () => {
+    const world = new World();
+    world.hosts = world.hosts.slice(0, 2);
+    world.create({ id: 1, members: [1, 2] });
+    world.note(3, 1, 1);
+    world.replace();
+    expect(world.members(1)).toBe("1,2");
+    expect(world.waits(1)).toBe("no_live_majority");
+    expect(world.move(1, [2])).toBe(true);
+    world.settle(1);
+    expect(world.waits(1)).toBe("");
+    world.create({ id: 2, members: [2] });
+    world.note(3, 2, 2);
+    expect(world.waits(2)).toBe("no_live_majority");
+    world.run(noting({ nodes: [2], term: 3, word: 2 }, true));
+    expect(world.waits(2)).toBe("");
+    // It stays so, whoever leads next.
+    world.note(4, 1, 2);
+    expect(world.waits(2)).toBe("");
+  });
+
+  test("is let go though another one is noted later: that one waits", () => {
+    const world = new World();
+    world.create({ members: [1, 2, 3] });
+    world.note(3, 1, 2);
+    expect(world.waits(2)).toBe("");
+    world.note(3, 2, 1);
+    expect([world.waits(2), world.waits(1)]).toEqual(["", "no_live_majority"]);
+    // The next leader says so anew: they stay in their order.
+    world.note(4, 1, 1);
+    world.note(4, 2, 2);
+    expect([world.waits(2), world.waits(1)]).toEqual(["", "no_live_majority"]);
+    world.replace();
+    expect(world.members(1)).toBe("3,4,5 but for 1,2");
+    world.settle(1);
+    expect([world.waits(2), world.waits(1)]).toEqual(["", ""]);
+    // One that has left without a word counts as gone as well.
+    world.create({ id: 2, members: [1, 3, 5] });
+    world.forget(4, 3, 2);
+    world.hosts = world.hosts.filter(({ id }) => id !== 5);
+    expect(world.waits(1)).toBe("no_live_majority");
+  });
+
+  test("stays only by a later word of the same leader, or one of a later leader", () => {
+    const world = new World();
+    world.note(3, 5, 1, 2);
+    expect(world.going).toBe("1@3.5,2@3.5");
+    world.forget(3, 4, 1);
+    world.forget(3, 5, 1);
+    world.forget(2, 9, 1);
+    expect(world.going).toBe("1@3.5,2@3.5");
+    // Said earlier and come late, it renews nothing.
+    world.note(3, 4, 1);
+    world.note(2, 9, 1);
+    expect(world.going).toBe("1@3.5,2@3.5");
+    world.forget(3, 6, 1);
+    expect(world.going).toBe("2@3.5");
+    world.note(4, 1, 2);
+    world.forget(3, 7, 2);
+    expect(world.going).toBe("2@4.1");
+    world.forget(5, 1, 2, 1);
+    expect(world.going).toBe("");
+    expect(world.view.going.revision).toBe(0);
+  });
 });
 
 test("the view is the same, however it came about, and tells each group that changes", () => {
@@ -408,6 +586,7 @@ test("whatever is written there in place of what is understood harms no other gr
     "group/0000000077",
     `group/${"9".repeat(30)}`,
     "name/a",
+    "going",
     "other",
   ];
   for (let step = 0; step < 200; step++) world.write(random.pick(keys), bytes());

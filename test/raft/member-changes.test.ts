@@ -480,11 +480,11 @@ describe("a replacement", () => {
     const cluster = led(3);
     const leader = cluster.node(1);
     join(cluster, 4);
-    leader.raft.keptPlaces = new Set([3]);
+    leader.raft.keptPlaces = new Map([[3, "system"]]);
     changed(cluster, leader, { op: "replace", id: 3, by: 4, address: "node-4:9091" });
     cluster.tick(10 * electionTicksMax);
     expect(membersAt(leader)).toBe("1 2 3 | 4");
-    leader.raft.keptPlaces = new Set();
+    leader.raft.keptPlaces = new Map();
     cluster.tick(3 * electionTicksMax);
     expect(membersAt(leader)).toBe("1 2 4 |");
   });
