@@ -379,7 +379,8 @@ export class DurableLedger {
   #copied(about: Change, { data }: LogRecord, fresh: boolean): void {
     const copy = readBatch(data, 0);
     if (copy === undefined || !batchIntact(copy)) return;
-    if (!fresh && this.#damaged && copy.firstIndex === this.visible.lastIndex + 1) {
+    // What it was copied from may have been lost before it was durable.
+    if (!fresh && copy.firstIndex === this.visible.lastIndex + 1) {
       this.visible.goOnWith(copy);
       this.#changes.push({ ...about, copy });
       return;
