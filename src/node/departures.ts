@@ -36,7 +36,7 @@ export function noting(
   };
 }
 
-/** They stay, or have left for good. */
+/** They stay. */
 export function forgetting(word: LeaderWord): (view: RegistryView) => RegistryWrite | undefined {
   return (view) => {
     const isOver = (node: GoingNode): boolean =>
@@ -44,6 +44,24 @@ export function forgetting(word: LeaderWord): (view: RegistryView) => RegistryWr
     return written(
       view,
       view.going.nodes.filter((node) => !isOver(node)),
+    );
+  };
+}
+
+/** They have left for good, and no group names them any more: until then those that leave after them are to know it. */
+export function forgettingLeft(
+  isNode: (id: number) => boolean,
+): (view: RegistryView) => RegistryWrite | undefined {
+  return (view) => {
+    const left = view.going.nodes.filter(({ id }) => !isNode(id));
+    if (left.length === 0) return undefined;
+    const named = new Set<number>();
+    for (const { entry } of view.groups.values()) {
+      for (const { id } of [...entry.members, ...entry.leaving]) named.add(id);
+    }
+    return written(
+      view,
+      view.going.nodes.filter(({ id }) => isNode(id) || named.has(id)),
     );
   };
 }

@@ -122,13 +122,14 @@ export class Places {
     });
   }
 
-  /** Who stays after all, and who has left and is named by no group any more. What an earlier leader was about to change is void by now, or is changed. */
+  /** Who stays after all. What an earlier leader was about to change is void by now, or is changed. */
   #takeBack(cluster: Group, nowMs: number): void {
     const { configuration, configurationCommitted, term } = cluster.raft;
     if (this.#isTelling || !configurationCommitted || isJoint(configuration)) return;
     const taken = placesTaken(configuration);
-    const goes = (id: number): boolean => taken.has(id) || this.#held.has(id);
-    const nodes = this.#noted(cluster).filter((id) => !goes(id));
+    const isOver = (id: number): boolean => !taken.has(id) && !this.#held.has(id);
+    const mayBeNoted = this.#mayBeNoted(cluster);
+    const nodes = membersOf(configuration).filter((id) => isOver(id) && mayBeNoted(id));
     if (nodes.length === 0) return;
     this.#tellMs = nowMs;
     this.#isTelling = true;
@@ -136,20 +137,14 @@ export class Places {
     this.#ask(cluster, "keepNodes", body, () => void (this.#isTelling = false));
   }
 
-  /** Nodes that are noted, but for those that have left and that groups still have to do without. */
-  #noted({ nodeId, raft }: Group): number[] {
+  #mayBeNoted({ nodeId }: Group): (id: number) => boolean {
     const { view } = this.#options;
     const system = this.#options.group(systemGroup);
-    const members = membersOf(raft.configuration);
+    if (system === undefined || system.stopped !== undefined) return () => false;
+    const isMember = membersOf(system.raft.configuration).includes(nodeId);
+    if (isMember && system.leader !== 0) return (id) => view.isGoing(id);
     // Where this node itself is out of `system` it does not hear what is noted: so it says it of all.
-    if (system === undefined || system.stopped !== undefined) return [];
-    const hears = system.leader !== 0 && membersOf(system.raft.configuration).includes(nodeId);
-    if (!hears) return members;
-    const isNamed = (id: number): boolean =>
-      [...view.groups.values()].some(({ entry }) =>
-        [...entry.members, ...entry.leaving].some((member) => member.id === id),
-      );
-    return view.going.nodes.flatMap(({ id }) => (members.includes(id) || !isNamed(id) ? [id] : []));
+    return () => true;
   }
 
   #ask<O extends "releaseNodes" | "keepNodes">(

@@ -30,7 +30,13 @@ import {
 } from "../wire/registry.ts";
 import { registryVersion } from "../wire/versions.ts";
 import type { SeedSource } from "./apply-version.ts";
-import { departureProblem, forgetting, type LeaderWord, noting } from "./departures.ts";
+import {
+  departureProblem,
+  forgetting,
+  forgettingLeft,
+  type LeaderWord,
+  noting,
+} from "./departures.ts";
 import { emptyLog, type FirstLog, foundingLog } from "./bootstrap.ts";
 import { firstLogOf, foundingConfiguration } from "./first-log.ts";
 import type { Group, GroupLogger } from "./group.ts";
@@ -354,10 +360,11 @@ export class Registry {
   #replaceLeft(nowMs: number): void {
     if (this.#isReplacing) return;
     const isGoing = (id: number): boolean => this.view.isGoing(id);
-    const isDue = [...this.view.groups.values()].some(({ entry }) =>
+    const needs = [...this.view.groups.values()].some(({ entry }) =>
       needsOthers(entry, this.#isNode, isGoing),
     );
-    if (!isDue) return;
+    const forgets = forgettingLeft(this.#isNode);
+    if (!needs && forgets(this.view) === undefined) return;
     this.#isReplacing = true;
     const ended = (): void => void (this.#isReplacing = false);
     // As a quorum of group 0 has it: this node may not have heard yet of who has come.
@@ -365,7 +372,8 @@ export class Registry {
     const deadlineMs = nowMs + this.#options.limits.requestTimeoutMs;
     group.read(Consistency.linearizable, 0, deadlineMs, {
       ready: () => {
-        const plan = replacing(() => this.#hosts(), this.#isNode);
+        const replaces = replacing(() => this.#hosts(), this.#isNode);
+        const plan: RegistryJob["plan"] = (view) => replaces(view) ?? forgets(view);
         this.#submit({ plan, deadlineMs, done: ended, failed: ended });
       },
       failed: ended,
@@ -554,7 +562,7 @@ export class Registry {
     });
   }
 
-  /** They stay in the cluster after all, or have left it for good. */
+  /** They stay in the cluster after all. */
   keep(word: LeaderWord, call: RegistryCall<undefined>): void {
     this.#submit({
       plan: forgetting(word),

@@ -57,7 +57,7 @@ export const adminOperations = {
   dropGroups: { at: "registry", changes: true },
   /** Among nodes: these are about to leave the cluster, so neither `system` nor any group is to be lost with them. */
   releaseNodes: { at: "registry", changes: true },
-  /** Among nodes: these stay in the cluster after all, or have left it for good. */
+  /** Among nodes: these stay in the cluster after all. */
   keepNodes: { at: "registry", changes: true },
 } as const satisfies Record<string, AdminRow>;
 

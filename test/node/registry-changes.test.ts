@@ -16,7 +16,7 @@ import {
   replacing,
   settling,
 } from "../../src/node/registry-changes.ts";
-import { departureProblem, forgetting, noting } from "../../src/node/departures.ts";
+import { departureProblem, forgetting, forgettingLeft, noting } from "../../src/node/departures.ts";
 import { RegistryView } from "../../src/node/registry-view.ts";
 import type { RegistryWrite } from "../../src/node/registry-writer.ts";
 import { encodeKvTxn, KvOperator, KvTarget } from "../../src/wire/kv-txn.ts";
@@ -521,6 +521,25 @@ describe("a node that leaves the cluster", () => {
     world.forget(4, 3, 2);
     world.hosts = world.hosts.filter(({ id }) => id !== 5);
     expect(world.waits(1)).toBe("no_live_majority");
+  });
+
+  test("is known until it has left and no group names it", () => {
+    const world = new World();
+    world.create({ members: [1, 2, 3] });
+    world.note(3, 1, 1, 5);
+    const forget = (): void => world.run(forgettingLeft(world.isNode));
+    forget();
+    expect(world.going).toBe("1@3.1,5@3.1");
+    world.hosts = world.hosts.filter(({ id }) => id !== 1 && id !== 5);
+    forget();
+    expect(world.going).toBe("1@3.1");
+    world.replace();
+    expect(world.members(1)).toBe("2,3,4 but for 1");
+    forget();
+    expect(world.going).toBe("1@3.1");
+    world.settle(1);
+    forget();
+    expect(world.going).toBe("");
   });
 
   test("stays only by a later word of the same leader, or one of a later leader", () => {
