@@ -150,13 +150,11 @@ const handlers: { readonly [O in AdminOperation]: Handler<O> } = {
     if (group.id !== defaultGroup) return changeHosts(group, call, ask);
     const newcomers = force ? [] : newcomersOf(changes, group);
     const held = holding(changes, registry, call);
-    const { term } = group.raft;
+    const isSafe = stillSafe(group, registry, call.body);
     whenHosted(group, registry, held, ask, () => {
       examineAll(newcomers, identity, (refused, silent) => {
         if (refused !== undefined) return held.fail(refused);
-        // What the registry has noted of those that go is a word of that term.
-        if (group.raft.term !== term) return held.fail(refusal("not_leader"));
-        change(group, changes, force, held, identity, silent);
+        change(group, changes, force, held, identity, silent, isSafe);
       });
     });
   },
@@ -294,6 +292,29 @@ function holding(
   };
 }
 
+/** What was made sure of before members go holds in that term alone, and as long as there is not more of a registry than there was. */
+function stillSafe(
+  group: Group,
+  registry: Registry | undefined,
+  { changes, force }: CheckedAdminBody<"changeMembers">,
+): () => BargeError | undefined {
+  const { term } = group.raft;
+  const hadRegistry = registry?.system !== undefined;
+  const depends = registry !== undefined && !force && goingBy(changes).length > 0;
+  return () => {
+    if (!depends) return undefined;
+    if (group.raft.term !== term) return refusal("not_leader");
+    return !hadRegistry && group.mayHaveRegistry ? registryBegins() : undefined;
+  };
+}
+
+function registryBegins(): BargeError {
+  return new BargeError(
+    "change_in_progress",
+    "The registry of groups is about to begin, and is to know of those that go: try again in a moment, or force it.",
+  );
+}
+
 function goingBy(changes: readonly MemberChange[]): number[] {
   return changes.flatMap(({ op, id }) => (op === "remove" || op === "replace" ? [id] : []));
 }
@@ -311,7 +332,10 @@ function whenHosted(
 ): void {
   const { changes, force } = call.body;
   const going = goingBy(changes);
-  if (going.length === 0 || registry?.system === undefined) return done();
+  if (going.length === 0 || registry === undefined) return done();
+  if (registry.system === undefined) {
+    return !force && group.mayHaveRegistry ? call.fail(registryBegins()) : done();
+  }
   const nodes = goingAtOnce(changes, group);
   const said = (): { term: number; word: number } => ({
     term: group.raft.term,
@@ -404,9 +428,11 @@ function change(
   call: AdminCall<"changeMembers" | "join">,
   identity: ClusterIdentity | undefined,
   silent: readonly SilentMember[] = [],
+  isSafe: () => BargeError | undefined = () => undefined,
 ): void {
   group.changeMembers({
     changes: [...bindings(group, identity), ...changes],
+    refusal: isSafe,
     force,
     deadlineMs: call.deadlineMs,
     waiter: {

@@ -103,6 +103,13 @@ export class GroupApplyVersion {
     return due !== undefined && due.version > machine.applyVersion;
   }
 
+  /** As the leader: the first members of `system` are said, or may be, by what the log holds already. */
+  get mayHaveSeed(): boolean {
+    const { raft, machine } = this.#options;
+    if (raft.role === "leader" && machine.appliedIndex < this.#fromIndex) return true;
+    return machine.applyVersion >= registryVersion && !this.#lacksSeed;
+  }
+
   /** As the leader: the members that the next version waits for. */
   get waitsFor(): number[] {
     const { raft, machine, max } = this.#options;

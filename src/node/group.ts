@@ -1413,6 +1413,11 @@ export class Group {
     };
   }
 
+  /** As the leader of group 0: there is a registry, or one may begin with members that the log has had so far. */
+  get mayHaveRegistry(): boolean {
+    return this.#applyVersion.mayHaveSeed;
+  }
+
   /** The members in force as this leader sees them. */
   memberList(): MembersAnswer {
     const { raft } = this;

@@ -19,6 +19,8 @@ export interface ChangeRequest {
   readonly force: boolean;
   readonly deadlineMs: number;
   readonly waiter: ChangeWaiter;
+  /** Asked right before it is proposed: why what was made sure of does not hold any more. */
+  readonly refusal?: () => BargeError | undefined;
 }
 
 interface ActiveChange extends ChangeRequest {
@@ -62,6 +64,11 @@ export class MemberChanges {
 
   /** False where it has to wait for its turn. */
   #begin(request: ChangeRequest, nowMs: number): boolean {
+    const refusal = request.refusal?.();
+    if (refusal !== undefined) {
+      request.waiter.failed(refusal);
+      return true;
+    }
     const before = this.#raft.configurationIndex;
     const plan = this.#propose(request, nowMs);
     const index = this.#raft.configurationIndex;

@@ -81,7 +81,8 @@ export class Places {
     for (const id of this.#places.keys()) if (!taken.has(id)) this.#places.delete(id);
     const kept = new Map<number, Place["waitsFor"]>();
     const system = this.#options.group(systemGroup);
-    if (system !== undefined && system.stopped === undefined) {
+    // One that has just begun counts on all who were there, and one that has stopped for good would keep their places for ever.
+    if (system === undefined ? cluster.mayHaveRegistry : system.stopped === undefined) {
       for (const id of taken) {
         const place = this.#places.get(id);
         const isFree = place?.term === raft.term && place.isFree;

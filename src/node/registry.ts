@@ -152,7 +152,10 @@ export class Registry {
   step(nowMs: number): boolean {
     if (this.#system === undefined) this.#begin();
     const system = this.#system;
-    if (system === undefined) return false;
+    if (system === undefined) {
+      this.places.keep();
+      return false;
+    }
     this.view.refresh(system.machine);
     let more = this.view.index !== this.#followedIndex && this.#follow();
     if (this.#writer?.step(nowMs) === true) more = true;

@@ -302,6 +302,35 @@ describe.concurrent("groups", () => {
     });
   }, 60_000);
 
+  test("go to another node while the only one that has them is being replaced, by force", async () => {
+    await withCluster({}, async (cluster) => {
+      const [gone, ...stay] = cluster.nodes as [TestNode, TestNode, TestNode];
+      await createGroups(gone, { members: [gone.id] });
+      await put(gone, 1, "k", "v");
+      const by = cluster.join();
+      const ended = gone.ended();
+      const wish = { op: "replace", id: gone.id, by: by.id, address: by.binary };
+      await ask(gone, "PATCH", "/v1/members", { changes: [wish], force: true });
+      await until("it is elsewhere", async () => {
+        const [group] = await listGroups(gone);
+        return group!.members[0] !== gone.id && group!.leaving.length === 0;
+      });
+      by.start();
+      await votes(cluster, [...stay, by]);
+      cluster.leave(gone);
+      await ended;
+      const [{ members }] = (await listGroups(by)) as [Entry];
+      expect(stay.map(({ id }) => id)).toContain(members[0]!);
+      expect(
+        await get(
+          stay.find(({ id }) => id === members[0])!,
+          1,
+          "k",
+        ),
+      ).toBe("v");
+    });
+  }, 60_000);
+
   test("that a node has not heard of yet are not denied by it", async () => {
     await withCluster({}, async (cluster) => {
       const [one, two, three] = cluster.nodes as [TestNode, TestNode, TestNode];
