@@ -1,6 +1,6 @@
 /** Requests to change the members: one after the other, and each is told what became of it. */
 import { expect, test } from "bun:test";
-import type { BargeError } from "../../src/errors.ts";
+import { BargeError } from "../../src/errors.ts";
 import { type ChangeRequest, MemberChanges } from "../../src/node/member-changes.ts";
 import { inProgress, refuse, type ChangePlan } from "../../src/raft/membership.ts";
 import type { Raft } from "../../src/raft/raft.ts";
@@ -47,16 +47,32 @@ class World {
     this.log.push({ index: this.log.at(-1)!.index + 1, configuration });
   }
 
-  ask(name: string, deadlineMs = 1_000): void {
+  ask(name: string, deadlineMs = 1_000, refusal?: ChangeRequest["refusal"]): void {
     const waiter = {
       done: (changed: boolean) => void this.told.push(`${name} ${changed ? "done" : "unchanged"}`),
       failed: ({ code, outcome }: BargeError) => void this.told.push(`${name} ${code} ${outcome}`),
     };
-    this.changes.ask({ changes: [], force: false, deadlineMs, waiter });
+    const more = refusal === undefined ? {} : { refusal };
+    this.changes.ask({ changes: [], force: false, deadlineMs, waiter, ...more });
   }
 }
 
 const joint: Configuration = { ...voters(1, 2, 4), outgoing: [1, 2, 3] };
+
+test("what was made sure of before is looked at once more when its turn comes", () => {
+  const world = new World();
+  world.plan = () => ({ next: joint });
+  let refused: BargeError | undefined;
+  world.ask("a");
+  world.ask("b", 1_000, () => refused);
+  world.changes.step(0);
+  refused = new BargeError("not_leader", "another term");
+  world.append(voters(1, 2, 4));
+  world.commit = 3;
+  world.changes.step(1);
+  expect(world.told).toEqual(["a done", "b not_leader not-applied"]);
+  expect(world.log).toHaveLength(3);
+});
 
 test("a change is done when it is committed and no longer joint", () => {
   const world = new World();

@@ -33,20 +33,23 @@ class World {
     leader: 2,
     stopped: undefined as string | undefined,
   };
+  readonly groups = new Map<number, object>();
   readonly asked: Asked[] = [];
   readonly noted = new Set<number>();
   readonly places: Places;
   #nowMs = 0;
 
   constructor() {
-    const groups = new Map<number, object>([
-      [defaultGroup, { nodeId: 1, raft: this.cluster }],
-      [systemGroup, this.system],
-    ]);
+    this.groups.set(defaultGroup, {
+      nodeId: 1,
+      raft: this.cluster,
+      mayHaveRegistry: true,
+    });
+    this.groups.set(systemGroup, this.system);
     const view = { isGoing: (id: number) => this.noted.has(id) };
     this.places = new Places({
       view: view as unknown as RegistryView,
-      group: (id) => groups.get(id) as unknown as Group,
+      group: (id) => this.groups.get(id) as unknown as Group,
       askLeader: (operation, body, waiter) =>
         void this.asked.push({ to: 0, operation, body, waiter }),
       askAt: (to, operation, body, waiter) => void this.asked.push({ to, operation, body, waiter }),
@@ -112,8 +115,13 @@ test("what was said of one replacement is not for the next one", () => {
   expect(world.step()).toMatchObject([{ body: { nodes: [3], word: 2 } }]);
 });
 
-test("no place is kept where there is no registry here, or none that goes on", () => {
+test("no place is kept where there is no registry, nor one about to begin, or none here that goes on", () => {
   const world = new World();
+  world.groups.delete(systemGroup);
+  expect(world.kept).toEqual([[3, "system"]]);
+  world.groups.set(defaultGroup, { nodeId: 1, raft: world.cluster, mayHaveRegistry: false });
+  expect(world.kept).toEqual([]);
+  world.groups.set(systemGroup, world.system);
   expect(world.kept).toEqual([[3, "system"]]);
   world.system.stopped = "an invariant is broken";
   expect(world.kept).toEqual([]);

@@ -72,6 +72,26 @@ class World {
   }
 }
 
+test("from when on its first members may be in the log, a leader knows", () => {
+  const world = new World();
+  const { group, incarnations } = world;
+  expect(group.mayHaveSeed).toBe(false);
+  world.apply();
+  incarnations.set(2, "two");
+  expect(group.mayHaveSeed).toBe(false);
+  group.raisedAt(6);
+  expect(group.mayHaveSeed).toBe(true);
+  group.raisedAt(5);
+  expect(world.apply()).toBe(3);
+  expect(group.mayHaveSeed).toBe(true);
+  // Of another cluster's state it says nothing.
+  const { sessions } = world;
+  const other = new Uint8Array(sessions.systemSeed!);
+  other[0]! ^= 1;
+  sessions.raise(raise(3, other));
+  expect(group.mayHaveSeed).toBe(false);
+});
+
 test("the version that begins it waits until the folder of every voter is known, the ones before do not", () => {
   const world = new World();
   expect(world.apply()).toBe(2);
