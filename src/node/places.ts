@@ -76,6 +76,9 @@ export class Places {
     const cluster = this.#cluster;
     if (cluster === undefined) return this.#places.clear();
     const { raft } = cluster;
+    // As good as always.
+    const isAny = raft.configuration.promotions !== undefined || raft.keptPlaces.size > 0;
+    if (!isAny && this.#places.size === 0) return;
     const taken = placesTaken(raft.configuration);
     // Should another one come for it later, that is another matter: it may have been taken back meanwhile.
     for (const id of this.#places.keys()) if (!taken.has(id)) this.#places.delete(id);
