@@ -271,16 +271,23 @@ function changeHosts(
   });
 }
 
-/** Until it is answered, nobody takes back that these go. */
+/** From `hold` on until it is answered, nobody takes back that these go. */
+interface HeldCall extends AdminCall<"changeMembers"> {
+  hold(): void;
+}
+
 function holding(
   changes: readonly MemberChange[],
   registry: Registry | undefined,
   call: AdminCall<"changeMembers">,
-): AdminCall<"changeMembers"> {
-  const letGo = registry?.places.hold(goingBy(changes));
+): HeldCall {
+  let letGo: (() => void) | undefined;
   return {
     body: call.body,
     deadlineMs: call.deadlineMs,
+    hold: () => {
+      letGo ??= registry?.places.hold(goingBy(changes));
+    },
     answer: (answer) => {
       letGo?.();
       call.answer(answer);
@@ -326,7 +333,7 @@ function goingBy(changes: readonly MemberChange[]): number[] {
 function whenHosted(
   group: Group,
   registry: Registry | undefined,
-  call: AdminCall<"changeMembers">,
+  call: HeldCall,
   ask: AdminContext["ask"],
   done: () => void,
 ): void {
@@ -346,31 +353,27 @@ function whenHosted(
     const heard = { answered: () => {}, failed: () => {} };
     // Nor is it waited for: the registry may be what cannot answer. Should it not hear it, whoever asks for it once more says it once more.
     if (replaced.length > 0) {
+      call.hold();
       ask("releaseNodes", { nodes: replaced, ...said(), replaced: true, force }, heard);
     }
     return done();
   }
-  const whenSafe = (safe: () => void): void =>
-    registry.list({
-      ...callOf(call),
-      answer: (entries) => {
-        const { raft, nodeId } = group;
-        const heard = raft.progress().flatMap(({ id, active }) => (active ? [id] : []));
-        const alive = new Set([nodeId, ...heard]);
-        // Who is replaced goes too, before long.
-        for (const id of Object.values(raft.configuration.promotions ?? {})) alive.delete(id);
-        const isAlive = (id: number): boolean => alive.has(id);
-        const problem = leavingProblem(entries, new Set(going), isAlive, raft.isNewLeader);
-        if (problem === undefined) safe();
-        else call.fail(problem);
-      },
-    });
-  whenSafe(() => {
-    if (nodes.length === 0) return done();
-    // From then on no group comes to where it would be lost with them, and until then one may have come.
-    const released = (): void => whenSafe(done);
-    const waiter = { answered: released, failed: (error: BargeError) => call.fail(error) };
-    ask("releaseNodes", { nodes, ...said() }, waiter);
+  registry.list({
+    ...callOf(call),
+    answer: (entries) => {
+      const { raft, nodeId } = group;
+      const heard = raft.progress().flatMap(({ id, active }) => (active ? [id] : []));
+      const alive = new Set([nodeId, ...heard]);
+      // Who is replaced goes too, before long.
+      for (const id of Object.values(raft.configuration.promotions ?? {})) alive.delete(id);
+      const isAlive = (id: number): boolean => alive.has(id);
+      const problem = leavingProblem(entries, new Set(going), isAlive, raft.isNewLeader);
+      if (problem !== undefined) return call.fail(problem);
+      if (nodes.length === 0) return done();
+      // Noted, they are looked at once more: a group may have come meanwhile, and none does from then on to where it would be lost with them.
+      call.hold();
+      ask("releaseNodes", { nodes, ...said() }, { answered: done, failed: (e) => call.fail(e) });
+    },
   });
 }
 
