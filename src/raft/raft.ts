@@ -1802,14 +1802,15 @@ export class Raft implements CoreState {
     return learners;
   }
 
+  /** With something of this term: who was a member before votes by nothing less (`formerTerm`), and once it is a voter others may need that vote. */
   #isWithinWindow(match: number): boolean {
-    if (match === 0) return false;
+    if (this.#log.termOfEnd(match) !== this.#term) return false;
     let bytes = 0;
     for (let at = this.#log.length - 1; at >= 0 && this.#log.firstIndexAt(at) > match; at--) {
       bytes += this.#log.bytesAt(at);
       if (bytes > this.#limits.inflightBytesMax) return false;
     }
-    return match >= this.#log.start.index;
+    return true;
   }
 
   /** The change that took this leader's vote is committed: it hands over, and goes in any case. */

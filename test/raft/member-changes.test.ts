@@ -158,6 +158,31 @@ describe("a new member", () => {
     expect(membersAt(cluster.node(2))).toBe("1 2 3 4 |");
   });
 
+  test("is not promoted before it has something of the leader's own term, however little it lacks", () => {
+    const cluster = led(3);
+    const joiner = join(cluster, 4);
+    changed(cluster, cluster.node(1), add(4));
+    cluster.tick(electionTicksMax);
+    cluster.isolate(4);
+    cluster.node(1).propose(1, "x".repeat(testLimits.appendBytesMax));
+    cluster.settle();
+    cluster.node(1).restart();
+    // It gets what is left of the first term, as one append, and nothing of the second.
+    cluster.delivers = (message) =>
+      message.type !== "append" ||
+      message.to !== 4 ||
+      message.prevIndex > joiner.raft.lastIndex ||
+      message.batches.every((batch) => batch.term === 1);
+    const leader = cluster.elect(2);
+    cluster.tick(10 * electionTicksMax);
+    const { match, active } = leader.raft.progress().find(({ id }) => id === 4)!;
+    expect([leader.raft.lastIndex - match, active]).toEqual([1, true]);
+    expect(membersAt(leader)).toBe("1 2 3 | 4");
+    cluster.heal();
+    cluster.tick(3 * electionTicksMax);
+    expect(membersAt(leader)).toBe("1 2 3 4 |");
+  });
+
   test("has no vote to give before it knows any member: under its id another disk may have voted [36]", () => {
     const joiner = new TestNode({ id: 3, configuration: nothing });
     const vote = { group, from: 2, to: 3, term: 2, lastIndex: 5, lastTerm: 1, transfer: false };
