@@ -220,6 +220,8 @@ export interface CoreOptions {
   readonly store: Pick<LogStore, "empty">;
   readonly recovered: RecoveredGroup;
   readonly appliedIndex: number;
+  /** See RaftOptions. */
+  readonly formerTerm?: number | undefined;
   /** This node should lead rather than one that does not say so. */
   readonly preferred?: boolean;
 }
@@ -251,6 +253,7 @@ export function createCore(options: CoreOptions): Raft {
     appliedIndex: options.appliedIndex,
     preferred: options.preferred ?? false,
     wound: recovered.wound,
+    formerTerm: options.formerTerm,
   });
 }
 

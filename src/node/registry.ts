@@ -241,12 +241,12 @@ export class Registry {
       if (replicas.isOpen(id) || !this.#names(found) || this.#isBuried(found)) continue;
       if (made === madePerStep) return this.#found(founded);
       if (replicas.isDormant(id)) {
-        replicas.start(specOf(found.entry));
+        replicas.start(this.#specOf(found.entry));
         waits ||= replicas.isDormant(id);
         made++;
       } else if (replicas.isLeaving(id) || this.#mayBeOld) waits = true;
       else if (!replicas.has(id)) {
-        founded.push({ spec: specOf(found.entry), log: this.#firstLog(found) });
+        founded.push({ spec: this.#specOf(found.entry), log: this.#firstLog(found) });
         made++;
       }
     }
@@ -279,6 +279,11 @@ export class Registry {
 
   readonly #isThis = (member: Host): boolean =>
     member.id === this.#options.nodeId && member.incarnation === this.#options.incarnation;
+
+  #specOf({ id, machine, logBytesMax, members, leaving }: RegistryEntry): ReplicaSpec {
+    const formerTerm = [...members, ...leaving].find(this.#isThis)?.aboveTerm;
+    return { id, machine, logBytesMax, formerTerm };
+  }
 
   #firstLog({ entry, revision: registryIndex }: RegisteredGroup): FirstLog {
     const { seedCrc } = this.#options;
@@ -638,10 +643,6 @@ function registryBehind(id: number): BargeError {
   const why = "it has just started or joined, or reaches no leader of the registry";
   const message = `This node has no group ${id}, and cannot tell whether there is one: ${why}.`;
   return new BargeError("registry_behind", message);
-}
-
-function specOf({ id, machine, logBytesMax }: RegistryEntry): ReplicaSpec {
-  return { id, machine, logBytesMax };
 }
 
 /** What group 0 says of how `system` begins: with its voters of now, each in the folder that this node knows it by. */

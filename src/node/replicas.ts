@@ -25,6 +25,8 @@ export interface ReplicaSpec {
   readonly machine: string;
   /** Above it the leader takes no more writes; the node's own bound, if nothing is said. */
   readonly logBytesMax?: number | undefined;
+  /** Up to that term an earlier replica of this node was a member; undefined where there was none. */
+  readonly formerTerm?: number | undefined;
 }
 
 export interface ReplicasOptions {
@@ -165,7 +167,7 @@ export class Replicas {
         id: spec.id,
         nodeId,
         limits: logBytesMax === undefined ? limits : { ...limits, groupLogBytesMax: logBytesMax },
-        raft: this.#core(spec.id, usable, appliedIndex),
+        raft: this.#core(spec, usable, appliedIndex),
         store,
         machine,
         machineKind: spec.machine,
@@ -302,9 +304,9 @@ export class Replicas {
     return usable;
   }
 
-  #core(id: number, recovered: RecoveredGroup, appliedIndex: number): Raft {
+  #core({ id, formerTerm }: ReplicaSpec, recovered: RecoveredGroup, appliedIndex: number): Raft {
     const { nodeId, limits, random, store, preferred = false } = this.#options;
-    const given = { nodeId, limits, random, store, recovered, appliedIndex, preferred };
+    const given = { nodeId, limits, random, store, recovered, appliedIndex, formerTerm, preferred };
     try {
       return createCore({ group: id, ...given });
     } catch (error) {

@@ -84,6 +84,8 @@ export interface RaftOptions {
   readonly appliedIndex: number;
   /** The disk lost some of what was durable: no vote until a leader has matched it again [22]. */
   readonly wound?: Wound | undefined;
+  /** Up to that term an earlier replica of this node was a member, and what it acknowledged is forgotten: no vote before the log goes beyond. */
+  readonly formerTerm?: number | undefined;
   /** This node should lead rather than one that does not say so; it tells its leader. */
   readonly preferred?: boolean;
 }
@@ -160,6 +162,7 @@ export class Raft implements CoreState {
   readonly #termClaims: TermClaims;
   /** Present while this node is wounded. */
   #healing: Healing | undefined;
+  readonly #formerTerm: number;
 
   // Volatile.
   #role: Role = "follower";
@@ -241,6 +244,7 @@ export class Raft implements CoreState {
     this.#limits = options.limits;
     this.#random = options.random;
     this.#preferred = options.preferred ?? false;
+    this.#formerTerm = options.formerTerm ?? -1;
     this.#term = this.#durableTerm = options.hardState.term;
     this.#votedFor = this.#durableVote = options.hardState.votedFor;
     this.#log = new Log(options.start);
@@ -1233,8 +1237,16 @@ export class Raft implements CoreState {
    * Nor does a wounded one vote [22]. A former member gets no vote, and no chance to disturb. Otherwise it does not matter who is a voter by this node's log, which may be behind.
    */
   #maySupport(candidate: number): boolean {
-    if (this.#healing !== undefined) return false;
+    if (this.#healing !== undefined || this.#isForgetful) return false;
     return this.configuration.voters.length > 0 && !this.#isRemoved(candidate);
+  }
+
+  /**
+   * An earlier replica of this node may have acknowledged the very change by which it left, and a log that ends before that names members of then, who
+   * count on it. All of that is in the log again once it has a batch of a later term than that in which it had left.
+   */
+  get #isForgetful(): boolean {
+    return this.#log.lastTerm <= this.#formerTerm;
   }
 
   #isRemoved(nodeId: number): boolean {
@@ -2126,8 +2138,8 @@ export class Raft implements CoreState {
   }
 
   get #mayCampaign(): boolean {
-    if (this.#healing !== undefined || this.#term >= Number.MAX_SAFE_INTEGER - 1) return false;
-    return this.#isElectable();
+    if (this.#healing !== undefined || this.#isForgetful) return false;
+    return this.#term < Number.MAX_SAFE_INTEGER - 1 && this.#isElectable();
   }
 
   /* ---------------------------------------------------------------- invariants */

@@ -159,6 +159,7 @@ export interface NodeOptions {
   readonly start?: LogStart;
   readonly appliedIndex?: number;
   readonly preferred?: boolean;
+  readonly formerTerm?: number;
 }
 
 /** One core and its store. Writes wait until `sync` says how many of them are durable. */
@@ -167,6 +168,7 @@ export class TestNode {
   readonly #limits: Limits;
   readonly #random: () => number;
   readonly #preferred: boolean;
+  readonly #formerTerm: number | undefined;
   /** What reads of the store see, and what is left after a crash that keeps nothing more. */
   visible: Image;
   durable: Image;
@@ -189,6 +191,7 @@ export class TestNode {
     this.#limits = options.limits ?? testLimits;
     this.#random = randomFrom((options.seed ?? 1) * 1000 + options.id);
     this.#preferred = options.preferred ?? false;
+    this.#formerTerm = options.formerTerm;
     const image = (): Image => ({
       hardState: options.hardState ?? { term: 0, votedFor: 0, commit: 0 },
       start: options.start ?? { index: 0, term: 0, crc: seedCrc, timeMs: 0 },
@@ -215,6 +218,7 @@ export class TestNode {
       configurations: batches.filter((batch) => batch.kind === BatchKind.configuration),
       appliedIndex: this.appliedDurable,
       wound: this.wound,
+      formerTerm: this.#formerTerm,
       preferred: this.#preferred,
     });
     this.commit = raft.commit;

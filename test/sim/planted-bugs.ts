@@ -388,8 +388,8 @@ export const plantedBugs = {
     changes: [
       {
         file: raft,
-        from: "if (this.#healing !== undefined) return false;\n    return this.configuration",
-        to: "return this.configuration",
+        from: "if (this.#healing !== undefined || this.#isForgetful) return false;\n    return this.configuration",
+        to: "if (this.#isForgetful) return false;\n    return this.configuration",
       },
     ],
   },
@@ -398,8 +398,8 @@ export const plantedBugs = {
     changes: [
       {
         file: raft,
-        from: "if (this.#healing !== undefined || this.#term >=",
-        to: "if (this.#term >=",
+        from: "if (this.#healing !== undefined || this.#isForgetful) return false;\n    return this.#term <",
+        to: "if (this.#isForgetful) return false;\n    return this.#term <",
       },
     ],
   },
