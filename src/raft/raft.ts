@@ -263,6 +263,7 @@ export class Raft implements CoreState {
     for (const batch of options.configurations)
       if (!this.#configurations.push(batch)) this.#broken("recovered configuration is malformed");
     this.#durableIndex = this.#log.lastIndex;
+    if (this.#log.lastIndex === 0 && this.#term > 0) this.#startNew();
     if (options.wound === undefined) this.#recoverCommit(options);
     else this.#startWounded(options.wound, options.appliedIndex);
     this.#readyCommit = this.#commit;
@@ -278,6 +279,13 @@ export class Raft implements CoreState {
     const ordinal = this.#log.find(appliedIndex);
     this.#commit = Math.max(hint, ordinal < 0 ? 0 : this.#log.lastIndexAt(ordinal));
     this.#applied = Math.max(appliedIndex, start.index);
+  }
+
+  /** Made a moment ago it may not be durable yet that it begins in this term; where it is, to write it once more does no harm. */
+  #startNew(): void {
+    this.#durableTerm = 0;
+    this.#durableVote = 0;
+    this.#hardStateDirty = true;
   }
 
   /**

@@ -55,6 +55,26 @@ test("who comes back follows no leader of a term in which it was heard: what it 
   expect(sent).toMatchObject([{ type: "heartbeatReply", to: 2, term: 7, readSeq: 0 }]);
 });
 
+test("who comes back answers the leader of the very term that it begins in once that term is durable", () => {
+  const recovered = firstOf({ id: 3, incarnation: "folder 3", since: 4, aboveTerm: 6 });
+  const core = createCore({
+    group: 7,
+    nodeId: 3,
+    limits: testLimits,
+    random: () => 0,
+    store: { empty: () => recovered.start },
+    recovered,
+    appliedIndex: 0,
+  });
+  const about = { group: 7, from: 2, to: 3, term: 7, commit: 0 } as const;
+  core.step({ type: "heartbeat", ...about, readSeq: 25, freshStamp: 0, minMatch: 0 });
+  const first = core.ready();
+  expect(first).toMatchObject({ hardState: { term: 7, votedFor: 0 }, messages: [] });
+  core.synced(first.token!);
+  const sent = core.ready().messages.map((message) => ({ ...message, stamp: 0 }));
+  expect(sent).toMatchObject([{ type: "heartbeatReply", to: 2, term: 7, readSeq: 25 }]);
+});
+
 test("who was a member before begins in a term in which it has said nothing, with no vote given", () => {
   const { write, recovered } = emptyLog({ group: 7, seedCrc: 1, registryIndex: 9 }, 7);
   expect(write.hardState).toEqual({ term: 7, votedFor: 0, commit: 0 });

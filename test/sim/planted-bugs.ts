@@ -1197,13 +1197,23 @@ export const plantedBugs = {
       },
     ],
   },
-  lateMemberBeginsAsFounder: {
-    what: "whoever becomes a member later begins with the group's first log all the same",
+  returnsInItsOldTerm: {
+    what: "who comes back to a group begins in the term in which it had left, in which it may have said something",
     changes: [
       {
         file: "node/first-log.ts",
-        from: "isThis(member) && member.since === 1",
-        to: "isThis(member) && member.since >= 1",
+        from: "emptyLog(place, aboveTerm + 1)",
+        to: "emptyLog(place, Math.max(0, aboveTerm))",
+      },
+    ],
+  },
+  returnerVotesAtOnce: {
+    what: "who comes back to a group votes by a log that names the members of then",
+    changes: [
+      {
+        file: "raft/raft.ts",
+        from: "    return this.#log.lastTerm <= this.#formerTerm;\n",
+        to: "    return false;\n",
       },
     ],
   },
