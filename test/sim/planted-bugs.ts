@@ -1197,26 +1197,6 @@ export const plantedBugs = {
       },
     ],
   },
-  returnsInItsOldTerm: {
-    what: "who comes back to a group begins in the term in which it had left, in which it may have said something",
-    changes: [
-      {
-        file: "node/first-log.ts",
-        from: "emptyLog(place, aboveTerm + 1)",
-        to: "emptyLog(place, Math.max(0, aboveTerm))",
-      },
-    ],
-  },
-  returnerVotesAtOnce: {
-    what: "who comes back to a group votes by a log that names the members of then",
-    changes: [
-      {
-        file: "raft/raft.ts",
-        from: "    return this.#log.lastTerm <= this.#formerTerm;\n",
-        to: "    return false;\n",
-      },
-    ],
-  },
   rewriteSupersedes: {
     what: "a batch that is copied forward takes the place of all that comes behind it",
     changes: [
