@@ -353,6 +353,11 @@ export class Router implements Sender, WriteRoutes {
   overdue(outgoing: Outgoing, node: NodeLink, nowMs: number): boolean {
     if (isKept(outgoing)) return false;
     if (nowMs >= outgoing.deadlineMs) {
+      // What it was refused for before says more than that nobody answered the last time.
+      if (outgoing.repeatable && outgoing.refusal !== undefined) {
+        this.#expire(outgoing);
+        return true;
+      }
       const outcome = outgoing.repeatable ? "not-applied" : "unknown";
       const text = `${node.endpoint} did not answer within ${outgoing.timeoutMs} ms`;
       this.#fail(outgoing, new BargeError("timeout", text, { outcome }));

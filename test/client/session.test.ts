@@ -230,3 +230,20 @@ test("the group has no room for another session: tried again, and told at the en
     outcome: "not-applied",
   });
 });
+
+test("refused at first, and not answered any more: told why it was refused", async () => {
+  using node = new FakeNode();
+  node.answersControl = true;
+  let asked = 0;
+  node.answer = (_, request) => {
+    if (request.type === "control" && ++asked === 1) {
+      node.refuse(request, new BargeError("sessions_full", "there are as many as there may be"));
+    }
+  };
+  await using client = connect({ endpoints: node.endpoint, timeoutMs: 200 });
+  await expect(client.put("a", "1")).rejects.toMatchObject({
+    code: "sessions_full",
+    outcome: "not-applied",
+  });
+  expect(asked).toBeGreaterThan(1);
+});
