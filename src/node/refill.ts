@@ -36,7 +36,8 @@ interface Coming {
   digest: number;
 }
 
-const retryMs = 1_000;
+/** Between two times that a member is asked. */
+export const refillRetryMs = 1_000;
 
 export class Refill {
   readonly #options: RefillOptions;
@@ -67,7 +68,7 @@ export class Refill {
   #begin(): void {
     const members = this.#options.members();
     const to = members.find((id) => id > this.#asked) ?? members[0];
-    this.#retryAtMs = this.#nowMs + retryMs;
+    this.#retryAtMs = this.#nowMs + refillRetryMs;
     if (to === undefined) return;
     this.#asked = to;
     const id = this.#options.newId();
@@ -178,7 +179,7 @@ export class Refill {
 
   #close(coming: Coming): void {
     this.#coming = undefined;
-    this.#retryAtMs = this.#nowMs + retryMs;
+    this.#retryAtMs = this.#nowMs + refillRetryMs;
     const { group, ask } = this.#options;
     const nobody: AdminWaiter = { answered: () => {}, failed: () => {} };
     ask(coming.from, "backupClose", { group, backup: coming.id }, nobody);

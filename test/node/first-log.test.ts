@@ -2,6 +2,7 @@
 import { expect, test } from "bun:test";
 import { createCore, emptyLog } from "../../src/node/bootstrap.ts";
 import { firstLogOf } from "../../src/node/first-log.ts";
+import type { Raft } from "../../src/raft/raft.ts";
 import type { RecoveredGroup } from "../../src/storage/log-store.ts";
 import type { GroupMember, RegistryEntry } from "../../src/wire/registry.ts";
 import { testLimits } from "../raft/harness.ts";
@@ -25,6 +26,20 @@ function firstOf(member: GroupMember): RecoveredGroup {
   return firstLogOf(entry, place, (each) => each === member).recovered;
 }
 
+/** Node 3, which had left in term 6. */
+function returning(): Raft {
+  const recovered = firstOf({ id: 3, incarnation: "folder 3", since: 4, aboveTerm: 6 });
+  return createCore({
+    group: 7,
+    nodeId: 3,
+    limits: testLimits,
+    random: () => 0,
+    store: { empty: () => recovered.start },
+    recovered,
+    appliedIndex: 0,
+  });
+}
+
 function firstTerm(member: GroupMember): { term: number; batches: number } {
   const { hardState, batches } = firstOf(member);
   return { term: hardState.term, batches: batches.length };
@@ -38,16 +53,7 @@ test("a founder has the group's first log; who comes later has none, and who com
 });
 
 test("who comes back follows no leader of a term in which it was heard: what it said then it has forgotten", () => {
-  const recovered = firstOf({ id: 3, incarnation: "folder 3", since: 4, aboveTerm: 6 });
-  const core = createCore({
-    group: 7,
-    nodeId: 3,
-    limits: testLimits,
-    random: () => 0,
-    store: { empty: () => recovered.start },
-    recovered,
-    appliedIndex: 0,
-  });
+  const core = returning();
   const about = { group: 7, from: 2, to: 3, term: 6, commit: 0 } as const;
   // It has not heard yet of who comes back, and tells it that it has left.
   core.step({ type: "heartbeat", ...about, readSeq: 25, freshStamp: 0, minMatch: 0 });
@@ -56,16 +62,7 @@ test("who comes back follows no leader of a term in which it was heard: what it 
 });
 
 test("who comes back answers the leader of the very term that it begins in once that term is durable", () => {
-  const recovered = firstOf({ id: 3, incarnation: "folder 3", since: 4, aboveTerm: 6 });
-  const core = createCore({
-    group: 7,
-    nodeId: 3,
-    limits: testLimits,
-    random: () => 0,
-    store: { empty: () => recovered.start },
-    recovered,
-    appliedIndex: 0,
-  });
+  const core = returning();
   const about = { group: 7, from: 2, to: 3, term: 7, commit: 0 } as const;
   core.step({ type: "heartbeat", ...about, readSeq: 25, freshStamp: 0, minMatch: 0 });
   const first = core.ready();

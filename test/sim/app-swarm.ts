@@ -3,6 +3,7 @@
  * without one do as before.
  */
 import { checkLimits, type Limits } from "../../src/limits.ts";
+import { refillRetryMs } from "../../src/node/refill.ts";
 import type { Random } from "./random.ts";
 import { faults, type Swarm } from "./swarm.ts";
 
@@ -76,12 +77,9 @@ export function drawApps(
   };
 }
 
-/** Between two times that a node asks another member for the state that its application has lost. */
-const refillEveryMs = 1_000;
-
 /** How long peace may take to come to applications: a callback that began before it ends first, and what failed once is asked for again; 0 where there are none. */
 export function appPatienceMs({ isOn, workMs, slowness, wipeShare }: AppSwarm): number {
-  return isOn ? workMs * slowness + (wipeShare > 0 ? refillEveryMs : 0) : 0;
+  return isOn ? workMs * slowness + (wipeShare > 0 ? refillRetryMs : 0) : 0;
 }
 
 /** On the scale of the elections, which are quicker here; and bounds as small as one entry. */
