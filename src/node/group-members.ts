@@ -4,15 +4,15 @@
  *
  * A leader acts only on what it has read, through a quorum, since it leads: what an earlier one has done meanwhile it then knows of.
  */
-import { isJoint, membersOf } from "../raft/configuration.ts";
+import { isJoint } from "../raft/configuration.ts";
 import { type MemberChange, votersMax } from "../raft/membership.ts";
 import type { Configuration } from "../raft/ready.ts";
 import { Consistency } from "../wire/messages.ts";
 import { defaultGroup, type GroupMember, systemGroup } from "../wire/registry.ts";
-import { departureProblem } from "./departures.ts";
 import type { Group } from "./group.ts";
-import { Places, placesTaken, type PlacesOptions } from "./places.ts";
+import { Places, type PlacesOptions } from "./places.ts";
 import type { SettledGroup } from "./registry-changes.ts";
+import { systemMembers } from "./system-members.ts";
 
 export interface WantedMembers {
   readonly voters: readonly Pick<GroupMember, "id" | "incarnation" | "aboveTerm">[];
@@ -154,39 +154,15 @@ export class GroupMembers {
 
   #lookAtSystem(group: Group, nowMs: number): void {
     const { raft } = group;
-    const { view } = this.#options;
     const cluster = this.#options.group(defaultGroup);
     if (cluster === undefined || !cluster.raft.configurationCommitted) return;
     const { configuration } = cluster.raft;
     if (isJoint(configuration) || isJoint(raft.configuration)) return;
     if (!raft.configurationCommitted || !this.#hasRead(group)) return;
-    const here = new Set(membersOf(raft.configuration));
-    // Who has not joined yet has no folder that a replica could be in.
-    const known = (id: number): WantedMembers["voters"] => {
-      // It has gone from here already, and is about to go from the cluster.
-      if (view.isGoing(id) && !here.has(id)) return [];
-      const incarnation = configuration.incarnations?.[id] ?? this.#options.incarnationOf(id);
-      return incarnation === undefined && !here.has(id)
-        ? []
-        : [{ id, incarnation: incarnation ?? "" }];
-    };
-    // Who is to vote there votes here as soon as it can too: a cluster that has just grown must not have a registry on fewer nodes for longer than need be.
-    const isComing = (id: number): boolean => configuration.promotions?.[id] !== undefined;
-    const coming = configuration.learners.filter(isComing);
-    const comes = (id: number): boolean => known(id).length > 0;
-    // `system` goes on with it while a group needs it: who is out of `system` does not hear any more where its groups are to be.
-    const mayGo = (id: number): boolean =>
-      view.isGoing(id) &&
-      departureProblem(view, id, (node) => configuration.addresses[node] !== undefined) ===
-        undefined;
-    const taken = [...placesTaken(configuration, comes)].filter(mayGo);
-    const staying = (ids: readonly number[]): WantedMembers["voters"] =>
-      ids.filter((id) => !taken.includes(id)).flatMap(known);
-    const wanted = {
-      voters: staying([...configuration.voters, ...coming]),
-      learners: staying(configuration.learners.filter((id) => !isComing(id))),
-    };
-    const changes = changesToward(raft.configuration, wanted);
+    const { view, incarnationOf } = this.#options;
+    const current = raft.configuration;
+    const wanted = systemMembers({ cluster: configuration, current, view, incarnationOf });
+    const changes = changesToward(current, wanted);
     if (changes.length > 0) this.#change(group, changes, [], nowMs);
   }
 
