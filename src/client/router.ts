@@ -256,6 +256,7 @@ export class Router implements Sender, WriteRoutes {
 
   chooseForWrites(avoid: string | undefined, nowMs: number): NodeLink | undefined {
     const group = this.#group;
+    this.#sentSinceProbe = true;
     const leader = this.#nodes.find(this.#leader);
     if (leader !== undefined && leader.endpoint !== avoid) {
       if (leader.lively) return leader;

@@ -307,9 +307,10 @@ export class Connection {
     this.#bytesSentAtCheck = this.#bytesSent;
     this.#drainedSinceCheck = false;
 
-    // Nobody is silent while we do not listen.
+    // Nobody is silent while we do not listen, nor who was not asked: after an idle time without checks the ping goes first.
     const paused = this.#pausedByOwner || this.#pausedByQueue;
-    this.#silentMs = heard || paused ? 0 : this.#silentMs + stepMs;
+    const unheardMs = this.#pingMs === 0 ? stepMs : Math.min(stepMs, this.#pingMs);
+    this.#silentMs = heard || paused ? 0 : this.#silentMs + unheardMs;
     this.#frameMs = !this.#reader.midFrame || newFrame || paused ? 0 : this.#frameMs + stepMs;
     this.#stuckMs = this.out.byteLength === 0 || sent ? 0 : this.#stuckMs + stepMs;
     this.#helloMs = this.#expectation === "hello" ? this.#helloMs + stepMs : 0;

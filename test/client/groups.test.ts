@@ -141,6 +141,30 @@ test("a leader that refused once, and one that a lagging node named, are left ag
   }
 });
 
+test("a session goes back to a leader whose connection was lost", async () => {
+  const nodes = cluster();
+  try {
+    const [first, second] = nodes as [FakeNode, FakeNode];
+    for (const node of nodes) node.sessions = { ttlMs: 60_000, windowSections: 8 };
+    await using client = connect({ endpoints: first.endpoint, group: 10, session: "required" });
+    await client.put("k", "v");
+    await first.until(() => first.followed.length > 0);
+    first.tell(5, true, [{ group: 10, leader: 2, members: [1, 2, 3] }]);
+    await untilLed(client, second);
+    await client.put("k", "there");
+    // The first time what opened the session was asked for, too; then there are writes alone.
+    for (let times = 0; times < 2; times++) {
+      second.cut();
+      while (client.leader() === second.endpoint) await client.put("k", "elsewhere");
+      const before = second.writes.length;
+      while (second.writes.length === before) await client.put("k", "where it was");
+      expect(client.leader()).toBe(second.endpoint);
+    }
+  } finally {
+    dispose(nodes);
+  }
+});
+
 test("a node without the group is not asked, where another is known to have it", async () => {
   const nodes = cluster();
   try {

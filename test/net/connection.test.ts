@@ -337,6 +337,19 @@ test("silence ends a connection, a ping that is answered keeps it", () => {
   expect(reasons).toEqual(["silent"]);
 });
 
+test("who was not looked at for long is asked before being called silent", () => {
+  make("client", {}, { silenceMsMax: 1_000, pingMs: 250 });
+  pass(100);
+  nowMs += 10_000;
+  connection.checkTimeouts(nowMs);
+  expect(framesOf(concat(socket.taken)).length).toBe(1);
+  expect(reasons).toEqual([]);
+  pass(600);
+  expect(reasons).toEqual([]);
+  pass(300);
+  expect(reasons).toEqual(["silent"]);
+});
+
 test("nobody is silent while we do not listen; who takes nothing is cut", () => {
   make("client", {}, { silenceMsMax: 2_000, pingMs: 0 });
   connection.pause();
