@@ -21,6 +21,10 @@ export interface BeatGroup {
   readonly raft: Raft;
   /** It takes part in nothing any more. */
   readonly stopped: string | undefined;
+  /** It has a part in each turn: it is told of each beat at once. */
+  readonly isActive: boolean;
+  /** This node's tick up to which its core has had all of them. */
+  readonly tickedTo: number;
 }
 
 export interface BeatsOptions<G extends BeatGroup> {
@@ -29,7 +33,7 @@ export interface BeatsOptions<G extends BeatGroup> {
   readonly groups: ReadonlyMap<number, G>;
   /** Random, below 2^48: where this life's beats and stamps begin to be numbered. */
   readonly first: number;
-  /** Before a group is asked or told anything: it has had its ticks. */
+  /** Before a group is asked or told anything: it has had its ticks, and the beat that it was not told of yet (`untoldTick`, `tell`). */
   readonly catchUp: (group: G) => void;
   /** A group's core has something to do. */
   readonly activate: (group: G) => void;
@@ -50,6 +54,14 @@ interface Said {
   sinceSeq: number;
   /** The newest beat that speaks for the group. */
   seq: number;
+}
+
+/** What the other claims of a group here. */
+interface Heard {
+  readonly claim: BeatClaim;
+  /** The newest beat that the group was told of, 0 = none since the claim is as it is, and whether it stood by it. */
+  toldSeq: number;
+  stands: boolean;
 }
 
 interface Stamped {
@@ -79,8 +91,12 @@ class Pair {
 
   /** The newest beat from it, and what it claims. */
   heardSeq = 0;
-  readonly heard = new Map<number, BeatClaim>();
+  readonly heard = new Map<number, Heard>();
   readonly heardDigest = new ClaimDigest();
+  /** The newest that was believed, when it came, and a tick at which the other surely led all of these groups; -Infinity = not known. */
+  believedSeq = 0;
+  believedTick = 0;
+  freshTick = -Infinity;
   /** The beat that an answer is due to, 0 = none, and the groups that do not stand by it. */
   answerSeq = 0;
   refused: number[] = [];
@@ -163,12 +179,16 @@ export class Beats<G extends BeatGroup> {
 
   /** What was told over an older connection may be lost. */
   peerUp(nodeId: number): void {
+    this.peerDown(nodeId);
     // No answer to what was said before may be taken for one of now.
     this.#seqMax += historyMax;
     this.#pairs.set(nodeId, new Pair(nodeId, this.#seqMax));
   }
 
   peerDown(nodeId: number): void {
+    const pair = this.#pairs.get(nodeId);
+    if (pair === undefined) return;
+    this.#tellAll(pair);
     this.#pairs.delete(nodeId);
   }
 
@@ -322,19 +342,18 @@ export class Beats<G extends BeatGroup> {
   #answered(pair: Pair, { answered, refused, preferred }: BeatMessage): void {
     const sentTick = pair.sentTickOf(answered);
     if (sentTick === undefined) return;
-    const ageTicks = this.#nowTick - sentTick;
     const standsNot = refused.length === 0 ? undefined : new Set(refused);
     for (const { claim, sinceSeq } of pair.said.values()) {
       const { group: id, term } = claim;
       const group = this.#groups.get(id);
       if (group === undefined || sinceSeq > answered || group.stopped !== undefined) continue;
-      this.#catchUp(group);
       const { raft } = group;
       const isRefused = standsNot?.has(id) === true;
       // Else there is nothing that an answer could bring about.
       const mayAct = isRefused || raft.readsWaiting > 0;
+      if (mayAct) this.#catchUp(group);
       if (isRefused) raft.beatRefused(pair.id, term);
-      else raft.beatAnswered(pair.id, term, ageTicks, preferred);
+      else raft.beatAnswered(pair.id, term, group.tickedTo - sentTick, preferred);
       if (mayAct && raft.hasReady()) this.#activate(group);
     }
   }
@@ -344,22 +363,17 @@ export class Beats<G extends BeatGroup> {
     const { heard } = pair;
     // Nothing is claimed, so there is nothing to answer.
     if (heard.size === 0) return;
-    const freshTicks = this.#ageOf(beat.freshStamp);
+    pair.believedSeq = beat.seq;
+    pair.believedTick = this.#nowTick;
+    pair.freshTick = this.#tickOf(beat.freshStamp);
     const refused: number[] = [];
-    for (const { group: id, term, commit, minMatch } of heard.values()) {
+    for (const [id, each] of heard) {
       const group = this.#groups.get(id);
-      if (group === undefined || group.stopped !== undefined) {
-        refused.push(id);
-        continue;
-      }
-      this.#catchUp(group);
-      const { raft } = group;
-      const { leader, commit: before } = raft;
-      const stands = raft.heardBeat(pair.id, term, commit, minMatch, freshTicks);
-      if (!stands) refused.push(id);
-      // Where it says nothing new there is nothing to do.
-      else if ((leader !== pair.id || raft.commit !== before) && raft.hasReady()) {
-        this.#activate(group);
+      if (group === undefined || group.stopped !== undefined) refused.push(id);
+      else if (!this.#standsAsBefore(pair, each, group)) {
+        this.#catchUp(group);
+        if (each.toldSeq !== beat.seq) this.#tell(pair, each, group);
+        if (!each.stands) refused.push(id);
       }
     }
     pair.answerSeq = beat.seq;
@@ -368,12 +382,56 @@ export class Beats<G extends BeatGroup> {
     if (2 * (this.#nowTick - pair.sentTick) >= this.#limits.heartbeatTicks) this.#due(pair);
   }
 
+  /** It says so without being told of the beat, which only says that its leader was heard; that is told before anything else is. */
+  #standsAsBefore({ id }: Pair, { claim, toldSeq }: Heard, { isActive, raft }: G): boolean {
+    return toldSeq > 0 && !isActive && raft.standsBy(id, claim.term, claim.commit);
+  }
+
+  #untold({ id, raft }: G): Heard | undefined {
+    const pair = this.#pairs.get(raft.leader);
+    const heard = pair?.heard.get(id);
+    const isTold = heard === undefined || heard.toldSeq === pair!.believedSeq;
+    return isTold || heard.toldSeq === 0 ? undefined : heard;
+  }
+
+  /** When the beat came that the group is to be told of, once it has had the ticks of before; undefined where there is none. */
+  untoldTick(group: G): number | undefined {
+    return this.#untold(group) && this.#pairs.get(group.raft.leader)!.believedTick;
+  }
+
+  tell(group: G): void {
+    const heard = this.#untold(group);
+    if (heard !== undefined) this.#tell(this.#pairs.get(group.raft.leader)!, heard, group);
+  }
+
+  #tell(pair: Pair, heard: Heard, group: G): void {
+    const { raft } = group;
+    const { term, commit, minMatch } = heard.claim;
+    const { leader, commit: before } = raft;
+    heard.toldSeq = pair.believedSeq;
+    heard.stands = raft.heardBeat(pair.id, term, commit, minMatch, group.tickedTo - pair.freshTick);
+    // Where it says nothing new there is nothing to do.
+    if (!heard.stands || (leader === pair.id && raft.commit === before)) return;
+    if (raft.hasReady()) this.#activate(group);
+  }
+
+  /** Before what was heard of them is forgotten. */
+  #tellAll({ heard }: Pair): void {
+    for (const id of heard.keys()) this.#catchUpTo(id);
+  }
+
+  #catchUpTo(id: number): void {
+    const group = this.#groups.get(id);
+    if (group !== undefined) this.#catchUp(group);
+  }
+
   /** False where the set comes out otherwise than with the sender. */
   #takeClaims(pair: Pair, { seq, whole, claims, count, digest }: BeatMessage): boolean {
     const { heard, heardDigest } = pair;
     const follows = seq === pair.heardSeq + 1;
     pair.heardSeq = seq;
     if (whole) {
+      this.#tellAll(pair);
       heard.clear();
       heardDigest.clear();
     } else if (claims.length > 0 && !follows) return false;
@@ -382,10 +440,13 @@ export class Beats<G extends BeatGroup> {
     if (count > beatGroupsMax || claims.length > 2 * beatGroupsMax) return false;
     for (const claim of claims) {
       const known = heard.get(claim.group);
-      if (known !== undefined) heardDigest.remove(known);
+      if (known !== undefined) {
+        this.#catchUpTo(claim.group);
+        heardDigest.remove(known.claim);
+      }
       if (claim.term === 0) heard.delete(claim.group);
       else {
-        heard.set(claim.group, claim);
+        heard.set(claim.group, { claim, toldSeq: 0, stands: false });
         heardDigest.add(claim);
       }
     }
@@ -393,6 +454,7 @@ export class Beats<G extends BeatGroup> {
   }
 
   #askWhole(pair: Pair): void {
+    this.#tellAll(pair);
     pair.heard.clear();
     pair.heardDigest.clear();
     pair.answerSeq = 0;
@@ -401,9 +463,9 @@ export class Beats<G extends BeatGroup> {
     if (pair.sentTick < this.#nowTick) this.#due(pair);
   }
 
-  /** Of a stamp of this node's, in ticks; Infinity where there is none, or it is of an earlier life. */
-  #ageOf(stamp: number): number {
+  /** Of a stamp of this node's; -Infinity where there is none, or it is of an earlier life. */
+  #tickOf(stamp: number): number {
     const tick = stamp - this.#first;
-    return stamp === 0 || tick < 0 || tick > this.#nowTick ? Infinity : this.#nowTick - tick;
+    return stamp === 0 || tick < 0 || tick > this.#nowTick ? -Infinity : tick;
   }
 }

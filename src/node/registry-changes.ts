@@ -202,7 +202,8 @@ function goingAmong(view: RegistryView, hosts: readonly Host[]): Goes {
 
 /** With those that go its majority goes. */
 function isLost(members: Members, goes: Goes): boolean {
-  const left = members.filter(({ id }) => !goes(id)).length;
+  let left = 0;
+  for (const { id } of members) if (!goes(id)) left++;
   return left < members.length && left * 2 <= members.length;
 }
 

@@ -249,11 +249,21 @@ export class Shard {
     this.#catchUp(group);
   }
 
-  /** The ticks that it was not given yet, as it was at rest. */
+  /** The ticks that it was not given yet, as it was at rest, and what a beat said of it meanwhile. */
   #catchUp(group: Group): void {
-    const ticks = this.#ticks - group.tickedTo;
-    if (ticks === 0) return;
-    group.tickedTo = this.#ticks;
+    const heardTick = this.#beats.untoldTick(group);
+    if (heardTick !== undefined) {
+      // Its leader was heard: no moment before that makes it campaign.
+      this.#tickTo(group, Math.min(heardTick, group.tickedTo + group.raft.idleTicks));
+      this.#beats.tell(group);
+    }
+    this.#tickTo(group, this.#ticks);
+  }
+
+  #tickTo(group: Group, tick: number): void {
+    const ticks = tick - group.tickedTo;
+    if (ticks <= 0) return;
+    group.tickedTo = tick;
     if (group.tick(ticks) && !group.isActive && group.hasReady) this.#activate(group);
   }
 
@@ -313,6 +323,7 @@ export class Shard {
   watch(groupId: number, request: WatchRequest, watcher: Watcher): WatchHandle {
     const group = this.#groups.get(groupId);
     if (group === undefined) throw this.#absentSoFar(groupId);
+    this.#catchUp(group);
     return group.watch(request, watcher);
   }
 
@@ -547,10 +558,8 @@ export class Shard {
     for (const group of everyTick ? this.#groups.values() : this.#active) this.#catchUp(group);
     this.#beats.tick();
     if (tick % housekeepTicks === 0) this.#lookAtLog();
+    if (!everyTick) this.#catchUpDue(tick);
     const places = this.#places;
-    const stride = everyTick ? 1 : Math.min(this.#limits.heartbeatTicks, housekeepTicks);
-    for (let at = firstPlace(tick, stride); at < places.length; at += stride)
-      this.#catchUp(places[at]!);
     for (let at = firstPlace(tick, housekeepTicks); at < places.length; at += housekeepTicks) {
       const group = places[at]!;
       const isTurn = everyTick || (tick + at) % (housekeepTicks * restRounds) === 0;
@@ -561,6 +570,16 @@ export class Shard {
     if (tick % housekeepTicks === 0) this.#admin.expire(nowMs);
   }
 
+  /** Of those that rest, the ones that time asks something of before the next look at them. */
+  #catchUpDue(tick: number): void {
+    const places = this.#places;
+    const stride = Math.min(this.#limits.heartbeatTicks, housekeepTicks);
+    for (let at = firstPlace(tick, stride); at < places.length; at += stride) {
+      const group = places[at]!;
+      if (tick + stride - group.tickedTo > group.raft.idleTicks) this.#catchUp(group);
+    }
+  }
+
   #lookAtLog(): void {
     const bytes = this.#store.liveBytes;
     const isLarge = bytes > this.#limits.shardLogBytesMax;
@@ -568,6 +587,7 @@ export class Shard {
   }
 
   #housekeep(group: Group, nowMs: number): void {
+    this.#catchUp(group);
     group.housekeep(nowMs);
     if (group.machine.refill !== undefined) this.#refillOf(group).work(nowMs);
     if (group.raft.logBytes >= this.#logShareBytes) group.relieveLog(this.#logShareBytes);

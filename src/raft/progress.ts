@@ -76,6 +76,12 @@ export class Progress {
     return this.#bytes;
   }
 
+  /** Now and then there is something to be done for it that may have been lost. */
+  get needsAsking(): boolean {
+    const isToAskFor = this.state === "snapshot" && !this.snapshotAsked;
+    return this.probeSent || isToAskFor || this.leftIndex > 0;
+  }
+
   /** Bytes that the next frame may have; Infinity when nothing is in flight, so that a batch over the window travels alone. */
   get windowBytes(): number {
     if (this.#frameCount === 0) return Infinity;

@@ -526,12 +526,21 @@ export class Raft implements CoreState {
 
   /** Of the ticks to come, the first ones do nothing but go by; returns how many of them have. */
   #passIdly(ticksMax: number): number {
-    const ticks = Math.min(ticksMax, this.#role === "leader" ? this.#idleLeader() : this.#idle());
+    const ticks = Math.min(ticksMax, this.idleTicks);
     if (ticks <= 0) return 0;
     this.#nowTick += ticks;
     if (this.#role === "leader") this.#heartbeatElapsedTicks += ticks;
     else this.#electionElapsedTicks += ticks;
     return ticks;
+  }
+
+  /** Of the ticks to come, so many do nothing but go by, unless something else happens. */
+  get idleTicks(): number {
+    return this.#role === "leader" ? this.#idleLeader() : this.#idle();
+  }
+
+  get #untilQuorumLost(): number {
+    return this.#rounds.confirmedTick + this.#limits.checkQuorumTicks - this.#nowTick;
   }
 
   #idle(): number {
@@ -543,13 +552,22 @@ export class Raft implements CoreState {
   #idleLeader(): number {
     if (this.#transfer !== undefined) return 0;
     if (!this.#isPlain() && this.#planDue()) return 0;
-    for (const { inflightFrames } of this.#peers) if (inflightFrames > 0) return 0;
-    const { heartbeatTicks, checkQuorumTicks } = this.#limits;
-    const untilEnd = this.#rounds.confirmedTick + checkQuorumTicks - this.#nowTick;
-    const untilQuorum = untilEnd > heartbeatTicks ? untilEnd - heartbeatTicks : untilEnd;
-    const untilAsked = heartbeatTicks - (this.#nowTick % heartbeatTicks);
+    const { heartbeatTicks } = this.#limits;
+    const untilEnd = this.#untilQuorumLost;
+    let until = untilEnd > heartbeatTicks ? untilEnd - heartbeatTicks : untilEnd;
     const untilHeartbeat = heartbeatTicks - this.#heartbeatElapsedTicks;
-    return Math.min(untilQuorum, untilAsked, untilHeartbeat) - 1;
+    // A single voter is its own quorum, which only its own rounds confirm.
+    if (this.#peers.length === 0 || this.#isSingleVoter()) until = Math.min(until, untilHeartbeat);
+    for (const peer of this.#peers) {
+      if (peer.inflightFrames > 0) return 0;
+      if (peer.needsAsking)
+        until = Math.min(until, heartbeatTicks - (this.#nowTick % heartbeatTicks));
+      const untilOwn = this.#isSteady(peer)
+        ? peer.beatTick + 2 * heartbeatTicks + 1 - this.#nowTick
+        : -Infinity;
+      until = Math.min(until, Math.max(untilHeartbeat, untilOwn));
+    }
+    return until - 1;
   }
 
   /** A message from a peer's core, well formed on the wire; what makes no sense here is dropped. */
@@ -1194,8 +1212,8 @@ export class Raft implements CoreState {
   }
 
   #tickLeader(): void {
-    const { heartbeatTicks, checkQuorumTicks } = this.#limits;
-    const untilEnd = this.#rounds.confirmedTick + checkQuorumTicks - this.#nowTick;
+    const { heartbeatTicks } = this.#limits;
+    const untilEnd = this.#untilQuorumLost;
     if (untilEnd <= 0) {
       this.stepDown("no quorum was heard within the check-quorum time");
       return;
@@ -2042,6 +2060,18 @@ export class Raft implements CoreState {
     this.#minMatch = Math.max(this.#minMatch, minMatch);
     this.#freshAsOf(this.#nowTick - freshTicks, commit);
     return true;
+  }
+
+  /** It follows that node in that term, and the same beat of it again would change nothing but since when it was not heard. */
+  standsBy(leader: number, term: number, commit: number): boolean {
+    return (
+      term === this.#term &&
+      this.#leader === leader &&
+      this.#role === "follower" &&
+      this.#durableTerm === term &&
+      this.#commit >= commit &&
+      this.#healing === undefined
+    );
   }
 
   #roundReady(): boolean {

@@ -28,6 +28,9 @@ export class Replica {
   #batches: Batch[] = [];
   raft: Raft;
   stopped: string | undefined;
+  /** Of its node's ticks, those that it has had. */
+  tickedTo = 0;
+  isActive = false;
   /** It does not take over when it is told to. */
   declines = false;
   readonly #preferred: boolean;
@@ -53,6 +56,7 @@ export class Replica {
   }
 
   boot(): Raft {
+    this.tickedTo = 0;
     this.raft = new Raft({
       group: this.id,
       nodeId: this.nodeId,
@@ -69,9 +73,13 @@ export class Replica {
     return this.raft;
   }
 
-  ticked(nowMs: number): void {
-    this.raft.isReluctant = this.declines;
-    this.raft.tick();
+  tickTo(tick: number): void {
+    const ticks = tick - this.tickedTo;
+    this.tickedTo = Math.max(this.tickedTo, tick);
+    if (ticks > 0 && this.stopped === undefined) this.raft.tick(ticks);
+  }
+
+  looked(nowMs: number): void {
     if (this.raft.role !== "leader") this.#ledSinceMs = Infinity;
     else this.#ledSinceMs = Math.min(this.#ledSinceMs, nowMs);
   }
@@ -130,6 +138,8 @@ export interface WorldNode {
   beats: Beats<Replica>;
   balance: Balance<Replica>;
   life: number;
+  /** Of this life. */
+  ticks: number;
 }
 
 interface Sent {
@@ -150,7 +160,12 @@ export interface WorldOptions {
   readonly preferred?: readonly number[];
   /** Leaders spread over the nodes by themselves. */
   readonly balances?: boolean;
+  /** Groups have their ticks, and hear of beats, only when something comes for them or time asks something of them, as a shard's that rest do. */
+  readonly rests?: boolean;
 }
+
+/** Ticks from one look at a group that rests to the next. */
+export const lookTicks = 4;
 
 export class World {
   readonly nodes = new Map<number, WorldNode>();
@@ -158,6 +173,7 @@ export class World {
   readonly random: () => number;
   readonly #old: readonly number[];
   readonly #balances: boolean;
+  readonly #rests: boolean;
   /** On the way, in order of sending. */
   wire: Sent[] = [];
   /** All that was sent, since the test cleared it. */
@@ -169,6 +185,7 @@ export class World {
   constructor(options: WorldOptions) {
     const { nodes = 3, groups, membersOf, seed = 1, limits, old = [], preferred = [] } = options;
     this.#balances = options.balances ?? false;
+    this.#rests = options.rests ?? false;
     this.limits = { ...defaultLimits, ...limits };
     this.random = randomFrom(seed);
     this.#old = old;
@@ -183,7 +200,13 @@ export class World {
         const given = [this.limits, this.random, configuration, isPreferred] as const;
         replicas.set(group, new Replica(group, id, ...given));
       }
-      this.nodes.set(id, { id, groups: replicas, life: 0, ...this.#shellOf(id, replicas) });
+      this.nodes.set(id, {
+        id,
+        groups: replicas,
+        life: 0,
+        ticks: 0,
+        ...this.#shellOf(id, replicas),
+      });
     }
     for (const { id } of this.nodes.values()) this.connect(id);
   }
@@ -219,12 +242,23 @@ export class World {
     const first = Math.floor(this.random() * 2 ** 48);
     const { limits } = this;
     const activate = (): void => {};
-    const beats = new Beats({ limits, transport, groups, first, catchUp: activate, activate });
+    const catchUp = (replica: Replica): void => this.catchUp(this.node(id), replica);
+    const beats = new Beats({ limits, transport, groups, first, catchUp, activate });
     const loadOf = (nodeId: number): PeerLoad | undefined => beats.loadOf(nodeId);
     return {
       beats,
       balance: new Balance({ limits, groups, loadOf, nodes: () => beats.nodes, activate }),
     };
+  }
+
+  /** As before anything that comes for it. */
+  catchUp({ beats, ticks }: WorldNode, replica: Replica): void {
+    const heardTick = beats.untoldTick(replica);
+    if (heardTick !== undefined) {
+      replica.tickTo(Math.min(heardTick, replica.tickedTo + replica.raft.idleTicks));
+      beats.tell(replica);
+    }
+    replica.tickTo(ticks);
   }
 
   #connection(from: number, to: number): string {
@@ -249,6 +283,7 @@ export class World {
   restart(id: number): void {
     const node = this.node(id);
     node.life++;
+    node.ticks = 0;
     Object.assign(node, this.#shellOf(id, node.groups));
     for (const replica of node.groups.values()) replica.boot();
     this.connect(id);
@@ -275,7 +310,9 @@ export class World {
     const node = this.node(arrived.to);
     if (arrived.type === "beat") return node.beats.received(arrived);
     const replica = "group" in arrived ? node.groups.get(arrived.group) : undefined;
-    if (replica?.stopped === undefined) replica?.raft.step(arrived as RaftMessage);
+    if (replica === undefined || replica.stopped !== undefined) return;
+    this.catchUp(node, replica);
+    replica.raft.step(arrived as RaftMessage);
   }
 
   /** Delivers until nothing moves. */
@@ -290,13 +327,21 @@ export class World {
 
   tickAll(): void {
     this.nowTick++;
-    for (const { groups, beats, balance } of this.nodes.values()) {
-      for (const replica of groups.values()) {
-        if (replica.stopped === undefined) replica.ticked(this.nowMs);
-      }
-      beats.tick();
-      if (this.#balances) balance.step(this.nowMs);
+    for (const node of this.nodes.values()) this.tickNode(node);
+  }
+
+  tickNode(node: WorldNode): void {
+    const tick = ++node.ticks;
+    for (const replica of node.groups.values()) {
+      if (replica.stopped !== undefined) continue;
+      replica.raft.isReluctant = replica.declines;
+      const isLook = !this.#rests || (tick + replica.id) % lookTicks === 0;
+      const isDue = !this.#rests || tick + lookTicks - replica.tickedTo > replica.raft.idleTicks;
+      if (isLook && isDue) this.catchUp(node, replica);
+      replica.looked(this.nowMs);
     }
+    node.beats.tick();
+    if (this.#balances) node.balance.step(this.nowMs);
   }
 
   tick(ticks = 1): void {
