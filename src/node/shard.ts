@@ -146,7 +146,6 @@ export class Shard {
     this.#nowMs = nowMs;
     this.#tickedMs = nowMs;
     this.#tails = new CommonBytes(options.limits.shardTailCacheBytes);
-    for (const group of options.groups) this.#adopt(group);
     this.#beats = new Beats({
       limits: options.limits,
       transport: options.transport,
@@ -173,6 +172,7 @@ export class Shard {
       registry: () => this.#registry,
       deadlineMs: (timeoutMs) => this.#deadline(timeoutMs),
     });
+    for (const group of options.groups) this.#adopt(group);
   }
 
   /* ---------------------------------------------------------------- groups come and go */
