@@ -195,15 +195,23 @@ export class Beats<G extends BeatGroup> {
   /** After all groups had theirs. */
   tick(): void {
     this.#nowTick++;
+    const dueTicks = this.#limits.heartbeatTicks + this.#patienceTicks;
     for (const pair of this.#pairs.values()) {
       const sinceTicks = this.#nowTick - Math.max(pair.sentTick, pair.lookedTick);
-      if (sinceTicks >= this.#limits.heartbeatTicks + this.#patienceTicks(pair)) this.#due(pair);
+      if (sinceTicks >= dueTicks) this.#due(pair);
     }
   }
 
-  /** Where both have something to say, one waits for the other, so that each beat is answered by the next. */
-  #patienceTicks({ id, heard }: Pair): number {
-    return heard.size > 0 && id < (this.#nodeId ?? 0) ? 1 : 0;
+  /** Where several have something to say, the first node begins and the others wait for it, so that each beat is answered by the next. */
+  get #patienceTicks(): number {
+    const nodeId = this.#nodeId ?? 0;
+    for (const { id, heard } of this.#pairs.values()) if (heard.size > 0 && id < nodeId) return 1;
+    return 0;
+  }
+
+  /** Unless a beat to it left a moment ago, the next may leave with another, or as an answer. */
+  #mayBeat({ sentTick }: Pair): boolean {
+    return 2 * (this.#nowTick - sentTick) >= this.#limits.heartbeatTicks;
   }
 
   #due(pair: Pair): void {
@@ -223,7 +231,9 @@ export class Beats<G extends BeatGroup> {
       this.#catchUp(group);
       led.push(group);
     }
-    for (const pair of this.#pairs.values()) if (pair.isDue) this.#beat(pair, led);
+    // To all at once, so that the groups are gone over once.
+    for (const pair of this.#pairs.values())
+      if (pair.isDue || this.#mayBeat(pair)) this.#beat(pair, led);
   }
 
   #beat(pair: Pair, led: readonly G[]): void {
@@ -378,8 +388,7 @@ export class Beats<G extends BeatGroup> {
     }
     pair.answerSeq = beat.seq;
     pair.refused = refused;
-    // Unless one left a moment ago, the next leaves at once.
-    if (2 * (this.#nowTick - pair.sentTick) >= this.#limits.heartbeatTicks) this.#due(pair);
+    if (this.#mayBeat(pair)) this.#due(pair);
   }
 
   /** It says so without being told of the beat, which only says that its leader was heard; that is told before anything else is. */

@@ -86,6 +86,10 @@ function firstPlace(tick: number, stride: number): number {
   return (stride - (tick % stride)) % stride;
 }
 
+function isAboutToAct({ raft, stopped }: Group, ticks: number): boolean {
+  return stopped === undefined && raft.role !== "leader" && raft.idleTicks < ticks;
+}
+
 export class Shard {
   readonly #limits: Limits;
   readonly #store: LogStore;
@@ -97,6 +101,8 @@ export class Shard {
   #active: Group[] = [];
   /** Those that found no room for what waits in them, longest ago first. */
   #passedOver: Group[] = [];
+  /** Those at rest whose time-out ends before the next look at them. */
+  readonly #soon = new Set<Group>();
   /** Those that a sync has to be told to. */
   #unsynced: Group[] = [];
   /** Those with requests that wait for the end of the sync [7]. */
@@ -225,6 +231,7 @@ export class Shard {
     this.#unsynced = this.#unsynced.filter((other) => other !== group);
     this.#held = this.#held.filter((other) => other !== group);
     this.#passedOver = this.#passedOver.filter((other) => other !== group);
+    this.#soon.delete(group);
     this.#refills.get(id)?.stop();
     this.#refills.delete(id);
     this.#heldBytes -= group.heldBytes;
@@ -574,9 +581,23 @@ export class Shard {
   #catchUpDue(tick: number): void {
     const places = this.#places;
     const stride = Math.min(this.#limits.heartbeatTicks, housekeepTicks);
+    this.#catchUpSoon(stride);
     for (let at = firstPlace(tick, stride); at < places.length; at += stride) {
       const group = places[at]!;
-      if (tick + stride - group.tickedTo > group.raft.idleTicks) this.#catchUp(group);
+      const sinceTicks = tick - group.tickedTo;
+      // Beats have just seen to it.
+      const isSeen = sinceTicks < stride && group.raft.isSureFor(2 * stride);
+      if (isSeen || sinceTicks + stride <= group.raft.idleTicks) continue;
+      this.#catchUp(group);
+      if (isAboutToAct(group, stride)) this.#soon.add(group);
+    }
+  }
+
+  /** Time-outs end at their ticks, and not when all are looked at: else those of one group would end together, and split the vote. */
+  #catchUpSoon(stride: number): void {
+    for (const group of this.#soon) {
+      this.#catchUp(group);
+      if (!isAboutToAct(group, stride)) this.#soon.delete(group);
     }
   }
 

@@ -539,6 +539,11 @@ export class Raft implements CoreState {
     return this.#role === "leader" ? this.#idleLeader() : this.#idle();
   }
 
+  /** It leads, and would for so many ticks more if nobody answered. */
+  isSureFor(ticks: number): boolean {
+    return this.#role === "leader" && this.#untilQuorumLost - this.#limits.heartbeatTicks > ticks;
+  }
+
   get #untilQuorumLost(): number {
     return this.#rounds.confirmedTick + this.#limits.checkQuorumTicks - this.#nowTick;
   }

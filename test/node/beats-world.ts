@@ -335,13 +335,18 @@ export class World {
     for (const replica of node.groups.values()) {
       if (replica.stopped !== undefined) continue;
       replica.raft.isReluctant = replica.declines;
-      const isLook = !this.#rests || (tick + replica.id) % lookTicks === 0;
-      const isDue = !this.#rests || tick + lookTicks - replica.tickedTo > replica.raft.idleTicks;
-      if (isLook && isDue) this.catchUp(node, replica);
+      if (this.#isDue(tick, replica)) this.catchUp(node, replica);
       replica.looked(this.nowMs);
     }
     node.beats.tick();
     if (this.#balances) node.balance.step(this.nowMs);
+  }
+
+  /** Time asks something of it now, or where it leads before the next look at it. */
+  #isDue(tick: number, { id, raft, tickedTo }: Replica): boolean {
+    if (!this.#rests) return true;
+    if (raft.role !== "leader") return tick - tickedTo > raft.idleTicks;
+    return (tick + id) % lookTicks === 0 && tick + lookTicks - tickedTo > raft.idleTicks;
   }
 
   tick(ticks = 1): void {
