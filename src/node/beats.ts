@@ -1,11 +1,14 @@
 /**
  * The beats of a node: to each other node one frame per heartbeat interval in place of the heartbeats of all groups that this one leads there, and
  * with it the answer to the other's last beat [34]. Groups without anything new thus cost nothing on the wire, and there is no state in which a group
- * sleeps: each replica hears, at each beat, all that a heartbeat would tell it, and each leader hears of each member that it was so.
+ * sleeps: each beat says to each replica all that a heartbeat would, and each leader hears of each member that it was so.
  *
  * Nothing is trusted to have stayed the same. Before each beat every leader says anew whether a beat can speak for it, and in which term and with what
  * commit index; after each, every replica says whether it stands by that. What did not change is only not sent again: both sides hold the set of claims,
  * and compare it. A read round, a follower that has to catch up, a term that is not durable go by the group's own messages, as ever.
+ *
+ * A replica that rests, and stands by a claim as before, is not told of each beat, but of the newest one before anything else that comes for it, and before
+ * its time-out ends: to its core it is as if it had been told in time.
  *
  * No clock and no promise: ticks come in, and one beat per node goes out at the end of a turn.
  */
@@ -33,8 +36,8 @@ export interface BeatsOptions<G extends BeatGroup> {
   readonly groups: ReadonlyMap<number, G>;
   /** Random, below 2^48: where this life's beats and stamps begin to be numbered. */
   readonly first: number;
-  /** Before a group is asked or told anything: it has had its ticks, and the beat that it was not told of yet (`untoldTick`, `tell`). */
-  readonly catchUp: (group: G) => void;
+  /** Gives the group the ticks up to that one of this node's that it has not had. */
+  readonly tickTo: (group: G, tick: number) => void;
   /** A group's core has something to do. */
   readonly activate: (group: G) => void;
 }
@@ -135,12 +138,17 @@ class Pair {
   }
 }
 
+/** The group is to hear of a beat that changed nothing for it. */
+function isUntold({ believedSeq }: Pair, { toldSeq }: Heard): boolean {
+  return toldSeq > 0 && toldSeq !== believedSeq;
+}
+
 export class Beats<G extends BeatGroup> {
   readonly #limits: Limits;
   readonly #transport: Transport;
   readonly #groups: ReadonlyMap<number, G>;
   readonly #first: number;
-  readonly #catchUp: (group: G) => void;
+  readonly #tickTo: (group: G, tick: number) => void;
   readonly #activate: (group: G) => void;
   readonly #pairs = new Map<number, Pair>();
   /** Highest number that a beat may have had, to whomever. */
@@ -155,7 +163,7 @@ export class Beats<G extends BeatGroup> {
     this.#transport = options.transport;
     this.#groups = options.groups;
     this.#first = this.#seqMax = options.first;
-    this.#catchUp = options.catchUp;
+    this.#tickTo = options.tickTo;
     this.#activate = options.activate;
   }
 
@@ -192,7 +200,7 @@ export class Beats<G extends BeatGroup> {
     this.#pairs.delete(nodeId);
   }
 
-  /** After all groups had theirs. */
+  /** Before the groups have theirs. */
   tick(): void {
     this.#nowTick++;
     const dueTicks = this.#limits.heartbeatTicks + this.#patienceTicks;
@@ -228,7 +236,7 @@ export class Beats<G extends BeatGroup> {
     const led: G[] = [];
     for (const group of this.#groups.values()) {
       if (group.raft.role !== "leader" || group.stopped !== undefined) continue;
-      this.#catchUp(group);
+      this.catchUp(group);
       led.push(group);
     }
     // To all at once, so that the groups are gone over once.
@@ -361,7 +369,7 @@ export class Beats<G extends BeatGroup> {
       const isRefused = standsNot?.has(id) === true;
       // Else there is nothing that an answer could bring about.
       const mayAct = isRefused || raft.readsWaiting > 0;
-      if (mayAct) this.#catchUp(group);
+      if (mayAct) this.catchUp(group);
       if (isRefused) raft.beatRefused(pair.id, term);
       else raft.beatAnswered(pair.id, term, group.tickedTo - sentTick, preferred);
       if (mayAct && raft.hasReady()) this.#activate(group);
@@ -381,7 +389,7 @@ export class Beats<G extends BeatGroup> {
       const group = this.#groups.get(id);
       if (group === undefined || group.stopped !== undefined) refused.push(id);
       else if (!this.#standsAsBefore(pair, each, group)) {
-        this.#catchUp(group);
+        this.catchUp(group);
         if (each.toldSeq !== beat.seq) this.#tell(pair, each, group);
         if (!each.stands) refused.push(id);
       }
@@ -396,21 +404,16 @@ export class Beats<G extends BeatGroup> {
     return toldSeq > 0 && !isActive && raft.standsBy(id, claim.term, claim.commit);
   }
 
-  #untold({ id, raft }: G): Heard | undefined {
-    const pair = this.#pairs.get(raft.leader);
-    const heard = pair?.heard.get(id);
-    const isTold = heard === undefined || heard.toldSeq === pair!.believedSeq;
-    return isTold || heard.toldSeq === 0 ? undefined : heard;
-  }
-
-  /** When the beat came that the group is to be told of, once it has had the ticks of before; undefined where there is none. */
-  untoldTick(group: G): number | undefined {
-    return this.#untold(group) && this.#pairs.get(group.raft.leader)!.believedTick;
-  }
-
-  tell(group: G): void {
-    const heard = this.#untold(group);
-    if (heard !== undefined) this.#tell(this.#pairs.get(group.raft.leader)!, heard, group);
+  /** Before anything is asked of a group, or comes for it: it has had its ticks, and the newest beat that it was not told of. */
+  catchUp(group: G): void {
+    const pair = this.#pairs.get(group.raft.leader);
+    const heard = pair?.heard.get(group.id);
+    if (pair !== undefined && heard !== undefined && isUntold(pair, heard)) {
+      // Its leader was heard: no moment before that makes it campaign.
+      this.#tickTo(group, Math.min(pair.believedTick, group.tickedTo + group.raft.idleTicks));
+      this.#tell(pair, heard, group);
+    }
+    this.#tickTo(group, this.#nowTick);
   }
 
   #tell(pair: Pair, heard: Heard, group: G): void {
@@ -431,7 +434,7 @@ export class Beats<G extends BeatGroup> {
 
   #catchUpTo(id: number): void {
     const group = this.#groups.get(id);
-    if (group !== undefined) this.#catchUp(group);
+    if (group !== undefined) this.catchUp(group);
   }
 
   /** False where the set comes out otherwise than with the sender. */

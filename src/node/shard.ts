@@ -157,7 +157,7 @@ export class Shard {
       transport: options.transport,
       groups: this.#groups,
       first: options.firstRequest,
-      catchUp: (group) => this.#catchUp(group),
+      tickTo: (group, tick) => this.#tickTo(group, tick),
       activate: (group) => this.#activate(group),
     });
     this.#balance = new Balance({
@@ -256,15 +256,9 @@ export class Shard {
     this.#catchUp(group);
   }
 
-  /** The ticks that it was not given yet, as it was at rest, and what a beat said of it meanwhile. */
+  /** What it was not given or told yet, as it was at rest. */
   #catchUp(group: Group): void {
-    const heardTick = this.#beats.untoldTick(group);
-    if (heardTick !== undefined) {
-      // Its leader was heard: no moment before that makes it campaign.
-      this.#tickTo(group, Math.min(heardTick, group.tickedTo + group.raft.idleTicks));
-      this.#beats.tell(group);
-    }
-    this.#tickTo(group, this.#ticks);
+    this.#beats.catchUp(group);
   }
 
   #tickTo(group: Group, tick: number): void {
@@ -562,8 +556,8 @@ export class Shard {
   #tickOnce(nowMs: number): void {
     const tick = ++this.#ticks;
     const everyTick = this.#groups.size <= this.#limits.everyTickGroups;
-    for (const group of everyTick ? this.#groups.values() : this.#active) this.#catchUp(group);
     this.#beats.tick();
+    for (const group of everyTick ? this.#groups.values() : this.#active) this.#catchUp(group);
     if (tick % housekeepTicks === 0) this.#lookAtLog();
     if (!everyTick) this.#catchUpDue(tick);
     const places = this.#places;

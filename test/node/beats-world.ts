@@ -242,23 +242,13 @@ export class World {
     const first = Math.floor(this.random() * 2 ** 48);
     const { limits } = this;
     const activate = (): void => {};
-    const catchUp = (replica: Replica): void => this.catchUp(this.node(id), replica);
-    const beats = new Beats({ limits, transport, groups, first, catchUp, activate });
+    const tickTo = (replica: Replica, tick: number): void => replica.tickTo(tick);
+    const beats = new Beats({ limits, transport, groups, first, tickTo, activate });
     const loadOf = (nodeId: number): PeerLoad | undefined => beats.loadOf(nodeId);
     return {
       beats,
       balance: new Balance({ limits, groups, loadOf, nodes: () => beats.nodes, activate }),
     };
-  }
-
-  /** As before anything that comes for it. */
-  catchUp({ beats, ticks }: WorldNode, replica: Replica): void {
-    const heardTick = beats.untoldTick(replica);
-    if (heardTick !== undefined) {
-      replica.tickTo(Math.min(heardTick, replica.tickedTo + replica.raft.idleTicks));
-      beats.tell(replica);
-    }
-    replica.tickTo(ticks);
   }
 
   #connection(from: number, to: number): string {
@@ -311,7 +301,7 @@ export class World {
     if (arrived.type === "beat") return node.beats.received(arrived);
     const replica = "group" in arrived ? node.groups.get(arrived.group) : undefined;
     if (replica === undefined || replica.stopped !== undefined) return;
-    this.catchUp(node, replica);
+    node.beats.catchUp(replica);
     replica.raft.step(arrived as RaftMessage);
   }
 
@@ -332,13 +322,13 @@ export class World {
 
   tickNode(node: WorldNode): void {
     const tick = ++node.ticks;
+    node.beats.tick();
     for (const replica of node.groups.values()) {
       if (replica.stopped !== undefined) continue;
       replica.raft.isReluctant = replica.declines;
-      if (this.#isDue(tick, replica)) this.catchUp(node, replica);
+      if (this.#isDue(tick, replica)) node.beats.catchUp(replica);
       replica.looked(this.nowMs);
     }
-    node.beats.tick();
     if (this.#balances) node.balance.step(this.nowMs);
   }
 

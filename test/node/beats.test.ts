@@ -108,7 +108,7 @@ test("a group at rest has no part in a beat without news; it is told of the newe
   // No oftener than its time-outs end, which are twenty-four ticks long on average.
   expect(had.size).toBeWithin(8, (10 * electionTicksMax) / (electionTicksMin - lookTicks) + 2);
   expect(world.count(...electionTypes)).toBe(0);
-  world.catchUp(node, replica);
+  node.beats.catchUp(replica);
   expect(replica.raft.stalenessTicks).toBeLessThan(3 * heartbeatTicks);
 });
 
@@ -192,10 +192,10 @@ describe.each([false, true])("what is noticed, groups at rest: %p", (rests) => {
     const [real] = (world.tick(world.limits.heartbeatTicks), world.beats(1, 2));
     const replica = world.node(2).groups.get(3)!;
     const { raft } = replica;
-    world.catchUp(world.node(2), replica);
+    world.node(2).beats.catchUp(replica);
     const heardBefore = raft.stalenessTicks;
     world.tickAll();
-    world.catchUp(world.node(2), replica);
+    world.node(2).beats.catchUp(replica);
     world.node(2).beats.received({ ...real!, seq: real!.seq + 1, digest: real!.digest ^ 1 });
     expect(raft.stalenessTicks).toBe(heardBefore + 1);
     world.sent = [];
@@ -456,7 +456,7 @@ function anything(seed: number): void {
     for (const node of world.nodes.values()) {
       for (const replica of node.groups.values()) {
         if (random() < 0.7) continue;
-        world.catchUp(node, replica);
+        node.beats.catchUp(replica);
         if (random() < 0.3) replica.propose();
         if (random() < 0.15) {
           asked.set(++context, { replica, least: truth.committed(replica.id, world.nowTick) });
