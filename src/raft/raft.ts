@@ -557,14 +557,16 @@ export class Raft implements CoreState {
   #idleLeader(): number {
     if (this.#transfer !== undefined) return 0;
     if (!this.#isPlain() && this.#planDue()) return 0;
-    const { heartbeatTicks } = this.#limits;
+    const { heartbeatTicks, electionTicksMin } = this.#limits;
     const untilEnd = this.#untilQuorumLost;
     let until = untilEnd > heartbeatTicks ? untilEnd - heartbeatTicks : untilEnd;
     const untilHeartbeat = heartbeatTicks - this.#heartbeatElapsedTicks;
     // A single voter is its own quorum, which only its own rounds confirm.
     if (this.#peers.length === 0 || this.#isSingleVoter()) until = Math.min(until, untilHeartbeat);
     for (const peer of this.#peers) {
-      if (peer.inflightFrames > 0) return 0;
+      // Since then, an answer that does not come counts as lost.
+      if (peer.inflightFrames > 0)
+        until = Math.min(until, peer.movedTick + electionTicksMin - this.#nowTick);
       if (peer.needsAsking)
         until = Math.min(until, heartbeatTicks - (this.#nowTick % heartbeatTicks));
       const untilOwn = this.#isSteady(peer)
@@ -1759,7 +1761,9 @@ export class Raft implements CoreState {
     else if (peer.state === "snapshot" && peer.match >= this.#log.start.index) {
       peer.becomeProbe();
     }
-    this.#sendDue = true;
+    // Most acknowledgements find everything sent already.
+    const hasAll = peer.next > this.#log.lastIndex && peer.commitSent >= this.#commit;
+    if (!hasAll || peer.state !== "replicate") this.#sendDue = true;
     if (moved) this.#advanceCommit();
     if (moved && this.#transfer !== undefined) this.#askTarget();
   }
