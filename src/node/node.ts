@@ -69,6 +69,7 @@ import { examiner } from "./examine.ts";
 import { Expulsion, type ExpulsionCode } from "./expulsion.ts";
 import { joinCluster, type JoinedCluster, type JoinTarget } from "./join.ts";
 import { checkMachineKind } from "./machine-kind.ts";
+import { peakRssBytes } from "./peak-memory.ts";
 import { hasOtherVoters, Peers, removed } from "./peers.ts";
 import type { Group } from "./group.ts";
 import { HttpDoors } from "./http-doors.ts";
@@ -902,7 +903,7 @@ class Node implements RunningNode, Groups {
       syncs: this.#disk.syncDurations(),
       loopGaps: this.#loopGaps.reading(),
       cpuSeconds: (user + system) / 1e6,
-      peakRssBytes: process.resourceUsage().maxRSS * 1_024,
+      peakRssBytes: peakRssBytes(),
     };
   }
 
